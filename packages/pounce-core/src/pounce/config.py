@@ -1,0 +1,343 @@
+"""ServerConfig: every setting of the server, once.
+
+The dataclass is the single schema: its field metadata feeds validation, the flags of the command line and the
+documentation. Add a setting by adding a field; nothing else lists them.
+"""
+
+import dataclasses
+import difflib
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from pounce.errors import ConfigError
+
+__all__ = ["Option", "ServerConfig", "describe", "parse_option"]
+
+type LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+type LogFormat = Literal["auto", "text", "json"]
+type Lifespan = Literal["auto", "on", "off"]
+type IPv6 = Literal["dual", "only", "off"]
+type Signage = Literal["full", "minimal", "off"]
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    group: str,
+    unit: str | None = None,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    flag: bool = True,
+    beta: bool = False,
+    factory: bool = False,
+    secret: bool = False,
+) -> Any:
+    """A field with what people and programs need to know about it.
+
+    `unit` is "seconds", "bytes", "octal" or None; `ge`, `gt` and `le` bound a number; `flag` is False for
+    settings that only Python code can give; `factory` says that `default` is called for each instance, `secret` that the value must not be shown.
+    """
+    metadata = {"help": help, "group": group, "unit": unit, "ge": ge, "gt": gt, "le": le, "flag": flag, "beta": beta}
+    if factory:
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """All settings of one server; immutable, checked when it is built.
+
+    Durations are seconds, sizes are bytes. Raises `ConfigError` naming the field, the value and the allowed
+    range when a value has the wrong type or lies outside.
+    """
+
+    # Application
+    root_path: str = option("", "Path prefix the application is mounted under (ASGI root_path).", group="application")
+    factory: bool = option(False, "Treat the application as a factory: call it to get the ASGI application.", group="application")
+    app_dir: str = option(
+        ".", "Folder put first on sys.path before the application is imported; empty leaves it alone.", group="application"
+    )
+    lifespan: Lifespan = option(
+        "auto", "Run the ASGI lifespan: auto serves without it where the application has none.", group="application"
+    )
+    debug: bool = option(False, "Show error codes and hints in the bodies of error answers.", group="application")
+    health_check_path: str | None = option(
+        None, "Path answered by the server itself with its health, for example /healthz.", group="application"
+    )
+    server_header: str = option("pounce", "Value of the Server response header; empty sends none.", group="application")
+    date_header: bool = option(True, "Send a Date response header.", group="application")
+
+    # Network
+    host: str = option("127.0.0.1", "Address or name to listen on; a name may resolve to several addresses.", group="network")
+    port: int = option(8000, "TCP port; 0 takes a free one.", group="network", ge=0, le=65535)
+    uds: str | None = option(None, "Listen on this Unix socket instead of host and port.", group="network")
+    uds_permissions: int = option(
+        0o660, "File mode of the Unix socket.", group="network", unit="octal", ge=0, le=0o777
+    )
+    bind: tuple[str, ...] = option(
+        (),
+        "Listen here instead of host and port: [wire://]host:port or unix:/path; may be repeated.",
+        group="network",
+    )
+    ipv6: IPv6 = option(
+        "dual", "What an IPv6 wildcard ([::]) accepts: dual takes IPv4 too, only does not, off uses no IPv6.", group="network"
+    )
+    backlog: int = option(2048, "Connections the kernel queues before they are accepted.", group="network", ge=1, le=65535)
+    http_parser: str = option(
+        "auto", "HTTP/1.1 parser by name; auto takes the installed one of highest priority.", group="network"
+    )
+
+    # TLS
+    ssl_certfile: str | None = option(None, "Certificate chain, PEM.", group="tls")
+    ssl_keyfile: str | None = option(None, "Private key of the certificate, PEM.", group="tls")
+    ssl_keyfile_password: str | None = option(None, "Password of the private key.", group="tls", secret=True)
+    tls_handshake_timeout: float = option(10.0, "Time a TLS handshake may take.", group="tls", unit="seconds", gt=0)
+
+    # Limits
+    max_header_size: int = option(
+        65536, "Size of a message head (request line and headers) and of a trailer section.", group="limits", unit="bytes", ge=256
+    )
+    max_headers: int = option(100, "Header fields in one head or trailer section.", group="limits", ge=1)
+    max_request_size: int = option(1_048_576, "Size of a request body; 0 sets no limit.", group="limits", unit="bytes", ge=0)
+    max_connections: int = option(
+        10_000, "Open connections; further ones are answered 503. 0 sets no limit.", group="limits", ge=0
+    )
+    max_requests_per_connection: int = option(
+        0, "Requests served on one connection before it is closed; 0 sets no limit.", group="limits", ge=0
+    )
+    min_body_rate: int = option(
+        240, "Slowest average rate of a request body, in bytes a second after 5 s of grace; 0 sets no limit.",
+        group="limits", unit="bytes", ge=0,
+    )
+
+    # Deadlines
+    header_timeout: float = option(
+        10.0, "Time for a complete message head, from its first byte or the opening of the connection.",
+        group="deadlines", unit="seconds", gt=0,
+    )
+    keep_alive_timeout: float = option(
+        5.0, "Time a connection may stay idle between requests.", group="deadlines", unit="seconds", gt=0
+    )
+    request_timeout: float = option(
+        30.0, "Time between two pieces of a request body.", group="deadlines", unit="seconds", gt=0
+    )
+    write_timeout: float = option(
+        30.0, "Time a peer may take no byte of what is waiting for it.", group="deadlines", unit="seconds", gt=0
+    )
+    startup_timeout: float = option(30.0, "Time for the lifespan startup.", group="deadlines", unit="seconds", gt=0)
+    shutdown_timeout: float = option(
+        10.0, "Time for running requests to finish on shutdown, and again for the lifespan shutdown.",
+        group="deadlines", unit="seconds", ge=0,
+    )
+
+    # Logging
+    log_level: LogLevel = option("info", "Least severe level that is logged.", group="logging")
+    log_format: LogFormat = option(
+        "auto", "auto is text on a terminal and JSON elsewhere.", group="logging"
+    )
+    access_log: bool = option(True, "Log a line for each request.", group="logging")
+    access_log_filter: Callable[[str, str, int], bool] | None = option(
+        None, "Called with method, path and status; False leaves the request out of the access log.",
+        group="logging", flag=False,
+    )
+    signage: Signage = option("full", "How much of a banner to show on start.", group="logging")
+
+    # Plugins
+    plugins: bool = option(True, "Load installed plugins; without them the server's own parts are left.", group="plugins")
+    disable_plugin: tuple[str, ...] = option((), "Leave this plugin out; may be repeated.", group="plugins")
+    only_plugins: tuple[str, ...] = option(
+        (), "Load these plugins and the server's own parts, no others; may be repeated.", group="plugins"
+    )
+    plugin_settings: Mapping[str, Mapping[str, Any]] = option(
+        dict, "Settings of plugins, a table for each plugin by its name.", group="plugins", flag=False, factory=True
+    )
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> ServerConfig:
+        """A configuration from settings by name. Raises `ConfigError` also for a name that does not exist."""
+        known = [item.name for item in OPTIONS]
+        for name in settings:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                raise ConfigError(
+                    f"{name} is not a setting", hint=f"Did you mean {close[0]}?" if close else None
+                )
+        return cls(**settings)
+
+    def __post_init__(self) -> None:
+        for item in OPTIONS:
+            object.__setattr__(self, item.name, item.checked(getattr(self, item.name)))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            given, missing = ("ssl_certfile", "ssl_keyfile") if self.ssl_certfile else ("ssl_keyfile", "ssl_certfile")
+            raise ConfigError(
+                f"{given} is given without {missing}", hint=f"TLS needs both; add {missing} or leave out {given}."
+            )
+        if not self.host:
+            raise ConfigError("host must not be empty", hint="Use 127.0.0.1 for this machine, 0.0.0.0 or :: for all.")
+        if self.uds == "":
+            raise ConfigError("uds must not be empty", hint="Give the path of the Unix socket.")
+        if self.uds is not None and self.bind:
+            raise ConfigError("uds and bind exclude each other", hint="Write the socket as bind unix:/path.")
+        if self.health_check_path is not None and not self.health_check_path.startswith("/"):
+            raise ConfigError(f"health_check_path must start with / (got {self.health_check_path!r})")
+        if re.search(r"[^\x20-\x7e]", self.server_header):
+            raise ConfigError(f"server_header must be printable ASCII (got {self.server_header!r})")
+        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
+            raise ConfigError(
+                f"root_path must start with / and not end with it (got {self.root_path!r})",
+                hint="For example --root-path /api.",
+            )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Option:
+    """One setting, described: what `describe()` returns for the command line and the documentation.
+
+    `kind` is bool, int, float, str, tuple (of str) or object; `nullable` says that None is a value; `choices`
+    lists the values of an enumeration, else it is empty. For the other fields see `option()`.
+    """
+
+    name: str
+    kind: type
+    nullable: bool
+    choices: tuple[str, ...]
+    default: Any
+    help: str
+    group: str
+    unit: str | None
+    ge: float | None
+    gt: float | None
+    le: float | None
+    flag: bool
+    beta: bool
+
+    @property
+    def allowed(self) -> str:
+        """What a value may be, in words: `an integer from 0 to 65535`."""
+        if self.choices:
+            words = "one of " + ", ".join(self.choices)
+        else:
+            words = _KIND_WORDS[self.kind]
+            if self.unit in ("seconds", "bytes"):
+                words += f" of {self.unit}"
+            if self.gt is not None:
+                words += f" above {self.gt:g}"
+            elif self.ge is not None and self.le is not None:
+                words += f" from {self.ge:g} to {self.le:g}"
+            elif self.ge is not None:
+                words += f" of at least {self.ge:g}" if self.unit is None else f", at least {self.ge:g}"
+        return words + (" or none" if self.nullable else "")
+
+    def checked(self, value: Any) -> Any:
+        """The value in its own type (an int becomes a float where one is due); raises `ConfigError`."""
+        if value is None and self.nullable:
+            return None
+        if self.kind is object:
+            return self._checked_object(value)
+        if self.choices:
+            if isinstance(value, str) and value.lower() in self.choices:
+                return value.lower()
+            raise self._error(value)
+        if self.kind is tuple:
+            if isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(item, str) for item in value):
+                return tuple(value)
+            raise self._error(value)
+        if self.kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not self.kind:
+            raise self._error(value)
+        if self.kind in (int, float):
+            self._check_range(value)
+        return value
+
+    def _check_range(self, value: float) -> None:
+        if (
+            not math.isfinite(value)
+            or (self.ge is not None and value < self.ge)
+            or (self.gt is not None and value <= self.gt)
+            or (self.le is not None and value > self.le)
+        ):
+            raise self._error(value)
+
+    def _checked_object(self, value: Any) -> Any:
+        if self.name == "plugin_settings":
+            if isinstance(value, Mapping) and all(isinstance(table, Mapping) for table in value.values()):
+                return types.MappingProxyType({name: types.MappingProxyType(dict(table)) for name, table in value.items()})
+            raise self._error(value)
+        if not callable(value):
+            raise self._error(value)
+        return value
+
+    def _error(self, value: Any) -> ConfigError:
+        return ConfigError(f"{self.name} must be {self.allowed} (got {value!r})")
+
+
+_KIND_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", tuple: "a list of strings", object: "a value of the documented form"}
+
+
+def describe() -> tuple[Option, ...]:
+    """Every setting in the order of the class: what the command line and the reference page are made from."""
+    return OPTIONS
+
+
+def _described(field: dataclasses.Field[Any]) -> Option:
+    hint: Any = field.type
+    nullable = isinstance(hint, types.UnionType) and type(None) in typing.get_args(hint)
+    if nullable:
+        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    if isinstance(hint, typing.TypeAliasType):
+        hint = hint.__value__
+    choices: tuple[str, ...] = ()
+    if typing.get_origin(hint) is Literal:
+        choices, hint = typing.get_args(hint), str
+    elif typing.get_origin(hint) is tuple:
+        hint = tuple
+    kind = hint if hint in (bool, int, float, str, tuple) else object
+    default = None if field.default is dataclasses.MISSING else field.default
+    return Option(name=field.name, kind=kind, nullable=nullable, choices=choices, default=default, **field.metadata)
+
+
+OPTIONS = tuple(_described(field) for field in dataclasses.fields(ServerConfig))
+
+_UNITS = {
+    "seconds": {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400},
+    "bytes": {
+        "": 1, "b": 1, "k": 1024, "kib": 1024, "kb": 1000, "m": 1024**2, "mib": 1024**2, "mb": 1000**2,
+        "g": 1024**3, "gib": 1024**3, "gb": 1000**3,
+    },
+}  # fmt: skip
+
+
+def parse_option(item: Option, text: str) -> Any:
+    """The value that `text` stands for: `30s`, `5m`, `16MiB`, `on`, `0o660`. Raises `ConfigError`.
+
+    Durations take ms, s, m, h, d; sizes take B, KB, MB, GB (powers of 1000), KiB, MiB, GiB, K, M, G (powers of 1024).
+    """
+    value: Any = text
+    if item.kind is bool:
+        words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+        value = words.get(text.strip().lower(), text)
+    elif item.unit == "octal":
+        value = int(text, 8) if re.fullmatch(r"(0o)?[0-7]+", text) else text
+    elif item.unit in _UNITS:
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+        factor = match and _UNITS[item.unit].get(match[2])
+        if match and factor:
+            number = float(match[1]) * factor
+            value = int(number) if item.kind is int else number
+    elif item.kind is int:
+        value = int(text) if re.fullmatch(r"-?\d+", text) else text
+    elif item.kind is float:
+        value = float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else text
+    elif item.kind is tuple:
+        value = tuple(part.strip() for part in text.split(",") if part.strip())
+    return item.checked(value)

@@ -1,0 +1,122 @@
+"""What can go wrong, by whose fault it is.
+
+The type of an exception says who has to act: the peer (`BadRequest`, `ClientGone`), the application
+(`AppError`, `LifespanError`), or whoever started the server (`ConfigError`, `AppImportError`, `BindError`,
+`TLSError`, `PluginError`). Each carries a stable `code` to search for and a `hint` that says what to do.
+"""
+
+__all__ = [
+    "AppError",
+    "AppImportError",
+    "BadRequest",
+    "BindError",
+    "ClientGone",
+    "ConfigError",
+    "LifespanError",
+    "PluginError",
+    "PounceError",
+    "TLSError",
+]
+
+
+class PounceError(Exception):
+    """Base of the errors this server raises.
+
+    `code` is a stable identifier (`POUNCE_<CATEGORY>_<SPECIFIC>`), `hint` one sentence about the remedy or
+    None, `status` the HTTP status to answer with where a request is concerned, and `exit_code` the status of
+    the process when the error ends the server.
+    """
+
+    default_code = "POUNCE_E_UNKNOWN"
+    exit_code = 1
+
+    def __init__(
+        self, message: str, *, status: int = 500, code: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code or self.default_code
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.status, self.code, self.hint))
+
+
+def _rebuild(cls: type[PounceError], message: str, status: int, code: str, hint: str | None) -> PounceError:
+    return cls(message, status=status, code=code, hint=hint)
+
+
+class BadRequest(PounceError):
+    """The peer broke a rule or ran into a limit or deadline; `status` (400 by default) is the answer.
+
+    `position` is the offset in the bytes of the message head or chunk where it was noticed, when known.
+    """
+
+    default_code = "POUNCE_PARSE_E"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str | None = None,
+        hint: str | None = None,
+        position: int | None = None,
+    ) -> None:
+        super().__init__(message, status=status, code=code, hint=hint)
+        self.position = position
+
+
+class ClientGone(OSError):
+    """The peer is gone, so nothing can be sent to it any more (ASGI 2.4: `send()` raises an OSError)."""
+
+    code = "POUNCE_CLIENT_GONE"
+
+
+class AppError(PounceError):
+    """The application broke the ASGI contract: a message out of order, a wrong type, a wrong length."""
+
+    default_code = "POUNCE_APP_E"
+
+
+class LifespanError(PounceError):
+    """The application's lifespan startup failed, so the worker cannot serve."""
+
+    default_code = "POUNCE_LIFESPAN_STARTUP_FAILED"
+    exit_code = 3
+
+
+class ConfigError(PounceError, ValueError):
+    """A setting has a wrong type or value; the message names the field, the value and what is allowed."""
+
+    default_code = "POUNCE_CONFIG_INVALID"
+    exit_code = 2
+
+
+class AppImportError(PounceError, ImportError):
+    """The application named on the command line or in `run()` cannot be imported or is not callable."""
+
+    default_code = "POUNCE_APP_IMPORT"
+    exit_code = 4
+
+
+class BindError(PounceError, OSError):
+    """A listening socket cannot be opened."""
+
+    default_code = "POUNCE_BIND_FAILED"
+    exit_code = 5
+
+
+class TLSError(PounceError):
+    """The certificate, its key or a TLS setting cannot be used."""
+
+    default_code = "POUNCE_TLS_CONFIGURE_FAILED"
+    exit_code = 6
+
+
+class PluginError(PounceError):
+    """Plugins contradict each other, or one that was asked for is missing or broken."""
+
+    default_code = "POUNCE_PLUGIN_E"
+    exit_code = 7
