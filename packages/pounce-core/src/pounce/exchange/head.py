@@ -1,0 +1,68 @@
+"""RequestHead: what a wire knows about a request before its body."""
+
+__all__ = ["Headers", "RequestHead"]
+
+type Headers = list[tuple[bytes, bytes]]
+
+
+class RequestHead:
+    """Method, target and fields of one request; built by a parser or a wire, never changed afterwards.
+
+    The derived fields are filled by whoever builds the head, so that nobody scans the headers again.
+    """
+
+    __slots__ = (
+        "content_length",
+        "expect_continue",
+        "headers",
+        "keep_alive",
+        "method",
+        "scheme",
+        "target",
+        "upgrade",
+        "version",
+    )
+
+    method: bytes
+    """As sent, case-sensitive (RFC 9110 9.1): `b"GET"`."""
+    target: bytes
+    """The request target as sent: origin-form, absolute-form, authority-form or `b"*"` (RFC 9112 3.2)."""
+    headers: Headers
+    """Names in lower case, in the order received; `:authority` appears as host."""
+    version: str
+    """`"1.0"`, `"1.1"`, `"2"` or `"3"`."""
+    scheme: str
+    """`"http"` or `"https"`: how the bytes arrived."""
+    upgrade: bytes | None
+    """Lower-case token of Upgrade (RFC 9110 7.8) or `:protocol` (RFC 8441), None for a plain request."""
+    content_length: int | None
+    """Bytes of the body: 0 means there is none, None that only its end will tell."""
+    expect_continue: bool
+    """The peer waits for 100 (Continue) before it sends the body (RFC 9110 10.1.1)."""
+    keep_alive: bool
+    """HTTP/1: the connection may be used again (RFC 9112 9.3). True elsewhere."""
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        version: str,
+        scheme: str = "http",
+        upgrade: bytes | None = None,
+        content_length: int | None = 0,
+        expect_continue: bool = False,
+        keep_alive: bool = True,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.version = version
+        self.scheme = scheme
+        self.upgrade = upgrade
+        self.content_length = content_length
+        self.expect_continue = expect_continue
+        self.keep_alive = keep_alive
+
+    def __repr__(self) -> str:
+        return f"<RequestHead {self.method!r} {self.target!r} HTTP/{self.version}>"

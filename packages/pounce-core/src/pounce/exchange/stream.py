@@ -1,0 +1,135 @@
+"""Stream and Exchange: the two halves of one request, and the contract between wires and the core.
+
+A Stream is to an Exchange what an asyncio Transport is to an asyncio Protocol, one level up. The wire implements
+the Stream (it turns calls into bytes), the core implements the Exchange (it turns events into ASGI messages).
+
+Rules, each of which prevents a real bug:
+
+1. `start` carries the first piece of the body: the head is held until then, so a one-piece answer is one write.
+2. A stream never calls its exchange from inside one of its own methods; it uses the next turn of the loop. The
+   other direction may be immediate: an eager application can answer inside `data_received`.
+3. Writes are corked while bytes are being received, and the cork is bounded.
+4. Framing belongs to the wire, meaning to the exchange.
+5. One reader per connection: "is the client still there" is `stream_lost`, never a second read.
+6. The exchange binds itself (`stream.exchange = self`) first thing in its constructor.
+"""
+
+from typing import NamedTuple, Protocol
+
+from pounce.exchange.head import Headers
+
+__all__ = ["Body", "ConnectionInfo", "Exchange", "FileRange", "Headers", "Stream"]
+
+
+class FileRange(NamedTuple):
+    """`count` bytes of the open file `fd` from `offset`; the descriptor stays the exchange's.
+
+    It must stay open until the stream is writable again or lost.
+    """
+
+    fd: int
+    offset: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+
+type Body = bytes | FileRange
+
+
+class ConnectionInfo:
+    """What is known of the connection under a stream; built once for each connection."""
+
+    __slots__ = ("alpn", "id", "local", "peer", "scheme", "tls")
+
+    peer: tuple[str, int] | None
+    """Address and port of the peer; None where it has none (Unix sockets)."""
+    local: tuple[str, int | None] | None
+    """Address and port it arrived at, or the path of a Unix socket and None."""
+    scheme: str
+    """`"https"` over TLS, else `"http"`."""
+    alpn: str | None
+    """Protocol negotiated by TLS ALPN (RFC 7301), when there was one."""
+    tls: dict[str, object] | None
+    """The ASGI `tls` extension of this connection, None without TLS."""
+    id: int
+    """Number of the connection within its worker, from 1."""
+
+    def __init__(
+        self,
+        id: int = 0,
+        peer: tuple[str, int] | None = None,
+        local: tuple[str, int | None] | None = None,
+        scheme: str = "http",
+        alpn: str | None = None,
+        tls: dict[str, object] | None = None,
+    ) -> None:
+        self.id = id
+        self.peer = peer
+        self.local = local
+        self.scheme = scheme
+        self.alpn = alpn
+        self.tls = tls
+
+
+class Stream(Protocol):
+    """The outgoing half of one request; a wire implements it. No method waits, none calls the exchange back."""
+
+    connection: ConnectionInfo
+    exchange: Exchange
+    """Bound by the exchange's constructor, before the application can run."""
+    writable: bool
+    """When False, wait for `Exchange.resume_writing()`. After the last piece False means that bytes are still on
+    their way; `resume_writing()` follows when the last one has left."""
+    sends_files: bool
+    """`start` and `write` take a `FileRange`."""
+    has_trailers: bool
+    """`trailers` reaches the peer."""
+
+    def start(self, status: int, headers: Headers, body: Body, more: bool) -> None:
+        """The head of the answer and the first piece of its body; `more` False ends the answer."""
+
+    def write(self, body: Body, more: bool) -> None:
+        """A further piece; `more` False ends the answer. After `tunnel`: bytes as they are."""
+
+    def inform(self, status: int, headers: Headers) -> None:
+        """An interim answer: any 1xx but 101 (RFC 9110 15.2)."""
+
+    def tunnel(self, headers: Headers) -> None:
+        """Accept the upgrade: from here on bytes pass both ways as they are."""
+
+    def trailers(self, headers: Headers) -> None:
+        """The trailer section (RFC 9110 6.5), which ends the answer."""
+
+    def consumed(self, count: int) -> None:
+        """The application took `count` bytes of the request body: room for as many more."""
+
+    def reset(self) -> None:
+        """Give up this stream, visibly for the peer, and no other stream of the connection."""
+
+
+class Exchange(Protocol):
+    """The incoming half of one request; the core implements it, wires call it."""
+
+    def data_received(self, data: bytes) -> None:
+        """A piece of the body, never empty; after `tunnel`, bytes as they came."""
+
+    def eof_received(self, trailers: Headers | None = None) -> None:
+        """The body is complete. Not called for a request without a body (`content_length` 0)."""
+
+    def half_closed(self) -> None:
+        """The peer ended its sending half after a complete request; it may be gone, or wait for the answer.
+
+        Only where a wire cannot tell the two apart (a TCP FIN under HTTP/1.1).
+        """
+
+    def resume_writing(self) -> None:
+        """The stream is writable again."""
+
+    def stream_lost(self, exc: Exception | None) -> None:
+        """Nothing more will arrive: the peer is gone.
+
+        A `BadRequest` says that the peer broke a rule or missed a deadline in mid-request; then the stream still
+        takes an answer, and the exchange gives one unless it has begun another.
+        """

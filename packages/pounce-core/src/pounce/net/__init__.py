@@ -1,0 +1,1 @@
+"""Sockets: listening, TLS, choosing a wire, and the base class of connections."""

@@ -1,0 +1,227 @@
+"""Connection: what every wire over TCP needs and none should write again.
+
+Corked writes, back-pressure, deadlines as numbers, and a place in the worker's set of connections. Nothing here
+knows a protocol. A worker's ticker looks at `deadline` and `write_deadline` of each connection a few times a
+second, so that no request costs a timer.
+"""
+
+import asyncio
+from math import inf
+from typing import TYPE_CHECKING, cast
+
+from pounce.exchange.stream import ConnectionInfo
+
+if TYPE_CHECKING:
+    from pounce.exchange.service import Service
+
+__all__ = ["CORK_LIMIT", "Connection", "ForeignConnection", "connection_info"]
+
+CORK_LIMIT = 16384
+"""Bytes that are gathered into one write at the most."""
+
+
+class Connection(asyncio.Protocol):
+    """Base class of a connection: a wire overrides what it needs, and calls the base where it says so.
+
+    `deadline` is the loop time at which `deadline_passed()` is called; `inf` means never.
+    """
+
+    __slots__ = (
+        "_cork",
+        "_cork_size",
+        "_unsent",
+        "connection",
+        "corked",
+        "deadline",
+        "loop",
+        "service",
+        "transport",
+        "wire",
+        "writable",
+        "write_deadline",
+    )
+
+    wire: str
+    """Name of the wire, for messages."""
+
+    def __init__(self, service: Service, wire: str = "") -> None:
+        self.service = service
+        self.loop = service.loop
+        self.wire = wire
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.connection: ConnectionInfo = cast(ConnectionInfo, None)
+        self.writable = True
+        self.corked = False
+        self.deadline = inf
+        self.write_deadline = inf
+        self._cork: list[bytes] = []
+        self._cork_size = 0
+        self._unsent = 0
+
+    # Events from the transport; call the base when overriding
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.connection = connection_info(self.transport, self.service)
+        self.service.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.deadline = self.write_deadline = inf
+        self.service.connection_closed(self)
+
+    def pause_writing(self) -> None:
+        self.writable = False
+        self._unsent = self.transport.get_write_buffer_size()
+        self.write_deadline = self.loop.time() + self.service.config.write_timeout
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        self.write_deadline = inf
+
+    # Writing
+
+    def send(self, data: bytes) -> None:
+        """Write `data`; while the connection is corked it is gathered with what follows."""
+        if self.corked:
+            self._cork.append(data)
+            self._cork_size += len(data)
+            if self._cork_size >= CORK_LIMIT:
+                self.flush()
+        else:
+            self.transport.write(data)
+
+    def send_pieces(self, *pieces: bytes) -> None:
+        """Write several pieces as one."""
+        if self.corked:
+            for piece in pieces:
+                self.send(piece)
+        elif sum(map(len, pieces)) < CORK_LIMIT:
+            self.transport.write(b"".join(pieces))
+        else:
+            self.transport.writelines(pieces)
+
+    def flush(self) -> None:
+        """Hand what is corked to the transport."""
+        cork = self._cork
+        if cork:
+            if len(cork) == 1:
+                self.transport.write(cork[0])
+            elif self._cork_size < CORK_LIMIT * 2:
+                self.transport.write(b"".join(cork))
+            else:
+                self.transport.writelines(cork)
+            self._cork = []
+            self._cork_size = 0
+
+    def uncork(self) -> None:
+        """End the gathering of writes."""
+        self.corked = False
+        if self._cork:
+            self.flush()
+
+    def watch_flush(self) -> None:
+        """Make `writable` False until the last byte written has left: `resume_writing()` follows then.
+
+        Without bytes in the transport's buffer nothing changes. `unwatch_flush()` restores the usual marks.
+        """
+        if self.transport.get_write_buffer_size():
+            self.transport.set_write_buffer_limits(high=0)
+
+    def unwatch_flush(self) -> None:
+        """Pause and resume writing at the usual marks again."""
+        self.transport.set_write_buffer_limits()
+
+    def close(self) -> None:
+        """Close once everything written has left; a peer that takes none of it is not waited for."""
+        self.flush()
+        self.transport.close()
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and self.write_deadline == inf:
+            self._unsent = unsent
+            self.write_deadline = self.loop.time() + self.service.config.write_timeout
+
+    def abort(self) -> None:
+        """Close at once; what has not left is lost."""
+        self.transport.abort()
+
+    # Events from the worker
+
+    def deadline_passed(self) -> None:
+        """`deadline` lies in the past; called on each tick until that changes. Closes unless overridden."""
+        self.deadline = inf
+        self.service.log.debug("%s: deadline passed, closing", self.wire)
+        self.abort()
+
+    def write_deadline_passed(self) -> None:
+        """The peer had `write_timeout` to take a byte: give it as long again when it did, else give it up."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent < self._unsent:
+            self._unsent = unsent
+            self.write_deadline = self.loop.time() + self.service.config.write_timeout
+        else:
+            self.service.count("write_timeout", "%s: peer took nothing for write_timeout, closing", self.wire)
+            self.write_deadline = inf
+            self.abort()
+
+    def drain(self) -> None:
+        """The worker is shutting down: finish what runs, start nothing new, then close."""
+        self.close()
+
+
+class ForeignConnection(Connection):
+    """Gives any `asyncio.Protocol` a place among the connections by passing every event on to it."""
+
+    __slots__ = ("protocol",)
+
+    def __init__(self, service: Service, wire: str, protocol: asyncio.Protocol) -> None:
+        super().__init__(service, wire)
+        self.protocol = protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.protocol.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.protocol.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self.protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.protocol.connection_lost(exc)
+
+    def drain(self) -> None:
+        """Passed on where the protocol has a `drain()`; without one it may go on until the shutdown timeout."""
+        drain = getattr(self.protocol, "drain", None)
+        if drain is not None:
+            drain()
+
+
+def connection_info(transport: asyncio.Transport, service: Service) -> ConnectionInfo:
+    """Read off a connected transport what streams and applications are told of it."""
+    peer = transport.get_extra_info("peername")
+    local = transport.get_extra_info("sockname")
+    ssl_object = transport.get_extra_info("ssl_object")
+    alpn = tls = None
+    if ssl_object is not None:
+        from pounce.net.tls import tls_extension
+
+        alpn = ssl_object.selected_alpn_protocol()
+        tls = tls_extension(ssl_object, service.server_certificate)
+    return ConnectionInfo(
+        id=service.next_connection_id(),
+        peer=(peer[0], peer[1]) if isinstance(peer, tuple) else None,
+        local=(local[0], local[1]) if isinstance(local, tuple) else (local, None) if isinstance(local, str) else None,
+        scheme="http" if ssl_object is None else "https",
+        alpn=alpn,
+        tls=tls,
+    )

@@ -1,0 +1,239 @@
+"""The plugin contract: everything the author of a plugin needs to import.
+
+A distribution offers a `Plugin` through the entry-point group `pounce.plugins`:
+
+    [project.entry-points."pounce.plugins"]
+    gopher = "pounce_gopher:plugin"
+
+The module should be light: it is imported in every process that starts the server. A wire turns bytes into a
+`RequestHead` and a `Stream` and calls `service.open(head, stream)`; `Connection` is a base class with corked
+writes, back-pressure and deadlines. `coroutine_wire` is the easy mode. `pounce.testing.check_wire` and
+`check_parser` prove a plugin.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pounce.errors import BadRequest, ClientGone
+from pounce.exchange.head import Headers, RequestHead
+from pounce.exchange.stream import Body, ConnectionInfo, Exchange, FileRange, Stream
+from pounce.net.connection import Connection
+
+if TYPE_CHECKING:
+    from pounce.exchange.http import HttpExchange
+    from pounce.exchange.service import Service
+
+__all__ = [
+    "API_VERSION",
+    "BadRequest",
+    "Body",
+    "ClientGone",
+    "Command",
+    "Connection",
+    "ConnectionInfo",
+    "DatagramWire",
+    "EndOfBody",
+    "Exchange",
+    "FileRange",
+    "Headers",
+    "Observer",
+    "ObserverFactory",
+    "Parser",
+    "ParserChoice",
+    "ParserLimits",
+    "Plugin",
+    "RequestHead",
+    "Responder",
+    "Response",
+    "Service",
+    "Stream",
+    "Upgrade",
+    "Wire",
+    "coroutine_wire",
+]
+
+API_VERSION = (1, 0)
+"""Version of this contract: a plugin works when its major number is the same and its minor not higher."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """A protocol over a byte stream.
+
+    `connect(service)` makes the protocol object for one connection; any `asyncio.Protocol` will do. A connection
+    gets the wire that its bind names (`name://host:port`), else that of its negotiated ALPN id, else the one
+    whose preface its first bytes are, else HTTP/1.1.
+    """
+
+    name: str
+    connect: Callable[[Service], asyncio.Protocol]
+    alpn: tuple[str, ...] = ()
+    preface: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatagramWire:
+    """A protocol over datagrams. `advertise` is the Alt-Svc protocol id (RFC 7838) to announce, if any;
+    `worker_of(packet)` names the worker that owns the packet's connection, None when any may take it."""
+
+    name: str
+    connect: Callable[[Service], asyncio.DatagramProtocol]
+    alpn: tuple[str, ...] = ()
+    advertise: str | None = None
+    worker_of: Callable[[bytes], int | None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upgrade:
+    """A protocol opened by an upgrade token (RFC 9110 7.8, RFC 8441), in lower case: `b"websocket"`.
+
+    `open` answers the request: `stream.tunnel()` accepts it, `stream.start()` refuses it.
+    """
+
+    token: bytes
+    open: Callable[[Service, RequestHead, Stream], Exchange]
+
+
+@dataclass(frozen=True, slots=True)
+class ParserLimits:
+    """Bounds for an HTTP/1.1 parser: bytes of a head or trailer section, and the number of fields in one."""
+
+    max_header_size: int = 65536
+    max_headers: int = 100
+
+
+class EndOfBody:
+    """The body is complete; `trailers` holds the fields after a chunked one (RFC 9112 7.1.2), else None."""
+
+    __slots__ = ("trailers",)
+
+    def __init__(self, trailers: Headers | None = None) -> None:
+        self.trailers = trailers
+
+
+class Parser(Protocol):
+    """Reads the requests of one HTTP/1.1 connection: bytes go in, events are taken out.
+
+    The events of one request are its head, the pieces of its body, and `EndOfBody` unless the head's
+    `content_length` is 0. Then follows the next head: bytes of later requests stay inside until asked for.
+    """
+
+    def receive_data(self, data: bytes) -> None:
+        """Keep `data` for `next_event`; raises nothing."""
+
+    def next_event(self) -> RequestHead | bytes | EndOfBody | None:
+        """The next event, None when more bytes are needed.
+
+        Raises `BadRequest` with status, code and position when the bytes are not a request or exceed a limit,
+        as early as that is certain; the parser must not be used after that.
+        """
+
+    def take_rest(self) -> bytes:
+        """The bytes after the last event, which an upgraded protocol takes over; the parser is empty then."""
+
+    @property
+    def buffered(self) -> int:
+        """Number of bytes that no event has covered yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParserChoice:
+    """An HTTP/1.1 parser; among the installed ones the highest `priority` is used unless one is named."""
+
+    name: str
+    priority: int
+    create: Callable[[ParserLimits], Parser]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A complete answer."""
+
+    status: int
+    headers: Headers = field(default_factory=list)
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Responder:
+    """Something the server answers itself, before the application.
+
+    `create(service)` is called once for each worker and returns the function that answers a request or passes
+    it on by returning None; it may return None itself, when the configuration does not ask for it.
+    """
+
+    name: str
+    create: Callable[[Service], Callable[[RequestHead], Response | None] | None]
+
+
+class Observer(Protocol):
+    """Sees every request of a worker once it is over."""
+
+    def completed(self, exchange: HttpExchange) -> None:
+        """The last byte of the answer has left, or the stream was lost or broken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObserverFactory:
+    """`create(service)` makes the observer of one worker; None when the configuration does not ask for it."""
+
+    name: str
+    create: Callable[[Service], Observer | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A subcommand `pounce NAME`; `load()` returns the function the command line runs, with annotated
+    parameters, so that nothing is imported before it is used."""
+
+    name: str
+    load: Callable[[], Callable[..., Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """What a distribution adds to the server."""
+
+    name: str
+    api: tuple[int, int]
+    """The contract version it was written for, checked before anything is used."""
+    wires: tuple[Wire, ...] = ()
+    datagrams: tuple[DatagramWire, ...] = ()
+    upgrades: tuple[Upgrade, ...] = ()
+    parsers: tuple[ParserChoice, ...] = ()
+    responders: tuple[Responder, ...] = ()
+    observers: tuple[ObserverFactory, ...] = ()
+    commands: tuple[Command, ...] = ()
+    settings: type | None = None
+    """A frozen dataclass of settings; `service.settings[name]` holds the instance."""
+
+
+def coroutine_wire(
+    handle: Callable[[Service, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> Callable[[Service], asyncio.Protocol]:
+    """The easy mode: a `connect` for `Wire` from a coroutine function, which is run once for each connection.
+
+    The connection is closed when it returns; an exception closes it too and is logged. Slower than a protocol.
+    """
+
+    def connect(service: Service) -> asyncio.Protocol:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await handle(service, reader, writer)
+            finally:
+                writer.close()
+
+        reader = asyncio.StreamReader(limit=65536, loop=service.loop)
+        return asyncio.StreamReaderProtocol(reader, serve, loop=service.loop)
+
+    return connect
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Service":
+        from pounce.exchange.service import Service
+
+        return Service
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,230 @@
+"""Registry: the plugins that are installed, checked against each other, and looked up by what they provide."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pounce.config import ServerConfig
+from pounce.errors import ConfigError, PluginError
+from pounce.net.sniff import WireTable
+from pounce.plugin import (
+    API_VERSION,
+    Command,
+    DatagramWire,
+    ObserverFactory,
+    ParserChoice,
+    Plugin,
+    Responder,
+    Upgrade,
+    Wire,
+)
+
+__all__ = ["GROUP", "Loaded", "Registry", "gil_enabled"]
+
+GROUP = "pounce.plugins"
+CORE = "pounce-core"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of one entry point: `plugin`, or the reason why it was `skipped`."""
+
+    name: str
+    distribution: str
+    version: str
+    plugin: Plugin | None = None
+    load_time: float = 0.0
+    """Seconds that importing it took."""
+    skipped: str | None = None
+    gil_enabled: bool = False
+    """Importing it switched the GIL on."""
+
+
+class Registry:
+    """The plugins a server uses; read-only once made.
+
+    Raises `PluginError` when two of them claim the same name, ALPN id, preface, token or parser.
+    """
+
+    def __init__(self, loaded: Iterable[Loaded]) -> None:
+        self.loaded = tuple(loaded)
+        self._owners: dict[tuple[str, object], Loaded] = {}
+        self.wires: dict[str, Wire] = {}
+        self.datagrams: dict[str, DatagramWire] = {}
+        self.upgrades: dict[bytes, Upgrade] = {}
+        self.parsers: dict[str, ParserChoice] = {}
+        self.responders: tuple[Responder, ...] = ()
+        self.observers: tuple[ObserverFactory, ...] = ()
+        self.commands: dict[str, Command] = {}
+        self._settings: dict[str, type] = {}
+        self._by_alpn: dict[str, Wire] = {}
+        self._by_preface: dict[bytes, Wire] = {}
+        for entry in self.loaded:
+            if entry.plugin is not None:
+                self._add(entry, entry.plugin)
+
+    @classmethod
+    def discover(cls, config: ServerConfig) -> Registry:
+        """Import what is installed under the entry-point group, as far as the configuration wants it.
+
+        One that cannot be used is skipped with a reason, unless `only_plugins` names it; then it is an error.
+        """
+        found = sorted(entry_points(group=GROUP), key=lambda entry: (_distribution(entry)[0] != CORE, entry.name))
+        loaded = [_load(entry, config) for entry in found]
+        known = {entry.name for entry in loaded}
+        for name in (*config.only_plugins, *config.disable_plugin):
+            if name not in known:
+                raise PluginError(
+                    f"no plugin named {name!r} is installed", hint=f"Installed: {', '.join(sorted(known)) or 'none'}."
+                )
+        for entry in loaded:
+            if entry.skipped and entry.name in config.only_plugins:
+                raise PluginError(f"plugin {entry.name} cannot be used: {entry.skipped}")
+        return cls(loaded)
+
+    @classmethod
+    def of(cls, *plugins: Plugin) -> Registry:
+        """A registry of plugins at hand, for tests and embedding."""
+        return cls(Loaded(plugin.name, "-", "-", plugin) for plugin in plugins)
+
+    def _add(self, entry: Loaded, plugin: Plugin) -> None:
+        self._claim("plugin", plugin.name, entry)
+        for wire in plugin.wires:
+            self._claim("wire", wire.name, entry)
+            self.wires[wire.name] = wire
+            for protocol in wire.alpn:
+                self._claim("ALPN id", protocol, entry)
+                self._by_alpn[protocol] = wire
+            if wire.preface is not None:
+                for other in self._by_preface:
+                    if other.startswith(wire.preface) or wire.preface.startswith(other):
+                        self._claim("preface", other, entry)
+                self._claim("preface", wire.preface, entry)
+                self._by_preface[wire.preface] = wire
+        for datagram in plugin.datagrams:
+            self._claim("datagram wire", datagram.name, entry)
+            self.datagrams[datagram.name] = datagram
+        for upgrade in plugin.upgrades:
+            self._claim("upgrade token", upgrade.token, entry)
+            self.upgrades[upgrade.token] = upgrade
+        for parser in plugin.parsers:
+            self._claim("parser", parser.name, entry)
+            self.parsers[parser.name] = parser
+        for command in plugin.commands:
+            self._claim("command", command.name, entry)
+            self.commands[command.name] = command
+        self.responders += plugin.responders
+        self.observers += plugin.observers
+        if plugin.settings is not None:
+            self._settings[plugin.name] = plugin.settings
+
+    def _claim(self, kind: str, what: object, entry: Loaded) -> None:
+        owner = self._owners.setdefault((kind, what), entry)
+        if owner is not entry:
+            shown = what.decode("ascii", "backslashreplace") if isinstance(what, bytes) else what
+            raise PluginError(
+                f"{kind} {shown!r} is claimed by {owner.name} ({owner.distribution}) and {entry.name} ({entry.distribution})",
+                code="POUNCE_PLUGIN_CONFLICT",
+                hint=f"Leave one out: disable_plugin {entry.name} or disable_plugin {owner.name}.",
+            )
+
+    def wire_table(self) -> WireTable:
+        """What a connection's wire is chosen from. Raises `PluginError` without an HTTP/1.1 wire."""
+        if "h1" not in self.wires:
+            raise PluginError("there is no HTTP/1.1 wire", hint="pounce-core brings one; do not disable plugin h1.")
+        return WireTable(self.wires["h1"], self._by_alpn, self._by_preface)
+
+    def alpn(self) -> list[str]:
+        """ALPN ids to offer: those of plugins first, HTTP/1.1 last."""
+        return sorted(self._by_alpn, key=lambda protocol: protocol == "http/1.1")
+
+    def wire_named(self, name: str) -> Wire:
+        """The wire that a bind asks for. Raises `ConfigError`."""
+        wire = self.wires.get(name)
+        if wire is None:
+            raise ConfigError(
+                f"bind names the wire {name!r}, which is not installed", hint=f"Installed: {', '.join(self.wires)}."
+            )
+        return wire
+
+    def parser(self, name: str) -> ParserChoice:
+        """The HTTP/1.1 parser of that name, for `auto` the one of highest priority. Raises `ConfigError`."""
+        if name == "auto" and self.parsers:
+            return max(self.parsers.values(), key=lambda choice: choice.priority)
+        if name not in self.parsers:
+            raise ConfigError(
+                f"http_parser must be auto or one of {', '.join(self.parsers)} (got {name!r})",
+                hint=f"Installing a parser's package makes it known: pip install pounce-{name}",
+            )
+        return self.parsers[name]
+
+    def settings(self, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """An instance of every plugin's settings, from the tables in the configuration. Raises `ConfigError`."""
+        for name in given:
+            if name not in self._settings:
+                raise ConfigError(
+                    f"plugin_settings has a table for {name!r}, which is not a plugin with settings",
+                    hint=f"Plugins with settings: {', '.join(self._settings) or 'none'}.",
+                )
+        return {name: _settings_of(name, cls, given.get(name, {})) for name, cls in self._settings.items()}
+
+
+def _settings_of(name: str, cls: type, table: Mapping[str, Any]) -> Any:
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key in table:
+        if key not in known:
+            raise ConfigError(f"{name}.{key} is not a setting", hint=f"Settings of {name}: {', '.join(known)}.")
+    try:
+        return cls(**table)
+    except (TypeError, ValueError) as exc:
+        if isinstance(exc, ConfigError):
+            raise
+        raise ConfigError(f"settings of {name} are not valid: {exc}") from exc
+
+
+def _distribution(entry: EntryPoint) -> tuple[str, str]:
+    return (entry.dist.name, entry.dist.version) if entry.dist is not None else ("unknown", "0")
+
+
+def _load(entry: EntryPoint, config: ServerConfig) -> Loaded:
+    distribution, version = _distribution(entry)
+
+    def skipped(why: str) -> Loaded:
+        return Loaded(entry.name, distribution, version, skipped=why)
+
+    if entry.name in config.disable_plugin:
+        return skipped("disabled by disable_plugin")
+    if distribution != CORE:
+        if not config.plugins:
+            return skipped("plugins are off")
+        if config.only_plugins and entry.name not in config.only_plugins:
+            return skipped("not among only_plugins")
+    had_gil = gil_enabled()
+    started = time.perf_counter()
+    try:
+        plugin = entry.load()
+    except Exception as exc:  # noqa: BLE001 - whatever a stranger's module raises is a reason to do without it
+        return skipped(f"import failed: {type(exc).__name__}: {exc}")
+    if not isinstance(plugin, Plugin):
+        return skipped(f"{entry.value} is not a pounce.plugin.Plugin")
+    major, minor = plugin.api
+    if major != API_VERSION[0] or minor > API_VERSION[1]:
+        return skipped(f"made for contract {major}.{minor}, this is {API_VERSION[0]}.{API_VERSION[1]}")
+    return Loaded(
+        entry.name,
+        distribution,
+        version,
+        plugin,
+        load_time=time.perf_counter() - started,
+        gil_enabled=gil_enabled() and not had_gil,
+    )
+
+
+def gil_enabled() -> bool:
+    """Whether the GIL is on; True on every build that cannot go without."""
+    check: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)
+    return check is None or check()
