@@ -1,0 +1,499 @@
+"""HttpExchange: the incoming half of one HTTP request, and its ASGI `receive` and `send`.
+
+Theory of operation. Two things run against each other: events of the wire (`data_received`, `eof_received`,
+`stream_lost`) and messages of the application. Neither waits for the other except at two points: `receive()` when
+there is nothing to give, and `send()` when the stream is not writable; each is one Future, made only when needed.
+
+The answer goes through these states:
+
+    WAITING ──start──▶ HELD ──first body──▶ STREAMING ──last body──▶ DONE
+                         │                      └──(trailers promised)──▶ TRAILERS ──▶ DONE
+                         └──body of an answer that has none (HEAD, 204, 304)──▶ MUTED ──last body──▶ DONE
+
+HELD keeps the head until the first piece of the body is there, so that a one-piece answer is one write and an
+application that fails in between is still answered with 500; the worker's ticker sends a head that waits longer.
+Whatever state it is in, the stream may be lost; `_lost` then holds the reason for the application.
+"""
+
+import asyncio
+import os
+import stat
+from enum import Enum
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from pounce.errors import AppError, BadRequest, ClientGone, PounceError
+from pounce.exchange.error_pages import app_failed, app_gave_no_answer, error_response, shutting_down
+from pounce.exchange.scope import http_scope
+from pounce.exchange.stream import FileRange
+
+if TYPE_CHECKING:
+    from pounce.exchange.head import Headers, RequestHead
+    from pounce.exchange.service import Service
+    from pounce.exchange.stream import Body, Stream
+    from pounce.plugin import Response
+
+__all__ = ["HttpExchange", "too_large"]
+
+FILE_CHUNK = 262144
+"""Bytes read at once where a wire cannot send files itself."""
+
+
+class Answer(Enum):
+    """Where the answer is; see the diagram above."""
+
+    WAITING = 0
+    HELD = 1
+    STREAMING = 2
+    MUTED = 3
+    TRAILERS = 4
+    DONE = 5
+
+
+WAITING, HELD, STREAMING, MUTED, TRAILERS, DONE = Answer
+
+
+class RequestBody(Enum):
+    """Where the request body is: still arriving, all here, or taken by the application to its end."""
+
+    ARRIVING = 0
+    COMPLETE = 1
+    TAKEN = 2
+
+
+ARRIVING, COMPLETE, TAKEN = RequestBody
+
+CLIENT_GONE = "the client closed the connection"
+
+
+class HttpExchange:
+    """One request and its answer.
+
+    Observers read `head`, `stream`, `status` (0: no answer was begun), `bytes_sent` (body bytes), `started` (loop
+    time) and `broken` (the answer did not reach its end).
+    """
+
+    __slots__ = (
+        "_body",
+        "_body_state",
+        "_client_waits",
+        "_completed",
+        "_expected",
+        "_half_closed",
+        "_headers",
+        "_lost",
+        "_readers",
+        "_received",
+        "_request_trailers",
+        "_trailers",
+        "_writers",
+        "answer",
+        "broken",
+        "bytes_sent",
+        "head",
+        "service",
+        "started",
+        "status",
+        "stream",
+    )
+
+    def __init__(self, service: Service, head: RequestHead, stream: Stream) -> None:
+        stream.exchange = self
+        self.stream = stream
+        self.service = service
+        self.head = head
+        self.started = monotonic()
+        self.status = 0
+        self.bytes_sent = 0
+        self.broken = False
+        self.answer = WAITING
+        self._body: list[bytes] = []
+        self._body_state = COMPLETE if head.content_length == 0 else ARRIVING
+        self._received = 0
+        self._request_trailers: Headers | None = None
+        self._client_waits = head.expect_continue
+        self._headers: Headers = []
+        self._expected: int | None = None
+        self._trailers: Headers | None = None
+        self._lost: Exception | None = None
+        self._half_closed = False
+        self._completed = False
+        self._readers: list[asyncio.Future[None]] | None = None
+        self._writers: list[asyncio.Future[None]] | None = None
+
+    # Events from the wire
+
+    def data_received(self, data: bytes) -> None:
+        if self.answer is DONE or self._lost is not None:
+            self.stream.consumed(len(data))
+            return
+        self._received += len(data)
+        limit = self.service.max_request_size
+        if self._received > limit > 0:
+            self.stream_lost(too_large(limit))
+        else:
+            self._body.append(data)
+            self._wake_readers()
+
+    def eof_received(self, trailers: Headers | None = None) -> None:
+        self._body_state = COMPLETE
+        self._request_trailers = trailers
+        self._wake_readers()
+
+    def half_closed(self) -> None:
+        self._half_closed = True
+        self._wake_readers()
+
+    def resume_writing(self) -> None:
+        self._wake_writers()
+        if self.answer is DONE:
+            self._complete()
+
+    def stream_lost(self, exc: Exception | None) -> None:
+        if self._lost is not None:
+            return
+        if isinstance(exc, BadRequest):
+            self._answer_instead(exc)
+        elif not self._completed:
+            self.broken = True
+            self._complete()
+        self._lost = exc or ClientGone(CLIENT_GONE)
+        self._wake_readers()
+        self._wake_writers()
+
+    def _answer_instead(self, error: BadRequest) -> None:
+        """The peer is at fault: tell it so, or break off the answer that the application has begun."""
+        if self.answer is WAITING or self.answer is HELD:
+            self.service.count(error.code, "%s", error.message)
+            self.respond(error_response(error, debug=self.service.config.debug))
+        elif self.answer is not DONE:
+            self._break_off()
+
+    # The application
+
+    async def run(self) -> None:
+        """Run the application to its end and settle what it leaves behind."""
+        try:
+            await self.service.app(http_scope(self.service, self.head, self.stream), self.receive, self.send)
+        except asyncio.CancelledError:
+            self._app_ended("was cancelled before it completed its response")
+            raise
+        except (Exception, SystemExit) as exc:
+            self._app_failed(exc)
+        else:
+            if self.answer is not DONE:
+                self._app_ended("returned without completing its response")
+
+    def _app_failed(self, exc: BaseException) -> None:
+        if self._lost is None or not _comes_from_client_gone(exc):
+            self.service.count("app_error")
+            self.service.log.error("Exception in ASGI application", exc_info=exc)
+        self._settle(app_failed())
+
+    def _app_ended(self, how: str) -> None:
+        if self.answer is MUTED:
+            self.answer = DONE
+        elif self.answer is not DONE and self._lost is None:
+            self.service.count("app_error")
+            self.service.log.error("ASGI application %s", how)
+            self._settle(shutting_down() if self.service.draining else app_gave_no_answer())
+
+    def _settle(self, error: PounceError) -> None:
+        """End the answer that the application left open: with an error if nothing was sent, else visibly broken."""
+        if self._lost is not None:
+            return
+        if self.answer is WAITING or self.answer is HELD:
+            self.respond(error_response(error, debug=self.service.config.debug))
+        elif self.answer is MUTED:
+            self.answer = DONE
+        elif self.answer is not DONE:
+            self._break_off()
+
+    async def receive(self) -> dict[str, Any]:
+        """The next `http.request` or `http.disconnect` message; waits until there is one."""
+        while self.answer is not DONE:
+            if self._body_state is COMPLETE or (self._body and self._lost is None):
+                return self._next_body()
+            if self._half_closed and self._lost is None:
+                # From here on the application believes the client to be gone, so the rest must agree.
+                self.stream_lost(None)
+                self.stream.reset()
+            if self._lost is not None:
+                # Half a body must never pass for a whole one: what is left of it is not given out.
+                break
+            if self._client_waits:
+                self._client_waits = False
+                if self.answer is WAITING or self.answer is HELD:
+                    self.stream.inform(100, [])
+            if self._readers is None:
+                self._readers = []
+            await self._wait(self._readers)
+        return {"type": "http.disconnect"}
+
+    def _next_body(self) -> dict[str, Any]:
+        pieces = self._body
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        message: dict[str, Any] = {"type": "http.request", "body": body, "more_body": True}
+        if self._body_state is COMPLETE:
+            self._body_state = TAKEN
+            message["more_body"] = False
+            if self._request_trailers:
+                message["trailers"] = self._request_trailers
+        if body and self._lost is None:
+            self.stream.consumed(len(body))
+        return message
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Take an ASGI message; waits while the peer is slow.
+
+        Raises `ClientGone` when the peer is gone, `AppError` for a message that is out of order or wrong.
+        """
+        if self._lost is not None:
+            raise ClientGone(CLIENT_GONE) from self._lost
+        kind = message["type"]
+        if kind == "http.response.body":
+            self._send_body(message.get("body", b""), message.get("more_body", False))
+        elif kind == "http.response.start":
+            self._send_start(message)
+            return
+        elif kind == "http.response.pathsend":
+            await self._send_path(message["path"])
+            return
+        elif kind == "http.response.zerocopysend":
+            await self._send_open_file(message)
+            return
+        elif kind == "http.response.trailers":
+            self._send_trailers(message)
+        elif kind == "http.response.early_hint":
+            self._send_early_hint(message.get("links", ()))
+            return
+        else:
+            raise AppError(f"unknown ASGI message {kind!r}", code="POUNCE_APP_BAD_MESSAGE")
+        if not self.stream.writable:
+            await self._wait_until_writable()
+
+    def _send_start(self, message: dict[str, Any]) -> None:
+        if self.answer is not WAITING:
+            raise self._out_of_order("http.response.start")
+        status = message["status"]
+        if type(status) is not int:
+            status = int(status)
+        if status < 200:
+            if status < 102:
+                raise AppError(f"status {status} cannot be sent by an application", code="POUNCE_APP_BAD_MESSAGE")
+            self.stream.inform(status, self.service.response_headers.checked(message.get("headers", ())))
+            return
+        if status > 999:
+            raise AppError(f"{status} is not an HTTP status", code="POUNCE_APP_BAD_MESSAGE")
+        self._headers, self._expected = self.service.response_headers.complete(message.get("headers", ()))
+        if message.get("trailers"):
+            self._trailers = []
+        self.status = status
+        self.answer = HELD
+        self.service.held.add(self)
+
+    def _send_body(self, body: Body, more: bool) -> None:
+        if type(body) is not bytes and not isinstance(body, FileRange):
+            if not isinstance(body, (bytes, bytearray, memoryview)):
+                raise AppError(f"body must be bytes (got {type(body).__name__})", code="POUNCE_APP_BAD_MESSAGE")
+            body = bytes(body)
+        answer = self.answer
+        if answer is HELD and self._is_bodiless():
+            self._start_bodiless(len(body), more)
+            return
+        if answer is HELD or answer is STREAMING:
+            self._count_body(len(body), more)
+            ends = not more and self._trailers is None
+            # The state first: an answer is over before the wire can react to its end.
+            self.answer = DONE if ends else STREAMING if more else TRAILERS
+            if answer is HELD:
+                self.service.held.discard(self)
+                self.stream.start(self.status, self._headers, body, not ends)
+            elif body or ends:
+                self.stream.write(body, not ends)
+            if ends and self.stream.writable:
+                self._complete()
+        elif answer is MUTED:
+            if not more:
+                self.answer = DONE
+        else:
+            raise self._out_of_order("http.response.body")
+
+    def _is_bodiless(self) -> bool:
+        # RFC 9110 6.4.1: no content in answers to HEAD and in 204 and 304 answers.
+        return self.status == 204 or self.status == 304 or self.head.method == b"HEAD"
+
+    def _start_bodiless(self, length: int, more: bool) -> None:
+        """Send a head that no body follows; what the application sends further is not wanted."""
+        headers = self._headers
+        if self.status == 204:
+            # RFC 9110 8.6: no Content-Length in any 204 answer.
+            headers = [field for field in headers if field[0] != b"content-length"]
+        elif self._expected is None and not more and self.status != 304:
+            headers.append((b"content-length", b"%d" % length))
+        self.service.held.discard(self)
+        self.answer = MUTED if more else DONE
+        self.stream.start(self.status, headers, b"", False)
+        if self.stream.writable:
+            self._complete()
+
+    def _count_body(self, count: int, more: bool) -> None:
+        """Hold the application to the Content-Length it gave."""
+        expected = self._expected
+        if expected is not None:
+            sent = self.bytes_sent + count
+            if sent > expected or (not more and sent != expected):
+                raise AppError(
+                    f"response body is {'longer' if sent > expected else 'shorter'} than its Content-Length"
+                    f" ({sent} of {expected} bytes)",
+                    code="POUNCE_APP_BAD_LENGTH",
+                )
+        self.bytes_sent += count
+
+    def _send_trailers(self, message: dict[str, Any]) -> None:
+        if self.answer is not TRAILERS or self._trailers is None:
+            raise self._out_of_order("http.response.trailers")
+        self._trailers += self.service.response_headers.checked(message.get("headers", ()))
+        if not message.get("more_trailers", False):
+            self.answer = DONE
+            self.stream.trailers(self._trailers)
+            if self.stream.writable:
+                self._complete()
+
+    def _send_early_hint(self, links: list[bytes]) -> None:
+        if self.answer is not WAITING:
+            raise self._out_of_order("http.response.early_hint")
+        self.stream.inform(103, self.service.response_headers.checked([(b"link", link) for link in links]))
+
+    async def _send_path(self, path: str) -> None:
+        if self.answer is not HELD:
+            raise self._out_of_order("http.response.pathsend")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise AppError(f"{path!r} is not a regular file", code="POUNCE_APP_BAD_MESSAGE")
+            await self._send_file(fd, 0, status.st_size, False)
+        finally:
+            os.close(fd)
+
+    async def _send_open_file(self, message: dict[str, Any]) -> None:
+        file = message["file"]
+        fd = file if isinstance(file, int) else file.fileno()
+        offset, count = message.get("offset"), message.get("count")
+        if offset is None:
+            offset = os.lseek(fd, 0, os.SEEK_CUR)
+        rest = max(os.fstat(fd).st_size - offset, 0)
+        await self._send_file(fd, offset, rest if count is None else min(count, rest), message.get("more_body", False))
+
+    async def _send_file(self, fd: int, offset: int, count: int, more: bool) -> None:
+        """Send part of an open file: as a piece where the wire can, else chunk by chunk."""
+        if self.answer is HELD and self._is_bodiless():
+            self._start_bodiless(count, more)
+        elif self.stream.sends_files and count:
+            self._send_body(FileRange(fd, offset, count), more)
+        else:
+            await self._read_file(fd, offset, count, more)
+        await self._wait_until_writable()
+
+    async def _read_file(self, fd: int, offset: int, count: int, more: bool) -> None:
+        if not more and self._expected is None and self.answer is HELD:
+            self._headers.append((b"content-length", b"%d" % count))
+            self._expected = count
+        while count:
+            piece = await self.service.loop.run_in_executor(None, os.pread, fd, min(count, FILE_CHUNK), offset)
+            if not piece:
+                raise AppError("the file became shorter while it was sent", code="POUNCE_APP_BAD_LENGTH")
+            offset += len(piece)
+            count -= len(piece)
+            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self.send({"type": "http.response.body", "more_body": more})
+
+    def _out_of_order(self, kind: str) -> AppError:
+        return AppError(
+            f"{kind} is out of order: the response is {self.answer.name.lower()}", code="POUNCE_APP_BAD_MESSAGE"
+        )
+
+    # Answers of the server's own
+
+    def respond(self, response: Response) -> None:
+        """Give a complete answer in place of the application's."""
+        self.status = response.status
+        self.bytes_sent = 0
+        self._trailers = None
+        self._headers, self._expected = self.service.response_headers.complete(response.headers)
+        self.answer = HELD
+        self._send_body(response.body, False)
+
+    def flush_head(self) -> None:
+        """Send a head that waits for its body; the body follows."""
+        self.service.held.discard(self)
+        if self.answer is HELD and self._lost is None and not self._is_bodiless():
+            self.stream.start(self.status, self._headers, b"", True)
+            self.answer = STREAMING
+
+    def _break_off(self) -> None:
+        """End an answer so that the peer can see that it is not complete."""
+        self.broken = True
+        self.answer = DONE
+        self.stream.reset()
+        self._complete()
+
+    def _complete(self) -> None:
+        if not self._completed:
+            self._completed = True
+            self.service.held.discard(self)
+            self.service.completed(self)
+
+    # Waiting: each waiter has a future of its own, so that cancelling one leaves the others alone
+
+    async def _wait(self, waiters: list[asyncio.Future[None]]) -> None:
+        waiter: asyncio.Future[None] = self.service.loop.create_future()
+        waiters.append(waiter)
+        await waiter
+
+    def _wake_readers(self) -> None:
+        if self._readers is not None:
+            waiters, self._readers = self._readers, None
+            _wake(waiters)
+
+    def _wake_writers(self) -> None:
+        if self._writers is not None:
+            waiters, self._writers = self._writers, None
+            _wake(waiters)
+
+    async def _wait_until_writable(self) -> None:
+        while not self.stream.writable and self._lost is None:
+            if self._writers is None:
+                self._writers = []
+            await self._wait(self._writers)
+        if self._lost is not None:
+            raise ClientGone(CLIENT_GONE) from self._lost
+
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+
+
+def _comes_from_client_gone(exc: BaseException | None) -> bool:
+    """Whether `exc` is a consequence of `ClientGone`: itself, raised from it, or a group of nothing else."""
+    while exc is not None:
+        if isinstance(exc, ClientGone):
+            return True
+        if isinstance(exc, BaseExceptionGroup):
+            return all(_comes_from_client_gone(part) for part in exc.exceptions)
+        exc = exc.__cause__ or exc.__context__
+    return False
+
+
+def too_large(limit: int) -> BadRequest:
+    """The error for a request body above `limit` bytes."""
+    return BadRequest(
+        "Request body exceeds max_request_size",
+        status=413,
+        code="POUNCE_LIMIT_REQUEST_TOO_LARGE",
+        hint=f"The limit is {limit} bytes; raise max_request_size to accept more.",
+    )

@@ -1,0 +1,127 @@
+"""Header fields of answers: what the application may send, and what the server adds.
+
+Names and values are validated here, once for every wire (RFC 9110 5.1, 5.5): a field with CR, LF, NUL or another
+control fails the request; nothing is stripped silently.
+"""
+
+import re
+import time
+from collections.abc import Iterable
+
+from pounce.config import ServerConfig
+from pounce.errors import AppError
+from pounce.exchange.head import Headers
+
+__all__ = ["ResponseHeaders"]
+
+# RFC 9110 5.6.2: token = 1*tchar
+_token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+# RFC 9110 5.5: field-value = *field-content, which has no CTL but HTAB.
+_bad_value = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+
+_KNOWN_MAX = 1024
+_KNOWN_VALUE_MAX = 96
+
+PLAIN, CONTENT_LENGTH, DATE, SERVER, DROPPED = range(5)
+_KINDS = {
+    b"content-length": CONTENT_LENGTH,
+    b"date": DATE,
+    b"server": SERVER,
+    # Framing belongs to the wire; ASGI tells servers to ignore this field of the application's.
+    b"transfer-encoding": DROPPED,
+}
+
+
+class ResponseHeaders:
+    """Checks and completes the headers of one worker's answers.
+
+    Fields that were seen before are looked up in a bounded table instead of being validated again.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._known: dict[tuple[bytes, bytes], tuple[tuple[bytes, bytes], int]] = {}
+        self._server = (b"server", config.server_header.encode()) if config.server_header else None
+        self._date_header = config.date_header
+        self._second = 0
+        self._date: tuple[bytes, bytes] | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take the date anew; called once a second or more often."""
+        if self._date_header:
+            now = int(time.time())
+            if now != self._second:
+                self._second = now
+                self._date = (b"date", http_date(now))
+
+    def complete(self, given: Iterable[Iterable[bytes]]) -> tuple[Headers, int | None]:
+        """The fields to send, Server and Date added, and the Content-Length that the application set, if any.
+
+        Raises `AppError` for a field that may not be sent.
+        """
+        headers: Headers = []
+        length: int | None = None
+        server, date = self._server, self._date
+        known = self._known
+        for pair in given:
+            name, value = pair
+            found = known.get((name, value)) if type(name) is bytes and type(value) is bytes else None
+            if found is None:
+                found = self._checked(name, value)
+            field, kind = found
+            if kind:
+                if kind == CONTENT_LENGTH:
+                    if length is not None:
+                        raise AppError("content-length is given twice", code="POUNCE_APP_BAD_HEADER")
+                    length = int(field[1])
+                elif kind == DATE:
+                    date = None
+                elif kind == SERVER:
+                    server = None
+                else:
+                    continue
+            headers.append(field)
+        if date is not None:
+            headers.append(date)
+        if server is not None:
+            headers.append(server)
+        return headers, length
+
+    def checked(self, given: Iterable[Iterable[bytes]]) -> Headers:
+        """The fields of a trailer section or an interim answer, validated; raises `AppError`."""
+        return [self._checked(name, value)[0] for name, value in given]
+
+    def _checked(self, name: object, value: object) -> tuple[tuple[bytes, bytes], int]:
+        if not isinstance(name, bytes) or not isinstance(value, bytes):
+            raise AppError(
+                f"header names and values must be bytes (got {type(name).__name__}, {type(value).__name__})",
+                code="POUNCE_APP_BAD_HEADER",
+            )
+        if _token(name) is None:
+            raise AppError(f"header name {name!r} is not a token", code="POUNCE_APP_BAD_HEADER")
+        lower = name.lower()
+        kind = _KINDS.get(lower, PLAIN)
+        # Blanks around a value are no part of it (RFC 9110 5.5).
+        content = value.strip(b" \t")
+        if _bad_value(content) is not None:
+            raise AppError(f"value of header {lower!r} has a control character", code="POUNCE_APP_BAD_HEADER")
+        if kind == CONTENT_LENGTH and (not content.isdigit() or len(content) > 19):
+            raise AppError("content-length is not a number", code="POUNCE_APP_BAD_HEADER")
+        found = ((lower, content), kind)
+        if len(value) <= _KNOWN_VALUE_MAX and lower != b"set-cookie":
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            self._known[name, value] = found
+        return found
+
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def http_date(seconds: int) -> bytes:
+    """IMF-fixdate (RFC 9110 5.6.7) of a Unix time."""
+    year, month, day, hour, minute, second, weekday, _, _ = time.gmtime(seconds)
+    return (
+        f"{_DAYS[weekday]}, {day:02d} {_MONTHS[month - 1]} {year} {hour:02d}:{minute:02d}:{second:02d} GMT".encode()
+    )

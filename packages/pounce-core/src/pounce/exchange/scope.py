@@ -1,0 +1,66 @@
+"""The ASGI scope of a request."""
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from pounce.exchange.head import RequestHead
+    from pounce.exchange.service import Service
+    from pounce.exchange.stream import Stream
+
+__all__ = ["ASGI", "SPEC_VERSION", "http_scope", "split_target"]
+
+SPEC_VERSION = "2.5"
+ASGI = {"version": "3.0", "spec_version": SPEC_VERSION}
+
+
+def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str, Any]:
+    """The `http` connection scope (ASGI HTTP 2.5); containers are fresh for each request."""
+    connection = stream.connection
+    path, query = split_target(head.target)
+    root_path = service.config.root_path
+    if root_path:
+        path = root_path.encode() + path
+    extensions: dict[str, Any] = {
+        "http.response.early_hint": {},
+        "http.response.pathsend": {},
+        "pounce.worker": {"version": 1, "worker_id": service.worker_id, "generation": 0},
+    }
+    if stream.has_trailers:
+        extensions["http.response.trailers"] = {}
+    if stream.sends_files:
+        extensions["http.response.zerocopysend"] = {}
+    if connection.tls is not None:
+        extensions["tls"] = connection.tls.copy()
+    return {
+        "type": "http",
+        "asgi": ASGI.copy(),
+        "http_version": head.version,
+        "method": head.method.decode("ascii"),
+        "scheme": head.scheme,
+        "path": decode_path(path),
+        "raw_path": path,
+        "query_string": query,
+        "root_path": root_path,
+        "headers": head.headers,
+        "client": connection.peer,
+        "server": connection.local,
+        "state": service.state.copy(),
+        "extensions": extensions,
+    }
+
+
+def split_target(target: bytes) -> tuple[bytes, bytes]:
+    """Path and query of a request target (RFC 9112 3.2); the authority of an absolute-form is left out."""
+    path, _, query = target.partition(b"?")
+    if not path.startswith(b"/"):
+        _, scheme, rest = path.partition(b"://")
+        if scheme:
+            path = b"/" + rest.partition(b"/")[2]
+    return path, query
+
+
+def decode_path(path: bytes) -> str:
+    """Percent-decoded, as UTF-8; what is not becomes U+FFFD."""
+    text = path.decode("ascii", "replace")
+    return unquote(text) if "%" in text else text

@@ -1,0 +1,159 @@
+"""Service: the one pipeline that every request of a worker takes, whatever wire brought it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from pounce.config import ServerConfig
+from pounce.errors import BadRequest
+from pounce.exchange.error_pages import error_response
+from pounce.exchange.head import RequestHead
+from pounce.exchange.http import HttpExchange, too_large
+from pounce.exchange.response_headers import ResponseHeaders
+from pounce.exchange.stream import Exchange, Stream
+
+if TYPE_CHECKING:
+    from pounce.net.connection import Connection
+    from pounce.plugin import Observer, ObserverFactory, Parser, Responder, Response, Upgrade
+
+__all__ = ["ASGIApp", "Service"]
+
+type ASGIApp = Callable[..., Any]
+
+NO_WEBSOCKET = BadRequest(
+    "this server does not speak WebSocket",
+    code="POUNCE_WS_NOT_INSTALLED",
+    hint="Install the WebSocket plugin: pip install pounce-ws",
+)
+
+
+class Service:
+    """What one worker does with requests. It belongs to one event loop; nothing of it is shared.
+
+    `config`, `loop`, `log`, `settings` and `draining` may be read by wires and plugins.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        app: ASGIApp,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        worker_id: int = 0,
+        upgrades: Mapping[bytes, Upgrade] = MappingProxyType({}),
+        responders: tuple[Responder, ...] = (),
+        observers: tuple[ObserverFactory, ...] = (),
+        settings: Mapping[str, Any] = MappingProxyType({}),
+        create_parser: Callable[[], Parser] | None = None,
+        server_certificate: str | None = None,
+    ) -> None:
+        self.config = config
+        self.app = app
+        self.loop = loop
+        self.log = logging.getLogger("pounce")
+        self.worker_id = worker_id
+        self.settings = settings
+        self.upgrades = upgrades
+        self.create_parser = create_parser
+        self.server_certificate = server_certificate
+        self.state: dict[str, Any] = {}
+        self.draining = False
+        self.something_ended = asyncio.Event()
+        self.connections: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.held: set[HttpExchange] = set()
+        self.requests = 0
+        self.counts: dict[str, int] = {}
+        self.response_headers = ResponseHeaders(config)
+        self.max_request_size = config.max_request_size
+        self._connection_id = 0
+        self._logged: set[str] = set()
+        self._responders = tuple(respond for item in responders if (respond := item.create(self)) is not None)
+        self._observers: tuple[Observer, ...] = tuple(
+            observer for factory in observers if (observer := factory.create(self)) is not None
+        )
+
+    def open(self, head: RequestHead, stream: Stream) -> Exchange:
+        """Take a request: the exchange that this returns gets its body. Never waits."""
+        self.requests += 1
+        length = head.content_length
+        if length and length > self.max_request_size > 0:
+            return self.refuse(head, stream, too_large(self.max_request_size))
+        if head.upgrade is not None:
+            upgrade = self.upgrades.get(head.upgrade)
+            if upgrade is not None:
+                return upgrade.open(self, head, stream)
+            if head.upgrade == b"websocket":
+                return self._refuse_websocket(head, stream)
+        for respond in self._responders:
+            response = respond(head)
+            if response is not None:
+                exchange = HttpExchange(self, head, stream)
+                exchange.respond(response)
+                return exchange
+        exchange = HttpExchange(self, head, stream)
+        self.call_app(exchange)
+        return exchange
+
+    def refuse(self, head: RequestHead | None, stream: Stream, error: BadRequest) -> Exchange:
+        """Answer a request with an error; `head` is None when it could not even be read."""
+        self.count(error.code, "%s", error.message)
+        exchange = HttpExchange(self, head or UNREADABLE, stream)
+        exchange.respond(error_response(error, debug=self.config.debug))
+        return exchange
+
+    def _refuse_websocket(self, head: RequestHead, stream: Stream) -> Exchange:
+        if "websocket" not in self._logged:
+            self._logged.add("websocket")
+            self.log.warning("WebSocket handshake refused: %s", NO_WEBSOCKET.hint)
+        return self.refuse(head, stream, NO_WEBSOCKET)
+
+    def call_app(self, exchange: HttpExchange) -> None:
+        """Start the application for one exchange: the only place where that happens.
+
+        Eagerly, in a task: an application that need not wait is done when this returns, and `asyncio.timeout()`
+        and anyio find the current task that they need.
+        """
+        task = asyncio.Task(exchange.run(), loop=self.loop, eager_start=True)
+        if not task.done():
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    def completed(self, exchange: HttpExchange) -> None:
+        """The last byte of an answer has left, or its stream was lost; once for each exchange."""
+        for observer in self._observers:
+            try:
+                observer.completed(exchange)
+            except Exception:
+                self.count("observer_error")
+                self.log.exception("Observer %s failed", type(observer).__name__)
+
+    def connection_closed(self, connection: Connection) -> None:
+        """A connection is gone; called once for each that was added to `connections`."""
+        self.connections.discard(connection)
+        if self.draining:
+            self.something_ended.set()
+
+    def count(self, name: str, message: str = "", *args: object) -> None:
+        """Count an event by name, and log it at debug level where a message is given."""
+        self.counts[name] = self.counts.get(name, 0) + 1
+        if message:
+            self.log.debug(message, *args)
+
+    def next_connection_id(self) -> int:
+        """A number for a new connection of this worker, from 1."""
+        self._connection_id += 1
+        return self._connection_id
+
+    def tick(self) -> None:
+        """A few times a second: a new date, and heads that have waited for their body long enough."""
+        self.response_headers.refresh()
+        if self.held:
+            for exchange in tuple(self.held):
+                exchange.flush_head()
+
+
+UNREADABLE = RequestHead(b"-", b"-", [], "1.1", keep_alive=False)
+"""Stands for a request whose head could not be read."""
