@@ -1,0 +1,580 @@
+"""H1Connection: one HTTP/1.1 connection, and the Stream of the request that is being served on it.
+
+Theory of operation. Requests of a connection are served one after the other, so the connection is its own Stream.
+Two states describe it, one for each direction:
+
+    reading   IDLE ─first byte─▶ HEAD ─head─▶ BODY ─end of body─▶ DONE ─next request─▶ IDLE
+              BODY ─answered before its end─▶ DISCARD ─end of body─▶ DONE
+              any ─upgrade─▶ TUNNEL          any ─closing─▶ CLOSED (bytes are thrown away)
+    writing   READY ─start─▶ OPEN ─last piece─▶ SENT ─everything has left─▶ READY
+
+A request is over when reading is DONE and writing is SENT with nothing left to flush; only then is the next head
+asked of the parser, in a loop, so that pipelining neither recurses nor reorders. Bytes that arrive earlier stay in
+the parser, and above a bound in the socket.
+"""
+
+import asyncio
+from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING, cast
+
+from pounce.errors import BadRequest, ClientGone
+from pounce.exchange.head import Headers, RequestHead
+from pounce.exchange.stream import Body, Exchange, FileRange
+from pounce.h1.encode import LAST_CHUNK, chunk_head, encode_fields, status_line
+from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, NONE, answer_framing
+from pounce.net.connection import Connection
+
+if TYPE_CHECKING:
+    from pounce.exchange.service import Service
+    from pounce.plugin import Parser
+
+__all__ = ["H1Connection"]
+
+BUFFER_HIGH = 65536
+"""Unconsumed body bytes, or bytes of later requests, at which the socket is no longer read."""
+BUFFER_LOW = 16384
+DISCARD_MAX = 262144
+"""Bytes of an unwanted body that are read so that the connection can be used again."""
+LINGER_MAX = 1_048_576
+LINGER_TIMEOUT = 2.0
+"""How much and how long (seconds) is read after the last answer, so that a reset does not destroy it."""
+DRAIN_GRACE = 1.0
+"""Seconds a connection on which no request has begun may still bring one during a drain."""
+RATE_GRACE = 5.0
+"""Seconds before min_body_rate applies."""
+FILE_BLOCK = 131072
+"""Bytes of a file that are sent between two looks at the write deadline."""
+
+
+class Reading(Enum):
+    """What the next bytes are; see the diagram above."""
+
+    IDLE = 0
+    HEAD = 1
+    BODY = 2
+    DISCARD = 3
+    DONE = 4
+    TUNNEL = 5
+    CLOSED = 6
+
+
+class Writing(Enum):
+    """How far the answer is; see the diagram above."""
+
+    READY = 0
+    OPEN = 1
+    SENT = 2
+
+
+IDLE, HEAD, BODY, DISCARD, DONE, TUNNEL, CLOSED = Reading
+READY, OPEN, SENT = Writing
+
+
+class H1Connection(Connection):
+    """RFC 9112 on one connection; implements `Stream` for the request being served."""
+
+    __slots__ = (
+        "_body_deadline_base",
+        "_body_read",
+        "_client_waits",
+        "_ended_by_peer",
+        "_file",
+        "_framing",
+        "_keep_alive",
+        "_paused_at",
+        "_unconsumed",
+        "exchange",
+        "has_trailers",
+        "head",
+        "parser",
+        "reading",
+        "requests",
+        "sends_files",
+        "writing",
+    )
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service, "h1")
+        assert service.create_parser is not None
+        self.parser: Parser = service.create_parser()
+        self.exchange: Exchange = cast(Exchange, None)
+        self.head: RequestHead | None = None
+        self.reading = HEAD
+        self.writing = READY
+        self.requests = 0
+        self.sends_files = False
+        self.has_trailers = True
+        self._framing = NONE
+        self._keep_alive = True
+        self._ended_by_peer = False
+        self._unconsumed = 0
+        self._body_read = 0
+        self._body_deadline_base = 0.0
+        self._client_waits = False
+        self._paused_at = 0.0
+        self._file: asyncio.Task[None] | None = None
+
+    # Events from the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.sends_files = (
+            self.connection.tls is None
+            and isinstance(self.loop, asyncio.BaseEventLoop)
+            and transport.get_extra_info("socket") is not None
+        )
+        # The first head is due even if no byte of it ever comes.
+        self.deadline = self.loop.time() + self.service.config.header_timeout
+
+    def data_received(self, data: bytes) -> None:
+        reading = self.reading
+        if reading is CLOSED:
+            self._linger_over(len(data))
+            return
+        if reading is TUNNEL:
+            self._tunnel_received(data)
+            return
+        parser = self.parser
+        parser.receive_data(data)
+        if reading is DONE and (self.writing is not SENT or not self.writable):
+            # A request is being served: what follows it waits.
+            if parser.buffered > BUFFER_HIGH:
+                self.transport.pause_reading()
+            return
+        self.corked = True
+        try:
+            self._read()
+        finally:
+            self.uncork()
+
+    def eof_received(self) -> bool:
+        self._ended_by_peer = True
+        reading = self.reading
+        if reading is DONE and (self.writing is not SENT or self.parser.buffered):
+            # A complete request may be followed by the end of the client's half; it still wants its answer.
+            if self.writing is not SENT:
+                self.exchange.half_closed()
+            return self.connection.tls is None
+        if reading is TUNNEL:
+            self.exchange.eof_received()
+            return self.connection.tls is None
+        if reading is BODY:
+            self._lose(ClientGone("the client ended the request before its end"))
+        self.reading = CLOSED
+        self.close()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.reading = CLOSED
+        if self._file is not None:
+            self._file.cancel()
+        self._lose(ClientGone("the client closed the connection"))
+
+    def _lose(self, exc: Exception) -> None:
+        exchange, self.exchange = self.exchange, cast(Exchange, None)
+        if exchange is not None:
+            exchange.stream_lost(exc)
+
+    def resume_writing(self) -> None:
+        if self._file is not None:
+            return
+        super().resume_writing()
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.resume_writing()
+        if self.writing is SENT:
+            self.unwatch_flush()
+            self._continue()
+
+    # Reading
+
+    def _read(self) -> None:
+        """Take events from the parser for as long as there are any and someone to take them."""
+        try:
+            while True:
+                if self.reading is DONE:
+                    if self.writing is not SENT or not self.writable or not self._next_request():
+                        return
+                event = self.parser.next_event()
+                if event is None:
+                    self._await_bytes()
+                    return
+                if type(event) is RequestHead:
+                    self._open(event)
+                elif type(event) is bytes:
+                    self._body_received(event)
+                else:
+                    self._body_ended(event)
+                if self.reading is CLOSED or self.reading is TUNNEL:
+                    return
+        except BadRequest as error:
+            self._refuse(error)
+
+    def _open(self, head: RequestHead) -> None:
+        self.requests += 1
+        self.head = head
+        if self.connection.scheme != "http":
+            head.scheme = self.connection.scheme
+        self.writing = READY
+        self.has_trailers = head.version != "1.0"
+        limit = self.service.config.max_requests_per_connection
+        self._keep_alive = head.keep_alive and (not limit or self.requests < limit)
+        if head.content_length == 0:
+            self.reading = DONE
+            self.deadline = inf
+        else:
+            self.reading = BODY
+            self._unconsumed = self._body_read = 0
+            self._client_waits = head.expect_continue
+            self._body_deadline_base = self.loop.time() + RATE_GRACE
+        self.service.open(head, self)
+
+    def _body_received(self, data: bytes) -> None:
+        self._body_read += len(data)
+        self._client_waits = False
+        if self.reading is DISCARD:
+            self._unconsumed += len(data)
+            if self._unconsumed > DISCARD_MAX:
+                self._linger()
+            return
+        self._unconsumed += len(data)
+        if self._unconsumed > BUFFER_HIGH and not self._paused_at:
+            self._paused_at = self.loop.time()
+            self.transport.pause_reading()
+        self.exchange.data_received(data)
+
+    def _body_ended(self, event: object) -> None:
+        discarded = self.reading is DISCARD
+        self.reading = DONE
+        self.deadline = inf
+        if not discarded:
+            self.exchange.eof_received(getattr(event, "trailers", None))
+
+    def _await_bytes(self) -> None:
+        """The parser needs more: set the deadline that goes with what it is reading."""
+        if self.reading is IDLE:
+            if self.parser.buffered:
+                self.reading = HEAD
+                self.deadline = self.loop.time() + self.service.config.header_timeout
+            elif self._ended_by_peer:
+                self.reading = CLOSED
+                self.close()
+        elif self.reading is BODY or self.reading is DISCARD:
+            self._set_body_deadline()
+
+    def _set_body_deadline(self) -> None:
+        """The next piece is due within request_timeout, and the whole at no less than min_body_rate.
+
+        Time during which the application lets the body wait does not count.
+        """
+        if self._paused_at or self._client_waits:
+            self.deadline = inf
+            return
+        config = self.service.config
+        deadline = self.loop.time() + config.request_timeout
+        if config.min_body_rate:
+            deadline = min(deadline, self._body_deadline_base + self._body_read / config.min_body_rate)
+        self.deadline = deadline
+
+    def _next_request(self) -> bool:
+        """Make ready for the next request; False when this was the last one."""
+        self.exchange = cast(Exchange, None)
+        self.head = None
+        if not self._keep_alive or (self.service.draining and not self.parser.buffered):
+            if self.parser.buffered:
+                self._linger()
+            else:
+                self.reading = CLOSED
+                self.close()
+            return False
+        self.reading = IDLE
+        self.writing = READY
+        self.deadline = self.loop.time() + self.service.config.keep_alive_timeout
+        if self._paused_at or self.transport.is_reading() is False:
+            self._paused_at = 0.0
+            self.transport.resume_reading()
+        return True
+
+    def _continue(self) -> None:
+        """Go on after an answer that ended outside `data_received`."""
+        if self.reading is DONE and self.writing is SENT and self.writable:
+            self.corked = True
+            try:
+                self._read()
+            finally:
+                self.uncork()
+
+    def _refuse(self, error: BadRequest) -> None:
+        """Answer bytes that are no request, or no longer one; nothing after them is ever parsed."""
+        self._keep_alive = False
+        if self.reading is BODY:
+            self.reading = CLOSED
+            self.exchange.stream_lost(error)
+        elif self.reading is IDLE or self.reading is HEAD:
+            self.reading = CLOSED
+            self.writing = READY
+            self.head = None
+            self.service.refuse(None, self, error)
+        self._linger()
+
+    # Stream: called by the exchange
+
+    def start(self, status: int, headers: Headers, body: Body, more: bool) -> None:
+        head = self.head
+        fields: Headers = []
+        has_length = False
+        for field in headers:
+            name = field[0]
+            if name == b"content-length":
+                has_length = True
+            elif name == b"connection":
+                if b"close" in field[1].lower():
+                    self._keep_alive = False
+                continue
+            fields.append(field)
+        method, version = (head.method, head.version) if head is not None else (b"", "1.1")
+        framing = self._framing = answer_framing(method, version, status, has_length, more)
+        if framing is ADD_LENGTH:
+            fields.append((b"content-length", b"%d" % len(body)))
+        elif framing is CHUNKED:
+            fields.append((b"transfer-encoding", b"chunked"))
+        elif framing is CLOSE:
+            self._keep_alive = False
+        if not self._reusable():
+            self._keep_alive = False
+            fields.append((b"connection", b"close"))
+        elif version == "1.0":
+            fields.append((b"connection", b"keep-alive"))
+        self.writing = OPEN
+        self._write_piece(status_line(status) + encode_fields(fields) + b"\r\n", body, more)
+
+    def write(self, body: Body, more: bool) -> None:
+        if self.reading is TUNNEL:
+            self._tunnel_write(cast(bytes, body), more)
+        elif self.transport is not None and self.writing is OPEN:
+            self._write_piece(b"", body, more)
+
+    def inform(self, status: int, headers: Headers) -> None:
+        # RFC 9110 15.2: a server must not send a 1xx answer to an HTTP/1.0 client.
+        if self.head is not None and self.head.version != "1.0":
+            self.send(status_line(status) + encode_fields(headers) + b"\r\n")
+        if status == 100 and self._client_waits:
+            self._client_waits = False
+            self._body_deadline_base = self.loop.time() + RATE_GRACE
+            self._set_body_deadline()
+
+    def tunnel(self, headers: Headers) -> None:
+        assert self.head is not None and self.head.upgrade is not None
+        fields = [(b"upgrade", self.head.upgrade), (b"connection", b"Upgrade"), *headers]
+        self.send(status_line(101) + encode_fields(fields) + b"\r\n")
+        self.reading = TUNNEL
+        self.writing = OPEN
+        self.deadline = inf
+        self._unconsumed = 0
+        rest = self.parser.take_rest()
+        if not self.transport.is_reading():
+            self.transport.resume_reading()
+        if rest:
+            self.loop.call_soon(self._tunnel_received, rest)
+
+    def trailers(self, headers: Headers) -> None:
+        if self._framing is CHUNKED:
+            self.send(b"0\r\n" + encode_fields(headers) + b"\r\n")
+        self._sent()
+
+    def consumed(self, count: int) -> None:
+        self._unconsumed -= count
+        if self._paused_at and self._unconsumed <= BUFFER_LOW and self.reading in (BODY, DONE, TUNNEL):
+            self._body_deadline_base += self.loop.time() - self._paused_at
+            self._paused_at = 0.0
+            self.transport.resume_reading()
+            if self.reading is BODY:
+                self._set_body_deadline()
+
+    def reset(self) -> None:
+        # An answer without its end: closing is what tells the peer (RFC 9112 8).
+        self.reading = CLOSED
+        self.writing = SENT
+        self._keep_alive = False
+        self.flush()
+        if self._framing is CLOSE:
+            # Here an orderly close would look like the end of the answer.
+            self.abort()
+        else:
+            self.close()
+
+    # Writing
+
+    def _reusable(self) -> bool:
+        """Whether another request can follow, as far as is known when the answer begins."""
+        if not self._keep_alive or (self.service.draining and not self.parser.buffered):
+            return False
+        if self.reading is BODY and self.head is not None:
+            # RFC 9112 9.3: the rest of the body has to be read first. A client that waits for 100 (Continue) may
+            # or may not send it; a long one is not worth reading.
+            length = self.head.content_length
+            if self._client_waits:
+                return False
+            return length is None or length - self._body_read <= DISCARD_MAX
+        return self.reading is not CLOSED
+
+    def _write_piece(self, head: bytes, body: Body, more: bool) -> None:
+        framing = self._framing
+        if framing is NONE:
+            self.send(head)
+        elif isinstance(body, FileRange):
+            self._send_file(head, body, more)
+            return
+        elif framing is CHUNKED:
+            if body:
+                tail = b"\r\n" if more else b"\r\n" + LAST_CHUNK
+                self.send_pieces(head + chunk_head(len(body)), body, tail)
+            else:
+                self.send(head if more else head + LAST_CHUNK)
+        elif body:
+            if head:
+                self.send_pieces(head, body)
+            else:
+                self.send(body)
+        elif head:
+            self.send(head)
+        if not more:
+            self._sent()
+
+    def _sent(self) -> None:
+        """The answer is complete, as far as the wire is concerned."""
+        self.writing = SENT
+        if not self._cork:
+            self.watch_flush()
+        if self.reading is BODY:
+            self._stop_body()
+        elif self.reading is DONE and not self.corked and self.writable:
+            if self.parser.buffered:
+                # Rule 2: not from inside a Stream method.
+                self.loop.call_soon(self._continue)
+            else:
+                self._next_request()
+
+    def _stop_body(self) -> None:
+        """The answer came before the body's end: read on in order to use the connection again, or give it up."""
+        if self._keep_alive:
+            self.reading = DISCARD
+            self._unconsumed = 0
+            if self._paused_at:
+                self._paused_at = 0.0
+                self.transport.resume_reading()
+            self._set_body_deadline()
+        else:
+            self._linger()
+
+    def _send_file(self, head: bytes, file: FileRange, more: bool) -> None:
+        if self._framing is CHUNKED:
+            head += chunk_head(file.count)
+        if head:
+            self.send(head)
+        self.flush()
+        self.writable = False
+        self._unsent = 0
+        self._file = self.loop.create_task(self._copy_file(file, more))
+
+    async def _copy_file(self, file: FileRange, more: bool) -> None:
+        """Hand a file to the kernel block by block, so that the write deadline sees progress."""
+        offset, end = file.offset, file.offset + file.count
+        try:
+            with open(file.fd, "rb", buffering=0, closefd=False) as reader:
+                while offset < end:
+                    self.write_deadline = self.loop.time() + self.service.config.write_timeout
+                    sent = await self.loop.sendfile(self.transport, reader, offset, min(FILE_BLOCK, end - offset))
+                    if not sent:
+                        raise ConnectionError("the file became shorter while it was sent")
+                    offset += sent
+        except (ConnectionError, OSError, RuntimeError) as exc:
+            # What was promised cannot be sent any more: only closing tells the peer.
+            self.service.count("file_broken", "h1: sending a file failed: %s", exc)
+            self._file = None
+            self.abort()
+            return
+        self._file = None
+        self.write_deadline = inf
+        self.writable = True
+        if self._framing is CHUNKED:
+            self.send(b"\r\n" if more else b"\r\n" + LAST_CHUNK)
+        if not more:
+            self.writing = SENT
+            self.watch_flush()
+            if self.reading is BODY:
+                self._stop_body()
+        if self.writable:
+            self.resume_writing()
+
+    # Tunnel
+
+    def _tunnel_received(self, data: bytes) -> None:
+        self._unconsumed += len(data)
+        if self._unconsumed > BUFFER_HIGH and not self._paused_at:
+            self._paused_at = self.loop.time()
+            self.transport.pause_reading()
+        if self.exchange is not None:
+            self.exchange.data_received(data)
+
+    def _tunnel_write(self, data: bytes, more: bool) -> None:
+        if data:
+            self.send(data)
+        if not more:
+            self.reading = CLOSED
+            self.close()
+
+    # Ending
+
+    def _linger(self) -> None:
+        """Close in a way that lets the peer read the last answer (RFC 9112 9.6): end our half, read on, then close."""
+        if self.transport.is_closing():
+            return
+        self.reading = CLOSED
+        self._unconsumed = 0
+        self.flush()
+        self.deadline = self.loop.time() + LINGER_TIMEOUT
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        if self._ended_by_peer:
+            self.transport.close()
+        else:
+            self.transport.resume_reading()
+
+    def _linger_over(self, count: int) -> None:
+        self._unconsumed += count
+        if self._unconsumed > LINGER_MAX:
+            self.abort()
+
+    # Events from the worker
+
+    def deadline_passed(self) -> None:
+        reading = self.reading
+        self.deadline = inf
+        if reading is HEAD and (self.requests or self.parser.buffered):
+            self._time_out("The request head did not arrive in time", "POUNCE_TIMEOUT_REQUEST_HEAD", "header_timeout")
+        elif reading is BODY:
+            self._time_out(
+                "The request body did not arrive in time",
+                "POUNCE_TIMEOUT_REQUEST_BODY",
+                "request_timeout and min_body_rate",
+            )
+        elif reading is CLOSED or reading is DISCARD:
+            self.close()
+        else:
+            # Idle: nothing is owed to the peer.
+            self.service.count("idle_timeout")
+            self.reading = CLOSED
+            self.close()
+
+    def _time_out(self, message: str, code: str, setting: str) -> None:
+        self._refuse(BadRequest(message, status=408, code=code, hint=f"See {setting}."))
+
+    def drain(self) -> None:
+        """Serve what has begun, then close; a connection without a request gets a moment to bring the one that may
+        already be on its way."""
+        if self.reading is IDLE or (self.reading is HEAD and not self.parser.buffered):
+            grace = 0.0 if self.requests else DRAIN_GRACE
+            self.deadline = min(self.deadline, self.loop.time() + grace)

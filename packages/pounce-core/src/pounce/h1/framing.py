@@ -1,0 +1,199 @@
+"""Who decides where a message ends: the body and connection rules of RFC 9112, in one place.
+
+Requests: `request_head` turns what a parser has read into a `RequestHead`, and refuses what two readers could
+understand differently, because a request that a proxy and this server delimit differently smuggles another one.
+Answers: `answer_framing` is the table that says how the end of an answer is marked.
+"""
+
+import re
+from enum import Enum
+
+from pounce.errors import BadRequest
+from pounce.exchange.head import Headers, RequestHead
+
+__all__ = [
+    "FORBIDDEN_TRAILERS",
+    "Framing",
+    "answer_framing",
+    "chunk_line",
+    "content_length",
+    "request_head",
+    "transfer_encoding",
+]
+
+# RFC 9110 5.6.2
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_token = re.compile(TOKEN).fullmatch
+# RFC 3986 3.2.2 and 3.2.3, without userinfo, and without the comma that would make a list of it.
+_host = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~%!$&'()*+;=]*)(?::[0-9]{0,5})?").fullmatch
+_absolute = re.compile(rb"(https?)://([^/?#]*)([/?][^#]*)?", re.IGNORECASE).fullmatch
+_authority = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~%!$&'()*+;=]+):[0-9]{1,5}").fullmatch
+# RFC 9110 8.6: Content-Length = 1*DIGIT; 19 digits fit in 64 bits.
+_digits = re.compile(rb"[0-9]{1,19}").fullmatch
+# RFC 9112 7.1.1: chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] ); the "bad" blanks are
+# refused, because readers are known to disagree about them.
+_chunk_line = re.compile(
+    rb"([0-9A-Fa-f]{1,16})((?:;" + TOKEN + rb'(?:=(?:' + TOKEN + rb'|"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"))?)*)'
+).fullmatch
+
+# RFC 9110 6.5.1: no trailer may be needed for framing, routing, authentication, or to understand the content.
+FORBIDDEN_TRAILERS = frozenset(
+    b"authorization cache-control connection content-encoding content-length content-range content-type cookie expect"
+    b" forwarded host keep-alive max-forwards proxy-authenticate proxy-authorization proxy-connection range"
+    b" set-cookie te trailer transfer-encoding upgrade www-authenticate x-forwarded-for x-forwarded-host"
+    b" x-forwarded-proto".split()
+)
+
+
+def bad(message: str, specific: str, status: int = 400, hint: str | None = None) -> BadRequest:
+    """A `BadRequest` with code `POUNCE_PARSE_<specific>`."""
+    return BadRequest(message, status=status, code=f"POUNCE_PARSE_{specific}", hint=hint)
+
+
+def request_head(method: bytes, target: bytes, version: bytes, headers: Headers) -> RequestHead:
+    """The head of a request whose syntax a parser has checked, with its derived fields.
+
+    `version` is `b"1.1"`; `headers` has lower-case names. Raises `BadRequest`.
+    """
+    if version[:1] != b"1":
+        # RFC 9110 15.6.6
+        raise bad("HTTP version is not supported", "BAD_VERSION", 505, "This server speaks HTTP/1.0 and HTTP/1.1 here.")
+    # RFC 9110 2.5: a higher minor version is served as the highest one known.
+    is_1_0 = version == b"1.0"
+    host: bytes | None = None
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    connection = b""
+    upgrade: bytes | None = None
+    expect = False
+    for name, value in headers:
+        if name == b"host":
+            if host is not None:
+                # RFC 9112 3.2: "more than one Host header field line" → 400
+                raise bad("More than one Host field", "DUPLICATE_HOST")
+            host = value
+        elif name == b"connection":
+            connection = connection + b"," + value.lower() if connection else value.lower()
+        elif name == b"content-length":
+            lengths.append(value)
+        elif name == b"transfer-encoding":
+            codings.append(value)
+        elif name == b"upgrade":
+            upgrade = value.partition(b",")[0].strip().lower()
+        elif name == b"expect" and not is_1_0:
+            if value.lower() != b"100-continue":
+                # RFC 9110 10.1.1
+                raise bad("Unknown expectation", "BAD_EXPECT", 417)
+            expect = True
+    _check_target(method, target, host, is_1_0)
+    chunked = bool(codings) and transfer_encoding(codings, is_1_0)
+    if chunked and lengths:
+        # RFC 9112 6.1: such a message "ought to be handled as an error"
+        raise bad("Content-Length together with Transfer-Encoding", "SMUGGLING_CL_TE")
+    length = None if chunked else content_length(lengths) if lengths else 0
+    options = [option.strip() for option in connection.split(b",")] if connection else ()
+    if upgrade is not None and (is_1_0 or b"upgrade" not in options):
+        # RFC 9110 7.8: ignored in HTTP/1.0, and without its connection option
+        upgrade = None
+    return RequestHead(
+        method,
+        target,
+        headers,
+        "1.0" if is_1_0 else "1.1",
+        upgrade=upgrade,
+        content_length=length,
+        expect_continue=expect and length != 0,
+        # RFC 9112 9.3
+        keep_alive=b"close" not in options and (not is_1_0 or b"keep-alive" in options),
+    )
+
+
+def _check_target(method: bytes, target: bytes, host: bytes | None, is_1_0: bool) -> None:
+    """RFC 9112 3.2: each form of target belongs to its methods, and agrees with Host."""
+    if host is None:
+        if not is_1_0:
+            raise bad("No Host field", "NO_HOST")
+    elif _host(host) is None:
+        raise bad("Host is not valid", "BAD_HOST")
+    if b"#" in target:
+        raise bad("The target has a fragment", "BAD_TARGET")
+    if method == b"CONNECT":
+        if _authority(target) is None:
+            raise bad("CONNECT needs an authority as target", "BAD_TARGET")
+        raise bad("CONNECT is not supported", "CONNECT", 501)
+    if target.startswith(b"/"):
+        return
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise bad("* is a target for OPTIONS only", "BAD_TARGET")
+        return
+    absolute = _absolute(target)
+    if absolute is None or not absolute[2] or _host(absolute[2]) is None:
+        raise bad("The target is not valid", "BAD_TARGET")
+    # RFC 9112 3.2.2: the authority of the target takes the place of Host; one that differs is an attack.
+    if host is not None and absolute[2].lower() != host.lower():
+        raise bad("Host and the authority of the target differ", "BAD_HOST")
+
+
+def content_length(values: list[bytes]) -> int:
+    """The value of Content-Length, which must be given once and be a number (RFC 9110 8.6). Raises `BadRequest`."""
+    if len(values) > 1:
+        raise bad("More than one Content-Length", "DUPLICATE_CONTENT_LENGTH")
+    if _digits(values[0]) is None:
+        raise bad("Content-Length is not a number", "BAD_CONTENT_LENGTH")
+    return int(values[0])
+
+
+def transfer_encoding(values: list[bytes], is_1_0: bool) -> bool:
+    """True for a chunked body (RFC 9112 6.1), the only coding that is served. Raises `BadRequest`."""
+    if is_1_0:
+        raise bad("Transfer-Encoding in HTTP/1.0", "BAD_TRANSFER_ENCODING")
+    codings = [coding.strip(b" \t").lower() for value in values for coding in value.split(b",")]
+    if codings == [b"chunked"]:
+        return True
+    if all(_token(coding) for coding in codings) and set(codings) != {b"chunked"}:
+        raise bad("Transfer coding is not implemented", "UNKNOWN_TRANSFER_CODING", 501)
+    raise bad("Transfer-Encoding is not valid", "BAD_TRANSFER_ENCODING")
+
+
+def chunk_line(line: bytes) -> int:
+    """The size in a chunk's first line, without its CRLF (RFC 9112 7.1). Raises `BadRequest`."""
+    match = _chunk_line(line)
+    if match is None:
+        raise bad("Chunk size is not valid", "BAD_CHUNK")
+    return int(match[1], 16)
+
+
+class Framing(Enum):
+    """How the end of an answer is marked (RFC 9112 6.3)."""
+
+    NONE = 0
+    """It has no body."""
+    LENGTH = 1
+    """By the Content-Length that the exchange gives."""
+    ADD_LENGTH = 2
+    """By a Content-Length that the wire adds: the body is all there."""
+    CHUNKED = 3
+    CLOSE = 4
+    """By the end of the connection: what is left for HTTP/1.0."""
+
+
+NONE, LENGTH, ADD_LENGTH, CHUNKED, CLOSE = Framing
+
+
+def answer_framing(method: bytes, version: str, status: int, has_length: bool, more: bool) -> Framing:
+    """The row of the table that applies; the first that fits, from the top.
+
+        answer to HEAD, 204, 304              NONE         RFC 9112 6.3, 1.
+        Content-Length given                  LENGTH       6.3, 6.
+        whole body at hand                    ADD_LENGTH   6.2
+        HTTP/1.1                              CHUNKED      7.1
+        HTTP/1.0                              CLOSE        6.3, 8.
+    """
+    if method == b"HEAD" or status == 204 or status == 304:
+        return NONE
+    if has_length:
+        return LENGTH
+    if not more:
+        return ADD_LENGTH
+    return CLOSE if version == "1.0" else CHUNKED

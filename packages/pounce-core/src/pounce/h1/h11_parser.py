@@ -1,0 +1,254 @@
+"""The h11 parser: h11 reads every byte, and a guard before it refuses what h11 would let pass.
+
+h11 is the reference for the grammar but follows RFC 9112 where it allows leniency: it takes a bare LF for a line
+end, unfolds obs-fold, merges equal Content-Lengths, allows blanks after a chunk size and controls in values. The
+guard looks at the raw bytes first, so that this server reads a request in one way only.
+"""
+
+import re
+from enum import Enum
+
+import h11
+
+from pounce.errors import BadRequest
+from pounce.exchange.head import RequestHead
+from pounce.h1.framing import FORBIDDEN_TRAILERS, bad, chunk_line, content_length, request_head, transfer_encoding
+from pounce.plugin import EndOfBody, ParserLimits
+
+__all__ = ["H11Parser"]
+
+# RFC 9112 2.2: a bare CR or LF ends no line here. A CR at the very end may still get its LF.
+_bad_line_end = re.compile(rb"(?<!\r)\n|\r(?=[^\n])").search
+# RFC 9112 5.2 (obs-fold) and RFC 9110 5.5 (no controls but HTAB)
+_bad_field = re.compile(rb"\r\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
+_framing_fields = re.compile(rb"\r\n(transfer-encoding|content-length):[ \t]*([^\r]*?)[ \t]*(?=\r\n)", re.IGNORECASE).findall
+_request_line = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/([0-9])\.[0-9]").fullmatch
+_starts_badly = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]|\r[^\n]").match
+
+CHUNK_LINE_MAX = 1024
+"""Bytes of a chunk's first line, extensions included."""
+CHUNK_OVERHEAD_MAX = 16384
+"""Bytes of chunk lines beyond what fair chunking of the same data would take."""
+
+
+class State(Enum):
+    """What comes next in the buffer."""
+
+    HEAD = 0
+    LENGTH_BODY = 1
+    CHUNK_LINE = 2
+    CHUNK_DATA = 3
+    TRAILERS = 4
+
+
+class H11Parser:
+    """The `Parser` that the core brings; see `pounce.plugin.Parser` for the contract."""
+
+    __slots__ = ("_buffer", "_h11", "_limits", "_overhead", "_remaining", "_scanned", "_state")
+
+    def __init__(self, limits: ParserLimits) -> None:
+        self._limits = limits
+        self._buffer = bytearray()
+        self._state = State.HEAD
+        self._scanned = 0
+        self._remaining = 0
+        self._overhead = 0
+        self._h11: h11.Connection
+
+    def receive_data(self, data: bytes) -> None:
+        self._buffer += data
+
+    @property
+    def buffered(self) -> int:
+        return len(self._buffer)
+
+    def take_rest(self) -> bytes:
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
+
+    def next_event(self) -> RequestHead | bytes | EndOfBody | None:
+        state = self._state
+        if state is State.HEAD:
+            return self._read_head()
+        if state is State.LENGTH_BODY:
+            return self._read_length_body()
+        return self._read_chunked()
+
+    # Heads
+
+    def _read_head(self) -> RequestHead | None:
+        buffer = self._buffer
+        while buffer.startswith(b"\r\n"):
+            # RFC 9112 2.2: ignore empty lines before the request line.
+            del buffer[:2]
+            self._scanned = 0
+        head = self._take_section(b"\r\n\r\n")
+        if head is None:
+            return None
+        line, _, _ = head.partition(b"\r\n")
+        match = _request_line(line)
+        if match is None:
+            raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
+        # The version comes before anything that only HTTP/1 knows the meaning of (RFC 9110 15.6.6).
+        if match[1] != b"1":
+            raise bad("HTTP version is not supported", "BAD_VERSION", 505)
+        self._check_fields(head)
+        _check_framing_fields(head, line.endswith(b"1.0"))
+        self._h11 = connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head))
+        connection.receive_data(head)
+        request = _from_h11(connection)
+        assert isinstance(request, h11.Request)
+        result = request_head(request.method, request.target, request.http_version, list(request.headers))
+        if result.content_length is None:
+            self._state = State.CHUNK_LINE
+            self._overhead = 0
+        elif result.content_length:
+            self._state = State.LENGTH_BODY
+            self._remaining = result.content_length
+        return result
+
+    def _take_section(self, end: bytes) -> bytes | None:
+        """Take the bytes up to and with `end`, refusing early what can never become a valid section."""
+        buffer = self._buffer
+        limit = self._limits.max_header_size
+        found = buffer.find(end, max(0, self._scanned - 3))
+        size = len(buffer) if found < 0 else found + len(end)
+        if size > limit:
+            if self._state is State.HEAD and buffer.find(b"\r\n", 0, limit) < 0:
+                raise bad("The request line is too long", "TARGET_TOO_LONG", 414, f"The limit is {limit} bytes.")
+            raise bad("The header section is too large", "HEADERS_TOO_LARGE", 431, f"The limit is {limit} bytes.")
+        if self._state is State.HEAD and _starts_badly(buffer):
+            raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
+        wrong = _bad_line_end(buffer, max(0, self._scanned - 1), size)
+        if wrong is not None:
+            raise BadRequest(
+                "A line does not end in CRLF", code="POUNCE_PARSE_BAD_LINE_END", position=wrong.start()
+            )
+        if found < 0:
+            self._scanned = len(buffer)
+            return None
+        section = bytes(buffer[:size])
+        del buffer[:size]
+        self._scanned = 0
+        return section
+
+    def _check_fields(self, section: bytes) -> None:
+        wrong = _bad_field(section)
+        if wrong is not None:
+            raise BadRequest(
+                "A header field has a control character or a folded line",
+                code="POUNCE_PARSE_BAD_HEADER",
+                position=wrong.start(),
+            )
+        limit = self._limits.max_headers
+        if section.count(b"\r\n") - 2 > limit:
+            raise bad("Too many header fields", "TOO_MANY_HEADERS", 431, f"The limit is {limit}.")
+
+    # Bodies
+
+    def _read_length_body(self) -> bytes | EndOfBody | None:
+        if not self._remaining:
+            self._state = State.HEAD
+            return EndOfBody()
+        if not self._buffer:
+            return None
+        data = self._take(self._remaining)
+        self._remaining -= len(data)
+        return data
+
+    def _take(self, count: int) -> bytes:
+        buffer = self._buffer
+        data = bytes(buffer[:count]) if len(buffer) > count else bytes(buffer)
+        del buffer[: len(data)]
+        return data
+
+    def _read_chunked(self) -> bytes | EndOfBody | None:
+        while True:
+            if self._state is State.CHUNK_LINE:
+                if not self._read_chunk_line():
+                    return None
+            elif self._state is State.CHUNK_DATA:
+                if not self._buffer:
+                    return None
+                data = self._take(self._remaining)
+                self._remaining -= len(data)
+                if not self._remaining:
+                    self._state = State.CHUNK_LINE
+                event = self._decode(data)
+                if isinstance(event, h11.Data):
+                    return bytes(event.data)
+            else:
+                return self._read_trailers()
+
+    def _read_chunk_line(self) -> bool:
+        # h11 still holds the CRLF of the chunk before: let it look at that now, not when more has come.
+        _from_h11(self._h11)
+        buffer = self._buffer
+        end = buffer.find(b"\r\n", 0, CHUNK_LINE_MAX + 2)
+        wrong = _bad_line_end(buffer, 0, end + 2 if end >= 0 else min(len(buffer), CHUNK_LINE_MAX + 2))
+        if wrong is not None or (end < 0 and len(buffer) >= CHUNK_LINE_MAX + 2):
+            raise bad("Chunk size is not valid", "BAD_CHUNK")
+        if end < 0:
+            return False
+        line = self._take(end + 2)
+        size = chunk_line(line[:-2])
+        self._overhead = max(0, self._overhead + len(line) - 16 - 2 * size)
+        if self._overhead > CHUNK_OVERHEAD_MAX:
+            raise bad("Too much of the chunked body is not data", "CHUNK_OVERHEAD")
+        self._decode(line)
+        if size:
+            self._state = State.CHUNK_DATA
+            self._remaining = size + 2
+        else:
+            self._state = State.TRAILERS
+        return True
+
+    def _read_trailers(self) -> EndOfBody | None:
+        buffer = self._buffer
+        if buffer.startswith(b"\r\n"):
+            section = self._take(2)
+        elif len(buffer) < 2:
+            return None
+        else:
+            taken = self._take_section(b"\r\n\r\n")
+            if taken is None:
+                return None
+            section = taken
+            # As after a request line, so that a first line that is folded is seen.
+            self._check_fields(b"\r\n" + section)
+        end = self._decode(section)
+        assert isinstance(end, h11.EndOfMessage)
+        trailers = list(end.headers)
+        if any(name in FORBIDDEN_TRAILERS for name, _ in trailers):
+            raise bad("A trailer field that is not allowed there", "BAD_TRAILER")
+        self._state = State.HEAD
+        return EndOfBody(trailers or None)
+
+    def _decode(self, data: bytes) -> object:
+        self._h11.receive_data(data)
+        return _from_h11(self._h11)
+
+
+def _from_h11(connection: h11.Connection) -> object:
+    """The next event of h11; its errors become ours here and nowhere else."""
+    try:
+        return connection.next_event()
+    except h11.RemoteProtocolError as exc:
+        raise BadRequest(
+            "The request is not valid", status=exc.error_status_hint or 400, code="POUNCE_PARSE_H11_REJECTED"
+        ) from exc
+
+
+def _check_framing_fields(head: bytes, is_1_0: bool) -> None:
+    """Judge the fields that say where the body ends as they were sent: h11 merges and rewrites some of them."""
+    fields = _framing_fields(head)
+    if fields:
+        lengths = [value for name, value in fields if len(name) == len(b"content-length")]
+        codings = [value for name, value in fields if len(name) != len(b"content-length")]
+        if codings:
+            transfer_encoding(codings, is_1_0)
+            if lengths:
+                raise bad("Content-Length together with Transfer-Encoding", "SMUGGLING_CL_TE")
+        else:
+            content_length(lengths)
