@@ -1,0 +1,95 @@
+"""Choosing the wire of a connection: by what its bind names, by ALPN, by its first bytes, else HTTP/1.1."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pounce.net.connection import Connection, ForeignConnection
+
+if TYPE_CHECKING:
+    from pounce.exchange.service import Service
+    from pounce.plugin import Wire
+
+__all__ = ["WireChooser", "WireTable"]
+
+
+@dataclass(frozen=True, slots=True)
+class WireTable:
+    """The wires of a server by what selects them; made from the registry, the same for every worker."""
+
+    default: Wire
+    by_alpn: dict[str, Wire]
+    by_preface: dict[bytes, Wire]
+
+    def of_preface(self, first: bytes) -> Wire | None:
+        """The wire whose preface `first` starts with, the default when none can match any more, None while one still
+        can and more bytes are needed."""
+        for preface, wire in self.by_preface.items():
+            if first.startswith(preface):
+                return wire
+        if any(preface.startswith(first) for preface in self.by_preface):
+            return None
+        return self.default
+
+
+class WireChooser(Connection):
+    """The protocol of a connection until it is known which wire speaks on it."""
+
+    __slots__ = ("_first", "_named", "_table")
+
+    def __init__(self, service: Service, table: WireTable, named: Wire | None) -> None:
+        super().__init__(service, "sniff")
+        self._table = table
+        self._named = named
+        self._first = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        wire = self._named or self._of_alpn(transport)
+        if wire is None and not self._table.by_preface:
+            wire = self._table.default
+        if wire is not None:
+            self.transport = transport  # type: ignore[assignment]
+            self._hand_over(wire)
+            return
+        super().connection_made(transport)
+        self.deadline = self.loop.time() + self.service.config.header_timeout
+
+    def _of_alpn(self, transport: asyncio.BaseTransport) -> Wire | None:
+        ssl_object = transport.get_extra_info("ssl_object")
+        return self._table.by_alpn.get(ssl_object.selected_alpn_protocol() or "") if ssl_object is not None else None
+
+    def data_received(self, data: bytes) -> None:
+        self._first += data
+        wire = self._table.of_preface(self._first)
+        if wire is not None:
+            self.service.connections.discard(self)
+            protocol = self._hand_over(wire)
+            if protocol is not None:
+                protocol.data_received(self._first)
+
+    def eof_received(self) -> None:
+        self.close()
+
+    def drain(self) -> None:
+        self.deadline = min(self.deadline, self.loop.time() + 1.0)
+
+    def _hand_over(self, wire: Wire) -> asyncio.Protocol | None:
+        """Put the wire's own protocol in this one's place; a wire that fails closes its connection, no more."""
+        transport = self.transport
+        protocol: asyncio.Protocol | None = None
+        try:
+            protocol = wire.connect(self.service)
+            if isinstance(protocol, Connection):
+                protocol.wire = wire.name
+            else:
+                protocol = ForeignConnection(self.service, wire.name, protocol)
+            transport.set_protocol(protocol)
+            protocol.connection_made(transport)
+        except Exception:
+            self.service.count("plugin_error")
+            self.service.log.exception("Plugin %s failed to take a connection", wire.name)
+            transport.abort()
+            if isinstance(protocol, Connection):
+                self.service.connection_closed(protocol)
+            return None
+        return protocol
