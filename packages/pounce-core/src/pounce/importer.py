@@ -1,0 +1,95 @@
+"""From `module:attribute` to an ASGI application."""
+
+import importlib
+import inspect
+import sys
+from typing import Any
+
+from pounce.config import ServerConfig
+from pounce.errors import AppImportError
+from pounce.registry import gil_enabled
+
+__all__ = ["import_app"]
+
+
+def import_app(path: str, config: ServerConfig) -> tuple[Any, str | None]:
+    """The application that `path` names, and the name of what switched the GIL on while it was imported, if so.
+
+    `path` is `module:attribute`, `module:object.attribute`, or either with `()` after it for a factory that is called
+    without arguments (as `config.factory` says for all). Raises `AppImportError`.
+    """
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise AppImportError(
+            f"{path!r} does not name an application",
+            code="POUNCE_APP_PATH",
+            hint='Write module:attribute, for example "main:app" for app in main.py.',
+        )
+    if config.app_dir and config.app_dir not in sys.path:
+        sys.path.insert(0, config.app_dir)
+    had_gil = gil_enabled()
+    app = _attribute(_module(module_name), module_name, attribute.removesuffix("()"))
+    if attribute.endswith("()") or config.factory:
+        app = _called(app, path)
+    if not callable(app):
+        raise AppImportError(
+            f"{path} is not callable, so it is no ASGI application (it is a {type(app).__name__})",
+            code="POUNCE_APP_NOT_CALLABLE",
+        )
+    return adapted(app), module_name if gil_enabled() and not had_gil else None
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name and (name == exc.name or name.startswith(exc.name + ".")):
+            raise AppImportError(
+                f"there is no module {exc.name!r}",
+                code="POUNCE_APP_MODULE_NOT_FOUND",
+                hint="Start in the folder of the application, or give it with --app-dir.",
+            ) from exc
+        raise AppImportError(
+            f"{name} needs the module {exc.name!r}, which is not installed",
+            code="POUNCE_APP_MODULE_NOT_FOUND",
+            hint="Install it into the environment that pounce runs in.",
+        ) from exc
+    except Exception as exc:
+        raise AppImportError(
+            f"{name} could not be imported: {type(exc).__name__}: {exc}", code="POUNCE_APP_IMPORT_FAILED"
+        ) from exc
+
+
+def _attribute(module: Any, module_name: str, path: str) -> Any:
+    found = module
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError as exc:
+            names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            raise AppImportError(
+                f"{module_name} has no attribute {path!r}",
+                code="POUNCE_APP_ATTRIBUTE_NOT_FOUND",
+                hint=f"It has {', '.join(names[:8])}." if names else None,
+            ) from exc
+    return found
+
+
+def _called(factory: Any, path: str) -> Any:
+    try:
+        return factory()
+    except Exception as exc:
+        raise AppImportError(
+            f"the factory {path} failed: {type(exc).__name__}: {exc}", code="POUNCE_APP_FACTORY_FAILED"
+        ) from exc
+
+
+def adapted(app: Any) -> Any:
+    """`app` as ASGI 3: the double callable of ASGI 2 is refused with an explanation."""
+    if inspect.isclass(app):
+        raise AppImportError(
+            f"{app.__name__} is a class, not an application",
+            code="POUNCE_APP_NOT_CALLABLE",
+            hint="Name an instance of it, or a factory: module:ClassName().",
+        )
+    return app

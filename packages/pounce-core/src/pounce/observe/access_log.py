@@ -1,0 +1,90 @@
+"""The access log: a line for each request, once its last byte has left."""
+
+import logging
+from time import monotonic, time
+from typing import TYPE_CHECKING, NamedTuple
+
+from pounce.plugin import API_VERSION, ObserverFactory, Plugin
+
+if TYPE_CHECKING:
+    from pounce.exchange.http import HttpExchange
+    from pounce.exchange.service import Service
+
+__all__ = ["AccessEntry", "plugin"]
+
+
+class AccessEntry(NamedTuple):
+    """One request. The values are as the client sent them: whoever writes them out must escape them.
+
+    `status` is 0 when no answer was begun; `complete` tells whether it reached its end; `duration` is in seconds.
+    """
+
+    at: float
+    client: str
+    method: str
+    target: str
+    version: str
+    status: int
+    sent: int
+    duration: float
+    worker: int
+    scheme: str
+    complete: bool
+
+    def __str__(self) -> str:
+        """The line of the text format."""
+        status = self.status or "-"
+        broken = "" if self.complete else " (incomplete)"
+        return (
+            f'{self.client} - "{escaped(self.method)} {escaped(self.target)} HTTP/{self.version}" {status}'
+            f" {self.sent} {self.duration * 1000:.1f}ms w{self.worker}{broken}"
+        )
+
+
+def escaped(text: str) -> str:
+    """`text` with everything that could forge or garble a log line as backslash escapes."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    return text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+
+
+class AccessLog:
+    """Observer that hands an `AccessEntry` to the logger `pounce.access`; formatting happens where it is written."""
+
+    def __init__(self, service: Service) -> None:
+        self._worker = service.worker_id
+        self._filter = service.config.access_log_filter
+        self._log = logging.getLogger("pounce.access")
+
+    def completed(self, exchange: HttpExchange) -> None:
+        head, connection = exchange.head, exchange.stream.connection
+        method, target = head.method.decode("latin-1"), head.target.decode("latin-1")
+        if self._filter is not None and not self._filter(method, target.partition("?")[0], exchange.status):
+            return
+        level = logging.WARNING if exchange.status >= 500 else logging.INFO
+        if not self._log.isEnabledFor(level):
+            return
+        peer = connection.peer
+        entry = AccessEntry(
+            at=time(),
+            client=f"{peer[0]}:{peer[1]}" if peer is not None else "unix",
+            method=method,
+            target=target,
+            version=head.version,
+            status=exchange.status,
+            sent=exchange.bytes_sent,
+            duration=monotonic() - exchange.started,
+            worker=self._worker,
+            scheme=head.scheme,
+            complete=not exchange.broken,
+        )
+        self._log.log(level, entry)
+
+
+def create(service: Service) -> AccessLog | None:
+    return AccessLog(service) if service.config.access_log else None
+
+
+plugin = Plugin(
+    name="access_log", api=API_VERSION, observers=(ObserverFactory(name="access_log", create=create),)
+)

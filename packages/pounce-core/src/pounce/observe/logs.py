@@ -1,0 +1,148 @@
+"""Logging of a server process: standard `logging`, written by a thread of its own.
+
+An event loop must not wait for a terminal or a pipe that nobody reads. Records go into a bounded queue; when it is
+full they are counted and dropped, and the number is logged as soon as there is room again.
+"""
+
+import json
+import logging
+import logging.handlers
+import queue
+import sys
+import time
+from typing import Any, Self, TextIO
+
+from pounce.config import ServerConfig
+from pounce.observe.access_log import AccessEntry, escaped
+
+__all__ = ["Logs", "wants_json"]
+
+QUEUE_SIZE = 10_000
+
+
+def wants_json(config: ServerConfig, stream: TextIO | None = None) -> bool:
+    """Whether logs are JSON lines: as configured; with `auto`, where the stream is no terminal."""
+    if config.log_format == "auto":
+        return not (stream or sys.stderr).isatty()
+    return config.log_format == "json"
+
+
+class Logs:
+    """Context manager: within it the loggers `pounce.*` write to a stream, from a thread.
+
+    The loggers are put back as they were on leaving.
+    """
+
+    def __init__(self, config: ServerConfig, stream: TextIO | None = None) -> None:
+        stream = stream or sys.stderr
+        target = logging.StreamHandler(stream)
+        target.setFormatter(JSONFormatter() if wants_json(config, stream) else TextFormatter())
+        records: queue.Queue[Any] = queue.Queue(QUEUE_SIZE)
+        self._handler = BoundedQueueHandler(records)
+        self._listener = logging.handlers.QueueListener(records, target)
+        self._logger = logging.getLogger("pounce")
+        self._level = config.log_level.upper()
+        self._before: tuple[int, bool] = (logging.NOTSET, True)
+
+    def __enter__(self) -> Self:
+        self._before = (self._logger.level, self._logger.propagate)
+        self._logger.setLevel(self._level)
+        self._logger.propagate = False
+        self._logger.addHandler(self._handler)
+        self._listener.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._logger.removeHandler(self._handler)
+        self._logger.setLevel(self._before[0])
+        self._logger.propagate = self._before[1]
+        self._handler.report_dropped()
+        self._listener.stop()
+
+
+class BoundedQueueHandler(logging.handlers.QueueHandler):
+    """Never waits: counts what does not fit."""
+
+    def __init__(self, records: queue.Queue[Any]) -> None:
+        super().__init__(records)
+        self._dropped = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """The record as it is: it stays in the process, and is formatted by the thread that writes it."""
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        if self._dropped:
+            self.report_dropped()
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self._dropped += 1
+
+    def report_dropped(self) -> None:
+        """Say how many records were lost, if there is room to say it."""
+        if self._dropped:
+            message = f"{self._dropped} log records were dropped because they could not be written fast enough"
+            record = logging.LogRecord("pounce", logging.WARNING, "", 0, message, (), None)
+            try:
+                self.queue.put_nowait(record)
+                self._dropped = 0
+            except queue.Full:
+                pass
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for people; a traceback follows the line it belongs to."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-8s %(name)s - %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if not isinstance(record.msg, AccessEntry):
+            record.message = "\n".join(escaped_line(line) for line in record.message.split("\n"))
+        return super().formatMessage(record)
+
+
+def escaped_line(line: str) -> str:
+    """`line` without control characters that a terminal would obey."""
+    return line if line.isprintable() else "".join(c if c.isprintable() else escaped(c) for c in line)
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object for each record; JSON escapes what needs it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = record.levelname.lower()
+        entry = record.msg
+        if isinstance(entry, AccessEntry):
+            line: dict[str, object] = {
+                "ts": timestamp(entry.at),
+                "level": "warn" if level == "warning" else level,
+                "method": entry.method,
+                "path": entry.target,
+                "status": entry.status,
+                "bytes": entry.sent,
+                "duration_ms": round(entry.duration * 1000, 3),
+                "client": entry.client,
+                "protocol": f"HTTP/{entry.version}",
+                "scheme": entry.scheme,
+                "worker": entry.worker,
+            }
+            if not entry.complete:
+                line["incomplete"] = True
+        else:
+            line = {"ts": timestamp(record.created), "level": level}
+            event = getattr(record, "event", None)
+            if isinstance(event, dict):
+                line |= event
+            else:
+                line |= {"logger": record.name, "message": record.getMessage()}
+            if record.exc_info:
+                line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def timestamp(seconds: float) -> str:
+    """ISO 8601 in UTC, milliseconds."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03d}+00:00"

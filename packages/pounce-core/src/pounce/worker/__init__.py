@@ -1,0 +1,1 @@
+"""One worker: an event loop with its listeners, its Service, its ticker and its drain."""

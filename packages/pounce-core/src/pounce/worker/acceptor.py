@@ -1,0 +1,140 @@
+"""Acceptor: takes connections from a listening socket, up to the limit, and survives running out of descriptors."""
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+from pounce.net.bind import Listener
+from pounce.net.sniff import WireChooser, WireTable
+
+if TYPE_CHECKING:
+    from pounce.exchange.service import Service
+    from pounce.plugin import Wire
+
+__all__ = ["Acceptor"]
+
+log = logging.getLogger("pounce.net")
+
+BATCH = 64
+"""Connections taken from a socket before others get a turn."""
+PAUSE = 0.5
+"""Seconds without accepting when descriptors or memory have run out."""
+# The peer went away between its handshake and our accept; the next one is not concerned (accept(2)).
+_GONE = {errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+OVERLOADED = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 19\r\n"
+    b"Retry-After: 5\r\nX-Pounce-Error-Code: POUNCE_LIMIT_CONNECTIONS\r\nConnection: close\r\n\r\nService Unavailable"
+)
+
+
+class Acceptor:
+    """Accepts for one worker on one listener."""
+
+    def __init__(
+        self, service: Service, listener: Listener, table: WireTable, named: Wire | None, context: ssl.SSLContext | None
+    ) -> None:
+        self._service = service
+        self._loop = service.loop
+        self._sock = listener.sock
+        self._tcp = listener.bind.path is None
+        self._table = table
+        self._named = named
+        self._context = context
+        self._resume: asyncio.TimerHandle | None = None
+        self._handshakes: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._loop.add_reader(self._sock.fileno(), self._accept)
+
+    def stop(self) -> None:
+        """Accept what clients have already opened, then no more."""
+        self._pause()
+        while self._accept_one():
+            pass
+
+    async def wait_for_handshakes(self, timeout: float) -> None:
+        """Wait until connections that were accepted are handed to their wire, `timeout` seconds at the most."""
+        if self._handshakes:
+            await asyncio.wait(self._handshakes, timeout=timeout)
+
+    def abort(self) -> None:
+        """Give up connections that are still in their handshake."""
+        self._pause()
+        for task in self._handshakes:
+            task.cancel()
+
+    def _pause(self) -> None:
+        self._loop.remove_reader(self._sock.fileno())
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+
+    def _accept(self) -> None:
+        for _ in range(BATCH):
+            if not self._accept_one():
+                return
+
+    def _accept_one(self) -> bool:
+        """Take one connection; False when there is none, or none can be taken now."""
+        try:
+            sock, _ = self._sock.accept()
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as exc:
+            if exc.errno in _GONE:
+                return True
+            self._failed(exc)
+            return False
+        sock.setblocking(False)
+        if self._tcp:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        limit = self._service.config.max_connections
+        if limit and len(self._service.connections) + len(self._handshakes) >= limit:
+            self._turn_away(sock)
+            return True
+        task = self._loop.create_task(self._connect(sock))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+        return True
+
+    def _failed(self, exc: OSError) -> None:
+        """Out of descriptors, or worse: stop for a moment instead of spinning."""
+        self._service.count("accept_error")
+        if exc.errno in _EXHAUSTED:
+            log.error("Cannot accept connections: %s; trying again in %g s", exc.strerror, PAUSE)
+        else:
+            log.error("Accepting failed", exc_info=exc)
+        self._pause()
+        self._resume = self._loop.call_later(PAUSE, self.start)
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        """Over max_connections: say so where the client can read it, at no further cost."""
+        self._service.count("max_connections", "max_connections reached, connection turned away")
+        try:
+            if self._context is None and self._named is None:
+                sock.send(OVERLOADED)
+                sock.shutdown(socket.SHUT_WR)
+                # What the client has sent already would turn the close into a reset that destroys the answer.
+                sock.recv(65536)
+        except OSError:
+            pass
+        sock.close()
+
+    async def _connect(self, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: WireChooser(self._service, self._table, self._named),
+                sock,
+                ssl=self._context,
+                ssl_handshake_timeout=self._service.config.tls_handshake_timeout if self._context else None,
+            )
+        except (OSError, ssl.SSLError) as exc:
+            # The peer's doing: no TLS, no common version, too slow, or gone.
+            self._service.count("handshake_error", "Connection failed before it began: %s", exc)
+            sock.close()

@@ -1,0 +1,127 @@
+"""The ASGI lifespan of a worker (ASGI lifespan 2.0)."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from pounce.config import ServerConfig
+from pounce.errors import LifespanError
+
+__all__ = ["Lifespan"]
+
+log = logging.getLogger("pounce.lifespan")
+
+
+class Unsupported(Exception):
+    """The application answered the lifespan scope as if it were a request: it has no lifespan."""
+
+
+class Lifespan:
+    """Runs an application's startup and shutdown on the loop that serves its requests.
+
+    With `auto` an application has no lifespan when it ends before it asks for an event, or sends the messages of a
+    request; an exception after it was told to start up is a failed startup, not a missing feature.
+    """
+
+    def __init__(self, config: ServerConfig, app: Callable[..., Any]) -> None:
+        self._config = config
+        self._app = app
+        self.state: dict[str, Any] = {}
+        self.supported = config.lifespan != "off"
+        self._events: asyncio.Queue[str] = asyncio.Queue(maxsize=2)
+        self._answers: asyncio.Queue[tuple[str, str]] = asyncio.Queue(maxsize=2)
+        self._asked = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def startup(self) -> None:
+        """Run the startup. Raises `LifespanError` when it fails or takes longer than `startup_timeout`."""
+        if not self.supported:
+            return
+        self._events.put_nowait("lifespan.startup")
+        self._task = asyncio.create_task(self._run(), name="pounce lifespan")
+        timeout = self._config.startup_timeout
+        answer = await self._answer(self._task, timeout)
+        if answer is None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=2.0)
+            raise LifespanError(
+                f"the application's startup took longer than {timeout:g} s",
+                code="POUNCE_LIFESPAN_STARTUP_TIMEOUT",
+                hint="Raise startup_timeout, or see what its lifespan waits for.",
+            )
+        if answer is None:
+            self._ended_early(self._task)
+        elif answer[0] == "lifespan.startup.failed":
+            raise LifespanError(
+                f"the application's startup failed: {answer[1] or 'no message given'}",
+                hint="The application's own log says more.",
+            )
+
+    def _ended_early(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        failed = self._asked and error is not None and not _is_unsupported(error)
+        if failed or (self._config.lifespan == "on"):
+            raise LifespanError(
+                "the application's startup failed" + (f": {type(error).__name__}: {error}" if error else ""),
+                hint="With lifespan off the server does without it.",
+            ) from error
+        self.supported = False
+        log.debug("The application has no lifespan")
+
+    async def shutdown(self, timeout: float) -> None:
+        """Run the shutdown, within `timeout` seconds; a failure is logged."""
+        task = self._task
+        if not self.supported or task is None:
+            return
+        if task.done():
+            if not task.cancelled() and task.exception() is not None:
+                log.error("The application's lifespan ended before the shutdown", exc_info=task.exception())
+            return
+        self._events.put_nowait("lifespan.shutdown")
+        answer = await self._answer(task, timeout)
+        if answer is not None and answer[0] == "lifespan.shutdown.failed":
+            log.error("The application's shutdown failed: %s", answer[1] or "no message given")
+        elif answer is None and not task.done():
+            log.error("The application's shutdown took longer than %g s", timeout)
+        if not task.done():
+            # Complete has been said; what comes after it gets a moment.
+            await asyncio.wait([task], timeout=2.0 if answer else 0)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=2.0)
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            log.error("The application's shutdown failed", exc_info=error)
+
+    async def _answer(self, task: asyncio.Task[None], timeout: float) -> tuple[str, str] | None:
+        """The next message of the application; None when it ended, or the time is over, without one."""
+        getter = asyncio.create_task(self._answers.get())
+        try:
+            await asyncio.wait([getter, task], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if getter.done():
+                return getter.result()
+            return None if self._answers.empty() else self._answers.get_nowait()
+        finally:
+            getter.cancel()
+
+    async def _run(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        await self._app(scope, self._receive, self._send)
+
+    async def _receive(self) -> dict[str, Any]:
+        self._asked = True
+        return {"type": await self._events.get()}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if not kind.startswith("lifespan."):
+            raise Unsupported(f"{kind} in the lifespan scope")
+        self._answers.put_nowait((kind, message.get("message", "")))
+
+
+def _is_unsupported(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, Unsupported):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

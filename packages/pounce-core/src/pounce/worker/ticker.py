@@ -1,0 +1,54 @@
+"""Ticker: the one timer of a worker."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pounce.exchange.service import Service
+
+__all__ = ["INTERVAL", "Ticker"]
+
+INTERVAL = 0.25
+"""Seconds between two sweeps: how late a deadline may be noticed."""
+
+
+class Ticker:
+    """Sweeps the connections of a worker for deadlines that have passed, and keeps the date.
+
+    Deadlines are numbers on the connections, so a request costs no timer.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._loop = service.loop
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Sweep every `INTERVAL` from now on."""
+        self._handle = self._loop.call_later(INTERVAL, self._tick)
+
+    def stop(self) -> None:
+        """Sweep no more."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _tick(self) -> None:
+        self._handle = self._loop.call_later(INTERVAL, self._tick)
+        self.sweep(self._loop.time())
+
+    def sweep(self, now: float) -> None:
+        """Tell every connection whose deadline lies before `now`; what one of them raises stays its own."""
+        self._guarded(self._service.tick)
+        for connection in tuple(self._service.connections):
+            if connection.write_deadline <= now:
+                self._guarded(connection.write_deadline_passed)
+            if connection.deadline <= now:
+                self._guarded(connection.deadline_passed)
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception:
+            self._service.log.exception("A periodic check failed")

@@ -1,0 +1,184 @@
+"""Worker: serves an application on the running event loop until it is told to stop."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from pounce.config import ServerConfig
+from pounce.exchange.service import ASGIApp, Service
+from pounce.net.bind import Listener
+from pounce.net.connection import Connection
+from pounce.plugin import ParserLimits
+from pounce.registry import Registry
+from pounce.worker.acceptor import Acceptor
+from pounce.worker.lifespan import Lifespan
+from pounce.worker.ticker import Ticker
+
+__all__ = ["Worker"]
+
+log = logging.getLogger("pounce")
+
+FORCED_SHUTDOWN = 1.0
+"""Seconds the lifespan shutdown gets when waiting was cut short."""
+
+
+class Worker:
+    """One event loop's share of the server. Everything it owns is made on, and used from, that loop."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        app: ASGIApp,
+        registry: Registry,
+        listeners: list[Listener],
+        context: ssl.SSLContext | None = None,
+        *,
+        worker_id: int = 0,
+        server_certificate: str | None = None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._config = config
+        self._loop = loop
+        limits = ParserLimits(max_header_size=config.max_header_size, max_headers=config.max_headers)
+        parser = registry.parser(config.http_parser)
+        self.service = Service(
+            config,
+            app,
+            loop,
+            worker_id=worker_id,
+            upgrades=registry.upgrades,
+            responders=registry.responders,
+            observers=registry.observers,
+            settings=registry.settings(config.plugin_settings),
+            create_parser=lambda: parser.create(limits),
+            server_certificate=server_certificate,
+        )
+        table = registry.wire_table()
+        self._acceptors = [
+            Acceptor(
+                self.service,
+                listener,
+                table,
+                registry.wire_named(listener.bind.wire) if listener.bind.wire else None,
+                context,
+            )
+            for listener in listeners
+        ]
+        self._lifespan = Lifespan(config, app)
+        self._ticker = Ticker(self.service)
+        self._stop = asyncio.Event()
+        self._force = asyncio.Event()
+        self._previous_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
+
+    async def serve(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Start up, call `ready` once connections are accepted, serve until `stop()`, drain, shut down.
+
+        Raises `LifespanError` when the application cannot start. Cancelling drains without waiting.
+        """
+        await self._lifespan.startup()
+        self.service.state = self._lifespan.state
+        self._previous_handler = self._loop.get_exception_handler()
+        self._loop.set_exception_handler(self._on_loop_error)
+        try:
+            self._ticker.start()
+            for acceptor in self._acceptors:
+                acceptor.start()
+            ready()
+            await self._stop.wait()
+        except asyncio.CancelledError:
+            self._force.set()
+            raise
+        finally:
+            try:
+                await self._drain()
+            finally:
+                self._ticker.stop()
+                self._loop.set_exception_handler(self._previous_handler)
+                await self._lifespan.shutdown(FORCED_SHUTDOWN if self._force.is_set() else self._config.shutdown_timeout)
+
+    def stop(self) -> None:
+        """Begin to drain; call on the worker's loop."""
+        self._stop.set()
+
+    def force(self) -> None:
+        """Stop, and wait no longer for what still runs; call on the worker's loop."""
+        self._force.set()
+        self._stop.set()
+
+    # Drain
+
+    async def _drain(self) -> None:
+        """Accept no more, let what was accepted finish within shutdown_timeout, then cancel, then close.
+
+        A client whose request was accepted before this begins gets its answer, also when the request still lies in
+        the kernel: the sockets are emptied before they are left, and idle connections are read once more.
+        """
+        service = self.service
+        service.draining = True
+        deadline = self._loop.time() + self._config.shutdown_timeout
+        for acceptor in self._acceptors:
+            acceptor.stop()
+        for acceptor in self._acceptors:
+            await self._unless_forced(acceptor.wait_for_handshakes(self._config.shutdown_timeout))
+        # One turn of the loop reads what has already arrived; only then are connections taken for idle.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for connection in tuple(service.connections):
+            connection.drain()
+        while (service.connections or service.tasks) and not self._force.is_set():
+            left = deadline - self._loop.time()
+            if left <= 0:
+                break
+            service.something_ended.clear()
+            await self._unless_forced(self._wait_for_an_end(left))
+        await self._end_what_runs()
+
+    async def _wait_for_an_end(self, timeout: float) -> None:
+        ended = asyncio.ensure_future(self.service.something_ended.wait())
+        try:
+            await asyncio.wait([ended, *self.service.tasks], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+
+    async def _unless_forced(self, wait: Coroutine[Any, Any, None]) -> None:
+        """Wait, but not longer than until `_force` is set."""
+        task = asyncio.ensure_future(wait)
+        force = asyncio.ensure_future(self._force.wait())
+        try:
+            await asyncio.wait([task, force], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            force.cancel()
+            task.cancel()
+
+    async def _end_what_runs(self) -> None:
+        service = self.service
+        for acceptor in self._acceptors:
+            acceptor.abort()
+        if service.tasks:
+            log.warning("%d requests did not finish in time and are cancelled", len(service.tasks))
+            for task in tuple(service.tasks):
+                task.cancel()
+            await asyncio.wait(tuple(service.tasks), timeout=2.0)
+        for connection in tuple(service.connections):
+            connection.close()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        for connection in tuple(service.connections):
+            connection.abort()
+        await asyncio.sleep(0)
+
+    # Errors that reach the loop
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What a wire lets escape has closed its connection by now: name the wire, and go on."""
+        protocol = context.get("protocol")
+        error = context.get("exception")
+        if isinstance(protocol, Connection):
+            self.service.count("plugin_error")
+            log.error("Plugin %s failed on a connection", protocol.wire, exc_info=error)
+        elif self._previous_handler is not None:
+            self._previous_handler(loop, context)
+        else:
+            loop.default_exception_handler(context)
