@@ -44,7 +44,12 @@ __all__ = [
     "run",
 ]
 
-_HOMES = {"Server": "pounce.server", "StartInfo": "pounce.server", "run": "pounce.server", "ServerConfig": "pounce.config"}
+_HOMES = {
+    "Server": "pounce.server",
+    "StartInfo": "pounce.server",
+    "run": "pounce.server",
+    "ServerConfig": "pounce.config",
+}
 
 
 def __getattr__(name: str) -> Any:

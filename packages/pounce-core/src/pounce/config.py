@@ -40,10 +40,11 @@ def option(
 ) -> Any:
     """A field with what people and programs need to know about it.
 
-    `unit` is "seconds", "bytes", "octal" or None; `ge`, `gt` and `le` bound a number; `flag` is False for
-    settings that only Python code can give; `factory` says that `default` is called for each instance, `secret` that the value must not be shown.
+    `unit` is "seconds", "bytes", "octal" or None; `ge`, `gt` and `le` bound a number; `flag` is False for settings
+    that only Python code can give; `factory` says that `default` is called for each instance, `secret` that the value
+    must not be shown.
     """
-    metadata = {"help": help, "group": group, "unit": unit, "ge": ge, "gt": gt, "le": le, "flag": flag, "beta": beta}
+    metadata = dict(help=help, group=group, unit=unit, ge=ge, gt=gt, le=le, flag=flag, beta=beta)  # noqa: C408
     if factory:
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata, repr=not secret)
@@ -59,9 +60,13 @@ class ServerConfig:
 
     # Application
     root_path: str = option("", "Path prefix the application is mounted under (ASGI root_path).", group="application")
-    factory: bool = option(False, "Treat the application as a factory: call it to get the ASGI application.", group="application")
+    factory: bool = option(
+        False, "Treat the application as a factory: call it to get the ASGI application.", group="application"
+    )
     app_dir: str = option(
-        ".", "Folder put first on sys.path before the application is imported; empty leaves it alone.", group="application"
+        ".",
+        "Folder put first on sys.path before the application is imported; empty leaves it alone.",
+        group="application",
     )
     lifespan: Lifespan = option(
         "auto", "Run the ASGI lifespan: auto serves without it where the application has none.", group="application"
@@ -74,21 +79,25 @@ class ServerConfig:
     date_header: bool = option(True, "Send a Date response header.", group="application")
 
     # Network
-    host: str = option("127.0.0.1", "Address or name to listen on; a name may resolve to several addresses.", group="network")
+    host: str = option(
+        "127.0.0.1", "Address or name to listen on; a name may resolve to several addresses.", group="network"
+    )
     port: int = option(8000, "TCP port; 0 takes a free one.", group="network", ge=0, le=65535)
     uds: str | None = option(None, "Listen on this Unix socket instead of host and port.", group="network")
-    uds_permissions: int = option(
-        0o660, "File mode of the Unix socket.", group="network", unit="octal", ge=0, le=0o777
-    )
+    uds_permissions: int = option(0o660, "File mode of the Unix socket.", group="network", unit="octal", ge=0, le=0o777)
     bind: tuple[str, ...] = option(
         (),
         "Listen here instead of host and port: [wire://]host:port or unix:/path; may be repeated.",
         group="network",
     )
     ipv6: IPv6 = option(
-        "dual", "What an IPv6 wildcard ([::]) accepts: dual takes IPv4 too, only does not, off uses no IPv6.", group="network"
+        "dual",
+        "What an IPv6 wildcard ([::]) accepts: dual takes IPv4 too, only does not, off uses no IPv6.",
+        group="network",
     )
-    backlog: int = option(2048, "Connections the kernel queues before they are accepted.", group="network", ge=1, le=65535)
+    backlog: int = option(
+        2048, "Connections the kernel queues before they are accepted.", group="network", ge=1, le=65535
+    )
     http_parser: str = option(
         "auto", "HTTP/1.1 parser by name; auto takes the installed one of highest priority.", group="network"
     )
@@ -101,10 +110,16 @@ class ServerConfig:
 
     # Limits
     max_header_size: int = option(
-        65536, "Size of a message head (request line and headers) and of a trailer section.", group="limits", unit="bytes", ge=256
+        65536,
+        "Size of a message head (request line and headers) and of a trailer section.",
+        group="limits",
+        unit="bytes",
+        ge=256,
     )
     max_headers: int = option(100, "Header fields in one head or trailer section.", group="limits", ge=1)
-    max_request_size: int = option(1_048_576, "Size of a request body; 0 sets no limit.", group="limits", unit="bytes", ge=0)
+    max_request_size: int = option(
+        1_048_576, "Size of a request body; 0 sets no limit.", group="limits", unit="bytes", ge=0
+    )
     max_connections: int = option(
         10_000, "Open connections; further ones are answered 503. 0 sets no limit.", group="limits", ge=0
     )
@@ -112,14 +127,20 @@ class ServerConfig:
         0, "Requests served on one connection before it is closed; 0 sets no limit.", group="limits", ge=0
     )
     min_body_rate: int = option(
-        240, "Slowest average rate of a request body, in bytes a second after 5 s of grace; 0 sets no limit.",
-        group="limits", unit="bytes", ge=0,
+        240,
+        "Slowest average rate of a request body, in bytes a second after 5 s of grace; 0 sets no limit.",
+        group="limits",
+        unit="bytes",
+        ge=0,
     )
 
     # Deadlines
     header_timeout: float = option(
-        10.0, "Time for a complete message head, from its first byte or the opening of the connection.",
-        group="deadlines", unit="seconds", gt=0,
+        10.0,
+        "Time for a complete message head, from its first byte or the opening of the connection.",
+        group="deadlines",
+        unit="seconds",
+        gt=0,
     )
     keep_alive_timeout: float = option(
         5.0, "Time a connection may stay idle between requests.", group="deadlines", unit="seconds", gt=0
@@ -132,24 +153,29 @@ class ServerConfig:
     )
     startup_timeout: float = option(30.0, "Time for the lifespan startup.", group="deadlines", unit="seconds", gt=0)
     shutdown_timeout: float = option(
-        10.0, "Time for running requests to finish on shutdown, and again for the lifespan shutdown.",
-        group="deadlines", unit="seconds", ge=0,
+        10.0,
+        "Time for running requests to finish on shutdown, and again for the lifespan shutdown.",
+        group="deadlines",
+        unit="seconds",
+        ge=0,
     )
 
     # Logging
     log_level: LogLevel = option("info", "Least severe level that is logged.", group="logging")
-    log_format: LogFormat = option(
-        "auto", "auto is text on a terminal and JSON elsewhere.", group="logging"
-    )
+    log_format: LogFormat = option("auto", "auto is text on a terminal and JSON elsewhere.", group="logging")
     access_log: bool = option(True, "Log a line for each request.", group="logging")
     access_log_filter: Callable[[str, str, int], bool] | None = option(
-        None, "Called with method, path and status; False leaves the request out of the access log.",
-        group="logging", flag=False,
+        None,
+        "Called with method, path and status; False leaves the request out of the access log.",
+        group="logging",
+        flag=False,
     )
     signage: Signage = option("full", "How much of a banner to show on start.", group="logging")
 
     # Plugins
-    plugins: bool = option(True, "Load installed plugins; without them the server's own parts are left.", group="plugins")
+    plugins: bool = option(
+        True, "Load installed plugins; without them the server's own parts are left.", group="plugins"
+    )
     disable_plugin: tuple[str, ...] = option((), "Leave this plugin out; may be repeated.", group="plugins")
     only_plugins: tuple[str, ...] = option(
         (), "Load these plugins and the server's own parts, no others; may be repeated.", group="plugins"
@@ -165,9 +191,7 @@ class ServerConfig:
         for name in settings:
             if name not in known:
                 close = difflib.get_close_matches(name, known, 1)
-                raise ConfigError(
-                    f"{name} is not a setting", hint=f"Did you mean {close[0]}?" if close else None
-                )
+                raise ConfigError(f"{name} is not a setting", hint=f"Did you mean {close[0]}?" if close else None)
         return cls(**settings)
 
     def __post_init__(self) -> None:
@@ -255,23 +279,24 @@ class Option:
             value = float(value)
         if type(value) is not self.kind:
             raise self._error(value)
-        if self.kind in (int, float):
-            self._check_range(value)
+        if self.kind in (int, float) and not self._in_range(value):
+            raise self._error(value)
         return value
 
-    def _check_range(self, value: float) -> None:
-        if (
+    def _in_range(self, value: Any) -> bool:
+        return not (
             not math.isfinite(value)
             or (self.ge is not None and value < self.ge)
             or (self.gt is not None and value <= self.gt)
             or (self.le is not None and value > self.le)
-        ):
-            raise self._error(value)
+        )
 
     def _checked_object(self, value: Any) -> Any:
         if self.name == "plugin_settings":
             if isinstance(value, Mapping) and all(isinstance(table, Mapping) for table in value.values()):
-                return types.MappingProxyType({name: types.MappingProxyType(dict(table)) for name, table in value.items()})
+                return types.MappingProxyType(
+                    {name: types.MappingProxyType(dict(table)) for name, table in value.items()}
+                )
             raise self._error(value)
         if not callable(value):
             raise self._error(value)
@@ -281,7 +306,14 @@ class Option:
         return ConfigError(f"{self.name} must be {self.allowed} (got {value!r})")
 
 
-_KIND_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", tuple: "a list of strings", object: "a value of the documented form"}
+_KIND_WORDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    tuple: "a list of strings",
+    object: "a value of the documented form",
+}
 
 
 def describe() -> tuple[Option, ...]:
@@ -308,7 +340,7 @@ def _described(field: dataclasses.Field[Any]) -> Option:
 
 OPTIONS = tuple(_described(field) for field in dataclasses.fields(ServerConfig))
 
-_UNITS = {
+_UNITS: dict[str | None, dict[str, float]] = {
     "seconds": {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400},
     "bytes": {
         "": 1, "b": 1, "k": 1024, "kib": 1024, "kb": 1000, "m": 1024**2, "mib": 1024**2, "mb": 1000**2,
@@ -324,13 +356,22 @@ def parse_option(item: Option, text: str) -> Any:
     """
     value: Any = text
     if item.kind is bool:
-        words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
         value = words.get(text.strip().lower(), text)
     elif item.unit == "octal":
         value = int(text, 8) if re.fullmatch(r"(0o)?[0-7]+", text) else text
     elif item.unit in _UNITS:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
-        factor = match and _UNITS[item.unit].get(match[2])
+        factor = _UNITS[item.unit].get(match[2]) if match else None
         if match and factor:
             number = float(match[1]) * factor
             value = int(number) if item.kind is int else number

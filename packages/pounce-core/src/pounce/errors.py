@@ -30,9 +30,7 @@ class PounceError(Exception):
     default_code = "POUNCE_E_UNKNOWN"
     exit_code = 1
 
-    def __init__(
-        self, message: str, *, status: int = 500, code: str | None = None, hint: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, status: int = 500, code: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.status = status

@@ -127,7 +127,8 @@ class Registry:
         if owner is not entry:
             shown = what.decode("ascii", "backslashreplace") if isinstance(what, bytes) else what
             raise PluginError(
-                f"{kind} {shown!r} is claimed by {owner.name} ({owner.distribution}) and {entry.name} ({entry.distribution})",
+                f"{kind} {shown!r} is claimed by {owner.name} ({owner.distribution})"
+                f" and {entry.name} ({entry.distribution})",
                 code="POUNCE_PLUGIN_CONFLICT",
                 hint=f"Leave one out: disable_plugin {entry.name} or disable_plugin {owner.name}.",
             )

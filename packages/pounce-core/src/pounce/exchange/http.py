@@ -178,7 +178,7 @@ class HttpExchange:
         except asyncio.CancelledError:
             self._app_ended("was cancelled before it completed its response")
             raise
-        except (Exception, SystemExit) as exc:
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever an application raises ends here
             self._app_failed(exc)
         else:
             if self.answer is not DONE:

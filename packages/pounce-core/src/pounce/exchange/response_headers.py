@@ -122,6 +122,4 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 def http_date(seconds: int) -> bytes:
     """IMF-fixdate (RFC 9110 5.6.7) of a Unix time."""
     year, month, day, hour, minute, second, weekday, _, _ = time.gmtime(seconds)
-    return (
-        f"{_DAYS[weekday]}, {day:02d} {_MONTHS[month - 1]} {year} {hour:02d}:{minute:02d}:{second:02d} GMT".encode()
-    )
+    return f"{_DAYS[weekday]}, {day:02d} {_MONTHS[month - 1]} {year} {hour:02d}:{minute:02d}:{second:02d} GMT".encode()

@@ -16,7 +16,7 @@ from pounce.exchange.stream import Exchange, Stream
 
 if TYPE_CHECKING:
     from pounce.net.connection import Connection
-    from pounce.plugin import Observer, ObserverFactory, Parser, Responder, Response, Upgrade
+    from pounce.plugin import Observer, ObserverFactory, Parser, Responder, Upgrade
 
 __all__ = ["ASGIApp", "Service"]
 

@@ -14,14 +14,16 @@ Rules, each of which prevents a real bug:
 6. The exchange binds itself (`stream.exchange = self`) first thing in its constructor.
 """
 
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from pounce.exchange.head import Headers
 
 __all__ = ["Body", "ConnectionInfo", "Exchange", "FileRange", "Headers", "Stream"]
 
 
-class FileRange(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class FileRange:
     """`count` bytes of the open file `fd` from `offset`; the descriptor stays the exchange's.
 
     It must stay open until the stream is writable again or lost.

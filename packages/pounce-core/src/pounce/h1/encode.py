@@ -8,9 +8,7 @@ __all__ = ["LAST_CHUNK", "chunk_head", "encode_fields", "status_line"]
 
 LAST_CHUNK = b"0\r\n\r\n"
 
-_STATUS_LINES = {
-    int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus
-}
+_STATUS_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
 def status_line(status: int) -> bytes:

@@ -33,7 +33,11 @@ _digits = re.compile(rb"[0-9]{1,19}").fullmatch
 # RFC 9112 7.1.1: chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] ); the "bad" blanks are
 # refused, because readers are known to disagree about them.
 _chunk_line = re.compile(
-    rb"([0-9A-Fa-f]{1,16})((?:;" + TOKEN + rb'(?:=(?:' + TOKEN + rb'|"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"))?)*)'
+    rb"([0-9A-Fa-f]{1,16})((?:;"
+    + TOKEN
+    + rb"(?:=(?:"
+    + TOKEN
+    + rb'|"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"))?)*)'
 ).fullmatch
 
 # RFC 9110 6.5.1: no trailer may be needed for framing, routing, authentication, or to understand the content.
@@ -184,11 +188,11 @@ NONE, LENGTH, ADD_LENGTH, CHUNKED, CLOSE = Framing
 def answer_framing(method: bytes, version: str, status: int, has_length: bool, more: bool) -> Framing:
     """The row of the table that applies; the first that fits, from the top.
 
-        answer to HEAD, 204, 304              NONE         RFC 9112 6.3, 1.
-        Content-Length given                  LENGTH       6.3, 6.
-        whole body at hand                    ADD_LENGTH   6.2
-        HTTP/1.1                              CHUNKED      7.1
-        HTTP/1.0                              CLOSE        6.3, 8.
+    answer to HEAD, 204, 304              NONE         RFC 9112 6.3, 1.
+    Content-Length given                  LENGTH       6.3, 6.
+    whole body at hand                    ADD_LENGTH   6.2
+    HTTP/1.1                              CHUNKED      7.1
+    HTTP/1.0                              CLOSE        6.3, 8.
     """
     if method == b"HEAD" or status == 204 or status == 304:
         return NONE

@@ -21,7 +21,9 @@ __all__ = ["H11Parser"]
 _bad_line_end = re.compile(rb"(?<!\r)\n|\r(?=[^\n])").search
 # RFC 9112 5.2 (obs-fold) and RFC 9110 5.5 (no controls but HTAB)
 _bad_field = re.compile(rb"\r\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
-_framing_fields = re.compile(rb"\r\n(transfer-encoding|content-length):[ \t]*([^\r]*?)[ \t]*(?=\r\n)", re.IGNORECASE).findall
+_framing_fields = re.compile(
+    rb"\r\n(transfer-encoding|content-length):[ \t]*([^\r]*?)[ \t]*(?=\r\n)", re.IGNORECASE
+).findall
 _request_line = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/([0-9])\.[0-9]").fullmatch
 _starts_badly = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]|\r[^\n]").match
 
@@ -122,9 +124,7 @@ class H11Parser:
             raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
         wrong = _bad_line_end(buffer, max(0, self._scanned - 1), size)
         if wrong is not None:
-            raise BadRequest(
-                "A line does not end in CRLF", code="POUNCE_PARSE_BAD_LINE_END", position=wrong.start()
-            )
+            raise BadRequest("A line does not end in CRLF", code="POUNCE_PARSE_BAD_LINE_END", position=wrong.start())
         if found < 0:
             self._scanned = len(buffer)
             return None

@@ -56,7 +56,9 @@ class Listener:
         self.sock.close()
 
 
-_bind = re.compile(r"(?:(?P<wire>[a-z][a-z0-9+.-]*)://)?(?:\[(?P<ipv6>[^\]]*)\]|(?P<host>[^:\[\]/]*)):(?P<port>\d{1,5})").fullmatch
+_bind = re.compile(
+    r"(?:(?P<wire>[a-z][a-z0-9+.-]*)://)?(?:\[(?P<ipv6>[^\]]*)\]|(?P<host>[^:\[\]/]*)):(?P<port>\d{1,5})"
+).fullmatch
 
 
 def parse_bind(text: str) -> Bind:
@@ -70,7 +72,7 @@ def parse_bind(text: str) -> Bind:
             hint="For example --bind 127.0.0.1:8000 or --bind unix:/run/app.sock.",
         )
     wire = None if match["wire"] in ("http", "https") else match["wire"]
-    return Bind(host=match["ipv6"] or match["host"] or "0.0.0.0", port=int(match["port"]), wire=wire)  # noqa: S104
+    return Bind(host=match["ipv6"] or match["host"] or "0.0.0.0", port=int(match["port"]), wire=wire)
 
 
 def binds_of(config: ServerConfig) -> list[Bind]:
@@ -178,14 +180,22 @@ def _remove_stale(path: str) -> None:
         except OSError:
             pass
     raise BindError(
-        f"{path} is in use by another process", code="POUNCE_BIND_IN_USE", hint="Stop that process or choose another path."
+        f"{path} is in use by another process",
+        code="POUNCE_BIND_IN_USE",
+        hint="Stop that process or choose another path.",
     )
 
 
 def _bind_error(where: str, exc: OSError) -> BindError:
     hints = {
-        errno.EADDRINUSE: ("POUNCE_BIND_IN_USE", "Another process listens there; stop it, choose another port, or use --port 0."),
-        errno.EACCES: ("POUNCE_BIND_DENIED", "Ports below 1024 need a privilege; choose a higher one, or check the path's permissions."),
+        errno.EADDRINUSE: (
+            "POUNCE_BIND_IN_USE",
+            "Another process listens there; stop it, choose another port, or use --port 0.",
+        ),
+        errno.EACCES: (
+            "POUNCE_BIND_DENIED",
+            "Ports below 1024 need a privilege; choose a higher one, or check the path's permissions.",
+        ),
         errno.EADDRNOTAVAIL: ("POUNCE_BIND_NOT_LOCAL", "That address is not one of this machine's."),
     }
     code, hint = hints.get(exc.errno or 0, ("POUNCE_BIND_FAILED", None))

@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Iterable
+from typing import Any
 
 from pounce.config import ServerConfig
 from pounce.errors import TLSError
@@ -43,7 +44,9 @@ def create_context(config: ServerConfig, alpn: Iterable[str]) -> ssl.SSLContext:
     except FileNotFoundError as exc:
         missing = config.ssl_certfile if not _readable(config.ssl_certfile) else config.ssl_keyfile
         raise TLSError(
-            f"TLS file not found: {missing}", code="POUNCE_TLS_CERT_FILE_NOT_FOUND", hint="Check ssl_certfile and ssl_keyfile."
+            f"TLS file not found: {missing}",
+            code="POUNCE_TLS_CERT_FILE_NOT_FOUND",
+            hint="Check ssl_certfile and ssl_keyfile.",
         ) from exc
     except PermissionError as exc:
         raise TLSError(
@@ -83,8 +86,8 @@ def tls_extension(ssl_object: ssl.SSLObject, certificate: str | None) -> dict[st
     """The ASGI `tls` extension, version 0.2, for one connection."""
     cipher = ssl_object.cipher()
     peer = ssl_object.getpeercert(binary_form=True)
-    names = ssl_object.getpeercert() if peer else None
-    subject = ", ".join(f"{key}={value}" for part in (names or {}).get("subject", ()) for key, value in part)  # type: ignore[union-attr]
+    names: Any = (ssl_object.getpeercert() if peer else None) or {}
+    subject = ", ".join(f"{key}={value}" for part in names.get("subject", ()) for key, value in part)
     return {
         "server_cert": certificate,
         "client_cert_chain": [ssl.DER_cert_to_PEM_cert(peer)] if peer else [],

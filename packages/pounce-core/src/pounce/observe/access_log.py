@@ -85,6 +85,4 @@ def create(service: Service) -> AccessLog | None:
     return AccessLog(service) if service.config.access_log else None
 
 
-plugin = Plugin(
-    name="access_log", api=API_VERSION, observers=(ObserverFactory(name="access_log", create=create),)
-)
+plugin = Plugin(name="access_log", api=API_VERSION, observers=(ObserverFactory(name="access_log", create=create),))

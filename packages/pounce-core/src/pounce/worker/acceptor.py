@@ -84,7 +84,7 @@ class Acceptor:
         """Take one connection; False when there is none, or none can be taken now."""
         try:
             sock, _ = self._sock.accept()
-        except (BlockingIOError, InterruptedError):
+        except BlockingIOError, InterruptedError:
             return False
         except OSError as exc:
             if exc.errno in _GONE:

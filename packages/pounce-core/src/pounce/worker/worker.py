@@ -96,7 +96,9 @@ class Worker:
             finally:
                 self._ticker.stop()
                 self._loop.set_exception_handler(self._previous_handler)
-                await self._lifespan.shutdown(FORCED_SHUTDOWN if self._force.is_set() else self._config.shutdown_timeout)
+                await self._lifespan.shutdown(
+                    FORCED_SHUTDOWN if self._force.is_set() else self._config.shutdown_timeout
+                )
 
     def stop(self) -> None:
         """Begin to drain; call on the worker's loop."""
