@@ -21,6 +21,7 @@ __all__ = ["H11Parser"]
 _bad_line_end = re.compile(rb"(?<!\r)\n|\r(?=[^\n])").search
 # RFC 9112 5.2 (obs-fold) and RFC 9110 5.5 (no controls but HTAB)
 _bad_field = re.compile(rb"\r\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
+_FINE = bytes(set(range(256)) - set(range(32)) - {127} | set(b"\r\n\t"))
 _framing_fields = re.compile(
     rb"\r\n(transfer-encoding|content-length):[ \t]*([^\r]*?)[ \t]*(?=\r\n)", re.IGNORECASE
 ).findall
@@ -101,7 +102,8 @@ class H11Parser:
         connection.receive_data(head)
         request = _from_h11(connection)
         assert isinstance(request, h11.Request)
-        result = request_head(request.method, request.target, request.http_version, list(request.headers))
+        headers = [(name.lower(), value) for name, value in request.headers.raw_items()]
+        result = request_head(request.method, request.target, request.http_version, headers)
         if result.content_length is None:
             self._state = State.CHUNK_LINE
             self._overhead = 0
@@ -122,7 +124,7 @@ class H11Parser:
             raise bad("The header section is too large", "HEADERS_TOO_LARGE", 431, f"The limit is {limit} bytes.")
         if self._state is State.HEAD and _starts_badly(buffer):
             raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
-        wrong = _bad_line_end(buffer, max(0, self._scanned - 1), size)
+        wrong = _find_bad_line_end(buffer, max(0, self._scanned - 1), size)
         if wrong is not None:
             raise BadRequest("A line does not end in CRLF", code="POUNCE_PARSE_BAD_LINE_END", position=wrong.start())
         if found < 0:
@@ -134,7 +136,9 @@ class H11Parser:
         return section
 
     def _check_fields(self, section: bytes) -> None:
-        wrong = _bad_field(section)
+        # The quick look first: these take a tenth of the regular expression's time, and nearly always suffice.
+        suspicious = section.translate(None, _FINE) or b"\r\n " in section or b"\r\n\t" in section
+        wrong = _bad_field(section) if suspicious else None
         if wrong is not None:
             raise BadRequest(
                 "A header field has a control character or a folded line",
@@ -186,7 +190,7 @@ class H11Parser:
         _from_h11(self._h11)
         buffer = self._buffer
         end = buffer.find(b"\r\n", 0, CHUNK_LINE_MAX + 2)
-        wrong = _bad_line_end(buffer, 0, end + 2 if end >= 0 else min(len(buffer), CHUNK_LINE_MAX + 2))
+        wrong = _find_bad_line_end(buffer, 0, end + 2 if end >= 0 else min(len(buffer), CHUNK_LINE_MAX + 2))
         if wrong is not None or (end < 0 and len(buffer) >= CHUNK_LINE_MAX + 2):
             raise bad("Chunk size is not valid", "BAD_CHUNK")
         if end < 0:
@@ -228,6 +232,14 @@ class H11Parser:
     def _decode(self, data: bytes) -> object:
         self._h11.receive_data(data)
         return _from_h11(self._h11)
+
+
+def _find_bad_line_end(data: bytearray, start: int, end: int) -> re.Match[bytes] | None:
+    """Where in `data[start:end]` a CR or LF stands alone, if anywhere."""
+    pairs = data.count(b"\r\n", start, end)
+    if data.count(b"\n", start, end) == pairs == data.count(b"\r", start, end):
+        return None
+    return _bad_line_end(data, start, end)
 
 
 def _from_h11(connection: h11.Connection) -> object:

@@ -126,7 +126,8 @@ async def serve(app: Any, *, registry: Registry | None = None, **settings: Any) 
     started: asyncio.Future[StartInfo] = asyncio.get_running_loop().create_future()
     server = Server(ServerConfig.of(_DEFAULTS | settings), app, registry=registry, on_ready=started.set_result)
     task = asyncio.create_task(server.serve())
-    await asyncio.wait([started, task], return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future[Any]] = {started, task}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         await task
     try:

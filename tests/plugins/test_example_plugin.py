@@ -1,0 +1,86 @@
+"""The example plugin of a third party, installed as its users would and found through its entry point."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pounce.testing import check_wire
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+APP = """
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    body = f"{scope['path']} {scope['query_string'].decode()} over {scope['scheme']}".encode()
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": body})
+"""
+
+SERVE = """
+import sys
+import pounce
+pounce.run("main:app", bind=("127.0.0.1:0", "gopher://127.0.0.1:0"), log_format="json", access_log=False, app_dir=".")
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the example was installed, without its dependencies."""
+    target = tmp_path_factory.mktemp("installed")
+    source = tmp_path_factory.mktemp("source") / "pounce-gopher"
+    shutil.copytree(EXAMPLES / "pounce-gopher", source)
+    subprocess.run(
+        [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable, "--no-deps",
+         "--no-index", "--no-build-isolation", "--target", str(target), str(source)],
+        check=True,
+    )  # fmt: skip
+    return target
+
+
+@pytest.fixture
+def urls(installed: Path, tmp_path: Path) -> Iterator[list[str]]:
+    """Where a server with the example installed listens."""
+    (tmp_path / "main.py").write_text(APP)
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVE],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    with server:
+        yield json.loads(server.stderr.readline())["urls"]
+        server.terminate()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_reads_a_document_over_gopher(urls: list[str]) -> None:
+    answer = subprocess.run(["curl", "-s", urls[1] + "/0/caves/map"], capture_output=True, check=True)
+    assert answer.stdout == b"/caves/map  over gopher"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_other_bind_of_the_same_server_speaks_http(urls: list[str]) -> None:
+    answer = subprocess.run(["curl", "-s", urls[0] + "/caves?x=1"], capture_output=True, check=True)
+    assert answer.stdout == b"/caves x=1 over http"
+
+
+def test_the_example_keeps_the_contract(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(installed))
+    import pounce_gopher
+
+    check_wire(pounce_gopher.plugin.wires[0], [b"/0/caves\r\n", b"find\tmap of caves\r\n"])
+
+
+def test_the_example_needs_only_the_contract_and_fewer_than_100_lines() -> None:
+    source = (EXAMPLES / "pounce-gopher" / "src" / "pounce_gopher" / "__init__.py").read_text()
+    imports = [line.split()[1] for line in source.splitlines() if line.startswith(("from pounce", "import pounce"))]
+    assert imports == ["pounce.plugin"]
+    assert len(source.splitlines()) < 100
