@@ -1,0 +1,42 @@
+# Every verb runs set-up first, which takes a few hundredths of a second when nothing is to do.
+# Arguments pass through ARGS:
+#   make test ARGS="-k framing"      make serve ARGS="--port 9000"
+
+ARGS ?=
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test soak lint bench check-packages clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Bring uv, Python 3.14t and the locked packages to this machine
+	@scripts/setup
+
+serve: setup ## Serve the example application
+	$(BIN)/pounce serve --app-dir examples fastapi_app:app $(ARGS)
+
+test: setup ## Run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+soak: setup ## Run the long tests that look for growth
+	$(BIN)/python -m pytest -m soak -n 0 $(ARGS)
+
+lint: setup ## Check style, types and that uv.lock fits the pyproject files
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/uv lock --check
+
+# The environment of the other servers is built with our uv.
+bench: ## Measure against other servers
+	@scripts/setup --group bench
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.load $(ARGS)
+
+check-packages: setup ## Build every package; install and import each one's wheel alone
+	$(BIN)/python scripts/check-packages
+
+# Interpreters and uv stay in the user's cache folder.
+clean: ## Remove everything that the other verbs make in the checkout
+	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Load tests of pounce side by side with other ASGI servers: `python -m benchmarks.load`."""

@@ -1,0 +1,70 @@
+"""Raw ASGI applications under test, one per load, so that no routing is measured."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+type Message = dict[str, Any]
+type Receive = Callable[[], Awaitable[Message]]
+type Send = Callable[[Message], Awaitable[None]]
+
+HELLO = b"Hello, world!"
+DOCUMENT = {"message": "Hello, world!", "numbers": list(range(10)), "nested": {"ok": True, "none": None}}
+PIECE = b"x" * 127 + b"\n"
+PIECES = 100
+MEBIBYTE = b"x" * 2**20
+
+
+async def hello(scope: Message, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    return await answer(send, HELLO, b"text/plain")
+
+
+async def json_document(scope: Message, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    return await answer(send, json.dumps(DOCUMENT).encode(), b"application/json")
+
+
+async def echo(scope: Message, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    pieces = []
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        pieces.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return await answer(send, b"".join(pieces), b"application/octet-stream")
+
+
+async def stream(scope: Message, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    for _ in range(PIECES):
+        await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+    return await send({"type": "http.response.body", "body": b""})
+
+
+async def mebibyte(scope: Message, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    return await answer(send, MEBIBYTE, b"application/octet-stream")
+
+
+async def answer(send: Send, body: bytes, content_type: bytes) -> None:
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,22 @@
+"""The FastAPI application under test; apart, so that only its own loads pay for the import."""
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+app = FastAPI()
+
+
+class Item(BaseModel):
+    name: str
+    price: float
+    tags: list[str]
+
+
+@app.get("/items/{number}")
+async def get_item(number: int, q: str = "") -> dict[str, int | str]:
+    return {"number": number, "q": q}
+
+
+@app.post("/items")
+async def post_item(item: Item) -> Item:
+    return item

@@ -1,0 +1,92 @@
+"""The loads: which application, which request, how many connections, and what must come back."""
+
+import json
+from dataclasses import dataclass
+
+from benchmarks.load import apps
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    name: str
+    app: str
+    expected: bytes
+    connections: int = 64
+    method: str = "GET"
+    path: str = "/"
+    headers: tuple[str, ...] = ()
+    body: bytes = b""
+    status: int = 200
+
+    def request(self, port: int) -> bytes:
+        """The request as it goes on the wire; `{id}` stands for a number that differs for every request."""
+        lines = [f"{self.method} {self.path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *self.headers]
+        if self.body:
+            lines.append(f"Content-Length: {len(self.body)}")
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
+
+    @property
+    def framework(self) -> str:
+        return "FastAPI" if self.app.startswith(FASTAPI) else "raw ASGI"
+
+
+RAW = "benchmarks.load.apps:"
+FASTAPI = "benchmarks.load.fastapi_app:"
+
+BROWSER = (
+    "Connection: keep-alive",
+    'sec-ch-ua: "Chromium";v="140", "Not=A?Brand";v="24"',
+    "sec-ch-ua-mobile: ?0",
+    'sec-ch-ua-platform: "Linux"',
+    "Upgrade-Insecure-Requests: 1",
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/140.0.0.0 Safari/537.36",
+    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+    "Sec-Fetch-Site: same-origin",
+    "Sec-Fetch-Mode: navigate",
+    "Sec-Fetch-User: ?1",
+    "Sec-Fetch-Dest: document",
+    "Referer: http://shop.example/search?q=shoes&session={id}",
+    "Accept-Encoding: gzip, deflate, br, zstd",
+    "Accept-Language: en-GB,en;q=0.9,de;q=0.8",
+    "Cookie: session=5f2d9c{id}a81b; csrftoken=Zk3{id}; theme=dark; _ga=GA1.1.{id}.1760000000",
+    "X-Request-ID: 7b1e-{id}",
+)
+ITEM = json.dumps({"name": "shoe", "price": 49.5, "tags": ["red", "new"]}, separators=(",", ":")).encode()
+OCTETS = ("Content-Type: application/octet-stream",)
+
+
+def echo(name: str, size: int) -> Load:
+    body = b"x" * size
+    return Load(name, RAW + "echo", expected=body, method="POST", headers=OCTETS, body=body)
+
+
+LOADS = {
+    load.name: load
+    for load in (
+        Load("hello", RAW + "hello", apps.HELLO),
+        Load("hello-1", RAW + "hello", apps.HELLO, connections=1),
+        Load(
+            "browser-like",
+            RAW + "hello",
+            apps.HELLO,
+            path="/shop/item/{id}?q=red%20shoes&page=2&id={id}",
+            headers=BROWSER,
+        ),
+        Load("json", RAW + "json_document", json.dumps(apps.DOCUMENT).encode()),
+        echo("echo-1k", 2**10),
+        echo("echo-64k", 2**16),
+        Load("stream", RAW + "stream", apps.PIECE * apps.PIECES),
+        Load("body-1m", RAW + "mebibyte", apps.MEBIBYTE),
+        Load("fastapi-get", FASTAPI + "app", b'{"number":7,"q":"red"}', path="/items/7?q=red"),
+        Load(
+            "fastapi-post",
+            FASTAPI + "app",
+            ITEM,
+            method="POST",
+            path="/items",
+            headers=("Content-Type: application/json",),
+            body=ITEM,
+        ),
+    )
+}

@@ -1,0 +1,165 @@
+"""One measurement: a fresh server, a verified answer, a warm-up, a load, and what is left afterwards."""
+
+import json
+import resource
+import secrets
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+from benchmarks.load.loads import Load
+from benchmarks.load.servers import SERVER_CORE, Running, Server, environment
+
+LOAD_CORE = "1"
+START_TIMEOUT = 30.0
+WARM_UP = 1
+SCRIPT = Path(__file__).with_name("wrk.lua")
+GIL_ENABLED = "global interpreter lock (GIL) has been enabled"
+
+
+@dataclass(slots=True)
+class Sample:
+    """Rates per second, times in milliseconds, memory in MiB, `generator` in cores.
+
+    A sample with flags counts for nothing; notes only explain.
+    """
+
+    round: int
+    load: str
+    server: str
+    rate: float = 0.0
+    p50: float = 0.0
+    p99: float = 0.0
+    pss: float = 0.0
+    start: float = 0.0
+    generator: float = 0.0
+    flags: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class WrongAnswer(Exception):
+    """The server did not answer, or not with what the load expects."""
+
+
+def measure(server: Server, python: Path, load: Load, seconds: int, round_number: int) -> Sample:
+    sample = Sample(round_number, load.name, server.name)
+    began, started = time.perf_counter(), 0
+    with Running(server, python, load.app) as running:
+        try:
+            wait_for_answer(running, load)
+            sample.start = (time.perf_counter() - began) * 1000
+            started = len(running.log())
+            size = probe(running.port, load)
+            run_wrk(running, load, WARM_UP)
+            busy = children_seconds()
+            result = run_wrk(running, load, seconds)
+            sample.generator = (children_seconds() - busy) / seconds
+            sample.pss = running.pss_mib()
+            sample.flags += complaints(result, load, size)
+            sample.rate = result["requests"] / (result["microseconds"] / 1e6)
+            sample.p50, sample.p99 = result["p50"] / 1000, result["p99"] / 1000
+            probe(running.port, load)
+        except (WrongAnswer, OSError, subprocess.TimeoutExpired) as error:
+            sample.flags.append(str(error))
+        log = running.log()
+        if "Traceback" in log[started:]:
+            sample.flags.append(f"the server logged a traceback: {last_line(log)}")
+        elif "Traceback" in log:
+            sample.notes.append("the server logged a traceback before its first answer")
+        if GIL_ENABLED in log:
+            sample.notes.append("a module switched the GIL on")
+        if sample.generator > 0.9:
+            sample.notes.append("the load generator was busy more than 90 % of the time: it may be the limit")
+    return sample
+
+
+def wait_for_answer(running: Running, load: Load) -> None:
+    deadline = time.perf_counter() + START_TIMEOUT
+    while True:
+        try:
+            probe(running.port, load)
+            return
+        except ConnectionRefusedError:
+            if running.process.poll() is not None:
+                raise WrongAnswer(f"the server ended: {last_line(running.log())}") from None
+            if time.perf_counter() > deadline:
+                raise WrongAnswer(f"no answer within {START_TIMEOUT:g} s") from None
+            time.sleep(0.002)
+
+
+class CountingSocket(socket.socket):
+    received = 0
+
+    def recv_into(self, *arguments: Any) -> int:
+        count = super().recv_into(*arguments)
+        self.received += count
+        return count
+
+
+def probe(port: int, load: Load) -> int:
+    """Send one request of the load, compare the answer, return its size on the wire in bytes."""
+    with CountingSocket(socket.AF_INET, socket.SOCK_STREAM) as connection:
+        connection.settimeout(10)
+        connection.connect(("127.0.0.1", port))
+        try:
+            connection.sendall(load.request(port).replace(b"{id}", b"%012d" % secrets.randbelow(10**12)))
+            response = HTTPResponse(connection, method=load.method)
+            response.begin()
+            body = response.read()
+        except (OSError, HTTPException) as error:
+            raise WrongAnswer(f"no answer: {error!r}") from error
+        if response.status != load.status:
+            raise WrongAnswer(f"status {response.status}, expected {load.status}")
+        if body != load.expected:
+            raise WrongAnswer(f"body {body[:60]!r} of {len(body)} bytes, expected {load.expected[:60]!r}")
+        return connection.received
+
+
+def run_wrk(running: Running, load: Load, seconds: int) -> dict[str, Any]:
+    request = Path(running.folder.name, "request.txt")
+    request.write_bytes(load.request(running.port))
+    command = [
+        *("taskset", "-c", LOAD_CORE, "wrk", "--threads", "1", "--connections", str(load.connections)),
+        *("--duration", f"{seconds}s", "--latency", "--script", str(SCRIPT)),
+        *(f"http://127.0.0.1:{running.port}/", "--", str(request), str(secrets.randbelow(10**11))),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
+    _, _, result = done.stdout.partition("RESULT ")
+    if not result:
+        raise WrongAnswer(f"wrk: {last_line(done.stdout + done.stderr)}")
+    parsed: dict[str, Any] = json.loads(result)
+    return parsed
+
+
+def children_seconds() -> float:
+    """Processor time of the children that have ended; the server has not, so the difference is wrk's."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def complaints(result: dict[str, Any], load: Load, size: int) -> list[str]:
+    """Why this result must not count. wrk lets statuses below 400 pass, so the sizes are compared as well."""
+    found = [f"{count} {name} errors" for name, count in result["errors"].items() if count]
+    if not result["requests"]:
+        found.append("no request was answered")
+    expected = result["requests"] * size
+    # Answers under way when wrk stops are in its bytes, but not in its requests; and a server that closes a
+    # connection after its thousandth request says so in one header more.
+    if not 0 <= result["bytes"] - expected <= load.connections * size + expected / 1000:
+        found.append(f"{result['bytes']} bytes for {result['requests']} answers of {size} bytes")
+    return found
+
+
+def import_milliseconds(server: Server, python: Path) -> float:
+    code = f"import time; t = time.perf_counter(); import {server.module}; print(time.perf_counter() - t)"
+    command = ["taskset", "-c", SERVER_CORE, str(python), "-P", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=60)
+    return float(done.stdout) * 1000 if done.returncode == 0 else float("nan")
+
+
+def last_line(text: str) -> str:
+    return next((line[:160] for line in reversed(text.split("\n")) if line.strip()), "nothing logged")

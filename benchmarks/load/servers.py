@@ -1,0 +1,145 @@
+"""The servers side by side: their command lines, and one of them running."""
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+SERVER_CORE = "0"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """`arguments` follow `python -m`; `{app}` and `{port}` are filled in."""
+
+    name: str
+    arguments: str
+    peer: bool = True
+
+    @property
+    def module(self) -> str:
+        return self.arguments.split()[0].removesuffix("_cli")
+
+
+UVICORN = "uvicorn {app} --port {port} --no-access-log --log-level warning"
+
+SERVERS = {
+    server.name: server
+    for server in (
+        Server(
+            "pounce",
+            "pounce_cli serve {app} --port {port} --no-access-log --log-level warning",
+            peer=False,
+        ),
+        Server("uvicorn", UVICORN + " --http httptools --loop uvloop"),
+        Server("uvicorn-h11-asyncio", UVICORN + " --http h11 --loop asyncio"),
+        Server(
+            "granian",
+            "granian {app} --port {port} --interface asgi --workers 1 --loop uvloop "
+            "--no-access-log --log-level warning",
+        ),
+        Server("hypercorn", "hypercorn {app} --bind 127.0.0.1:{port} --log-level warning"),
+        Server(
+            "bengal-pounce",
+            "pounce serve --app {app} --host 127.0.0.1 --port {port} --workers 1 --no-access-log "
+            "--log-level warning --no-compression --signage off",
+        ),
+    )
+}
+
+
+def environment() -> dict[str, str]:
+    """What a server sees: nothing of ours but the applications, and no settings of the caller's shell."""
+    kept = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+@dataclass(slots=True)
+class Running:
+    """A server on a port of its own, in a session of its own: the session is its process tree."""
+
+    server: Server
+    python: Path
+    app: str
+    port: int = field(init=False)
+    process: subprocess.Popen[bytes] = field(init=False)
+    folder: tempfile.TemporaryDirectory[str] = field(init=False)
+
+    def __enter__(self) -> Self:
+        self.port = free_port()
+        # An empty working directory: servers look for settings in the current one.
+        self.folder = tempfile.TemporaryDirectory(prefix="bench-")
+        arguments = self.server.arguments.format(app=self.app, port=self.port).split()
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                ["taskset", "-c", SERVER_CORE, str(self.python), "-m", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder.name,
+                env=environment(),
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._signal(signal.SIGTERM)
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self._signal(signal.SIGKILL)
+            self.process.wait()
+            self.folder.cleanup()
+
+    @property
+    def log_path(self) -> Path:
+        return Path(self.folder.name, "log.txt")
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def pss_mib(self) -> float:
+        """Proportional set size of all processes of the server, in MiB."""
+        return sum(_pss_kib(pid) for pid in self._pids()) / 1024
+
+    def _pids(self) -> list[int]:
+        pids = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                # The name, in parentheses, may contain anything; after it come state, parent, group, session.
+                session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
+            except FileNotFoundError, ProcessLookupError:
+                continue
+            if session == self.process.pid:
+                pids.append(int(entry.name))
+        return pids
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self._pids():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _pss_kib(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except FileNotFoundError, ProcessLookupError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)

@@ -1,0 +1,31 @@
+-- Arguments: a file with the raw request, the first id. Every "{id}" in the request becomes an id that no other
+-- request of the run has.
+local parts, id = {}, 0
+
+function init(arguments)
+  local file = assert(io.open(arguments[1], "rb"))
+  local template = file:read("*a")
+  file:close()
+  id = tonumber(arguments[2])
+  for part in (template .. "{id}"):gmatch("(.-){id}") do
+    parts[#parts + 1] = part
+  end
+  if #parts == 1 then
+    -- wrk calls format once when there is no request function, and then never enters Lua again.
+    wrk.format = function() return template end
+  else
+    request = function()
+      id = id + 1
+      return table.concat(parts, string.format("%012d", id))
+    end
+  end
+end
+
+function done(summary, latency)
+  local e = summary.errors
+  io.write(string.format(
+    '\nRESULT {"requests": %d, "bytes": %d, "microseconds": %d, "p50": %d, "p99": %d, ' ..
+      '"errors": {"connect": %d, "read": %d, "write": %d, "status": %d, "timeout": %d}}\n',
+    summary.requests, summary.bytes, summary.duration, latency:percentile(50), latency:percentile(99),
+    e.connect, e.read, e.write, e.status, e.timeout))
+end
