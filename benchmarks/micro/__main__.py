@@ -11,7 +11,8 @@ from typing import Any
 from pounce.exchange.head import RequestHead
 from pounce.exchange.http import HttpExchange
 from pounce.h1.encode import encode_fields, status_line
-from pounce.h1.plugin import plugin as h1
+from pounce.config import ServerConfig
+from pounce.registry import Registry
 from pounce.plugin import Parser, ParserLimits
 from pounce.testing import MemoryConnection, RecordingStream
 from pounce.testing.memory import memory_service
@@ -68,7 +69,7 @@ async def main() -> None:
     def show(name: str, call: Callable[[], object]) -> None:
         print(f"{name:44} {best(call):8.2f}")
 
-    for choice in h1.parsers:
+    for choice in Registry.discover(ServerConfig()).parsers.values():
         for name, data in (("curl", CURL), ("Chrome", CHROME), ("proxy, 25 fields", PROXY)):
             parser = choice.create(ParserLimits())
             show(f"parse a head, {choice.name}, {name}", lambda parser=parser, data=data: parse(parser, data))  # type: ignore[misc]

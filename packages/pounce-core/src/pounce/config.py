@@ -102,6 +102,10 @@ class ServerConfig:
         "auto", "HTTP/1.1 parser by name; auto takes the installed one of highest priority.", group="network"
     )
 
+    loop: str = option(
+        "auto", "Event loop: auto (uvloop where it is installed), asyncio, uvloop or module:factory.", group="network"
+    )
+
     # TLS
     ssl_certfile: str | None = option(None, "Certificate chain, PEM.", group="tls")
     ssl_keyfile: str | None = option(None, "Private key of the certificate, PEM.", group="tls")

@@ -17,6 +17,7 @@ from pounce.exchange.service import ASGIApp
 from pounce.importer import adapted, import_app
 from pounce.net.bind import Listener, open_listeners
 from pounce.registry import Registry, gil_enabled
+from pounce.worker.loop import loop_factory
 from pounce.worker.worker import Worker
 
 __all__ = ["Server", "StartInfo", "run"]
@@ -86,7 +87,7 @@ class Server:
 
         A second signal ends the process without waiting for requests: `SystemExit(1)`.
         """
-        asyncio.run(self._serve_with_signals())
+        asyncio.run(self._serve_with_signals(), loop_factory=loop_factory(self._config.loop))
 
     async def _serve_with_signals(self) -> None:
         restore = self._handle_signals(asyncio.get_running_loop())

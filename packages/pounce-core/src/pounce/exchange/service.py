@@ -66,6 +66,8 @@ class Service:
         self.held: set[HttpExchange] = set()
         self.requests = 0
         self.counts: dict[str, int] = {}
+        self.shared: dict[str, Any] = {}
+        """What the connections of this worker share, by a name that begins with the wire's."""
         self.response_headers = ResponseHeaders(config)
         self.max_request_size = config.max_request_size
         self._connection_id = 0

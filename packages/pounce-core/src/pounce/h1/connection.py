@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, cast
 from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.head import Headers, RequestHead
 from pounce.exchange.stream import Body, Exchange, FileRange
-from pounce.h1.encode import LAST_CHUNK, chunk_head, encode_fields, status_line
+from pounce.h1.encode import LAST_CHUNK, HeadTable, chunk_head, encode_fields, status_line
 from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, NONE, answer_framing
 from pounce.net.connection import Connection
 
@@ -81,6 +81,7 @@ class H1Connection(Connection):
         "_ended_by_peer",
         "_file",
         "_framing",
+        "_heads",
         "_keep_alive",
         "_paused_at",
         "_unconsumed",
@@ -106,6 +107,7 @@ class H1Connection(Connection):
         self.sends_files = False
         self.has_trailers = True
         self._framing = NONE
+        self._heads: HeadTable = service.shared.get("h1.heads") or service.shared.setdefault("h1.heads", HeadTable())
         self._keep_alive = True
         self._ended_by_peer = False
         self._unconsumed = 0
@@ -159,10 +161,7 @@ class H1Connection(Connection):
         if reading is TUNNEL:
             self.exchange.eof_received()
             return self.connection.tls is None
-        if reading is BODY:
-            self._lose(ClientGone("the client ended the request before its end"))
-        self.reading = CLOSED
-        self.close()
+        self._give_up_request()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -171,6 +170,13 @@ class H1Connection(Connection):
         if self._file is not None:
             self._file.cancel()
         self._lose(ClientGone("the client closed the connection"))
+
+    def _give_up_request(self) -> None:
+        """The client has ended its half, and what it sent is not a whole request: nothing can come of it."""
+        if self.reading is BODY:
+            self._lose(ClientGone("the client ended the request before its end"))
+        self.reading = CLOSED
+        self.close()
 
     def _lose(self, exc: Exception) -> None:
         exchange, self.exchange = self.exchange, cast(Exchange, None)
@@ -253,14 +259,16 @@ class H1Connection(Connection):
             self.exchange.eof_received(getattr(event, "trailers", None))
 
     def _await_bytes(self) -> None:
-        """The parser needs more: set the deadline that goes with what it is reading."""
+        """The parser needs more: read on, and set the deadline that goes with what is read."""
+        if self._ended_by_peer:
+            self._give_up_request()
+            return
+        if not self._paused_at and self.transport.is_reading() is False:
+            self.transport.resume_reading()
         if self.reading is IDLE:
             if self.parser.buffered:
                 self.reading = HEAD
                 self.deadline = self.loop.time() + self.service.config.header_timeout
-            elif self._ended_by_peer:
-                self.reading = CLOSED
-                self.close()
         elif self.reading is BODY or self.reading is DISCARD:
             self._set_body_deadline()
 
@@ -282,7 +290,7 @@ class H1Connection(Connection):
         """Make ready for the next request; False when this was the last one."""
         self.exchange = cast(Exchange, None)
         self.head = None
-        if not self._keep_alive or (self.service.draining and not self.parser.buffered):
+        if not self._keep_alive or self._is_last():
             if self.parser.buffered:
                 self._linger()
             else:
@@ -292,10 +300,14 @@ class H1Connection(Connection):
         self.reading = IDLE
         self.writing = READY
         self.deadline = self.loop.time() + self.service.config.keep_alive_timeout
-        if self._paused_at or self.transport.is_reading() is False:
-            self._paused_at = 0.0
+        self._paused_at = 0.0
+        if self.parser.buffered <= BUFFER_LOW and self.transport.is_reading() is False:
             self.transport.resume_reading()
         return True
+
+    def _is_last(self) -> bool:
+        """No request will follow: none is here, and none is to come."""
+        return (self.service.draining or self._ended_by_peer) and not self.parser.buffered
 
     def _continue(self) -> None:
         """Go on after an answer that ended outside `data_received`."""
@@ -322,33 +334,23 @@ class H1Connection(Connection):
     # Stream: called by the exchange
 
     def start(self, status: int, headers: Headers, body: Body, more: bool) -> None:
-        head = self.head
-        fields: Headers = []
-        has_length = False
-        for field in headers:
-            name = field[0]
-            if name == b"content-length":
-                has_length = True
-            elif name == b"connection":
-                if b"close" in field[1].lower():
-                    self._keep_alive = False
-                continue
-            fields.append(field)
-        method, version = (head.method, head.version) if head is not None else (b"", "1.1")
+        request = self.head
+        method, version = (request.method, request.version) if request is not None else (b"", "1.1")
+        head, has_length, closes = self._heads.encode(status, headers)
         framing = self._framing = answer_framing(method, version, status, has_length, more)
         if framing is ADD_LENGTH:
-            fields.append((b"content-length", b"%d" % len(body)))
+            head += b"content-length: %d\r\n" % len(body)
         elif framing is CHUNKED:
-            fields.append((b"transfer-encoding", b"chunked"))
-        elif framing is CLOSE:
+            head += b"transfer-encoding: chunked\r\n"
+        if closes or framing is CLOSE or not self._reusable():
             self._keep_alive = False
-        if not self._reusable():
-            self._keep_alive = False
-            fields.append((b"connection", b"close"))
+            head += b"connection: close\r\n\r\n"
         elif version == "1.0":
-            fields.append((b"connection", b"keep-alive"))
+            head += b"connection: keep-alive\r\n\r\n"
+        else:
+            head += b"\r\n"
         self.writing = OPEN
-        self._write_piece(status_line(status) + encode_fields(fields) + b"\r\n", body, more)
+        self._write_piece(head, body, more)
 
     def write(self, body: Body, more: bool) -> None:
         if self.reading is TUNNEL:
@@ -409,7 +411,7 @@ class H1Connection(Connection):
 
     def _reusable(self) -> bool:
         """Whether another request can follow, as far as is known when the answer begins."""
-        if not self._keep_alive or (self.service.draining and not self.parser.buffered):
+        if not self._keep_alive or self._is_last():
             return False
         if self.reading is BODY and self.head is not None:
             # RFC 9112 9.3: the rest of the body has to be read first. A client that waits for 100 (Continue) may

@@ -1,14 +1,18 @@
 """Bytes of an HTTP/1.1 answer (RFC 9112 4, 5)."""
 
 from http import HTTPStatus
+from typing import NamedTuple
 
 from pounce.exchange.head import Headers
 
-__all__ = ["LAST_CHUNK", "chunk_head", "encode_fields", "status_line"]
+__all__ = ["LAST_CHUNK", "AnswerHead", "HeadTable", "chunk_head", "encode_fields", "status_line"]
 
 LAST_CHUNK = b"0\r\n\r\n"
 
 _STATUS_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+HEADS_MAX = 256
+"""Heads that a table keeps."""
 
 
 def status_line(status: int) -> bytes:
@@ -24,3 +28,44 @@ def encode_fields(headers: Headers) -> bytes:
 def chunk_head(count: int) -> bytes:
     """The line before a chunk of `count` bytes (RFC 9112 7.1)."""
     return b"%x\r\n" % count
+
+
+class AnswerHead(NamedTuple):
+    """The encoded part of a head that does not depend on the connection: status line and the exchange's fields."""
+
+    data: bytes
+    has_length: bool
+    """Content-Length is among the fields."""
+    closes: bool
+    """The application asked for the connection to be closed."""
+
+
+class HeadTable:
+    """Encodes answer heads, and keeps those it has encoded: an application repeats a few of them, for a second at least.
+
+    Belongs to one worker. When it is full it begins anew.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], AnswerHead] = {}
+
+    def encode(self, status: int, headers: Headers) -> AnswerHead:
+        """The head of an answer without framing fields and without the empty line that ends it."""
+        key = (status, *headers)
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= HEADS_MAX:
+                self._known.clear()
+            found = self._known[key] = _encode(status, headers)
+        return found
+
+
+def _encode(status: int, headers: Headers) -> AnswerHead:
+    # Connection is the wire's own field: all that an application can say with it is that it wants to close.
+    options = [value.lower() for name, value in headers if name == b"connection"]
+    closes = any(option.strip() == b"close" for value in options for option in value.split(b","))
+    fields = [field for field in headers if field[0] != b"connection"]
+    has_length = any(name == b"content-length" for name, _ in fields)
+    return AnswerHead(status_line(status) + encode_fields(fields), has_length, closes)

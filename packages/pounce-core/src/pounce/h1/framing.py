@@ -12,13 +12,19 @@ from pounce.errors import BadRequest
 from pounce.exchange.head import Headers, RequestHead
 
 __all__ = [
+    "CHUNK_LINE_MAX",
+    "CHUNK_OVERHEAD_MAX",
     "FORBIDDEN_TRAILERS",
     "Framing",
     "answer_framing",
+    "bad",
     "chunk_line",
     "content_length",
+    "find_bad_line_end",
     "request_head",
+    "starts_badly",
     "transfer_encoding",
+    "unsupported_version",
 ]
 
 # RFC 9110 5.6.2
@@ -40,6 +46,16 @@ _chunk_line = re.compile(
     + rb'|"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"))?)*)'
 ).fullmatch
 
+# RFC 9112 2.2: a bare CR or LF ends no line here. A CR at the very end may still get its LF.
+_bad_line_end = re.compile(rb"(?<!\r)\n|\r(?=[^\n])").search
+starts_badly = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]|\r[^\n]").match
+"""Whether bytes can begin no request: a method is a token."""
+
+CHUNK_LINE_MAX = 1024
+"""Bytes of a chunk's first line, extensions included."""
+CHUNK_OVERHEAD_MAX = 16384
+"""Bytes of chunk lines beyond what fair chunking of the same data would take."""
+
 # RFC 9110 6.5.1: no trailer may be needed for framing, routing, authentication, or to understand the content.
 FORBIDDEN_TRAILERS = frozenset(
     b"authorization cache-control connection content-encoding content-length content-range content-type cookie expect"
@@ -54,14 +70,26 @@ def bad(message: str, specific: str, status: int = 400, hint: str | None = None)
     return BadRequest(message, status=status, code=f"POUNCE_PARSE_{specific}", hint=hint)
 
 
+def unsupported_version() -> BadRequest:
+    """The error for a major version other than 1 (RFC 9110 15.6.6)."""
+    return bad("HTTP version is not supported", "BAD_VERSION", 505, "This server speaks HTTP/1.0 and HTTP/1.1 here.")
+
+
+def find_bad_line_end(data: bytes | bytearray, start: int, end: int) -> re.Match[bytes] | None:
+    """Where in `data[start:end]` a CR or LF stands alone, if anywhere (RFC 9112 2.2)."""
+    pairs = data.count(b"\r\n", start, end)
+    if data.count(b"\n", start, end) == pairs == data.count(b"\r", start, end):
+        return None
+    return _bad_line_end(data, start, end)
+
+
 def request_head(method: bytes, target: bytes, version: bytes, headers: Headers) -> RequestHead:
     """The head of a request whose syntax a parser has checked, with its derived fields.
 
     `version` is `b"1.1"`; `headers` has lower-case names. Raises `BadRequest`.
     """
     if version[:1] != b"1":
-        # RFC 9110 15.6.6
-        raise bad("HTTP version is not supported", "BAD_VERSION", 505, "This server speaks HTTP/1.0 and HTTP/1.1 here.")
+        raise unsupported_version()
     # RFC 9110 2.5: a higher minor version is served as the highest one known.
     is_1_0 = version == b"1.0"
     host: bytes | None = None

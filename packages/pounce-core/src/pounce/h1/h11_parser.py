@@ -12,13 +12,23 @@ import h11
 
 from pounce.errors import BadRequest
 from pounce.exchange.head import RequestHead
-from pounce.h1.framing import FORBIDDEN_TRAILERS, bad, chunk_line, content_length, request_head, transfer_encoding
+from pounce.h1.framing import (
+    CHUNK_LINE_MAX,
+    CHUNK_OVERHEAD_MAX,
+    FORBIDDEN_TRAILERS,
+    bad,
+    chunk_line,
+    content_length,
+    find_bad_line_end,
+    request_head,
+    starts_badly,
+    transfer_encoding,
+    unsupported_version,
+)
 from pounce.plugin import EndOfBody, ParserLimits
 
 __all__ = ["H11Parser"]
 
-# RFC 9112 2.2: a bare CR or LF ends no line here. A CR at the very end may still get its LF.
-_bad_line_end = re.compile(rb"(?<!\r)\n|\r(?=[^\n])").search
 # RFC 9112 5.2 (obs-fold) and RFC 9110 5.5 (no controls but HTAB)
 _bad_field = re.compile(rb"\r\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
 _FINE = bytes(set(range(256)) - set(range(32)) - {127} | set(b"\r\n\t"))
@@ -26,12 +36,6 @@ _framing_fields = re.compile(
     rb"\r\n(transfer-encoding|content-length):[ \t]*([^\r]*?)[ \t]*(?=\r\n)", re.IGNORECASE
 ).findall
 _request_line = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/([0-9])\.[0-9]").fullmatch
-_starts_badly = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]|\r[^\n]").match
-
-CHUNK_LINE_MAX = 1024
-"""Bytes of a chunk's first line, extensions included."""
-CHUNK_OVERHEAD_MAX = 16384
-"""Bytes of chunk lines beyond what fair chunking of the same data would take."""
 
 
 class State(Enum):
@@ -95,7 +99,7 @@ class H11Parser:
             raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
         # The version comes before anything that only HTTP/1 knows the meaning of (RFC 9110 15.6.6).
         if match[1] != b"1":
-            raise bad("HTTP version is not supported", "BAD_VERSION", 505)
+            raise unsupported_version()
         self._check_fields(head)
         _check_framing_fields(head, line.endswith(b"1.0"))
         self._h11 = connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head))
@@ -122,9 +126,9 @@ class H11Parser:
             if self._state is State.HEAD and buffer.find(b"\r\n", 0, limit) < 0:
                 raise bad("The request line is too long", "TARGET_TOO_LONG", 414, f"The limit is {limit} bytes.")
             raise bad("The header section is too large", "HEADERS_TOO_LARGE", 431, f"The limit is {limit} bytes.")
-        if self._state is State.HEAD and _starts_badly(buffer):
+        if self._state is State.HEAD and starts_badly(buffer):
             raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
-        wrong = _find_bad_line_end(buffer, max(0, self._scanned - 1), size)
+        wrong = find_bad_line_end(buffer, max(0, self._scanned - 1), size)
         if wrong is not None:
             raise BadRequest("A line does not end in CRLF", code="POUNCE_PARSE_BAD_LINE_END", position=wrong.start())
         if found < 0:
@@ -190,7 +194,7 @@ class H11Parser:
         _from_h11(self._h11)
         buffer = self._buffer
         end = buffer.find(b"\r\n", 0, CHUNK_LINE_MAX + 2)
-        wrong = _find_bad_line_end(buffer, 0, end + 2 if end >= 0 else min(len(buffer), CHUNK_LINE_MAX + 2))
+        wrong = find_bad_line_end(buffer, 0, end + 2 if end >= 0 else min(len(buffer), CHUNK_LINE_MAX + 2))
         if wrong is not None or (end < 0 and len(buffer) >= CHUNK_LINE_MAX + 2):
             raise bad("Chunk size is not valid", "BAD_CHUNK")
         if end < 0:
@@ -232,14 +236,6 @@ class H11Parser:
     def _decode(self, data: bytes) -> object:
         self._h11.receive_data(data)
         return _from_h11(self._h11)
-
-
-def _find_bad_line_end(data: bytearray, start: int, end: int) -> re.Match[bytes] | None:
-    """Where in `data[start:end]` a CR or LF stands alone, if anywhere."""
-    pairs = data.count(b"\r\n", start, end)
-    if data.count(b"\n", start, end) == pairs == data.count(b"\r", start, end):
-        return None
-    return _bad_line_end(data, start, end)
 
 
 def _from_h11(connection: h11.Connection) -> object:

@@ -9,23 +9,25 @@ from typing import Any, Self
 from pounce.config import ServerConfig
 from pounce.registry import Registry
 from pounce.server import Server, StartInfo
+from pounce.worker.loop import loop_factory
 
 __all__ = ["TestServer", "serve"]
 
-_DEFAULTS: dict[str, Any] = {"port": 0, "access_log": False, "log_level": "warning"}
+_DEFAULTS: dict[str, Any] = {"port": 0, "access_log": False, "log_level": "warning", "loop": "asyncio"}
 
 
 class TestServer:
     """A server on a free port of this machine, in a thread of its own.
 
     Use it as a context manager, or call `start()` and `stop()`. Settings are those of `ServerConfig`; the port is a
-    free one and the access log off unless given.
+    free one, the loop asyncio's and the access log off unless given.
     """
 
     __test__ = False  # its name makes pytest look for tests in it
 
     def __init__(self, app: Any, *, registry: Registry | None = None, **settings: Any) -> None:
         self._server = Server(ServerConfig.of(_DEFAULTS | settings), app, registry=registry, on_ready=self._on_ready)
+        self._loop = settings.get("loop", _DEFAULTS["loop"])
         self._ready = threading.Event()
         self._info: StartInfo | None = None
         self._error: BaseException | None = None
@@ -67,7 +69,7 @@ class TestServer:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._server.serve())
+            asyncio.run(self._server.serve(), loop_factory=loop_factory(self._loop))
         except BaseException as exc:  # noqa: BLE001 - handed to the thread that started the server
             self._error = exc
         finally:

@@ -1,0 +1,372 @@
+"""FastParser: HTTP/1.1 requests (RFC 9112), read with C-level primitives and checked in full.
+
+Theory of operation. A head is found with one `find` and cut with one `split`; then each line is looked up in a table of
+lines that were checked before. Clients repeat themselves: on a connection most lines are the same in every request, and
+`Accept-Encoding: gzip, deflate, br` is the same for half the world. A line that is not in the table is matched against the
+grammar, whole, so that no CR, LF or control inside it can pass. A connection whose next request has the very same fields
+skips even the look-ups. Only the few fields that say where the body ends, and for whom the request is, are looked at
+again, by the same rules that every parser of this server uses (`pounce.h1.framing`).
+
+The tables are bounded in entries and in the length of an entry, belong to one thread, and forget in generations, so that
+ids and cookies that never come again push out nothing that does.
+"""
+
+import re
+import threading
+from enum import Enum
+
+from pounce.errors import BadRequest
+from pounce.exchange.head import Headers, RequestHead
+from pounce.h1.framing import (
+    CHUNK_LINE_MAX,
+    CHUNK_OVERHEAD_MAX,
+    FORBIDDEN_TRAILERS,
+    bad,
+    chunk_line,
+    find_bad_line_end,
+    request_head,
+    starts_badly,
+    unsupported_version,
+)
+from pounce.plugin import EndOfBody, ParserLimits
+
+__all__ = ["FastParser", "LineTable"]
+
+# RFC 9112 3: request-line = method SP request-target SP HTTP-version; RFC 9110 5.6.2: method = token
+_request_line = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])").fullmatch
+# RFC 9112 5: field-line = field-name ":" OWS field-value OWS, and RFC 9110 5.1: field-name = token
+_field_name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+# RFC 9110 5.5: field-value has VCHAR, obs-text, SP and HTAB, and no other byte
+_VALUE_BYTES = bytes({9, *range(32, 127), *range(128, 256)})
+
+SPECIAL = frozenset((b"host", b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"expect"))
+"""Fields that say where the request ends, and for whom it is."""
+
+TABLE_MAX = 512
+"""Lines in one generation of a table; there are two."""
+LINE_MAX = 192
+"""Bytes of a line that is worth keeping."""
+
+END_OF_BODY = EndOfBody()
+
+
+class LineTable:
+    """Lines that were checked, with what they mean: `(field, special)`, or the match of a request line.
+
+    When the young generation is full it becomes the old one, whose lines are forgotten unless they are asked for.
+    """
+
+    __slots__ = ("hits", "misses", "old", "young")
+
+    def __init__(self) -> None:
+        self.young: dict[bytes, tuple[tuple[bytes, bytes], bool]] = {}
+        self.old: dict[bytes, tuple[tuple[bytes, bytes], bool]] = {}
+        self.hits = 0
+        self.misses = 0
+
+    def find(self, line: bytes) -> tuple[tuple[bytes, bytes], bool]:
+        """What a line that is not in the young generation means. Raises `BadRequest`."""
+        found = self.old.get(line)
+        if found is None:
+            self.misses += 1
+            name, colon, value = line.partition(b":")
+            if not colon or _field_name(name) is None or value.translate(None, _VALUE_BYTES):
+                raise bad("A header field is not valid", "BAD_HEADER")
+            name = name.lower()
+            found = (name, value.strip(b" \t")), name in SPECIAL
+            if name == b"cookie":
+                # One for each client: not worth a place.
+                return found
+        else:
+            self.hits += 1
+        if len(line) <= LINE_MAX:
+            if len(self.young) >= TABLE_MAX:
+                self.old, self.young = self.young, {}
+            self.young[line] = found
+        return found
+
+
+class _Tables(threading.local):
+    """The table of each thread: a worker's loop runs in one, so that no two workers share any."""
+
+    def __init__(self) -> None:
+        self.lines = LineTable()
+
+
+_tables = _Tables()
+
+
+class State(Enum):
+    """What comes next in the buffer."""
+
+    HEAD = 0
+    LENGTH_BODY = 1
+    CHUNK_LINE = 2
+    CHUNK_DATA = 3
+    CHUNK_END = 4
+    TRAILERS = 5
+
+
+HEAD, LENGTH_BODY, CHUNK_LINE, CHUNK_DATA, CHUNK_END, TRAILERS = State
+
+
+class FastParser:
+    """Implements `pounce.plugin.Parser`."""
+
+    __slots__ = (
+        "_before",
+        "_block",
+        "_buffer",
+        "_limits",
+        "_lines",
+        "_max_head",
+        "_overhead",
+        "_remaining",
+        "_scanned",
+        "_special",
+        "_state",
+    )
+
+    def __init__(self, limits: ParserLimits) -> None:
+        self._limits = limits
+        self._max_head = limits.max_header_size
+        self._lines = _tables.lines
+        self._buffer = b""
+        self._scanned = 0
+        self._state = HEAD
+        self._remaining = 0
+        self._overhead = 0
+        self._before: RequestHead | None = None
+        """A request without a body that came before on this connection: the next one is probably like it."""
+        self._block = b""
+        """Its header fields as they came."""
+        self._special: Headers = []
+        """Those of them that `request_head` looks at."""
+
+    def receive_data(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+
+    @property
+    def buffered(self) -> int:
+        return len(self._buffer)
+
+    def take_rest(self) -> bytes:
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+    def next_event(self) -> RequestHead | bytes | EndOfBody | None:
+        state = self._state
+        if state is HEAD:
+            return self._read_head() if self._buffer else None
+        if state is LENGTH_BODY:
+            return self._read_length_body()
+        return self._read_chunked()
+
+    # Heads
+
+    def _read_head(self) -> RequestHead | None:
+        buffer = self._buffer
+        if buffer[0] == 13:  # CR
+            # RFC 9112 2.2: ignore empty lines before the request line.
+            while buffer.startswith(b"\r\n"):
+                buffer = buffer[2:]
+                self._scanned = 0
+            self._buffer = buffer
+        end = buffer.find(b"\r\n\r\n", self._scanned)
+        if end < 0 or end + 4 > self._max_head:
+            self._check_unfinished(buffer, end)
+            return None
+        self._buffer = buffer[end + 4 :]
+        self._scanned = 0
+        # The first line ends here or, in a request without fields, where the head does.
+        line_end = buffer.find(b"\r\n")
+        match = _request_line(buffer, 0, line_end)
+        if match is None:
+            raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
+        method, target, version = match.groups()
+        block = buffer[line_end:end]
+        before = self._before
+        if before is None or block != self._block:
+            headers, special = self._parse_fields(block, version)
+            if before is None or special != self._special:
+                return self._new_head(method, target, version, block, headers, special)
+            # Only fields that bear on nothing here differ from the request before.
+            before.headers = headers
+            self._block = block
+        # The same fields mean the same with every plain request line.
+        if version != b"1.1" or target[0] != 47 or b"#" in target or method == b"CONNECT":
+            return self._new_head(method, target, version, block, before.headers, self._special)
+        return RequestHead(
+            method, target, before.headers.copy(), "1.1", "http", before.upgrade, 0, False, before.keep_alive
+        )
+
+    def _parse_fields(self, block: bytes, version: bytes) -> tuple[Headers, Headers]:
+        """All fields of a block, and those of `SPECIAL` among them. Raises `BadRequest`."""
+        if version[0] != 49:  # 1
+            raise unsupported_version()
+        lines = block.split(b"\r\n")
+        if len(lines) - 1 > self._limits.max_headers:
+            raise self._too_many()
+        del lines[0]
+        table = self._lines
+        known = table.young
+        headers: Headers = []
+        special: Headers = []
+        for line in lines:
+            found = known.get(line)
+            if found is None:
+                found = table.find(line)
+                known = table.young
+            field, is_special = found
+            headers.append(field)
+            if is_special:
+                special.append(field)
+        return headers, special
+
+    def _new_head(
+        self, method: bytes, target: bytes, version: bytes, block: bytes, headers: Headers, special: Headers
+    ) -> RequestHead:
+        head = request_head(method, target, version, special)
+        head.headers = headers
+        length = head.content_length
+        if length == 0:
+            if version == b"1.1" and target[0] == 47:
+                # The head's own list goes to the application, so what is kept here needs another.
+                self._before = RequestHead(
+                    method, target, headers.copy(), "1.1", "http", head.upgrade, 0, False, head.keep_alive
+                )
+                self._block = block
+                self._special = special
+        elif length is None:
+            self._state = CHUNK_LINE
+            self._overhead = 0
+        else:
+            self._state = LENGTH_BODY
+            self._remaining = length
+        return head
+
+    def _check_unfinished(self, buffer: bytes, end: int) -> None:
+        """Refuse what can never become a valid head as soon as that is certain. Raises `BadRequest`."""
+        size = len(buffer) if end < 0 else end + 4
+        if size > self._max_head:
+            if buffer.find(b"\r\n", 0, self._max_head) < 0:
+                raise bad(
+                    "The request line is too long", "TARGET_TOO_LONG", 414, f"The limit is {self._max_head} bytes."
+                )
+            raise self._too_large()
+        if starts_badly(buffer):
+            raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
+        self._check_line_ends(buffer)
+        self._scanned = max(0, len(buffer) - 3)
+
+    def _check_line_ends(self, buffer: bytes) -> None:
+        wrong = find_bad_line_end(buffer, max(0, self._scanned - 1), len(buffer))
+        if wrong is not None:
+            raise BadRequest("A line does not end in CRLF", code="POUNCE_PARSE_BAD_LINE_END", position=wrong.start())
+
+    def _too_large(self) -> BadRequest:
+        return bad("The header section is too large", "HEADERS_TOO_LARGE", 431, f"The limit is {self._max_head} bytes.")
+
+    def _too_many(self) -> BadRequest:
+        return bad("Too many header fields", "TOO_MANY_HEADERS", 431, f"The limit is {self._limits.max_headers}.")
+
+    # Bodies
+
+    def _read_length_body(self) -> bytes | EndOfBody | None:
+        remaining = self._remaining
+        if not remaining:
+            self._state = HEAD
+            return END_OF_BODY
+        data = self._buffer
+        if not data:
+            return None
+        if len(data) > remaining:
+            self._buffer = data[remaining:]
+            data = data[:remaining]
+        else:
+            self._buffer = b""
+        self._remaining = remaining - len(data)
+        return data
+
+    def _read_chunked(self) -> bytes | EndOfBody | None:
+        """Decode as many chunks as there are (RFC 9112 7.1), and give their data as one piece."""
+        pieces: list[bytes] = []
+        buffer = self._buffer
+        at = 0
+        try:
+            while True:
+                state = self._state
+                if state is CHUNK_DATA:
+                    piece = buffer[at : at + self._remaining]
+                    if piece:
+                        pieces.append(piece)
+                        at += len(piece)
+                        self._remaining -= len(piece)
+                    if self._remaining:
+                        break
+                    self._state = CHUNK_END
+                elif state is CHUNK_END:
+                    # RFC 9112 7.1: chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF
+                    if buffer[at : at + 2] != b"\r\n":
+                        if not b"\r\n".startswith(buffer[at : at + 2]):
+                            raise bad("Chunk data does not end where it should", "BAD_CHUNK")
+                        break
+                    at += 2
+                    self._state = CHUNK_LINE
+                elif state is CHUNK_LINE:
+                    end = self._chunk_line_end(buffer, at)
+                    if end < 0:
+                        break
+                    size = self._chunk_size(buffer[at:end])
+                    at = end + 2
+                    self._remaining = size
+                    self._state = CHUNK_DATA if size else TRAILERS
+                else:
+                    break
+        except BadRequest:
+            if not pieces:
+                raise
+            # What came before the error is delivered first; the error is met again.
+            self._buffer = buffer[at:]
+            return b"".join(pieces)
+        self._buffer = buffer[at:]
+        if pieces:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._read_trailers() if self._state is TRAILERS else None
+
+    def _chunk_line_end(self, buffer: bytes, at: int) -> int:
+        """Where the line at `at` ends, -1 when it has not ended yet. Raises `BadRequest`."""
+        bound = at + CHUNK_LINE_MAX + 2
+        end = buffer.find(b"\r\n", at, bound)
+        if end < 0 and (len(buffer) >= bound or find_bad_line_end(buffer, at, len(buffer)) is not None):
+            raise bad("Chunk size is not valid", "BAD_CHUNK")
+        return end
+
+    def _chunk_size(self, line: bytes) -> int:
+        size = chunk_line(line)
+        self._overhead = max(0, self._overhead + len(line) - 14 - 2 * size)
+        if self._overhead > CHUNK_OVERHEAD_MAX:
+            raise bad("Too much of the chunked body is not data", "CHUNK_OVERHEAD")
+        return size
+
+    def _read_trailers(self) -> EndOfBody | None:
+        buffer = self._buffer
+        if buffer.startswith(b"\r\n"):
+            self._buffer = buffer[2:]
+            self._state = HEAD
+            return END_OF_BODY
+        end = buffer.find(b"\r\n\r\n")
+        if len(buffer) > self._max_head and (end < 0 or end + 4 > self._max_head):
+            raise self._too_large()
+        if end < 0:
+            self._check_line_ends(buffer)
+            return None
+        lines = buffer[:end].split(b"\r\n")
+        if len(lines) > self._limits.max_headers:
+            raise self._too_many()
+        trailers = [self._lines.find(line)[0] for line in lines]
+        if any(name in FORBIDDEN_TRAILERS for name, _ in trailers):
+            raise bad("A trailer field that is not allowed there", "BAD_TRAILER")
+        self._buffer = buffer[end + 4 :]
+        self._state = HEAD
+        return EndOfBody(trailers)
