@@ -72,9 +72,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=5, help="per load, default: %(default)s")
     parser.add_argument("--servers", type=names(SERVERS), default=list(SERVERS), help=", ".join(SERVERS))
     parser.add_argument("--loads", type=names(LOADS), default=list(LOADS), help=", ".join(LOADS))
-    parser.add_argument(
-        "--baseline", choices=SERVERS, default="uvicorn", help="always runs, default: %(default)s"
-    )
+    parser.add_argument("--baseline", choices=SERVERS, default="uvicorn", help="always runs, default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     options = parser.parse_args()
     if missing := [tool for tool in ("wrk", "taskset") if shutil.which(tool) is None]:
@@ -88,9 +86,7 @@ def heading() -> str:
     optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
     build = "optimised build" if optimised else "NOT AN OPTIMISED BUILD: the figures say little"
     versions = ", ".join([f"pounce-core=={metadata.version('pounce-core')}", *PINNED])
-    return (
-        f"Python {sys.version.split(' [')[0]}, {build}\n\n{versions}\n\nLoad average before: {load_average()}"
-    )
+    return f"Python {sys.version.split(' [')[0]}, {build}\n\n{versions}\n\nLoad average before: {load_average()}"
 
 
 def load_average() -> str:

@@ -17,6 +17,7 @@ class Load:
     headers: tuple[str, ...] = ()
     body: bytes = b""
     status: int = 200
+    tls: bool = False
 
     def request(self, port: int) -> bytes:
         """The request as it goes on the wire; `{id}` stands for a number that differs for every request."""
@@ -39,8 +40,7 @@ BROWSER = (
     "sec-ch-ua-mobile: ?0",
     'sec-ch-ua-platform: "Linux"',
     "Upgrade-Insecure-Requests: 1",
-    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
-    "Chrome/140.0.0.0 Safari/537.36",
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
     "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
     "Sec-Fetch-Site: same-origin",
     "Sec-Fetch-Mode: navigate",
@@ -73,6 +73,7 @@ LOADS = {
             path="/shop/item/{id}?q=red%20shoes&page=2&id={id}",
             headers=BROWSER,
         ),
+        Load("hello-tls", RAW + "hello", apps.HELLO, tls=True),
         Load("json", RAW + "json_document", json.dumps(apps.DOCUMENT).encode()),
         echo("echo-1k", 2**10),
         echo("echo-64k", 2**16),

@@ -4,6 +4,7 @@ import json
 import resource
 import secrets
 import socket
+import ssl
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ class WrongAnswer(Exception):
 def measure(server: Server, python: Path, load: Load, seconds: int, round_number: int) -> Sample:
     sample = Sample(round_number, load.name, server.name)
     began, started = time.perf_counter(), 0
-    with Running(server, python, load.app) as running:
+    with Running(server, python, load.app, load.tls) as running:
         try:
             wait_for_answer(running, load)
             sample.start = (time.perf_counter() - began) * 1000
@@ -100,11 +101,39 @@ class CountingSocket(socket.socket):
         return count
 
 
-def probe(port: int, load: Load) -> int:
-    """Send one request of the load, compare the answer, return its size on the wire in bytes."""
-    with CountingSocket(socket.AF_INET, socket.SOCK_STREAM) as connection:
+class CountingTLSSocket(ssl.SSLSocket):
+    received = 0
+
+    def recv_into(self, *arguments: Any) -> int:
+        count = super().recv_into(*arguments)
+        self.received += count
+        return count
+
+
+TLS_CLIENT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+TLS_CLIENT.check_hostname = False
+TLS_CLIENT.verify_mode = ssl.CERT_NONE
+TLS_CLIENT.sslsocket_class = CountingTLSSocket
+
+
+def connect(port: int, tls: bool) -> CountingSocket | CountingTLSSocket:
+    connection = CountingSocket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
         connection.settimeout(10)
         connection.connect(("127.0.0.1", port))
+        if tls:
+            wrapped = TLS_CLIENT.wrap_socket(connection)
+            assert isinstance(wrapped, CountingTLSSocket)
+            return wrapped
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def probe(port: int, load: Load) -> int:
+    """Send one request of the load, compare the answer, return its size on the wire in bytes."""
+    with connect(port, load.tls) as connection:
         try:
             connection.sendall(load.request(port).replace(b"{id}", b"%012d" % secrets.randbelow(10**12)))
             response = HTTPResponse(connection, method=load.method)
@@ -125,7 +154,12 @@ def run_wrk(running: Running, load: Load, seconds: int) -> dict[str, Any]:
     command = [
         *("taskset", "-c", LOAD_CORE, "wrk", "--threads", "1", "--connections", str(load.connections)),
         *("--duration", f"{seconds}s", "--latency", "--script", str(SCRIPT)),
-        *(f"http://127.0.0.1:{running.port}/", "--", str(request), str(secrets.randbelow(10**11))),
+        *(
+            f"{'https' if load.tls else 'http'}://127.0.0.1:{running.port}/",
+            "--",
+            str(request),
+            str(secrets.randbelow(10**11)),
+        ),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
     _, _, result = done.stdout.partition("RESULT ")

@@ -9,16 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from benchmarks.load.certificate import certificate_files
+
 SERVER_CORE = "0"
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`arguments` follow `python -m`; `{app}` and `{port}` are filled in."""
+    """`arguments` follow `python -m`; `{app}` and `{port}` are filled in. `tls` is added for loads over TLS, with
+    `{certificate}` and `{key}`."""
 
     name: str
     arguments: str
+    tls: str = "--ssl-certfile {certificate} --ssl-keyfile {key}"
     peer: bool = True
 
     @property
@@ -26,24 +30,29 @@ class Server:
         return self.arguments.split()[0].removesuffix("_cli")
 
 
+POUNCE = "pounce_cli serve {app} --port {port} --no-access-log --log-level warning"
 UVICORN = "uvicorn {app} --port {port} --no-access-log --log-level warning"
 
 SERVERS = {
     server.name: server
     for server in (
-        Server(
-            "pounce",
-            "pounce_cli serve {app} --port {port} --no-access-log --log-level warning",
-            peer=False,
-        ),
+        Server("pounce", POUNCE + " --http-parser h1fast --loop asyncio", peer=False),
+        Server("pounce-uvloop", POUNCE + " --http-parser h1fast --loop uvloop", peer=False),
+        Server("pounce-h11", POUNCE + " --http-parser h11 --loop asyncio", peer=False),
         Server("uvicorn", UVICORN + " --http httptools --loop uvloop"),
+        Server("uvicorn-zttp", UVICORN + " --http zttp --loop uvloop"),
         Server("uvicorn-h11-asyncio", UVICORN + " --http h11 --loop asyncio"),
         Server(
             "granian",
             "granian {app} --port {port} --interface asgi --workers 1 --loop uvloop "
             "--no-access-log --log-level warning",
+            tls="--ssl-certificate {certificate} --ssl-keyfile {key}",
         ),
-        Server("hypercorn", "hypercorn {app} --bind 127.0.0.1:{port} --log-level warning"),
+        Server(
+            "hypercorn",
+            "hypercorn {app} --bind 127.0.0.1:{port} --log-level warning",
+            tls="--certfile {certificate} --keyfile {key}",
+        ),
         Server(
             "bengal-pounce",
             "pounce serve --app {app} --host 127.0.0.1 --port {port} --workers 1 --no-access-log "
@@ -69,6 +78,7 @@ class Running:
     server: Server
     python: Path
     app: str
+    tls: bool = False
     port: int = field(init=False)
     process: subprocess.Popen[bytes] = field(init=False)
     folder: tempfile.TemporaryDirectory[str] = field(init=False)
@@ -77,7 +87,9 @@ class Running:
         self.port = free_port()
         # An empty working directory: servers look for settings in the current one.
         self.folder = tempfile.TemporaryDirectory(prefix="bench-")
-        arguments = self.server.arguments.format(app=self.app, port=self.port).split()
+        certificate, key = certificate_files(Path(self.folder.name)) if self.tls else ("", "")
+        command = self.server.arguments + (" " + self.server.tls if self.tls else "")
+        arguments = command.format(app=self.app, port=self.port, certificate=certificate, key=key).split()
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 ["taskset", "-c", SERVER_CORE, str(self.python), "-m", *arguments],

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pounce.config import ServerConfig
 from pounce.exchange.head import RequestHead
 from pounce.exchange.http import HttpExchange
 from pounce.h1.encode import encode_fields, status_line
-from pounce.config import ServerConfig
-from pounce.registry import Registry
 from pounce.plugin import Parser, ParserLimits
+from pounce.registry import Registry
 from pounce.testing import MemoryConnection, RecordingStream
 from pounce.testing.memory import memory_service
 
