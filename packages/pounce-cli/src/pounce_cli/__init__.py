@@ -1,0 +1,1 @@
+"""The `pounce` command: serve ASGI applications from the command line."""

@@ -1,0 +1,206 @@
+"""The command line as a tree of commands, for the parsing library (cyclopts)."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Annotated, Any, Literal
+
+import cyclopts
+from cyclopts import App, Group, Parameter
+
+from pounce.config import Option, ServerConfig
+from pounce.errors import PluginError
+from pounce.plugin import Command
+from pounce.registry import Registry
+from pounce_cli.errors import UsageError
+from pounce_cli.flags import Given, flags, shown_default, spellings, switched_off, value_name
+
+__all__ = ["run"]
+
+BUILT_IN = ("serve",)
+HELP = ("--help", "-h")
+SERVE_HELP = """Serve an ASGI application.
+
+The application is module:attribute, or module:factory() for a function that makes it. \
+Times may have a unit (500ms, 30s, 5m), and so may sizes (64KiB, 16MiB, 1GB).
+
+Exit codes: 0 stopped, 1 forced or unexpected, 2 configuration, 3 start-up of the application, 4 its import, \
+5 sockets, 6 TLS, 7 plugins, 130 interrupted.
+"""
+
+
+def run(
+    words: Sequence[str],
+    *,
+    discover: Callable[[], Registry] | None = None,
+    serve: Callable[[Given], None] | None = None,
+) -> int:
+    """Run what `words` name and return the exit code. Raises `UsageError` when they cannot be understood.
+
+    `discover` finds the plugins whose commands there are, and `serve` does what `pounce serve` says.
+    """
+    app = _app(serve or _serve)
+    commands: Mapping[str, Command] = {}
+    skipped: list[str] = []
+    if not words or words[0] in HELP or not (words[0].startswith("-") or words[0] in BUILT_IN):
+        # Plugins take time to import, so only where one may be asked for.
+        registry = (discover or _installed)()
+        commands = registry.commands
+        skipped = [f"plugin {entry.name} is skipped: {entry.skipped}" for entry in registry.loaded if entry.skipped]
+        _add_commands(app, commands, words[0] if words else HELP[0])
+    try:
+        code: int = app(words, result_action="print_non_int_return_int_as_exit_code")
+    except cyclopts.CycloptsError as exc:
+        raise _usage_error(exc, [*BUILT_IN, *commands], skipped) from exc
+    return code
+
+
+def _serve(given: Given) -> None:
+    from pounce_cli.serve import serve
+
+    serve(given)
+
+
+def _installed() -> Registry:
+    return Registry.discover(ServerConfig())
+
+
+def _app(serve: Callable[[Given], None]) -> App:
+    app = App(
+        name="pounce",
+        help="ASGI server for free-threaded Python.",
+        version=lambda: f"pounce {version('pounce-core')}\npounce-cli {version('pounce-cli')}",
+        help_format="plaintext",
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+    )
+    app.command(_serve_command(serve), name="serve", help=SERVE_HELP)
+    app.register_install_completion_command(help="Install completion for this shell.")
+    return app
+
+
+def _serve_command(serve: Callable[[Given], None]) -> Callable[..., None]:
+    def command(
+        target: str | None = None, /, app: str | None = None, set: tuple[str, ...] = (), **written: Any
+    ) -> None:
+        serve(Given(tuple(name for name in (target, app) if name is not None), written, set))
+
+    parameters = [*_own_parameters(), *_setting_parameters()]
+    function: Any = command
+    function.__signature__ = inspect.Signature(parameters)
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _own_parameters() -> list[inspect.Parameter]:
+    group = Group("Application", sort_key=0)
+    plugins = Group("Plugins", sort_key=99)
+    target = Parameter(name="APP", help="The application, for example main:app.", show_default=False)
+    app = Parameter(name="--app", help="The same, as an option.", group=group, show_default=False, metavar="APP")
+    table = Parameter(
+        name="--set",
+        help="A setting of a plugin; may be repeated.",
+        group=plugins,
+        negative=(),
+        show_default=False,
+        metavar="NAME.field=value",
+    )
+    return [
+        _parameter("target", Annotated[str | None, target], inspect.Parameter.POSITIONAL_ONLY),
+        _parameter("app", Annotated[str | None, app]),
+        _parameter("set", Annotated[tuple[str, ...] | None, table]),
+    ]
+
+
+def _setting_parameters() -> list[inspect.Parameter]:
+    groups: dict[str, Group] = {}
+    for item in flags():
+        title = "TLS" if item.group == "tls" else item.group.capitalize()
+        groups.setdefault(item.group, Group(title, sort_key=99 if item.group == "plugins" else len(groups)))
+    return [_parameter(item.name, Annotated[_type(item), _flag(item, groups[item.group])]) for item in flags()]
+
+
+def _type(item: Option) -> Any:
+    if item.kind is bool:
+        return bool | None
+    if item.kind is tuple:
+        return tuple[str, ...] | None
+    return Literal[item.choices] | None if item.choices else str | None
+
+
+def _flag(item: Option, group: Group) -> Parameter:
+    default = shown_default(item)
+    return Parameter(
+        name=spellings(item),
+        negative=switched_off(item) if item.kind is bool else (),
+        help=f"{item.help} (beta)" if item.beta else item.help,
+        group=group,
+        metavar=None if item.kind is bool else value_name(item),
+        show_default=False if default is None else lambda _: default,
+        # Values are converted later, by the same code that reads them from elsewhere.
+        converter=None if item.kind in (bool, tuple) else lambda _, tokens: tokens[0].value,
+    )
+
+
+def _parameter(name: str, annotation: Any, kind: Any = inspect.Parameter.KEYWORD_ONLY) -> inspect.Parameter:
+    return inspect.Parameter(name, kind, default=None, annotation=annotation)
+
+
+def _add_commands(app: App, commands: Mapping[str, Command], first: str) -> None:
+    """Add the commands of plugins as far as the line needs them: the one it begins with, all for the list of them."""
+    for command in commands.values():
+        if command.name in BUILT_IN:
+            raise PluginError(
+                f"command {command.name!r} of a plugin is one of pounce itself", code="POUNCE_PLUGIN_CONFLICT"
+            )
+        if first == command.name:
+            app.command(_loaded(command), name=command.name)
+        elif first in HELP:
+            try:
+                app.command(_loaded(command), name=command.name)
+            except PluginError as exc:
+                app.command(App(help=str(exc)), name=command.name)
+
+
+def _loaded(command: Command) -> Callable[..., Any]:
+    try:
+        return command.load()
+    except Exception as exc:
+        raise PluginError(f"command {command.name} cannot be loaded: {type(exc).__name__}: {exc}") from exc
+
+
+def _usage_error(error: cyclopts.CycloptsError, commands: Sequence[str], skipped: Sequence[str]) -> UsageError:
+    """The library's error in our words: what was written, and what could have been meant."""
+    match error:
+        case cyclopts.UnknownCommandError(unused_tokens=[word, *_]):
+            return UsageError(f"there is no command {word!r}", hint=_command_hint(word, commands, skipped))
+        case cyclopts.UnknownOptionError(token=token):
+            flag = token.keyword or token.value
+            names = [name for argument in error.argument_collection for name in argument.names]
+            return UsageError(f"there is no option {flag}", hint=_meant(flag.partition("=")[0], names))
+        case cyclopts.CoercionError(token=token) if token is not None and error.target_type is bool:
+            return UsageError(f"{token.keyword} must be true or false (got {token.value!r})")
+        case cyclopts.RepeatArgumentError(token=token):
+            return UsageError(f"{token.keyword} is given more than once")
+        case cyclopts.MissingArgumentError(argument=argument) if argument is not None:
+            name = error.keyword or argument.name
+            return UsageError(f"{name} needs a value", hint=argument.parameter.help)
+        case cyclopts.UnusedCliTokensError(unused_tokens=[word, *_]):
+            return UsageError(
+                f"{word!r} is one argument too many", hint="The application is named once; flags begin with --."
+            )
+    return UsageError(str(error))
+
+
+def _command_hint(word: str, commands: Sequence[str], skipped: Sequence[str]) -> str:
+    if ":" in word:
+        return f"To serve an application: pounce serve {word}"
+    hint = _meant(word, commands) or f"Commands: {', '.join(commands)}."
+    return " ".join([hint, *(f"Note: {reason}." for reason in skipped)])
+
+
+def _meant(word: str, names: Sequence[str]) -> str | None:
+    close = difflib.get_close_matches(word, names, 1)
+    return f"Did you mean {close[0]}?" if close else None

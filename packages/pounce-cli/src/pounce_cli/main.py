@@ -1,0 +1,52 @@
+"""The way of one command: read the line, run what it names, say what went wrong.
+
+`pounce serve` with well-formed flags takes the short way: `plain_line` reads it without the parsing library, whose
+import would take longer than the server needs to start. Everything else is the library's: help, versions, completion,
+the commands of plugins, and every line with a mistake in it.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from pounce.errors import PounceError
+
+if TYPE_CHECKING:
+    from pounce.registry import Registry
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C before the server handles signals itself: 128 and the number of SIGINT, as shells have it."""
+
+
+def main(arguments: Sequence[str] | None = None, *, discover: Callable[[], Registry] | None = None) -> int:
+    """Run the command line `arguments` (default: those of the process) and return its exit code.
+
+    `discover` finds the plugins that may bring commands, by default the installed ones; it is not called for `serve`.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(words, discover)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except PounceError as exc:
+        from pounce_cli.errors import report, wants_json
+
+        report(exc, as_json=words[:1] == ["serve"] and wants_json(words))
+        return exc.exit_code
+
+
+def _run(words: list[str], discover: Callable[[], Registry] | None) -> int:
+    if words[:1] == ["serve"]:
+        from pounce_cli.plain_line import read
+
+        given = read(words[1:])
+        if given is not None:
+            from pounce_cli.serve import serve
+
+            serve(given)
+            return 0
+    from pounce_cli.commands import run
+
+    return run(words, discover=discover)

@@ -1,0 +1,116 @@
+"""Commands other than `serve`: help, versions, and what plugins bring."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from pounce.plugin import API_VERSION, Command, Plugin
+from pounce.registry import Loaded, Registry
+from pounce_cli.main import main
+
+
+def greet(name: str, *, loud: bool = False) -> int:
+    """Greet somebody."""
+    print(f"hello {name}{'!' if loud else ''}")
+    return 3 if loud else 0
+
+
+def broken():
+    raise RuntimeError("half installed")
+
+
+def registry(*commands, skipped=()):
+    plugin = Plugin(name="fake", api=API_VERSION, commands=commands)
+    return Registry([Loaded("fake", "-", "-", plugin), *skipped])
+
+
+GREET = Command(name="greet", load=lambda: greet)
+BROKEN = Command(name="broken", load=broken)
+
+
+def must_not_discover():
+    raise AssertionError("plugins were imported")
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "code"), [(["Ada"], "hello Ada\n", 0), (["Ada", "--loud"], "hello Ada!\n", 3)]
+)
+def test_a_plugin_brings_a_command_with_its_own_parameters(capsys, words, said, code):
+    assert main(["greet", *words], discover=lambda: registry(GREET)) == code
+    assert capsys.readouterr().out == said
+
+
+def test_the_help_lists_the_commands_of_plugins_also_those_that_cannot_be_loaded(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for words in ([], ["--help"], ["-h"]):
+        assert main(words, discover=lambda: registry(GREET, BROKEN)) == 0
+        out = capsys.readouterr().out
+        assert "greet" in out
+        assert "Greet somebody." in out
+        assert "broken" in out
+        assert "half installed" in out
+        assert "serve" in out
+
+
+def test_other_commands_are_not_loaded_for_one(capsys):
+    assert main(["greet", "Ada"], discover=lambda: registry(GREET, BROKEN)) == 0
+
+
+def test_a_command_that_cannot_be_loaded_is_an_error_of_its_plugin(capsys):
+    assert main(["broken"], discover=lambda: registry(BROKEN)) == 7
+    assert "command broken cannot be loaded: RuntimeError: half installed" in capsys.readouterr().err
+
+
+def test_a_plugin_cannot_take_the_name_of_a_built_in_command(capsys):
+    taken = registry(Command(name="serve", load=lambda: greet))
+    assert main(["--help"], discover=lambda: taken) == 7
+    assert "POUNCE_PLUGIN_CONFLICT" in capsys.readouterr().err
+
+
+def test_wrong_parameters_of_a_plugin_s_command_are_a_usage_error(capsys):
+    assert main(["greet", "Ada", "--lout"], discover=lambda: registry(GREET)) == 2
+    assert "Did you mean --loud?" in capsys.readouterr().err
+    assert main(["greet"], discover=lambda: registry(GREET)) == 2
+    assert "NAME" in capsys.readouterr().err.upper()
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("srve", "Did you mean serve?"), ("gret", "Did you mean greet?"), ("main:app", "pounce serve main:app"),
+     ("xyz", "Commands: serve, greet.")],
+)  # fmt: skip
+def test_an_unknown_command_is_told_what_there_is(capsys, word, hint):
+    assert main([word], discover=lambda: registry(GREET)) == 2
+    err = capsys.readouterr().err
+    assert f"there is no command {word!r}" in err
+    assert hint in err
+
+
+def test_an_unknown_command_is_told_of_plugins_that_are_skipped(capsys):
+    skipped = Loaded("other", "-", "-", skipped="import failed: ImportError: no x")
+    assert main(["xyz"], discover=lambda: registry(GREET, skipped=[skipped])) == 2
+    assert "plugin other is skipped: import failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--version"], ["serve", "--help"], ["serve", "--version"], ["serve"], ["--nope"]])
+def test_plugins_are_not_imported_where_none_is_asked_for(capsys, words):
+    main(words, discover=must_not_discover)
+
+
+def test_the_version_is_that_of_both_packages(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"pounce {version('pounce-core')}\npounce-cli {version('pounce-cli')}\n"
+
+
+def test_a_plain_serve_line_imports_neither_the_parsing_library_nor_the_drawing_one():
+    code = (
+        "import sys, pounce_cli.serve\n"
+        "pounce_cli.serve.run = lambda app, **settings: None\n"
+        "from pounce_cli.main import main\n"
+        "assert main(['serve', 'main:app', '--port', '0', '--no-access-log']) == 0\n"
+        "print([name for name in ('cyclopts', 'rich', 'attrs', 'tomllib') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"

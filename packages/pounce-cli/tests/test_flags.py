@@ -1,0 +1,159 @@
+"""Flags come from the settings, and both readers of a line agree about it."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pounce.config import describe, parse_option
+from pounce_cli import commands, plain_line
+from pounce_cli.flags import Given, config_of, flags, shown_default, spellings, switched_off
+
+FLAGS = flags()
+
+
+def read_by_library(words):
+    read = []
+    commands.run(["serve", *words], serve=read.append)
+    return read[0]
+
+
+def config(*words):
+    return config_of(plain_line.read(["main:app", *words]) or read_by_library(["main:app", *words]))
+
+
+@pytest.fixture(scope="module")
+def help_text():
+    import contextlib
+    import io
+
+    with contextlib.redirect_stdout(io.StringIO()) as out, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        assert commands.run(["serve", "--help"]) == 0
+    return out.getvalue()
+
+
+def test_every_setting_with_a_flag_is_one():
+    assert [item.name for item in FLAGS] == [item.name for item in describe() if item.flag]
+    assert len(FLAGS) > 30
+
+
+@pytest.mark.parametrize("item", FLAGS, ids=lambda item: item.name)
+def test_the_help_shows(item, help_text):
+    for flag in spellings(item):
+        assert f"{flag} " in help_text
+    if item.kind is bool:
+        assert switched_off(item) in help_text
+    if item.choices:
+        assert f"[choices: {', '.join(item.choices)}]" in help_text
+    assert help_text.split(spellings(item)[0] + " ")[1]
+
+
+def test_the_help_is_in_panels_by_group(help_text):
+    titles = [line.split()[1] for line in help_text.splitlines() if line.startswith("╭")]
+    assert titles == ["Arguments", "Application", "Network", "TLS", "Limits", "Deadlines", "Logging", "Plugins"]
+
+
+@pytest.mark.parametrize("item", [item for item in FLAGS if shown_default(item)], ids=lambda item: item.name)
+def test_a_default_is_shown_as_it_would_be_written(item, help_text):
+    shown = shown_default(item)
+    assert parse_option(item, shown) == item.default
+    assert f"[default: {shown}]" in help_text
+
+
+def words_for(item):
+    if item.kind is bool:
+        return [[spellings(item)[0]], [switched_off(item)]]
+    if item.kind is tuple:
+        return [[spellings(item)[0], "a", f"{spellings(item)[0]}=b,c", spellings(item)[0], "[::1]:80"]]
+    value = item.choices[0] if item.choices else "3"
+    return [form for flag in spellings(item) for form in ([flag, value], [f"{flag}={value}"])]
+
+
+@pytest.mark.parametrize("item", FLAGS, ids=lambda item: item.name)
+def test_every_flag_is_read_the_same_in_both_ways(item):
+    for words in words_for(item):
+        plain = plain_line.read(["main:app", *words])
+        assert plain is not None
+        assert item.name in plain.settings
+        assert plain == read_by_library(["main:app", *words])
+
+
+WORDS = st.sampled_from(
+    ["main:app", "--app", "--app=x:y", "--port", "--port=1", "0", "-1", "--debug", "--no-debug", "--bind", "a:1",
+     "[1]", "", '["a"]', "--set", "h2.x={1}", "--set=h2.y=true", "--host", "--host=a=b", "--", "true", "--debug=false",
+     "é", "a b", "--log-level", "INFO", "--http", "--server-header"]
+)  # fmt: skip
+
+
+@given(st.lists(WORDS, max_size=7))
+@example(["main:app", "--bind", '["a"]', "--bind=[1]"])
+@example(["--server-header", "main:app", "x:y", "--host", "true"])
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_what_the_plain_reader_understands_the_library_understands_the_same(words):
+    for line in (words, ["main:app", *words]):
+        plain = plain_line.read(line)
+        if plain is not None:
+            assert plain == read_by_library(line)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["main:app", "--port"], ["main:app", "--port", "1", "--port=2"],
+     ["main:app", "--debug", "--no-debug"], ["main:app", "--nope"], ["a:b", "c:d"], [], ["main:app", "--host", "-x"],
+     ["main:app", "--debug=yes"], ["main:app", "-h"]],
+)  # fmt: skip
+def test_the_plain_reader_leaves_alone_what_is_not_certain(words):
+    assert plain_line.read(words) is None
+
+
+def test_only_what_is_given_is_set():
+    assert plain_line.read(["main:app", "--port", "1"]) == Given(("main:app",), {"port": "1"}, ())
+    assert read_by_library(["main:app", "--port", "1"]) == Given(("main:app",), {"port": "1"}, ())
+
+
+def test_times_and_sizes_have_units():
+    got = config(
+        "--request-timeout", "2m", "--header-timeout=500ms", "--max-request-size", "16MiB", "--uds-permissions=600"
+    )
+    assert (got.request_timeout, got.header_timeout) == (120.0, 0.5)
+    assert (got.max_request_size, got.uds_permissions) == (16 * 1024**2, 0o600)
+
+
+def test_switches_work_both_ways():
+    assert config("--no-access-log").access_log is False
+    assert config("--access-log").access_log is True
+    assert config("--debug").debug is True
+    assert config("--no-debug").debug is False
+    assert config("--access-log=false").access_log is False
+    assert config("--no-plugins").plugins is False
+
+
+def test_lists_are_repeated_or_separated_by_commas():
+    assert config("--disable-plugin", "a,b", "--disable-plugin=c").disable_plugin == ("a", "b", "c")
+
+
+def test_choices_do_not_depend_on_case():
+    assert config("--log-level", "DEBUG").log_level == "debug"
+    assert config("--log-level", "DEBUG", "--server-header=").log_level == "debug"
+
+
+def test_an_empty_value_is_a_value():
+    assert config("--server-header", "").server_header == ""
+
+
+def test_names_of_uvicorn_are_understood():
+    got = config("--timeout-keep-alive", "7", "--timeout-graceful-shutdown", "3", "--http", "h11")
+    assert (got.keep_alive_timeout, got.shutdown_timeout, got.http_parser) == (7.0, 3.0, "h11")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", 1), ("0.5", 0.5), ("true", True), ('"1"', "1"), ("plain text", "plain text"), ("", ""),
+     ("1\ny = 2", "1\ny = 2"), ("a=b", "a=b"), ("[1]", "[1]"), ("2024-01-01", "2024-01-01")],
+)  # fmt: skip
+def test_settings_of_plugins_are_scalars_of_toml_or_text(text, value):
+    got = config("--set", f"h2.field={text}", "--set", "h2.other=1", "--set=ws.x=2").plugin_settings
+    assert got["h2"]["field"] == value
+    assert type(got["h2"]["field"]) is type(value)
+    assert dict(got["h2"], field=None) == {"field": None, "other": 1}
+    assert dict(got["ws"]) == {"x": 2}

@@ -1,0 +1,153 @@
+"""What a command that cannot do its work says, and the code it ends with."""
+
+import json
+import socket
+
+import pytest
+
+from pounce_cli import serve
+from pounce_cli.main import main
+
+BROKEN = """
+def inner():
+    raise KeyError("oops")
+
+inner()
+"""
+FAILS_TO_START = """
+async def app(scope, receive, send):
+    await receive()
+    raise ValueError("no database")
+"""
+NEEDS_MODULE = "import surely_not_installed\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "code", "said"),
+    [
+        (["main:app", "--port", "70000"], 2, "POUNCE_CONFIG_INVALID", "an integer from 0 to 65535 (got '70000')"),
+        (["main:app", "--ssl-keyfile", "k"], 2, "POUNCE_CONFIG_INVALID", "ssl_keyfile is given without ssl_certfile"),
+        (["main:app", "--prot", "80"], 2, "POUNCE_CLI_USAGE", "Did you mean --port?"),
+        (["main:app", "--set", "nope.x=1"], 2, "POUNCE_CONFIG_INVALID", "'nope'"),
+        (["fails:app"], 3, "POUNCE_LIFESPAN_STARTUP_FAILED", "no database"),
+        (["missing:app"], 4, "POUNCE_APP_MODULE_NOT_FOUND", "'missing'"),
+        (["needs:app"], 4, "POUNCE_APP_MODULE_NOT_FOUND", "surely_not_installed"),
+        (["main:nope"], 4, "POUNCE_APP_ATTRIBUTE_NOT_FOUND", "'nope'"),
+        (["main:not_an_app"], 4, "POUNCE_APP_NOT_CALLABLE", "not callable"),
+        (["main"], 4, "POUNCE_APP_PATH", "module:attribute"),
+        (["main:app", "--ssl-certfile=x", "--ssl-keyfile=y"], 6, "POUNCE_TLS_CERT_FILE_NOT_FOUND", "x"),
+        (["main:app", "--only-plugins", "nope"], 7, "POUNCE_PLUGIN_E", "'nope'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.startswith("POUNCE_") else None,
+)  # fmt: skip
+def test_each_kind_of_error_has_its_exit_code(pounce, tmp_path, words, exit_code, code, said):
+    (tmp_path / "fails.py").write_text(FAILS_TO_START)
+    (tmp_path / "needs.py").write_text(NEEDS_MODULE)
+    ended, stderr = pounce.fails(
+        "serve", "--port=0" if "--port" not in words else "--debug", *words, "--log-format", "text"
+    )
+    assert ended == exit_code
+    assert stderr.startswith("Error: ")
+    assert f"\n  Code: {code}\n" in stderr
+    assert said in stderr
+
+
+@pytest.mark.parametrize("log_format", ["text", "auto"])
+def test_a_port_in_use_is_said_in_the_format_of_the_log(pounce, log_format):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended, stderr = pounce.fails("serve", "main:app", "--port", str(port), "--log-format", log_format)
+    assert ended == 5
+    if log_format == "text":
+        assert f"cannot listen on 127.0.0.1:{port}" in stderr
+        return
+    error = json.loads(stderr)
+    assert list(error) == ["ts", "level", "event", "code", "message", "hint"]
+    assert (error["level"], error["event"], error["code"]) == ("error", "start_failed", "POUNCE_BIND_IN_USE")
+    assert str(port) in error["message"]
+    assert "--port 0" in error["hint"]
+
+
+def test_the_traceback_of_the_application_has_no_frames_of_the_server(pounce, tmp_path):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    ended, stderr = pounce.fails("serve", "broken:app", "--log-format", "text")
+    block, _, below = stderr.partition("\n\n")
+    assert ended == 4
+    assert block == "Error: broken could not be imported: KeyError: 'oops'\n  Code: POUNCE_APP_IMPORT_FAILED"
+    assert below.startswith("Traceback (most recent call last):\n")
+    assert below.count('  File "') == 2
+    assert below.count("broken.py") == 2
+
+
+def test_the_traceback_of_the_application_is_in_the_json_line(pounce, tmp_path):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    error = json.loads(pounce.fails("serve", "broken:app")[1])
+    assert error["exception"].endswith("KeyError: 'oops'")
+    assert error["exception"].count('  File "') == 2
+
+
+def test_a_file_that_does_not_compile_is_shown_with_its_line(pounce, tmp_path):
+    (tmp_path / "broken.py").write_text("app = 1\ndef x(:\n")
+    ended, stderr = pounce.fails("serve", "broken:app", "--log-format", "text")
+    assert ended == 4
+    assert 'broken.py", line 2' in stderr
+    assert "importlib" not in stderr
+
+
+def test_the_failed_startup_of_the_application_is_shown_with_its_traceback(pounce, tmp_path):
+    (tmp_path / "fails.py").write_text(FAILS_TO_START)
+    _, stderr = pounce.fails("serve", "fails:app", "--port", "0", "--log-format", "text")
+    assert stderr.count('  File "') == 1
+    assert 'fails.py", line 4, in app' in stderr
+
+
+def test_messages_cannot_drive_the_terminal(pounce):
+    _, stderr = pounce.fails("serve", "main:app", "--port", "\x1b[2J", "--log-format", "text")
+    assert "\x1b" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "no application is given"),
+        (["a:b", "--app", "c:d"], "the application is given more than once (a:b, c:d)"),
+        (["a:b", "c:d"], "'c:d' is one argument too many"),
+        (["a:b", "--port"], "--port needs a value"),
+        (["a:b", "--port", "1", "--port", "2"], "--port is given more than once"),
+        (["a:b", "--access-log=perhaps"], "--access-log must be true or false (got 'perhaps')"),
+        (["a:b", "--no-access-lgo"], "there is no option --no-access-lgo"),
+        (["a:b", "--lifespan", "of"], "--lifespan must be one of auto, on, off (got 'of')"),
+        (["a:b", "--lifespan", "of"], "\n  Hint: Did you mean off?"),
+        (["a:b", "--request-timeout", "soon"], "--request-timeout must be a number of seconds above 0 (got 'soon')"),
+        (["a:b", "--request-timeout", "soon"], "30s, 5m"),
+        (["a:b", "--max-request-size", "-3"], "--max-request-size must be"),
+        (["a:b", "--max-request-size", "9" * 400], "--max-request-size must be"),
+        (["a:b", "--backlog", "9" * 5000], "--backlog must be"),
+        (["a:b", "--uds-permissions", "999"], "--uds-permissions must be an octal number from 0 to 777 (got '999')"),
+        (["a:b", "--set", "x=1"], "--set must be NAME.field=value (got 'x=1')"),
+    ],
+)  # fmt: skip
+def test_a_wrong_line_is_told_what_is_wrong_with_it(capsys, words, said):
+    assert main(["serve", *words, "--log-format", "text"]) == 2
+    stderr = capsys.readouterr().err
+    assert said in stderr
+    assert stderr.startswith("Error: ")
+
+
+def test_an_interrupt_before_the_server_listens_to_signals_is_no_traceback(monkeypatch, capsys):
+    def interrupted(given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve, "serve", interrupted)
+    assert main(["serve", "main:app"]) == 130
+    assert main(["serve", "main:app", "--root-path="]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_what_nobody_expects_is_a_traceback(monkeypatch):
+    def broken(given):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(serve, "serve", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["serve", "main:app"])
