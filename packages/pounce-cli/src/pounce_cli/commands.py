@@ -18,7 +18,7 @@ from pounce_cli.flags import Given, flags, shown_default, spellings, switched_of
 
 __all__ = ["run"]
 
-BUILT_IN = ("serve",)
+BUILT_IN = ("serve", "plugins")
 HELP = ("--help", "-h")
 SERVE_HELP = """Serve an ASGI application.
 
@@ -40,7 +40,7 @@ def run(
 
     `discover` finds the plugins whose commands there are, and `serve` does what `pounce serve` says.
     """
-    app = _app(serve or _serve)
+    app = _app(serve or _serve, discover or _installed)
     commands: Mapping[str, Command] = {}
     skipped: list[str] = []
     if not words or words[0] in HELP or not (words[0].startswith("-") or words[0] in BUILT_IN):
@@ -66,7 +66,7 @@ def _installed() -> Registry:
     return Registry.discover(ServerConfig())
 
 
-def _app(serve: Callable[[Given], None]) -> App:
+def _app(serve: Callable[[Given], None], discover: Callable[[], Registry]) -> App:
     app = App(
         name="pounce",
         help="ASGI server for free-threaded Python.",
@@ -77,6 +77,7 @@ def _app(serve: Callable[[Given], None]) -> App:
         suppress_keyboard_interrupt=False,
     )
     app.command(_serve_command(serve), name="serve", help=SERVE_HELP)
+    app.command(_plugins_command(discover), name="plugins", help="Show the installed plugins, and why one is skipped.")
     app.register_install_completion_command(help="Install completion for this shell.")
     return app
 
@@ -91,6 +92,17 @@ def _serve_command(serve: Callable[[Given], None]) -> Callable[..., None]:
     function: Any = command
     function.__signature__ = inspect.Signature(parameters)
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _plugins_command(discover: Callable[[], Registry]) -> Callable[..., None]:
+    as_json = Parameter(name="--json", negative=(), help="Print JSON.", show_default=False)
+
+    def command(*, as_json: Annotated[bool, as_json] = False) -> None:
+        from pounce_cli.plugins import show_plugins
+
+        show_plugins(discover(), as_json=as_json)
+
     return command
 
 

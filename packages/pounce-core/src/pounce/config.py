@@ -44,7 +44,7 @@ def option(
     that only Python code can give; `factory` says that `default` is called for each instance, `secret` that the value
     must not be shown.
     """
-    metadata = dict(help=help, group=group, unit=unit, ge=ge, gt=gt, le=le, flag=flag, beta=beta)  # noqa: C408
+    metadata = dict(help=help, group=group, unit=unit, ge=ge, gt=gt, le=le, flag=flag, beta=beta, secret=secret)  # noqa: C408
     if factory:
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata, repr=not secret)
@@ -247,12 +247,15 @@ class Option:
     le: float | None
     flag: bool
     beta: bool
+    secret: bool
 
     @property
     def allowed(self) -> str:
         """What a value may be, in words: `an integer from 0 to 65535`."""
         if self.choices:
             words = "one of " + ", ".join(self.choices)
+        elif self.unit == "octal":
+            words = f"an octal number from {self.ge:o} to {self.le:o}"
         else:
             words = _KIND_WORDS[self.kind]
             if self.unit in ("seconds", "bytes"):
@@ -374,13 +377,13 @@ def parse_option(item: Option, text: str) -> Any:
     elif item.unit == "octal":
         value = int(text, 8) if re.fullmatch(r"(0o)?[0-7]+", text) else text
     elif item.unit in _UNITS:
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+        match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
         factor = _UNITS[item.unit].get(match[2]) if match else None
         if match and factor:
             number = float(match[1]) * factor
             value = int(number) if item.kind is int else number
     elif item.kind is int:
-        value = int(text) if re.fullmatch(r"-?\d+", text) else text
+        value = int(text) if re.fullmatch(r"-?\d{1,18}", text) else text
     elif item.kind is float:
         value = float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else text
     elif item.kind is tuple:

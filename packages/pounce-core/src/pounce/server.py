@@ -105,6 +105,9 @@ class Server:
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             self._signals += 1
+            if self._signals > 1 and self._loop is None:
+                # Still importing, or past the end: there is no loop that could react.
+                raise SystemExit(1)
             if self._signals > 2:
                 # The loop does not even react to the second: something blocks it.
                 os._exit(1)

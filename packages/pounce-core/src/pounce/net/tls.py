@@ -54,7 +54,11 @@ def create_context(config: ServerConfig, alpn: Iterable[str]) -> ssl.SSLContext:
             code="POUNCE_TLS_CERT_PERMISSION_DENIED",
             hint="The user that runs the server must be able to read ssl_certfile and ssl_keyfile.",
         ) from exc
-    except ssl.SSLError as exc:
+    except OSError as exc:
+        if not isinstance(exc, ssl.SSLError):
+            raise TLSError(
+                f"a TLS file cannot be read: {exc.strerror}", hint="Check ssl_certfile and ssl_keyfile."
+            ) from exc
         raise TLSError(
             f"certificate or key cannot be used: {exc.reason or exc}",
             hint="Both must be PEM, and the key must belong to the certificate; check ssl_keyfile_password.",

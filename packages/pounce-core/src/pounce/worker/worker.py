@@ -119,6 +119,7 @@ class Worker:
         """
         service = self.service
         service.draining = True
+        log.info("Shutting down: %d connections, %d requests running", len(service.connections), len(service.tasks))
         deadline = self._loop.time() + self._config.shutdown_timeout
         for acceptor in self._acceptors:
             acceptor.stop()

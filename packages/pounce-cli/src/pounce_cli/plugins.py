@@ -1,0 +1,72 @@
+"""`pounce plugins`: what is installed, what it brings, and why something is left out."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pounce.plugin import API_VERSION, Plugin
+
+if TYPE_CHECKING:
+    from pounce.registry import Loaded, Registry
+
+__all__ = ["show_plugins"]
+
+
+def show_plugins(registry: Registry, *, as_json: bool = False) -> None:
+    """Print the plugins of `registry` on standard output, as a table or as JSON."""
+    if as_json:
+        contract = ".".join(map(str, API_VERSION))
+        print(json.dumps({"contract": contract, "plugins": [_described(entry) for entry in registry.loaded]}, indent=2))
+    else:
+        _print_table(registry.loaded)
+
+
+def _described(entry: Loaded) -> dict[str, object]:
+    plugin = entry.plugin
+    return {
+        "name": entry.name,
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "contract": ".".join(map(str, plugin.api)) if plugin is not None else None,
+        "provides": _provided(plugin) if plugin is not None else {},
+        "load_ms": round(entry.load_time * 1000, 2) if plugin is not None else None,
+        "gil_enabled": entry.gil_enabled,
+        "skipped": entry.skipped,
+    }
+
+
+def _provided(plugin: Plugin) -> dict[str, list[str]]:
+    """What a plugin brings, by kind; kinds it brings none of are left out."""
+    found = {
+        "wires": [wire.name for wire in plugin.wires],
+        "alpn": [protocol for wire in plugin.wires for protocol in wire.alpn],
+        "datagrams": [datagram.name for datagram in plugin.datagrams],
+        "upgrades": [upgrade.token.decode("ascii", "backslashreplace") for upgrade in plugin.upgrades],
+        "parsers": [parser.name for parser in plugin.parsers],
+        "responders": [responder.name for responder in plugin.responders],
+        "observers": [observer.name for observer in plugin.observers],
+        "commands": [command.name for command in plugin.commands],
+        "settings": [plugin.settings.__name__] if plugin.settings is not None else [],
+    }
+    return {kind: names for kind, names in found.items() if names}
+
+
+def _print_table(entries: Sequence[Loaded]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "distribution", "version", "contract", "provides", "load", box=box.SIMPLE_HEAD)
+    for entry in entries:
+        plugin = entry.plugin
+        if plugin is None:
+            table.add_row(entry.name, entry.distribution, entry.version, "", f"skipped: {entry.skipped}", "")
+            continue
+        lines = [f"{kind}: {', '.join(names)}" for kind, names in _provided(plugin).items()]
+        if entry.gil_enabled:
+            lines.append("switches the GIL on")
+        contract, load = ".".join(map(str, plugin.api)), f"{entry.load_time * 1000:.1f} ms"
+        table.add_row(entry.name, entry.distribution, entry.version, contract, "\n".join(lines), load)
+    # A pipe has no width: nothing may be cut off there.
+    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(table)

@@ -1,0 +1,57 @@
+"""`pounce plugins`."""
+
+import json
+
+import pytest
+
+from pounce.plugin import API_VERSION, ParserChoice, Plugin
+from pounce.registry import Loaded, Registry
+from pounce_cli.main import main
+
+
+def create(limits: object) -> object:
+    raise NotImplementedError
+
+
+PLUGIN = Plugin(name="swift", api=API_VERSION, parsers=(ParserChoice(name="swift", priority=1, create=create),))  # type: ignore[arg-type]
+REGISTRY = Registry(
+    [
+        Loaded("swift", "swift-parser", "1.2.3", PLUGIN, load_time=0.0125, gil_enabled=True),
+        Loaded("old", "old-wire", "0.9", skipped="made for contract 0.9, this is 1.0"),
+    ]
+)
+
+
+def test_json_tells_everything_of_a_plugin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "--json"], discover=lambda: REGISTRY) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["plugins"][0] == {
+        "name": "swift",
+        "distribution": "swift-parser",
+        "version": "1.2.3",
+        "contract": "1.0",
+        "provides": {"parsers": ["swift"]},
+        "load_ms": 12.5,
+        "gil_enabled": True,
+        "skipped": None,
+    }
+
+
+def test_json_tells_why_a_plugin_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plugins", "--json"], discover=lambda: REGISTRY)
+    assert json.loads(capsys.readouterr().out)["plugins"][1]["skipped"] == "made for contract 0.9, this is 1.0"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["swift-parser", "1.2.3", "parsers: swift", "12.5 ms", "switches the GIL on", "skipped: made for contract 0.9"],
+)
+def test_the_table_tells_it_too(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins"], discover=lambda: REGISTRY) == 0
+    assert text in capsys.readouterr().out
+
+
+def test_the_installed_parsers_are_among_them(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plugins", "--json"])
+    plugins = json.loads(capsys.readouterr().out)["plugins"]
+    assert [name for entry in plugins for name in entry["provides"].get("parsers", [])] == ["h11", "h1fast"]
