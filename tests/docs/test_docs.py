@@ -1,0 +1,264 @@
+"""The documentation says what the code does: codes, settings, links, examples and command lines are held against it.
+
+A Python block whose first line is `# NAME.py` is a file. The files of a page are written into one folder, in their
+order, and run: `main.py` is an application, or a factory `create_app`, that answers GET /; `test_*.py` is run by
+pytest; anything else is a script that ends by itself. Other Python blocks have to compile.
+"""
+
+import ast
+import functools
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from pounce.config import Option, ServerConfig, describe
+from pounce.testing import TestServer
+from pounce_cli.flags import config_of, flags, spellings, switched_off
+from pounce_cli.plain_line import read
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+IGNORED = {"node_modules", "build", "dist"}
+
+
+def markdown_files() -> Iterator[Path]:
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in IGNORED]
+        yield from (Path(folder, name) for name in files if name.endswith(".md"))
+
+
+PAGES = sorted(markdown_files())
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+class Block(NamedTuple):
+    """A fenced block of code."""
+
+    page: Path
+    line: int
+    language: str
+    code: str
+
+    @property
+    def file(self) -> str | None:
+        """The name in its first line, if it is a file."""
+        match = re.match(r"# (\w+\.py)\n", self.code)
+        return match[1] if match else None
+
+
+@functools.cache
+def blocks(page: Path) -> tuple[Block, ...]:
+    text = page.read_text()
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return tuple(Block(page, text.count("\n", 0, match.start()) + 1, match[1], match[2]) for match in found)
+
+
+def python_blocks() -> list[Block]:
+    pages = [page for page in PAGES if page.parent == DOCS or page.name == "README.md"]
+    return [block for page in pages for block in blocks(page) if block.language == "python"]
+
+
+def place_of(block: Block) -> str:
+    return f"{name_of(block.page)}:{block.line}"
+
+
+# Error codes
+
+CODE = re.compile(r"\bPOUNCE_[A-Z0-9]+(?:_[A-Z0-9]+)*(?![A-Z0-9_<])")
+
+
+def codes_in(source: str) -> Iterator[str]:
+    """Codes in the strings of a module, and those that `bad()` makes of its second argument."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)):
+            text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+            yield from CODE.findall(text)
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "bad" and len(node.args) > 1:
+            assert isinstance(node.args[1], ast.Constant), "bad() needs a literal, so that codes can be found"
+            yield f"POUNCE_PARSE_{node.args[1].value}"
+
+
+def test_every_error_code_has_a_line_and_every_line_a_code() -> None:
+    sources = [path.read_text() for path in ROOT.glob("packages/*/src/**/*.py")]
+    documented = re.findall(r"^\| `(POUNCE_\w+)` \|", (DOCS / "errors.md").read_text(), re.MULTILINE)
+    assert sorted(documented) == sorted({code for source in sources for code in codes_in(source)})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_codes_that_a_page_names_exist(page: Path) -> None:
+    known = set(CODE.findall((DOCS / "errors.md").read_text()))
+    assert set(CODE.findall(page.read_text())) <= known
+
+
+def test_exit_codes_are_those_of_the_exceptions() -> None:
+    import pounce.errors
+
+    text = (DOCS / "errors.md").read_text()
+    for name, code in re.findall(r"^\| `(\w+)`[^|]*\|[^|]*\| (\d) \|$", text, re.MULTILINE):
+        assert getattr(pounce.errors, name).exit_code == int(code), name
+    codes = dict(re.findall(r"^\| `(POUNCE_\w+)` \| (\d) \|", text, re.MULTILINE))
+    for name in pounce.errors.__all__:
+        error = getattr(pounce.errors, name)
+        if error.__dict__.get("exit_code"):
+            assert codes[error.default_code] == str(error.exit_code), name
+
+
+# Settings
+
+TITLES = {"tls": "TLS"}
+BY_HAND = {"access_log_filter": "a function or none", "plugin_settings": "a mapping of mappings"}
+
+
+def allowed(item: Option) -> str:
+    return BY_HAND.get(item.name, item.allowed)
+
+
+def default(item: Option) -> str:
+    value: Any = getattr(ServerConfig(), item.name)
+    if item.unit == "octal":
+        return f"`{value:o}`"
+    if value is None:
+        return "none"
+    if value in ("", ()) or item.name == "plugin_settings":
+        return "empty"
+    if item.kind is bool:
+        return "on" if value else "off"
+    return f"`{value:g}`" if item.kind is float else f"`{value}`"
+
+
+def settings_tables() -> str:
+    """The tables of docs/configuration.md: print this when a setting has changed."""
+    lines: list[str] = []
+    groups = dict.fromkeys(item.group for item in describe())
+    for group in groups:
+        lines += ["", f"### {TITLES.get(group, group.capitalize())}", ""]
+        lines += ["| setting | default | allowed | meaning |", "|---|---|---|---|"]
+        for item in describe():
+            if item.group == group:
+                meaning = item.help if item.flag else f"{item.help} Only from Python."
+                lines.append(f"| `{item.name}` | {default(item)} | {allowed(item)} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_tables_of_settings_are_those_of_the_code() -> None:
+    text = (DOCS / "configuration.md").read_text()
+    _, _, tables = text.partition("## All settings\n")
+    assert tables == settings_tables()
+
+
+def test_the_page_on_limits_gives_every_limit_and_deadline_its_default() -> None:
+    text = (DOCS / "limits.md").read_text()
+    factors = {"": 1, "KiB": 1024, "MiB": 1024**2, "s": 1, "bytes/s": 1, "(none)": 1}
+    rows = re.findall(r"^\| `(\w+)` \| ([\d ]*\d) ?(\S*) \|", text, re.MULTILINE)
+    config = ServerConfig()
+    for name, number, unit in rows:
+        assert getattr(config, name) == float(number.replace(" ", "")) * factors[unit], name
+    assert {item.name for item in describe() if item.group in ("limits", "deadlines")} <= {row[0] for row in rows}
+
+
+def test_fixed_bounds_have_the_values_of_the_code() -> None:
+    rows = re.findall(r"^\| `([\w.]+):(\w+)` \| ([\d.]+) \|", (DOCS / "limits.md").read_text(), re.MULTILINE)
+    assert len(rows) > 10
+    for module, name, value in rows:
+        assert str(getattr(importlib.import_module(module), name)) == value, name
+
+
+# Links
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+# Python
+
+
+@pytest.mark.parametrize("block", python_blocks(), ids=place_of)
+def test_python_blocks_compile(block: Block) -> None:
+    compile(block.code, place_of(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("block", [block for block in python_blocks() if block.file], ids=place_of)
+def test_python_files_do_what_they_are_for(block: Block, tmp_path: Path) -> None:
+    for other in blocks(block.page):
+        if other.language == "python" and other.file and other.line <= block.line:
+            (tmp_path / other.file).write_text(other.code)
+    assert block.file is not None
+    if block.file == "main.py":
+        check_application(block, tmp_path)
+    elif block.file.startswith("test_"):
+        run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", block.file)
+    else:
+        run(tmp_path, block.file)
+
+
+def check_application(block: Block, folder: Path) -> None:
+    names: dict[str, Any] = {"__name__": "main", "__file__": str(folder / "main.py")}
+    exec(compile(block.code, names["__file__"], "exec"), names)
+    app = names["app"] if "app" in names else names["create_app"]()
+    with TestServer(app) as server:
+        assert httpx.get(server.url).is_success
+
+
+def run(folder: Path, *words: str) -> None:
+    done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Command lines
+
+
+def command_lines() -> Iterator[tuple[str, str]]:
+    """Lines that begin with `pounce serve`, wherever they stand, with their place."""
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        for match in re.finditer(r"^(?:\$ | {4})(pounce serve .*)$", text, re.MULTILINE):
+            yield f"{name_of(page)}:{text.count('\n', 0, match.start()) + 1}", match[1]
+
+
+@pytest.mark.parametrize(("place", "line"), list(command_lines()))
+def test_command_lines_are_understood(place: str, line: str) -> None:
+    words = shlex.split(line, comments=True)[2:]
+    if words == ["--help"]:
+        return
+    given = read(words)
+    assert given is not None, line
+    config_of(given)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_flags_that_a_page_names_exist(page: Path) -> None:
+    if DOCS not in page.parents and page != ROOT / "README.md":
+        return
+    known = {"--app", "--set", "--help"}
+    for item in flags():
+        known |= {*spellings(item), switched_off(item)}
+    text = re.sub(r"^\$ (?!pounce).*$", "", page.read_text(), flags=re.MULTILINE)
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text)) <= known
