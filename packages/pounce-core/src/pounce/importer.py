@@ -9,7 +9,7 @@ from pounce.config import ServerConfig
 from pounce.errors import AppImportError
 from pounce.registry import gil_enabled
 
-__all__ = ["import_app"]
+__all__ = ["called", "import_app"]
 
 
 def import_app(path: str, config: ServerConfig) -> tuple[Any, str | None]:
@@ -30,7 +30,7 @@ def import_app(path: str, config: ServerConfig) -> tuple[Any, str | None]:
     had_gil = gil_enabled()
     app = _attribute(_module(module_name), module_name, attribute.removesuffix("()"))
     if attribute.endswith("()") or config.factory:
-        app = _called(app, path)
+        app = called(app, path)
     if not callable(app):
         raise AppImportError(
             f"{path} is not callable, so it is no ASGI application (it is a {type(app).__name__})",
@@ -75,7 +75,8 @@ def _attribute(module: Any, module_name: str, path: str) -> Any:
     return found
 
 
-def _called(factory: Any, path: str) -> Any:
+def called(factory: Any, path: str) -> Any:
+    """What a factory makes. Raises `AppImportError` when it fails."""
     try:
         return factory()
     except Exception as exc:

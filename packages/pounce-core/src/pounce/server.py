@@ -14,10 +14,10 @@ from typing import Any
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
 from pounce.exchange.service import ASGIApp
-from pounce.importer import adapted, import_app
+from pounce.importer import adapted, called, import_app
 from pounce.net.bind import Listener, open_listeners
 from pounce.registry import Registry, gil_enabled
-from pounce.worker.loop import loop_factory
+from pounce.worker.loop import busy_threads, loop_factory, run_on_new_loop
 from pounce.worker.worker import Worker
 
 __all__ = ["Server", "StartInfo", "run"]
@@ -87,12 +87,15 @@ class Server:
 
         A second signal ends the process without waiting for requests: `SystemExit(1)`.
         """
-        asyncio.run(self._serve_with_signals(), loop_factory=loop_factory(self._config.loop))
+        run_on_new_loop(self._serve_with_signals(), loop_factory(self._config.loop))
 
     async def _serve_with_signals(self) -> None:
         restore = self._handle_signals(asyncio.get_running_loop())
         try:
             await self.serve()
+        except asyncio.CancelledError:
+            if self._signals < 2:
+                raise
         finally:
             restore()
         if self._signals > 1:
@@ -137,12 +140,14 @@ class Server:
                 self._main = asyncio.current_task()
                 if self._shutdown:
                     worker.stop()
-            await worker.serve(lambda: self._ready(registry, listeners, app_name, context is not None))
+            await worker.serve(
+                lambda: self._ready(registry, listeners, app_name, context is not None),
+                lambda: _close(listeners),
+            )
         finally:
             with self._lock:
                 self._loop = self._worker = self._main = None
-            for listener in listeners:
-                listener.close()
+            _close(listeners)
             self.start_info = None
 
     def shutdown(self, *, force: bool = False) -> None:
@@ -165,7 +170,7 @@ class Server:
 
     def _load_app(self) -> tuple[ASGIApp, str | None]:
         if not isinstance(self._app, str):
-            app = self._app() if self._config.factory else self._app
+            app = called(self._app, repr(self._app)) if self._config.factory else self._app
             if not callable(app):
                 raise ConfigError(f"app must be an ASGI application or module:attribute (got {app!r})")
             return adapted(app), None
@@ -208,6 +213,12 @@ class Server:
             self._on_ready(info)
 
 
+def _close(listeners: list[Listener]) -> None:
+    for listener in listeners:
+        listener.close()
+    listeners.clear()
+
+
 def _tls(config: ServerConfig, registry: Registry) -> tuple[Any, str | None]:
     if config.ssl_certfile is None:
         return None, None
@@ -244,5 +255,17 @@ def run(
         config = ServerConfig.of(settings)
     elif not isinstance(config, ServerConfig):
         raise TypeError(f"config must be a ServerConfig (got {type(config).__name__})")
-    with Logs(config):
-        Server(config, app, on_ready=on_ready).run()
+    busy: list[threading.Thread] = []
+    try:
+        with Logs(config):
+            try:
+                Server(config, app, on_ready=on_ready).run()
+            finally:
+                busy = busy_threads()
+                if busy:
+                    log.error("%d calls in threads did not end in time and are abandoned", len(busy))
+    finally:
+        if busy:
+            # The interpreter would wait for them, against the bound that whoever sent the signal relies on.
+            sys.stdout.flush()
+            os._exit(1)

@@ -8,10 +8,12 @@ The answer goes through these states:
 
     WAITING ──start──▶ HELD ──first body──▶ STREAMING ──last body──▶ DONE
                          │                      └──(trailers promised)──▶ TRAILERS ──▶ DONE
-                         └──body of an answer that has none (HEAD, 204, 304)──▶ MUTED ──last body──▶ DONE
+                         └──body of an answer that has none (HEAD, 204, 205, 304)──▶ MUTED ──last body──▶ DONE
 
 HELD keeps the head until the first piece of the body is there, so that a one-piece answer is one write and an
 application that fails in between is still answered with 500; the worker's ticker sends a head that waits longer.
+MUTED keeps the stream until the application ends its answer, so that one that never does still learns that the
+client is gone.
 Whatever state it is in, the stream may be lost; `_lost` then holds the reason for the application.
 """
 
@@ -37,6 +39,8 @@ __all__ = ["HttpExchange", "too_large"]
 
 FILE_CHUNK = 262144
 """Bytes read at once where a wire cannot send files itself."""
+FAIR_SHARE = 64
+"""Pieces of an answer that an application may send without anybody else having a turn of the loop."""
 
 
 class Answer(Enum):
@@ -79,6 +83,7 @@ class HttpExchange:
         "_client_waits",
         "_completed",
         "_expected",
+        "_file",
         "_half_closed",
         "_headers",
         "_lost",
@@ -86,6 +91,7 @@ class HttpExchange:
         "_received",
         "_request_trailers",
         "_trailers",
+        "_turn",
         "_writers",
         "answer",
         "broken",
@@ -114,10 +120,12 @@ class HttpExchange:
         self._client_waits = head.expect_continue
         self._headers: Headers = []
         self._expected: int | None = None
+        self._file: int | None = None
         self._trailers: Headers | None = None
         self._lost: Exception | None = None
         self._half_closed = False
         self._completed = False
+        self._turn = FAIR_SHARE
         self._readers: list[asyncio.Future[None]] | None = None
         self._writers: list[asyncio.Future[None]] | None = None
 
@@ -145,11 +153,13 @@ class HttpExchange:
         self._wake_readers()
 
     def resume_writing(self) -> None:
+        self._close_left_file()
         self._wake_writers()
         if self.answer is DONE:
             self._complete()
 
     def stream_lost(self, exc: Exception | None) -> None:
+        self._close_left_file()
         if self._lost is not None:
             return
         if isinstance(exc, BadRequest):
@@ -178,7 +188,9 @@ class HttpExchange:
         except asyncio.CancelledError:
             self._app_ended("was cancelled before it completed its response")
             raise
-        except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever an application raises ends here
+        except KeyboardInterrupt, GeneratorExit:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - whatever else an application raises ends here
             self._app_failed(exc)
         else:
             if self.answer is not DONE:
@@ -192,7 +204,7 @@ class HttpExchange:
 
     def _app_ended(self, how: str) -> None:
         if self.answer is MUTED:
-            self.answer = DONE
+            self._end_muted()
         elif self.answer is not DONE and self._lost is None:
             self.service.count("app_error")
             self.service.log.error("ASGI application %s", how)
@@ -205,7 +217,7 @@ class HttpExchange:
         if self.answer is WAITING or self.answer is HELD:
             self.respond(error_response(error, debug=self.service.config.debug))
         elif self.answer is MUTED:
-            self.answer = DONE
+            self._end_muted()
         elif self.answer is not DONE:
             self._break_off()
 
@@ -272,6 +284,13 @@ class HttpExchange:
             raise AppError(f"unknown ASGI message {kind!r}", code="POUNCE_APP_BAD_MESSAGE")
         if not self.stream.writable:
             await self._wait_until_writable()
+        else:
+            self._turn -= 1
+            if not self._turn:
+                # An application that never waits for anything else would keep the loop to itself, and nobody could
+                # even tell it that its client is gone.
+                self._turn = FAIR_SHARE
+                await asyncio.sleep(0)
 
     def _send_start(self, message: dict[str, Any]) -> None:
         if self.answer is not WAITING:
@@ -315,30 +334,44 @@ class HttpExchange:
             if ends and self.stream.writable:
                 self._complete()
         elif answer is MUTED:
-            if not more:
-                self.answer = DONE
+            if not more and self._trailers is None:
+                self._end_muted()
         else:
             raise self._out_of_order("http.response.body")
 
     def _is_bodiless(self) -> bool:
-        # RFC 9110 6.4.1: no content in answers to HEAD and in 204 and 304 answers.
-        return self.status == 204 or self.status == 304 or self.head.method == b"HEAD"
+        # RFC 9110 6.4.1: no content in answers to HEAD and in 204 and 304 answers; 15.3.6: none in 205 ones.
+        return self.status in (204, 205, 304) or self.head.method == b"HEAD"
 
     def _start_bodiless(self, length: int, more: bool) -> None:
         """Send a head that no body follows; what the application sends further is not wanted."""
         headers = self._headers
-        if self.status == 204:
-            # RFC 9110 8.6: no Content-Length in any 204 answer.
+        if self.status == 204 or self.status == 205:
+            # RFC 9110 8.6: no Content-Length in any 204 answer; 15.3.6: a 205 one has no content.
             headers = [field for field in headers if field[0] != b"content-length"]
+            if self.status == 205:
+                headers.append((b"content-length", b"0"))
         elif self._expected is None and not more and self.status != 304:
             headers.append((b"content-length", b"%d" % length))
         self.service.held.discard(self)
-        self.answer = MUTED if more else DONE
-        self.stream.start(self.status, headers, b"", False)
-        if self.stream.writable:
+        ends = not more and self._trailers is None
+        self.answer = DONE if ends else MUTED
+        self.stream.start(self.status, headers, b"", not ends)
+        if ends and self.stream.writable:
             self._complete()
 
+    def _end_muted(self) -> None:
+        self.answer = DONE
+        if self._lost is None:
+            self.stream.write(b"", False)
+            if self.stream.writable:
+                self._complete()
+
     def _count_body(self, count: int, more: bool) -> None:
+        self._check_length(count, more)
+        self.bytes_sent += count
+
+    def _check_length(self, count: int, more: bool) -> None:
         """Hold the application to the Content-Length it gave."""
         expected = self._expected
         if expected is not None:
@@ -349,13 +382,16 @@ class HttpExchange:
                     f" ({sent} of {expected} bytes)",
                     code="POUNCE_APP_BAD_LENGTH",
                 )
-        self.bytes_sent += count
 
     def _send_trailers(self, message: dict[str, Any]) -> None:
-        if self.answer is not TRAILERS or self._trailers is None:
+        if self._trailers is None or (self.answer is not TRAILERS and self.answer is not MUTED):
             raise self._out_of_order("http.response.trailers")
         self._trailers += self.service.response_headers.checked(message.get("headers", ()))
-        if not message.get("more_trailers", False):
+        if message.get("more_trailers", False):
+            return
+        if self.answer is MUTED:
+            self._end_muted()
+        else:
             self.answer = DONE
             self.stream.trailers(self._trailers)
             if self.stream.writable:
@@ -367,7 +403,8 @@ class HttpExchange:
         self.stream.inform(103, self.service.response_headers.checked([(b"link", link) for link in links]))
 
     async def _send_path(self, path: str) -> None:
-        if self.answer is not HELD:
+        # It takes the place of the whole body; the head may have left already.
+        if self.answer is not HELD and not (self.answer in (STREAMING, MUTED) and not self.bytes_sent):
             raise self._out_of_order("http.response.pathsend")
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -376,16 +413,24 @@ class HttpExchange:
                 raise AppError(f"{path!r} is not a regular file", code="POUNCE_APP_BAD_MESSAGE")
             await self._send_file(fd, 0, status.st_size, False)
         finally:
-            os.close(fd)
+            self._close_file(fd)
 
     async def _send_open_file(self, message: dict[str, Any]) -> None:
         file = message["file"]
         fd = file if isinstance(file, int) else file.fileno()
         offset, count = message.get("offset"), message.get("count")
-        if offset is None:
-            offset = os.lseek(fd, 0, os.SEEK_CUR)
-        rest = max(os.fstat(fd).st_size - offset, 0)
-        await self._send_file(fd, offset, rest if count is None else min(count, rest), message.get("more_body", False))
+        # Of our own, so that the application may close its file whenever it is done with it.
+        fd = os.dup(fd)
+        try:
+            start = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
+            rest = max(os.fstat(fd).st_size - start, 0)
+            count = rest if count is None else min(count, rest)
+            if offset is None:
+                # As sendfile(2) does without an offset: the next piece begins where this one ends.
+                os.lseek(fd, start + count, os.SEEK_SET)
+            await self._send_file(fd, start, count, message.get("more_body", False))
+        finally:
+            self._close_file(fd)
 
     async def _send_file(self, fd: int, offset: int, count: int, more: bool) -> None:
         """Send part of an open file: as a piece where the wire can, else chunk by chunk."""
@@ -397,10 +442,23 @@ class HttpExchange:
             await self._read_file(fd, offset, count, more)
         await self._wait_until_writable()
 
+    def _close_file(self, fd: int) -> None:
+        """Close a file; one that the stream still sends, because the application was cancelled, when it is sent."""
+        if self.stream.writable or self._lost is not None or self._completed:
+            os.close(fd)
+        else:
+            self._file = fd
+
+    def _close_left_file(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
     async def _read_file(self, fd: int, offset: int, count: int, more: bool) -> None:
         if not more and self._expected is None and self.answer is HELD:
             self._headers.append((b"content-length", b"%d" % count))
             self._expected = count
+        self._check_length(count, more)
         while count:
             piece = await self.service.loop.run_in_executor(None, os.pread, fd, min(count, FILE_CHUNK), offset)
             if not piece:
@@ -429,7 +487,11 @@ class HttpExchange:
     def flush_head(self) -> None:
         """Send a head that waits for its body; the body follows."""
         self.service.held.discard(self)
-        if self.answer is HELD and self._lost is None and not self._is_bodiless():
+        if self.answer is not HELD or self._lost is not None:
+            return
+        if self._is_bodiless():
+            self._start_bodiless(0, True)
+        else:
             self.stream.start(self.status, self._headers, b"", True)
             self.answer = STREAMING
 
@@ -444,6 +506,7 @@ class HttpExchange:
         if not self._completed:
             self._completed = True
             self.service.held.discard(self)
+            self._wake_readers()
             self.service.completed(self)
 
     # Waiting: each waiter has a future of its own, so that cancelling one leaves the others alone
@@ -451,7 +514,12 @@ class HttpExchange:
     async def _wait(self, waiters: list[asyncio.Future[None]]) -> None:
         waiter: asyncio.Future[None] = self.service.loop.create_future()
         waiters.append(waiter)
-        await waiter
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            # An application may ask again and again without ever waiting for the answer.
+            waiters.remove(waiter)
+            raise
 
     def _wake_readers(self) -> None:
         if self._readers is not None:
@@ -464,7 +532,8 @@ class HttpExchange:
             _wake(waiters)
 
     async def _wait_until_writable(self) -> None:
-        while not self.stream.writable and self._lost is None:
+        # Once this answer has left, the stream may be busy with the next one.
+        while not self.stream.writable and self._lost is None and not self._completed:
             if self._writers is None:
                 self._writers = []
             await self._wait(self._writers)

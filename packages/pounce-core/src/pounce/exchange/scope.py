@@ -1,7 +1,7 @@
 """The ASGI scope of a request."""
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 if TYPE_CHECKING:
     from pounce.exchange.head import RequestHead
@@ -18,9 +18,8 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
     """The `http` connection scope (ASGI HTTP 2.5); containers are fresh for each request."""
     connection = stream.connection
     path, query = split_target(head.target)
-    root_path = service.config.root_path
-    if root_path:
-        path = root_path.encode() + path
+    # "*" is no path, so nothing is mounted above it.
+    root_path = service.config.root_path if path != b"*" else ""
     extensions: dict[str, Any] = {
         "http.response.early_hint": {},
         "http.response.pathsend": {},
@@ -31,15 +30,16 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
     if stream.sends_files:
         extensions["http.response.zerocopysend"] = {}
     if connection.tls is not None:
-        extensions["tls"] = connection.tls.copy()
+        chain: Any = connection.tls.get("client_cert_chain", ())
+        extensions["tls"] = connection.tls | {"client_cert_chain": list(chain)}
     return {
         "type": "http",
         "asgi": ASGI.copy(),
         "http_version": head.version,
         "method": head.method.decode("ascii"),
         "scheme": head.scheme,
-        "path": decode_path(path),
-        "raw_path": path,
+        "path": root_path + decode_path(path),
+        "raw_path": quote(root_path).encode() + path if root_path else path,
         "query_string": query,
         "root_path": root_path,
         "headers": head.headers,

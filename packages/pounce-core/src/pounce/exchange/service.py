@@ -1,8 +1,10 @@
 """Service: the one pipeline that every request of a worker takes, whatever wire brought it."""
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable, Mapping
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +73,7 @@ class Service:
         self.response_headers = ResponseHeaders(config)
         self.max_request_size = config.max_request_size
         self._connection_id = 0
+        self._context = contextvars.copy_context()
         self._logged: set[str] = set()
         self._responders = tuple(respond for item in responders if (respond := item.create(self)) is not None)
         self._observers: tuple[Observer, ...] = tuple(
@@ -118,7 +121,8 @@ class Service:
         Eagerly, in a task: an application that need not wait is done when this returns, and `asyncio.timeout()`
         and anyio find the current task that they need.
         """
-        task = asyncio.Task(exchange.run(), loop=self.loop, eager_start=True)
+        # Each has a context of its own: what calls this may itself run in the context of an earlier request.
+        task = asyncio.Task(exchange.run(), loop=self.loop, context=self._context.copy(), eager_start=True)
         if not task.done():
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
@@ -137,6 +141,13 @@ class Service:
         self.connections.discard(connection)
         if self.draining:
             self.something_ended.set()
+
+    def connection_failed(self, connection: Connection) -> None:
+        """A wire raised, which must cost its connection and no more; call while the exception is handled."""
+        self.count("plugin_error")
+        self.log.exception("Plugin %s failed on a connection", connection.wire)
+        connection.deadline = connection.write_deadline = inf
+        connection.transport.abort()
 
     def count(self, name: str, message: str = "", *args: object) -> None:
         """Count an event by name, and log it at debug level where a message is given."""

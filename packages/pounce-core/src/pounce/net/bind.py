@@ -87,12 +87,15 @@ def binds_of(config: ServerConfig) -> list[Bind]:
 def open_listeners(config: ServerConfig) -> list[Listener]:
     """Open every socket that the configuration asks for, listening; all or none. Raises `BindError`."""
     listeners: list[Listener] = []
+    binds = binds_of(config)
+    # Where IPv4 has a bind of its own, an IPv6 wildcard leaves it alone.
+    ipv4_ports = {bind.port for bind in binds if bind.host == "0.0.0.0" and bind.port}  # noqa: S104
     try:
-        for bind in binds_of(config):
+        for bind in binds:
             if bind.path is not None:
                 listeners.append(_open_unix(bind, config))
             else:
-                listeners += _open_tcp(bind, config)
+                listeners += _open_tcp(bind, config, ipv4_ports)
     except BaseException:
         for listener in listeners:
             listener.close()
@@ -100,7 +103,7 @@ def open_listeners(config: ServerConfig) -> list[Listener]:
     return listeners
 
 
-def _open_tcp(bind: Bind, config: ServerConfig) -> Iterable[Listener]:
+def _open_tcp(bind: Bind, config: ServerConfig, ipv4_ports: set[int]) -> Iterable[Listener]:
     opened: list[Listener] = []
     port = bind.port
     try:
@@ -111,7 +114,7 @@ def _open_tcp(bind: Bind, config: ServerConfig) -> Iterable[Listener]:
             if os.name == "posix":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
-                dual = config.ipv6 == "dual" and address == "::"
+                dual = config.ipv6 == "dual" and address == "::" and port not in ipv4_ports
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
             sock.bind((address, port))
             sock.listen(config.backlog)
@@ -120,7 +123,10 @@ def _open_tcp(bind: Bind, config: ServerConfig) -> Iterable[Listener]:
     except OSError as exc:
         for listener in opened:
             listener.close()
-        raise _bind_error(f"{bind.host}:{port}", exc) from exc
+        if isinstance(exc, BindError):
+            raise
+        host = f"[{bind.host}]" if ":" in bind.host else bind.host
+        raise _bind_error(f"{host}:{port}", exc) from exc
     return opened
 
 

@@ -64,6 +64,9 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.connection = connection_info(self.transport, self.service)
         self.service.connections.add(self)
+        if self.service.draining:
+            # It was accepted just before, and finished its TLS handshake only now.
+            self.loop.call_soon(self.drain)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.deadline = self.write_deadline = inf

@@ -64,6 +64,9 @@ class WireChooser(Connection):
         if wire is not None:
             self.service.connections.discard(self)
             protocol = self._hand_over(wire)
+            if isinstance(protocol, Connection):
+                # The time that was spent here counts.
+                protocol.deadline = min(protocol.deadline, self.deadline)
             if protocol is not None:
                 protocol.data_received(self._first)
 

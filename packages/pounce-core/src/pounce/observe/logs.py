@@ -97,6 +97,10 @@ class TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-8s %(name)s - %(message)s")
 
+    def formatException(self, ei: Any) -> str:
+        # What an exception says may come from a client.
+        return "\n".join(escaped_line(line) for line in super().formatException(ei).split("\n"))
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         if not isinstance(record.msg, AccessEntry):
             record.message = "\n".join(escaped_line(line) for line in record.message.split("\n"))

@@ -46,7 +46,8 @@ class Acceptor:
         self._named = named
         self._context = context
         self._resume: asyncio.TimerHandle | None = None
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self.handshakes: set[asyncio.Task[None]] = set()
+        """Connections that were accepted and are not yet handed to their wire."""
 
     def start(self) -> None:
         """Begin to accept."""
@@ -58,15 +59,9 @@ class Acceptor:
         while self._accept_one():
             pass
 
-    async def wait_for_handshakes(self, timeout: float) -> None:
-        """Wait until connections that were accepted are handed to their wire, `timeout` seconds at the most."""
-        if self._handshakes:
-            await asyncio.wait(self._handshakes, timeout=timeout)
-
     def abort(self) -> None:
-        """Give up connections that are still in their handshake."""
-        self._pause()
-        for task in self._handshakes:
+        """Give up connections that are still in their handshake; call after `stop()`."""
+        for task in self.handshakes:
             task.cancel()
 
     def _pause(self) -> None:
@@ -95,12 +90,12 @@ class Acceptor:
         if self._tcp:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         limit = self._service.config.max_connections
-        if limit and len(self._service.connections) + len(self._handshakes) >= limit:
+        if limit and len(self._service.connections) + len(self.handshakes) >= limit:
             self._turn_away(sock)
             return True
         task = self._loop.create_task(self._connect(sock))
-        self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+        self.handshakes.add(task)
+        task.add_done_callback(self.handshakes.discard)
         return True
 
     def _failed(self, exc: OSError) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pounce.config import ServerConfig
-from pounce.errors import LifespanError
+from pounce.errors import AppError, LifespanError
 
 __all__ = ["Lifespan"]
 
@@ -32,6 +32,7 @@ class Lifespan:
         self._events: asyncio.Queue[str] = asyncio.Queue(maxsize=2)
         self._answers: asyncio.Queue[tuple[str, str]] = asyncio.Queue(maxsize=2)
         self._asked = False
+        self._phase = "lifespan.startup"
         self._task: asyncio.Task[None] | None = None
 
     async def startup(self) -> None:
@@ -40,18 +41,24 @@ class Lifespan:
             return
         self._events.put_nowait("lifespan.startup")
         self._task = asyncio.create_task(self._run(), name="pounce lifespan")
-        timeout = self._config.startup_timeout
-        answer = await self._answer(self._task, timeout)
-        if answer is None and not self._task.done():
+        try:
+            await self._start_up(self._task)
+        except BaseException:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=2.0)
+            raise
+
+    async def _start_up(self, task: asyncio.Task[None]) -> None:
+        timeout = self._config.startup_timeout
+        answer = await self._answer(task, timeout)
+        if answer is None and not task.done():
             raise LifespanError(
                 f"the application's startup took longer than {timeout:g} s",
                 code="POUNCE_LIFESPAN_STARTUP_TIMEOUT",
                 hint="Raise startup_timeout, or see what its lifespan waits for.",
             )
         if answer is None:
-            self._ended_early(self._task)
+            self._ended_early(task)
         elif answer[0] == "lifespan.startup.failed":
             raise LifespanError(
                 f"the application's startup failed: {answer[1] or 'no message given'}",
@@ -116,6 +123,9 @@ class Lifespan:
         kind = message["type"]
         if not kind.startswith("lifespan."):
             raise Unsupported(f"{kind} in the lifespan scope")
+        if kind not in (f"{self._phase}.complete", f"{self._phase}.failed"):
+            raise AppError(f"{kind} is not what answers {self._phase}", code="POUNCE_APP_BAD_MESSAGE")
+        self._phase = "lifespan.shutdown" if self._phase == "lifespan.startup" else "the end of the lifespan"
         self._answers.put_nowait((kind, message.get("message", "")))
 
 

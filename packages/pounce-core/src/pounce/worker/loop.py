@@ -1,13 +1,22 @@
-"""Which event loop a worker runs on."""
+"""Which event loop a worker runs on, and how it ends."""
 
 import asyncio
 import importlib
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pounce.errors import ConfigError
 
-__all__ = ["loop_factory"]
+__all__ = ["busy_threads", "loop_factory", "run_on_new_loop"]
+
+END_TIMEOUT = 2.0
+"""Seconds that what is left on a loop gets to end when the loop does."""
+EXECUTOR = "pounce executor"
+# The interpreter waits for these at its exit, for as long as their calls take.
+_WAITED_FOR = (EXECUTOR, "AnyIO worker thread")
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -40,3 +49,44 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
         raise ConfigError(f"loop {name!r} is not callable")
     made: Callable[[], Any] = found
     return made
+
+
+def run_on_new_loop(
+    main: Coroutine[Any, Any, None], factory: Callable[[], asyncio.AbstractEventLoop] | None
+) -> None:
+    """Run `main` as `asyncio.run` does, but wait no longer than `END_TIMEOUT` for what it leaves behind.
+
+    A task that swallows its cancellation, or a call in a thread, must not keep a server from ending in its time.
+    """
+    loop = factory() if factory is not None else asyncio.new_event_loop()
+    loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix=EXECUTOR))
+    try:
+        loop.run_until_complete(main)
+    finally:
+        try:
+            loop.run_until_complete(_end_what_is_left())
+        finally:
+            loop.close()
+
+
+async def _end_what_is_left() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=END_TIMEOUT)
+    try:
+        async with asyncio.timeout(END_TIMEOUT):
+            await asyncio.get_running_loop().shutdown_asyncgens()
+    except TimeoutError:
+        pass
+
+
+def busy_threads() -> list[threading.Thread]:
+    """Threads of applications that are still in a call, for which the end of the process would wait."""
+    deadline = time.monotonic() + END_TIMEOUT
+    found = [thread for thread in threading.enumerate() if thread.name.startswith(_WAITED_FOR) and not thread.daemon]
+    for thread in found:
+        # An idle one ends as soon as it is told to.
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return [thread for thread in found if thread.is_alive()]

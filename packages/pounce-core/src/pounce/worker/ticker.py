@@ -1,7 +1,6 @@
 """Ticker: the one timer of a worker."""
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,15 +39,15 @@ class Ticker:
 
     def sweep(self, now: float) -> None:
         """Tell every connection whose deadline lies before `now`; what one of them raises stays its own."""
-        self._guarded(self._service.tick)
-        for connection in tuple(self._service.connections):
-            if connection.write_deadline <= now:
-                self._guarded(connection.write_deadline_passed)
-            if connection.deadline <= now:
-                self._guarded(connection.deadline_passed)
-
-    def _guarded(self, call: Callable[[], None]) -> None:
         try:
-            call()
+            self._service.tick()
         except Exception:
             self._service.log.exception("A periodic check failed")
+        for connection in tuple(self._service.connections):
+            try:
+                if connection.write_deadline <= now:
+                    connection.write_deadline_passed()
+                if connection.deadline <= now:
+                    connection.deadline_passed()
+            except Exception:
+                self._service.connection_failed(connection)

@@ -20,8 +20,18 @@ __all__ = ["Worker"]
 
 log = logging.getLogger("pounce")
 
+HANDSHAKE_GRACE = 1.0
+"""Seconds a connection that is being opened may still take during a drain."""
 FORCED_SHUTDOWN = 1.0
 """Seconds the lifespan shutdown gets when waiting was cut short."""
+
+
+def _nothing() -> None:
+    pass
+
+
+async def _wait(tasks: list[asyncio.Task[None]], timeout: float) -> None:
+    await asyncio.wait(tasks, timeout=timeout)
 
 
 class Worker:
@@ -72,8 +82,10 @@ class Worker:
         self._force = asyncio.Event()
         self._previous_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
 
-    async def serve(self, ready: Callable[[], None] = lambda: None) -> None:
+    async def serve(self, ready: Callable[[], None] = _nothing, released: Callable[[], None] = _nothing) -> None:
         """Start up, call `ready` once connections are accepted, serve until `stop()`, drain, shut down.
+
+        `released` is called when the drain begins and the listening sockets are not needed any more.
 
         Raises `LifespanError` when the application cannot start. Cancelling drains without waiting.
         """
@@ -92,7 +104,7 @@ class Worker:
             raise
         finally:
             try:
-                await self._drain()
+                await self._drain(released)
             finally:
                 self._ticker.stop()
                 self._loop.set_exception_handler(self._previous_handler)
@@ -111,7 +123,7 @@ class Worker:
 
     # Drain
 
-    async def _drain(self) -> None:
+    async def _drain(self, released: Callable[[], None]) -> None:
         """Accept no more, let what was accepted finish within shutdown_timeout, then cancel, then close.
 
         A client whose request was accepted before this begins gets its answer, also when the request still lies in
@@ -123,13 +135,19 @@ class Worker:
         deadline = self._loop.time() + self._config.shutdown_timeout
         for acceptor in self._acceptors:
             acceptor.stop()
-        for acceptor in self._acceptors:
-            await self._unless_forced(acceptor.wait_for_handshakes(self._config.shutdown_timeout))
+        released()
         # One turn of the loop reads what has already arrived; only then are connections taken for idle.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         for connection in tuple(service.connections):
-            connection.drain()
+            try:
+                connection.drain()
+            except Exception:
+                service.connection_failed(connection)
+        handshakes = [task for acceptor in self._acceptors for task in acceptor.handshakes]
+        if handshakes:
+            # A connection that is being opened may carry a request before long, or never.
+            await self._unless_forced(_wait(handshakes, min(HANDSHAKE_GRACE, self._config.shutdown_timeout)))
         while (service.connections or service.tasks) and not self._force.is_set():
             left = deadline - self._loop.time()
             if left <= 0:
@@ -165,11 +183,14 @@ class Worker:
                 task.cancel()
             await asyncio.wait(tuple(service.tasks), timeout=2.0)
         for connection in tuple(service.connections):
-            connection.close()
+            try:
+                connection.close()
+            except Exception:
+                service.connection_failed(connection)
         for _ in range(3):
             await asyncio.sleep(0)
         for connection in tuple(service.connections):
-            connection.abort()
+            connection.transport.abort()
         await asyncio.sleep(0)
 
     # Errors that reach the loop
@@ -177,6 +198,9 @@ class Worker:
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What a wire lets escape has closed its connection by now: name the wire, and go on."""
         protocol = context.get("protocol")
+        if not isinstance(protocol, Connection) and "transport" in context:
+            # A protocol of a wire's own making (asyncio's streams, for one) has its Connection in front of it.
+            protocol = context["transport"].get_protocol()
         error = context.get("exception")
         if isinstance(protocol, Connection):
             self.service.count("plugin_error")

@@ -1,0 +1,200 @@
+"""How a server ends: within its bound, whatever applications and clients do."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pounce.errors import BindError
+from pounce.plugin import Plugin, Wire
+from pounce.registry import Registry
+from pounce.testing import MemoryConnection, TestServer
+from pounce.testing.memory import memory_service
+
+APP = """
+import asyncio, sys, time
+
+async def hold(scope):
+    if scope["path"] == "/thread":
+        await asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
+    while scope["path"] == "/swallow":
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        print("starting", file=sys.stderr, flush=True)
+        await receive()
+        await asyncio.sleep(60 if "slow" in sys.argv else 0)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    print("called", file=sys.stderr, flush=True)
+    await hold(scope)
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body"})
+"""
+SERVE = "import pounce; pounce.run('main:app', port=0, log_format='text', shutdown_timeout=0.5, access_log=False)"
+
+
+class Process:
+    """A server process, read line by line."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        (folder / "main.py").write_text(APP)
+        self.popen = subprocess.Popen(
+            [sys.executable, "-c", SERVE, *arguments], cwd=folder, stderr=subprocess.PIPE, text=True
+        )
+
+    def line_with(self, text: str) -> str:
+        assert self.popen.stderr is not None
+        for line in self.popen.stderr:
+            if text in line:
+                return line
+        raise AssertionError(f"the server ended without saying {text!r}")
+
+    def port(self) -> int:
+        return int(self.line_with("Listening").rpartition(":")[2])
+
+    def end(self, *signals: int) -> tuple[int, float, str]:
+        """Exit code, seconds, and what was still written."""
+        began = time.monotonic()
+        for number in signals:
+            os.kill(self.popen.pid, number)
+        _, rest = self.popen.communicate(timeout=30)
+        return self.popen.returncode, time.monotonic() - began, rest
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Any]:
+    started: list[Process] = []
+
+    def start(*arguments: str) -> Process:
+        started.append(Process(tmp_path, *arguments))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.popen.kill()
+        one.popen.communicate()
+
+
+def request(port: int, path: str) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port))
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return client
+
+
+@pytest.mark.parametrize("path", ["/thread", "/swallow"])
+def test_an_application_that_does_not_end_cannot_keep_the_process(process: Any, path: str) -> None:
+    server = process()
+    with request(server.port(), path):
+        server.line_with("called")
+        _, seconds, _ = server.end(signal.SIGTERM)
+    assert seconds < 10
+
+
+def test_abandoned_calls_in_threads_are_reported(process: Any) -> None:
+    server = process()
+    with request(server.port(), "/thread"):
+        server.line_with("called")
+        code, _, rest = server.end(signal.SIGTERM)
+    assert (code, "1 calls in threads" in rest) == (1, True)
+
+
+def test_a_second_signal_during_startup_ends_the_process_without_a_traceback(process: Any) -> None:
+    server = process("slow")
+    server.line_with("starting")
+    code, _, rest = server.end(signal.SIGTERM, signal.SIGINT)
+    assert (code, "Traceback" in rest) == (1, False)
+
+
+async def answer(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+
+def test_connections_are_refused_once_a_drain_has_begun() -> None:
+    refused: list[bool] = []
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        server.shutdown()
+        while not server_is_closed():
+            await asyncio.sleep(0)
+        refused.append(True)
+        await answer(scope, receive, send)
+
+    def server_is_closed() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    with TestServer(slow, shutdown_timeout=20.0) as server:
+        port = server.port
+        httpx.get(server.url)
+    assert refused == [True]
+
+
+def test_a_client_that_never_finishes_its_tls_handshake_does_not_delay_the_end(tls_files: tuple[str, str]) -> None:
+    server = TestServer(answer, ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1], shutdown_timeout=20.0)
+    server.start()
+    with socket.create_connection((server.host, server.port)):
+        httpx.get(server.url, verify=False)  # accepted after the silent one, so that one is being opened
+        began = time.monotonic()
+        server.stop()
+    assert time.monotonic() - began < 10
+
+
+def test_ipv4_and_ipv6_wildcards_share_a_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with TestServer(answer, bind=(f"0.0.0.0:{port}", f"[::]:{port}")) as server:
+        assert len(server.info.urls) == 2
+
+
+def test_an_unknown_host_is_named() -> None:
+    with pytest.raises(BindError) as raised:
+        TestServer(answer, host="nosuch.invalid").start()
+    assert raised.value.code == "POUNCE_BIND_UNKNOWN_HOST"
+
+
+def test_time_spent_on_choosing_the_wire_counts_for_the_head() -> None:
+    asyncio.run(feed_half_a_head_to_a_chooser())
+
+
+async def feed_half_a_head_to_a_chooser() -> None:
+    from pounce.h1.plugin import plugin as h1
+    from pounce.net.sniff import WireChooser
+
+    other = Plugin(name="x", api=(1, 0), wires=(Wire(name="x", connect=h1.wires[0].connect, preface=b"GETX"),))
+    registry = Registry.of(h1, other)
+    service = memory_service(answer, registry)
+    chooser = Wire(name="sniff", connect=lambda service: WireChooser(service, registry.wire_table(), None))
+    connection = MemoryConnection(wire=chooser, service=service)
+    due = connection.protocol.deadline
+    connection.feed(b"GET")
+    connection.feed(b" / HTTP/1.1\r\n")
+    handed_over = connection.transport.get_protocol()
+    assert handed_over.deadline == due  # type: ignore[attr-defined]
+
+
+def test_a_path_is_never_made_of_the_asterisk() -> None:
+    async def ask() -> bytes:
+        connection = MemoryConnection(answer, root_path="/api")
+        connection.feed(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
+        return connection.received
+
+    assert asyncio.run(ask()).endswith(b"\r\n\r\n*")
