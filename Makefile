@@ -3,10 +3,11 @@
 #   make test ARGS="-k framing"      make serve ARGS="--port 9000"
 
 ARGS ?=
+FUZZ_SECONDS ?= 300
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test soak lint bench check-packages clean
+.PHONY: help setup serve test soak fuzz lint bench check-packages clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +24,9 @@ test: setup ## Run the tests
 soak: setup ## Run the long tests that look for growth
 	$(BIN)/python -m pytest -m soak -n 0 $(ARGS)
 
+fuzz: setup ## Run the differential suite of the parsers for FUZZ_SECONDS (300)
+	POUNCE_FUZZ=$(FUZZ_SECONDS) $(BIN)/python -m pytest packages/pounce-h1fast/tests/test_differential.py -n 0 $(ARGS)
+
 lint: setup ## Check style, types and that uv.lock fits the pyproject files
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -31,6 +35,7 @@ lint: setup ## Check style, types and that uv.lock fits the pyproject files
 # The environment of the other servers is built with our uv.
 bench: ## Measure against other servers
 	@scripts/setup --group bench
+	$(BIN)/python -m benchmarks.micro
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.load $(ARGS)
 
 check-packages: setup ## Build every package; install and import each one's wheel alone

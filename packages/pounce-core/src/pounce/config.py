@@ -381,7 +381,8 @@ def parse_option(item: Option, text: str) -> Any:
         factor = _UNITS[item.unit].get(match[2]) if match else None
         if match and factor:
             number = float(match[1]) * factor
-            value = int(number) if item.kind is int else number
+            # Part of a byte is a mistake; rounded down to 0 it would switch a limit off.
+            value = number if item.kind is float else int(number) if number.is_integer() else text
     elif item.kind is int:
         value = int(text) if re.fullmatch(r"-?\d{1,18}", text) else text
     elif item.kind is float:

@@ -208,13 +208,16 @@ def _load(entry: EntryPoint, config: ServerConfig) -> Loaded:
     started = time.perf_counter()
     try:
         plugin = entry.load()
-    except Exception as exc:  # noqa: BLE001 - whatever a stranger's module raises is a reason to do without it
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a stranger's module raises, do without it
         return skipped(f"import failed: {type(exc).__name__}: {exc}")
     if not isinstance(plugin, Plugin):
         return skipped(f"{entry.value} is not a pounce.plugin.Plugin")
-    major, minor = plugin.api
-    if major != API_VERSION[0] or minor > API_VERSION[1]:
-        return skipped(f"made for contract {major}.{minor}, this is {API_VERSION[0]}.{API_VERSION[1]}")
+    match plugin.api:
+        case (int(major), int(minor)):
+            if major != API_VERSION[0] or minor > API_VERSION[1]:
+                return skipped(f"made for contract {major}.{minor}, this is {API_VERSION[0]}.{API_VERSION[1]}")
+        case _:
+            return skipped(f"its contract version is {plugin.api!r}, not two numbers")
     return Loaded(
         entry.name,
         distribution,

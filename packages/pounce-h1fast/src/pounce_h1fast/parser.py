@@ -1,14 +1,14 @@
 """FastParser: HTTP/1.1 requests (RFC 9112), read with C-level primitives and checked in full.
 
-Theory of operation. A head is found with one `find` and cut with one `split`; then each line is looked up in a table of
-lines that were checked before. Clients repeat themselves: on a connection most lines are the same in every request, and
-`Accept-Encoding: gzip, deflate, br` is the same for half the world. A line that is not in the table is matched against the
-grammar, whole, so that no CR, LF or control inside it can pass. A connection whose next request has the very same fields
-skips even the look-ups. Only the few fields that say where the body ends, and for whom the request is, are looked at
-again, by the same rules that every parser of this server uses (`pounce.h1.framing`).
+Theory of operation. A head is found with one `find` and cut with one `split`; then each line is looked up in a table
+of lines that were checked before. Clients repeat themselves: on a connection most lines are the same in every request,
+and `Accept-Encoding: gzip, deflate, br` is the same for half the world. A line that is not in the table is matched
+against the grammar, whole, so that no CR, LF or control inside it can pass. A connection whose next request has the
+very same fields skips even the look-ups. Only the few fields that say where the body ends, and for whom the request is,
+are looked at again, by the same rules that every parser of this server uses (`pounce.h1.framing`).
 
-The tables are bounded in entries and in the length of an entry, belong to one thread, and forget in generations, so that
-ids and cookies that never come again push out nothing that does.
+The tables are bounded in entries and in the length of an entry, belong to one thread, and forget in generations, so
+that ids and cookies that never come again push out nothing that does.
 """
 
 import re
@@ -46,14 +46,17 @@ TABLE_MAX = 512
 """Lines in one generation of a table; there are two."""
 LINE_MAX = 192
 """Bytes of a line that is worth keeping."""
+BLOCK_MAX = 4096
+"""Bytes of the fields that a connection keeps for its next request: what an idle one may hold."""
 
 END_OF_BODY = EndOfBody()
 
 
 class LineTable:
-    """Lines that were checked, with what they mean: `(field, special)`, or the match of a request line.
+    """Lines that were checked, with what they mean: `(field, special)`.
 
     When the young generation is full it becomes the old one, whose lines are forgotten unless they are asked for.
+    `hits` and `misses` count the fields of heads that were read line by line, by whether their line was in the table.
     """
 
     __slots__ = ("hits", "misses", "old", "young")
@@ -77,8 +80,6 @@ class LineTable:
             if name == b"cookie":
                 # One for each client: not worth a place.
                 return found
-        else:
-            self.hits += 1
         if len(line) <= LINE_MAX:
             if len(self.young) >= TABLE_MAX:
                 self.old, self.young = self.young, {}
@@ -168,10 +169,12 @@ class FastParser:
         buffer = self._buffer
         if buffer[0] == 13:  # CR
             # RFC 9112 2.2: ignore empty lines before the request line.
-            while buffer.startswith(b"\r\n"):
-                buffer = buffer[2:]
+            start = 0
+            while buffer.startswith(b"\r\n", start):
+                start += 2
+            if start:
+                self._buffer = buffer = buffer[start:]
                 self._scanned = 0
-            self._buffer = buffer
         end = buffer.find(b"\r\n\r\n", self._scanned)
         if end < 0 or end + 4 > self._max_head:
             self._check_unfinished(buffer, end)
@@ -188,14 +191,14 @@ class FastParser:
         before = self._before
         if before is None or block != self._block:
             headers, special = self._parse_fields(block, version)
-            if before is None or special != self._special:
+            if before is None or special != self._special or len(block) > BLOCK_MAX:
                 return self._new_head(method, target, version, block, headers, special)
             # Only fields that bear on nothing here differ from the request before.
             before.headers = headers
             self._block = block
         # The same fields mean the same with every plain request line.
         if version != b"1.1" or target[0] != 47 or b"#" in target or method == b"CONNECT":
-            return self._new_head(method, target, version, block, before.headers, self._special)
+            return self._new_head(method, target, version, block, before.headers.copy(), self._special)
         return RequestHead(
             method, target, before.headers.copy(), "1.1", "http", before.upgrade, 0, False, before.keep_alive
         )
@@ -209,6 +212,7 @@ class FastParser:
             raise self._too_many()
         del lines[0]
         table = self._lines
+        misses = table.misses
         known = table.young
         headers: Headers = []
         special: Headers = []
@@ -221,6 +225,7 @@ class FastParser:
             headers.append(field)
             if is_special:
                 special.append(field)
+        table.hits += len(lines) - (table.misses - misses)
         return headers, special
 
     def _new_head(
@@ -230,7 +235,7 @@ class FastParser:
         head.headers = headers
         length = head.content_length
         if length == 0:
-            if version == b"1.1" and target[0] == 47:
+            if version == b"1.1" and target[0] == 47 and len(block) <= BLOCK_MAX:
                 # The head's own list goes to the application, so what is kept here needs another.
                 self._before = RequestHead(
                     method, target, headers.copy(), "1.1", "http", head.upgrade, 0, False, head.keep_alive
@@ -364,7 +369,8 @@ class FastParser:
         lines = buffer[:end].split(b"\r\n")
         if len(lines) > self._limits.max_headers:
             raise self._too_many()
-        trailers = [self._lines.find(line)[0] for line in lines]
+        table = self._lines
+        trailers = [(table.young.get(line) or table.find(line))[0] for line in lines]
         if any(name in FORBIDDEN_TRAILERS for name, _ in trailers):
             raise bad("A trailer field that is not allowed there", "BAD_TRAILER")
         self._buffer = buffer[end + 4 :]

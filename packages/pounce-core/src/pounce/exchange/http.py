@@ -336,6 +336,10 @@ class HttpExchange:
         elif answer is MUTED:
             if not more and self._trailers is None:
                 self._end_muted()
+            elif self._half_closed:
+                # Nothing will be written that could tell whether the client, which has its whole answer, is still there.
+                self.stream_lost(None)
+                self.stream.reset()
         else:
             raise self._out_of_order("http.response.body")
 

@@ -14,6 +14,8 @@ the parser, and above a bound in the socket.
 """
 
 import asyncio
+import socket
+import struct
 from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, cast
@@ -43,6 +45,8 @@ DRAIN_GRACE = 1.0
 """Seconds a connection on which no request has begun may still bring one during a drain."""
 RATE_GRACE = 5.0
 """Seconds before min_body_rate applies."""
+NO_LINGER = struct.pack("ii", 1, 0)
+"""SO_LINGER that makes a close a reset."""
 FILE_BLOCK = 131072
 """Bytes of a file that are sent between two looks at the write deadline."""
 
@@ -159,6 +163,7 @@ class H1Connection(Connection):
                 self.exchange.half_closed()
             return self.connection.tls is None
         if reading is TUNNEL:
+            self._tunnel_begins()
             self.exchange.eof_received()
             return self.connection.tls is None
         self._give_up_request()
@@ -192,7 +197,8 @@ class H1Connection(Connection):
             exchange.resume_writing()
         if self.writing is SENT:
             self.unwatch_flush()
-            self._continue()
+            # Not at once: a transport that is closed from inside resume_writing() reports its end twice.
+            self.loop.call_soon(self._continue)
 
     # Reading
 
@@ -233,7 +239,8 @@ class H1Connection(Connection):
         else:
             self.reading = BODY
             self._unconsumed = self._body_read = 0
-            self._client_waits = head.expect_continue
+            # RFC 9110 10.1.1: no need for 100 (Continue) once a part of the content is here.
+            self._client_waits = head.expect_continue and not self.parser.buffered
             self._body_deadline_base = self.loop.time() + RATE_GRACE
         self.service.open(head, self)
 
@@ -315,6 +322,8 @@ class H1Connection(Connection):
             self.corked = True
             try:
                 self._read()
+            except Exception:  # noqa: BLE001 - after `data_received` asyncio closes the connection for it, but not here
+                self.service.connection_failed(self)
             finally:
                 self.uncork()
 
@@ -359,10 +368,12 @@ class H1Connection(Connection):
             self._write_piece(b"", body, more)
 
     def inform(self, status: int, headers: Headers) -> None:
+        if status == 100 and not self._client_waits:
+            return
         # RFC 9110 15.2: a server must not send a 1xx answer to an HTTP/1.0 client.
         if self.head is not None and self.head.version != "1.0":
             self.send(status_line(status) + encode_fields(headers) + b"\r\n")
-        if status == 100 and self._client_waits:
+        if status == 100:
             self._client_waits = False
             self._body_deadline_base = self.loop.time() + RATE_GRACE
             self._set_body_deadline()
@@ -375,11 +386,11 @@ class H1Connection(Connection):
         self.writing = OPEN
         self.deadline = inf
         self._unconsumed = 0
-        rest = self.parser.take_rest()
         if not self.transport.is_reading():
             self.transport.resume_reading()
-        if rest:
-            self.loop.call_soon(self._tunnel_received, rest)
+        if self.parser.buffered:
+            # Rule 2: not from inside a Stream method.
+            self.loop.call_soon(self._tunnel_begins)
 
     def trailers(self, headers: Headers) -> None:
         if self._framing is CHUNKED:
@@ -402,7 +413,11 @@ class H1Connection(Connection):
         self._keep_alive = False
         self.flush()
         if self._framing is CLOSE:
-            # Here an orderly close would look like the end of the answer.
+            # Here an orderly close would look like the end of the answer, and so would `abort()` alone: the kernel
+            # sends a FIN for both unless it is told not to linger.
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
             self.abort()
         else:
             self.close()
@@ -513,7 +528,17 @@ class H1Connection(Connection):
 
     # Tunnel
 
+    def _tunnel_begins(self) -> None:
+        """Pass on what came with the handshake, unless more has come and has taken it along."""
+        try:
+            if self.reading is TUNNEL and self.parser.buffered:
+                self._tunnel_received(b"")
+        except Exception:  # noqa: BLE001 - as in `_continue`
+            self.service.connection_failed(self)
+
     def _tunnel_received(self, data: bytes) -> None:
+        if self.parser.buffered:
+            data = self.parser.take_rest() + data
         self._unconsumed += len(data)
         if self._unconsumed > BUFFER_HIGH and not self._paused_at:
             self._paused_at = self.loop.time()
@@ -563,12 +588,15 @@ class H1Connection(Connection):
                 "POUNCE_TIMEOUT_REQUEST_BODY",
                 "request_timeout and min_body_rate",
             )
+        elif reading is CLOSED and self.transport.is_closing():
+            self.abort()
         elif reading is CLOSED or reading is DISCARD:
             self.close()
         else:
-            # Idle: nothing is owed to the peer.
+            # Idle: nothing is owed to the peer, and it need not be waited for to end TLS in good order.
             self.service.count("idle_timeout")
             self.reading = CLOSED
+            self.deadline = self.loop.time() + LINGER_TIMEOUT
             self.close()
 
     def _time_out(self, message: str, code: str, setting: str) -> None:

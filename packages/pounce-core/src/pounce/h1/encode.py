@@ -41,7 +41,7 @@ class AnswerHead(NamedTuple):
 
 
 class HeadTable:
-    """Encodes answer heads, and keeps those it has encoded: an application repeats a few of them, for a second at least.
+    """Encodes answer heads, and keeps those it has encoded: an application repeats a few, for a second at least.
 
     Belongs to one worker. When it is full it begins anew.
     """
@@ -63,9 +63,12 @@ class HeadTable:
 
 
 def _encode(status: int, headers: Headers) -> AnswerHead:
-    # Connection is the wire's own field: all that an application can say with it is that it wants to close.
+    # Connection is the wire's own field: all that an application can say with it is that it wants to close, and that
+    # the Upgrade field is meant for the next hop (RFC 9110 7.8).
     options = [value.lower() for name, value in headers if name == b"connection"]
     closes = any(option.strip() == b"close" for value in options for option in value.split(b","))
     fields = [field for field in headers if field[0] != b"connection"]
+    if any(name == b"upgrade" for name, _ in fields):
+        fields.append((b"connection", b"upgrade"))
     has_length = any(name == b"content-length" for name, _ in fields)
     return AnswerHead(status_line(status) + encode_fields(fields), has_length, closes)

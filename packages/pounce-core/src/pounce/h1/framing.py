@@ -124,8 +124,9 @@ def request_head(method: bytes, target: bytes, version: bytes, headers: Headers)
         raise bad("Content-Length together with Transfer-Encoding", "SMUGGLING_CL_TE")
     length = None if chunked else content_length(lengths) if lengths else 0
     options = [option.strip() for option in connection.split(b",")] if connection else ()
-    if upgrade is not None and (is_1_0 or b"upgrade" not in options):
-        # RFC 9110 7.8: ignored in HTTP/1.0, and without its connection option
+    if upgrade is not None and (is_1_0 or length != 0 or b"upgrade" not in options):
+        # RFC 9110 7.8: ignored in HTTP/1.0, and without its connection option. It may always be ignored, and is with
+        # a body, whose bytes must not be taken for those of the new protocol.
         upgrade = None
     return RequestHead(
         method,

@@ -101,12 +101,15 @@ class H11Parser:
         if match[1] != b"1":
             raise unsupported_version()
         self._check_fields(head)
-        _check_framing_fields(head, line.endswith(b"1.0"))
+        coding = _check_framing_fields(head, line.endswith(b"1.0"))
         self._h11 = connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head))
         connection.receive_data(head)
         request = _from_h11(connection)
         assert isinstance(request, h11.Request)
         headers = [(name.lower(), value) for name, value in request.headers.raw_items()]
+        if coding is not None:
+            # h11 puts it in lower case, but a field belongs to the application as it was sent.
+            headers = [(name, coding if name == b"transfer-encoding" else value) for name, value in headers]
         result = request_head(request.method, request.target, request.http_version, headers)
         if result.content_length is None:
             self._state = State.CHUNK_LINE
@@ -178,6 +181,8 @@ class H11Parser:
                     return None
             elif self._state is State.CHUNK_DATA:
                 if not self._buffer:
+                    # h11 may hold a first byte after the chunk's data: let it look at that too.
+                    _from_h11(self._h11)
                     return None
                 data = self._take(self._remaining)
                 self._remaining -= len(data)
@@ -216,7 +221,7 @@ class H11Parser:
         buffer = self._buffer
         if buffer.startswith(b"\r\n"):
             section = self._take(2)
-        elif len(buffer) < 2:
+        elif not buffer:
             return None
         else:
             taken = self._take_section(b"\r\n\r\n")
@@ -225,11 +230,13 @@ class H11Parser:
             section = taken
             # As after a request line, so that a first line that is folded is seen.
             self._check_fields(b"\r\n" + section)
+        # Before h11 looks at their values, which do not matter then.
+        names = {line.partition(b":")[0].lower() for line in section.split(b"\r\n")}
+        if not names.isdisjoint(FORBIDDEN_TRAILERS):
+            raise bad("A trailer field that is not allowed there", "BAD_TRAILER")
         end = self._decode(section)
         assert isinstance(end, h11.EndOfMessage)
         trailers = list(end.headers)
-        if any(name in FORBIDDEN_TRAILERS for name, _ in trailers):
-            raise bad("A trailer field that is not allowed there", "BAD_TRAILER")
         self._state = State.HEAD
         return EndOfBody(trailers or None)
 
@@ -248,15 +255,19 @@ def _from_h11(connection: h11.Connection) -> object:
         ) from exc
 
 
-def _check_framing_fields(head: bytes, is_1_0: bool) -> None:
-    """Judge the fields that say where the body ends as they were sent: h11 merges and rewrites some of them."""
+def _check_framing_fields(head: bytes, is_1_0: bool) -> bytes | None:
+    """Judge the fields that say where the body ends as they were sent: h11 merges and rewrites some of them.
+
+    Returns the value of Transfer-Encoding, if there is one. Raises `BadRequest`.
+    """
     fields = _framing_fields(head)
     if fields:
         lengths = [value for name, value in fields if len(name) == len(b"content-length")]
-        codings = [value for name, value in fields if len(name) != len(b"content-length")]
+        codings: list[bytes] = [value for name, value in fields if len(name) != len(b"content-length")]
         if codings:
             transfer_encoding(codings, is_1_0)
             if lengths:
                 raise bad("Content-Length together with Transfer-Encoding", "SMUGGLING_CL_TE")
-        else:
-            content_length(lengths)
+            return codings[0]
+        content_length(lengths)
+    return None

@@ -106,20 +106,23 @@ def open_listeners(config: ServerConfig) -> list[Listener]:
 def _open_tcp(bind: Bind, config: ServerConfig, ipv4_ports: set[int]) -> Iterable[Listener]:
     opened: list[Listener] = []
     port = bind.port
+    missing: OSError | None = None
     try:
         for family, address in _resolve(bind, config):
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            dual = config.ipv6 == "dual" and address == "::" and port not in ipv4_ports
+            try:
+                sock = _listen(family, address, port, dual, config.backlog)
+            except OSError as exc:
+                if exc.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    raise
+                # localhost has an IPv6 address also where the machine has no IPv6.
+                missing = exc
+                continue
             opened.append(Listener(sock, bind))
-            sock.setblocking(False)
-            if os.name == "posix":
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                dual = config.ipv6 == "dual" and address == "::" and port not in ipv4_ports
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
-            sock.bind((address, port))
-            sock.listen(config.backlog)
             # A name with several addresses means one port, also when the system chooses it.
             port = sock.getsockname()[1]
+        if missing is not None and not opened:
+            raise missing
     except OSError as exc:
         for listener in opened:
             listener.close()
@@ -130,13 +133,29 @@ def _open_tcp(bind: Bind, config: ServerConfig, ipv4_ports: set[int]) -> Iterabl
     return opened
 
 
+def _listen(family: int, address: str, port: int, dual: bool, backlog: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        if os.name == "posix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+        sock.bind((address, port))
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 def _resolve(bind: Bind, config: ServerConfig) -> list[tuple[int, str]]:
     family = {"dual": socket.AF_UNSPEC, "only": socket.AF_INET6, "off": socket.AF_INET}[config.ipv6]
     try:
         found = socket.getaddrinfo(bind.host, bind.port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:
         raise BindError(
-            f"cannot resolve {bind.host!r}: {exc.strerror}",
+            f"cannot resolve {bind.host!r}: {getattr(exc, 'strerror', None) or exc}",
             code="POUNCE_BIND_UNKNOWN_HOST",
             hint="Use an address or a name of this machine, for example 127.0.0.1, 0.0.0.0 or ::.",
         ) from exc
@@ -146,6 +165,8 @@ def _resolve(bind: Bind, config: ServerConfig) -> list[tuple[int, str]]:
 def _open_unix(bind: Bind, config: ServerConfig) -> Listener:
     path = bind.path
     assert path is not None
+    if "\0" in path:
+        raise ConfigError(f"the path of a Unix socket must have no NUL (got {path!r})")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -205,4 +226,4 @@ def _bind_error(where: str, exc: OSError) -> BindError:
         errno.EADDRNOTAVAIL: ("POUNCE_BIND_NOT_LOCAL", "That address is not one of this machine's."),
     }
     code, hint = hints.get(exc.errno or 0, ("POUNCE_BIND_FAILED", None))
-    return BindError(f"cannot listen on {where}: {exc.strerror}", code=code, hint=hint)
+    return BindError(f"cannot listen on {where}: {exc.strerror or exc}", code=code, hint=hint)

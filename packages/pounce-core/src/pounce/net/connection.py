@@ -136,6 +136,9 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close once everything written has left; a peer that takes none of it is not waited for."""
+        if self.transport.is_closing():
+            # asyncio's TLS transport forgets its protocol when it is closed again, and cannot even abort then.
+            return
         self.flush()
         self.transport.close()
         unsent = self.transport.get_write_buffer_size()

@@ -1,6 +1,7 @@
 """Choosing the wire of a connection: by what its bind names, by ALPN, by its first bytes, else HTTP/1.1."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,14 @@ class WireTable:
 class WireChooser(Connection):
     """The protocol of a connection until it is known which wire speaks on it."""
 
-    __slots__ = ("_first", "_named", "_table")
+    __slots__ = ("_first", "_named", "_opened", "_table")
 
-    def __init__(self, service: Service, table: WireTable, named: Wire | None) -> None:
+    def __init__(
+        self, service: Service, table: WireTable, named: Wire | None, opened: Callable[[], object] = lambda: None
+    ) -> None:
+        """`opened` is called when the connection has joined the others, or has failed to."""
         super().__init__(service, "sniff")
+        self._opened = opened
         self._table = table
         self._named = named
         self._first = b""
@@ -50,8 +55,10 @@ class WireChooser(Connection):
         if wire is not None:
             self.transport = transport  # type: ignore[assignment]
             self._hand_over(wire)
+            self._opened()
             return
         super().connection_made(transport)
+        self._opened()
         self.deadline = self.loop.time() + self.service.config.header_timeout
 
     def _of_alpn(self, transport: asyncio.BaseTransport) -> Wire | None:

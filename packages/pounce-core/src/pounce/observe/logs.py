@@ -18,6 +18,8 @@ from pounce.observe.access_log import AccessEntry, escaped
 __all__ = ["Logs", "wants_json"]
 
 QUEUE_SIZE = 10_000
+END_TIMEOUT = 2.0
+"""Seconds that what is still to be written may hold up the end."""
 
 
 def wants_json(config: ServerConfig, stream: TextIO | None = None) -> bool:
@@ -39,7 +41,7 @@ class Logs:
         target.setFormatter(JSONFormatter() if wants_json(config, stream) else TextFormatter())
         records: queue.Queue[Any] = queue.Queue(QUEUE_SIZE)
         self._handler = BoundedQueueHandler(records)
-        self._listener = logging.handlers.QueueListener(records, target)
+        self._listener = BoundedQueueListener(records, target)
         self._logger = logging.getLogger("pounce")
         self._level = config.log_level.upper()
         self._before: tuple[int, bool] = (logging.NOTSET, True)
@@ -56,7 +58,7 @@ class Logs:
         self._logger.removeHandler(self._handler)
         self._logger.setLevel(self._before[0])
         self._logger.propagate = self._before[1]
-        self._handler.report_dropped()
+        self._handler.report_dropped(END_TIMEOUT)
         self._listener.stop()
 
 
@@ -79,16 +81,32 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
         except queue.Full:
             self._dropped += 1
 
-    def report_dropped(self) -> None:
-        """Say how many records were lost, if there is room to say it."""
+    def report_dropped(self, timeout: float = 0.0) -> None:
+        """Say how many records were lost, if within `timeout` seconds there is room to say it."""
         if self._dropped:
             message = f"{self._dropped} log records were dropped because they could not be written fast enough"
             record = logging.LogRecord("pounce", logging.WARNING, "", 0, message, (), None)
             try:
-                self.queue.put_nowait(record)
+                self.queue.put(record, timeout > 0, timeout)
                 self._dropped = 0
             except queue.Full:
                 pass
+
+
+class BoundedQueueListener(logging.handlers.QueueListener):
+    """Leaves what cannot be written behind when it is stopped: a server must end also when nobody reads its log."""
+
+    def enqueue_sentinel(self) -> None:
+        self.queue.put(self._sentinel, timeout=END_TIMEOUT)
+
+    def stop(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            try:
+                self.enqueue_sentinel()
+            except queue.Full:
+                return
+            thread.join(END_TIMEOUT)
 
 
 class TextFormatter(logging.Formatter):

@@ -7,12 +7,12 @@ peer reads slowly, ends its half, or disappears at every position.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from pounce.exchange.head import RequestHead
 from pounce.exchange.http import HttpExchange
 from pounce.exchange.service import Service
-from pounce.exchange.stream import Body, Exchange, Stream
+from pounce.exchange.stream import Exchange, Stream
 from pounce.plugin import Wire
 from pounce.registry import Registry
 from pounce.testing.memory import MemoryConnection, memory_service
@@ -24,6 +24,8 @@ PIECE = b"." * 16383 + b"!"
 PIECES = 64
 WAITING_MAX = 262_144
 """Bytes that may pile up for a peer that does not read."""
+METHODS = ("start", "write", "inform", "tunnel", "trailers", "consumed", "reset")
+"""Those of `Stream`."""
 FOREVER = 100_000.0
 """Seconds after which every deadline has passed."""
 
@@ -34,27 +36,43 @@ class CheckFailed(AssertionError):
     """The wire broke the contract; the message says which rule, and how it was fed."""
 
 
+class CheckedStream:
+    """Passes everything on to a stream, and knows which of its methods is running."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.inside = ""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._stream, name)
+        if name not in METHODS:
+            return found
+
+        def call(*args: Any) -> None:
+            self.inside = name
+            try:
+                found(*args)
+            finally:
+                self.inside = ""
+
+        return call
+
+
 class CheckedExchange(HttpExchange):
     """Notices when a stream calls its exchange from inside one of its own methods (rule 2)."""
 
-    __slots__ = ("_inside",)
+    __slots__ = ("_checked",)
 
     def __init__(self, service: Service, head: RequestHead, stream: Stream) -> None:
-        self._inside = False
         super().__init__(service, head, stream)
         if stream.exchange is not self:
             raise CheckFailed("rule 6: the stream does not keep the exchange that bound itself")
-
-    def _send_body(self, body: Body, more: bool) -> None:
-        self._inside = True
-        try:
-            super()._send_body(body, more)
-        finally:
-            self._inside = False
+        self._checked = CheckedStream(stream)
+        self.stream = cast(Stream, self._checked)
 
     def _outside(self, event: str) -> None:
-        if self._inside:
-            raise CheckFailed(f"rule 2: {event} was called from inside a Stream method")
+        if self._checked.inside:
+            raise CheckFailed(f"rule 2: {event} was called from inside Stream.{self._checked.inside}")
 
     def data_received(self, data: bytes) -> None:
         self._outside("data_received")
@@ -65,6 +83,10 @@ class CheckedExchange(HttpExchange):
     def eof_received(self, trailers: Any = None) -> None:
         self._outside("eof_received")
         super().eof_received(trailers)
+
+    def half_closed(self) -> None:
+        self._outside("half_closed")
+        super().half_closed()
 
     def resume_writing(self) -> None:
         self._outside("resume_writing")

@@ -9,7 +9,7 @@ from typing import Any, Self
 from pounce.config import ServerConfig
 from pounce.registry import Registry
 from pounce.server import Server, StartInfo
-from pounce.worker.loop import loop_factory
+from pounce.worker.loop import loop_factory, run_on_new_loop
 
 __all__ = ["TestServer", "serve"]
 
@@ -69,7 +69,7 @@ class TestServer:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._server.serve(), loop_factory=loop_factory(self._loop))
+            run_on_new_loop(self._server.serve(), loop_factory(self._loop))
         except BaseException as exc:  # noqa: BLE001 - handed to the thread that started the server
             self._error = exc
         finally:
@@ -129,7 +129,12 @@ async def serve(app: Any, *, registry: Registry | None = None, **settings: Any) 
     server = Server(ServerConfig.of(_DEFAULTS | settings), app, registry=registry, on_ready=started.set_result)
     task = asyncio.create_task(server.serve())
     either: set[asyncio.Future[Any]] = {started, task}
-    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        raise
     if task.done():
         await task
     try:

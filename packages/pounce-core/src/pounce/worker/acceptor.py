@@ -48,6 +48,8 @@ class Acceptor:
         self._resume: asyncio.TimerHandle | None = None
         self.handshakes: set[asyncio.Task[None]] = set()
         """Connections that were accepted and are not yet handed to their wire."""
+        # HTTP/1.1 is imported when the first connection is made: better now than when descriptors have run out.
+        table.default.connect(service)
 
     def start(self) -> None:
         """Begin to accept."""
@@ -58,6 +60,8 @@ class Acceptor:
         self._pause()
         while self._accept_one():
             pass
+        # Where that ran out of descriptors, there is no later in which to go on.
+        self._pause()
 
     def abort(self) -> None:
         """Give up connections that are still in their handshake; call after `stop()`."""
@@ -122,9 +126,16 @@ class Acceptor:
         sock.close()
 
     async def _connect(self, sock: socket.socket) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def opened() -> None:
+            # It is among the connections now; it must not count for two until this task has ended.
+            self.handshakes.discard(task)
+
         try:
             await self._loop.connect_accepted_socket(
-                lambda: WireChooser(self._service, self._table, self._named),
+                lambda: WireChooser(self._service, self._table, self._named, opened),
                 sock,
                 ssl=self._context,
                 ssl_handshake_timeout=self._service.config.tls_handshake_timeout if self._context else None,

@@ -114,12 +114,14 @@ class Worker:
 
     def stop(self) -> None:
         """Begin to drain; call on the worker's loop."""
+        # At once, so that answers of this very turn say that the connection closes.
+        self.service.draining = True
         self._stop.set()
 
     def force(self) -> None:
         """Stop, and wait no longer for what still runs; call on the worker's loop."""
         self._force.set()
-        self._stop.set()
+        self.stop()
 
     # Drain
 
@@ -153,13 +155,14 @@ class Worker:
             if left <= 0:
                 break
             service.something_ended.clear()
-            await self._unless_forced(self._wait_for_an_end(left))
+            await self._unless_forced(self._wait_for_an_end(tuple(service.tasks), left))
         await self._end_what_runs()
 
-    async def _wait_for_an_end(self, timeout: float) -> None:
+    async def _wait_for_an_end(self, tasks: tuple[asyncio.Task[None], ...], timeout: float) -> None:
+        """Wait for the end of a connection or of one of `tasks`, which may have come before this begins."""
         ended = asyncio.ensure_future(self.service.something_ended.wait())
         try:
-            await asyncio.wait([ended, *self.service.tasks], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([ended, *tasks], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended.cancel()
 

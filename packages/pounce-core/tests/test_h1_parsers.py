@@ -1,0 +1,191 @@
+"""Every installed HTTP/1.1 parser, and the wire around it, against the kits that the server ships."""
+
+import tracemalloc
+from collections.abc import Callable
+from time import process_time
+
+import pytest
+
+from pounce.config import ServerConfig
+from pounce.errors import BadRequest
+from pounce.exchange.head import RequestHead
+from pounce.h1.plugin import plugin as h1
+from pounce.plugin import API_VERSION, EndOfBody, Parser, ParserLimits, Plugin
+from pounce.registry import Registry
+from pounce.testing import check_parser, check_wire
+
+PARSERS = Registry.discover(ServerConfig()).parsers
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(params=list(PARSERS))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def create(name: str) -> Callable[[ParserLimits], Parser]:
+    return PARSERS[name].create
+
+
+def test_the_parser_keeps_the_rules_of_every_parser(create: Callable[[ParserLimits], Parser]) -> None:
+    assert check_parser(create) > 10_000
+
+
+def test_the_wire_keeps_the_rules_of_every_wire(name: str) -> None:
+    choice = PARSERS[name]
+    others = () if choice in h1.parsers else (Plugin(name="chosen", api=API_VERSION, parsers=(choice,)),)
+    requests = [
+        GET,
+        b"GET /old HTTP/1.0\r\n\r\n",
+        b"POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+        CHUNKED + b"5\r\nhello\r\n0\r\n\r\n",
+        CHUNKED + b"1\r\nx\r\n0\r\nSum: 1\r\n\r\n",
+        b"POST /wait HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok",
+        b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    ]
+    check_wire(h1.wires[0], requests, registry=Registry.of(h1, *others), http_parser=name)
+
+
+def test_bytes_of_the_next_request_stay_inside_until_asked_for(create: Callable[[ParserLimits], Parser]) -> None:
+    parser = create(ParserLimits())
+    parser.receive_data(GET + GET)
+    assert isinstance(parser.next_event(), RequestHead)
+    assert parser.buffered == len(GET)
+    assert isinstance(parser.next_event(), RequestHead)
+    assert parser.buffered == 0
+    assert parser.next_event() is None
+
+
+def test_the_rest_can_be_taken_over(create: Callable[[ParserLimits], Parser]) -> None:
+    parser = create(ParserLimits())
+    parser.receive_data(GET + b"\0rest")
+    assert isinstance(parser.next_event(), RequestHead)
+    assert parser.take_rest() == b"\0rest"
+    assert (parser.buffered, parser.take_rest()) == (0, b"")
+
+
+def test_pieces_of_a_body_are_given_out_as_they_come(create: Callable[[ParserLimits], Parser]) -> None:
+    parser = create(ParserLimits())
+    parser.receive_data(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nab")
+    assert isinstance(parser.next_event(), RequestHead)
+    assert parser.next_event() == b"ab"
+    assert parser.next_event() is None
+    parser.receive_data(b"cdef" + GET)
+    assert parser.next_event() == b"cdef"
+    assert isinstance(parser.next_event(), EndOfBody)
+    assert isinstance(parser.next_event(), RequestHead)
+
+
+def test_a_piece_of_a_chunk_is_given_out_before_the_chunk_is_whole(create: Callable[[ParserLimits], Parser]) -> None:
+    parser = create(ParserLimits())
+    parser.receive_data(CHUNKED + b"ffffff\r\nabc")
+    assert isinstance(parser.next_event(), RequestHead)
+    assert parser.next_event() == b"abc"
+    assert (parser.next_event(), parser.buffered) == (None, 0)
+
+
+def test_a_head_changes_nothing_of_the_one_before(create: Callable[[ParserLimits], Parser]) -> None:
+    """Whatever a parser remembers of earlier heads, each request has fields of its own."""
+    parser = create(ParserLimits())
+    first_of = b"GET /%d HTTP/1.1\r\nHost: a\r\nX: %d\r\n\r\n"
+    heads: list[RequestHead] = []
+    for n in (1, 1, 2, 1):
+        parser.receive_data(first_of % (n, n))
+        head = parser.next_event()
+        assert isinstance(head, RequestHead)
+        head.headers.append((b"added", b"by the application"))
+        heads.append(head)
+    assert [head.target for head in heads] == [b"/1", b"/1", b"/2", b"/1"]
+    assert [head.headers[:-1] for head in heads] == [[(b"host", b"a"), (b"x", b"%d" % n)] for n in (1, 1, 2, 1)]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        b"GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
+        CHUNKED + b"0\r\n\r\n",
+    ],
+)
+def test_what_a_head_says_is_not_carried_over_to_the_next(
+    create: Callable[[ParserLimits], Parser], between: bytes
+) -> None:
+    parser = create(ParserLimits())
+    read: list[tuple[object, ...]] = []
+    for data in (GET, between, GET, between, GET):
+        parser.receive_data(data)
+        while (event := parser.next_event()) is not None:
+            if isinstance(event, RequestHead):
+                read.append((event.method, event.version, event.upgrade, event.content_length, event.keep_alive))
+    assert len(read) == 5
+    assert read[0] == read[2] == read[4] == (b"GET", "1.1", None, 0, True)
+    assert read[1] == read[3]
+
+
+@pytest.mark.parametrize("bad", [b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"])
+def test_a_bad_head_is_refused_also_behind_a_good_one_that_is_like_it(
+    create: Callable[[ParserLimits], Parser], bad: bytes
+) -> None:
+    parser = create(ParserLimits())
+    parser.receive_data(GET * 3 + bad)
+    for _ in range(3):
+        assert isinstance(parser.next_event(), RequestHead)
+    with pytest.raises(BadRequest):
+        parser.next_event()
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (GET[:-1], b""),
+        (CHUNKED + b"5;" + b"x" * 500, b""),
+        (CHUNKED + b"0\r\nA: " + b"b" * 5000, b""),
+        (GET, b"\r\n"),
+        (CHUNKED, b"1;aaaa\r\nx\r\n"),
+    ],
+)
+def test_memory_is_bounded_whatever_arrives(
+    create: Callable[[ParserLimits], Parser], first: bytes, then: bytes
+) -> None:
+    parser = create(ParserLimits())
+    tracemalloc.start()
+    try:
+        parser.receive_data(first)
+        while parser.next_event() is not None:
+            pass
+        for _ in range(200):
+            parser.receive_data(then * 100)
+            while parser.next_event() is not None:
+                pass
+        peak = tracemalloc.get_traced_memory()[1]
+    except BadRequest:
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 400_000
+    assert parser.buffered < 70_000
+
+
+def test_each_byte_of_a_head_is_looked_at_a_bounded_number_of_times(create: Callable[[ParserLimits], Parser]) -> None:
+    """A head that arrives byte by byte must not be searched from its start for each of them."""
+
+    def time_for_a_byte(size: int) -> float:
+        parser = create(ParserLimits())
+        started = process_time()
+        parser.receive_data(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
+        for _ in range(size):
+            parser.receive_data(b"x")
+            assert parser.next_event() is None
+        return (process_time() - started) / size
+
+    short = min(time_for_a_byte(2_000) for _ in range(5))
+    long = min(time_for_a_byte(60_000) for _ in range(2))
+    # Searching all of it each time makes a byte of the long one ten times as dear and more.
+    assert long < 4 * short

@@ -1,0 +1,1 @@
+"""One suite for every wire: files are named after the specification they check."""

@@ -1,0 +1,167 @@
+"""The wires under test. A new one is a line in `CASES` and, where its protocol is new, a client in client.py."""
+
+import os
+import shutil
+import socket
+import ssl
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+from pounce.registry import Registry
+from pounce.testing import TestServer
+from tests.conformance.client import PATIENCE, Client, H1Client, Response
+
+__all__ = ["CASES", "Case", "Certificate", "Started", "Wire", "answer", "read_body"]
+
+
+class Certificate(NamedTuple):
+    """Files of a certificate for localhost and 127.0.0.1 that signs itself."""
+
+    certfile: str
+    keyfile: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A wire, and the transport that it is spoken over."""
+
+    wire: str
+    transport: str
+    version: str
+    """What `scope["http_version"]` says."""
+    client: Callable[[socket.socket], Client] = H1Client
+    alpn: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tls(self) -> bool:
+        return self.transport == "tls"
+
+    @property
+    def unix(self) -> bool:
+        return self.transport == "unix"
+
+    @property
+    def sends_files(self) -> bool:
+        """`http.response.zerocopysend` is offered."""
+        return self.wire.startswith("h1") and not self.tls
+
+    @property
+    def has_reasons(self) -> bool:
+        """Status lines have a phrase."""
+        return self.wire.startswith("h1")
+
+    def __str__(self) -> str:
+        return f"{self.wire}-{self.transport}"
+
+
+CASES = [
+    Case(wire="h1-h11", transport=transport, version="1.1", alpn="http/1.1", settings={"http_parser": "h11"})
+    for transport in ("tcp", "tls", "unix")
+]
+
+
+class Wire:
+    """Starts servers that speak one wire, and ends them after the test."""
+
+    def __init__(self, case: Case, certificate: Certificate) -> None:
+        self.case = case
+        self.certificate = certificate
+        self._stack = ExitStack()
+
+    def start(self, app: Any, *, registry: Registry | None = None, **settings: Any) -> Started:
+        """A running server; settings are those of `ServerConfig`."""
+        given = {"max_request_size": 0, **self.case.settings, **settings}
+        if self.case.tls:
+            given |= {"ssl_certfile": self.certificate.certfile, "ssl_keyfile": self.certificate.keyfile}
+        if self.case.unix:
+            # Not tmp_path: the address of a Unix socket has room for about a hundred bytes.
+            folder = tempfile.mkdtemp(prefix="pounce-")
+            self._stack.callback(shutil.rmtree, folder)
+            given["uds"] = os.path.join(folder, "s")
+        started = Started(self, TestServer(app, registry=registry, **given))
+        self._stack.enter_context(started)
+        return started
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+
+class Started:
+    """A running server and the connections to it."""
+
+    def __init__(self, wire: Wire, server: TestServer) -> None:
+        self.case = wire.case
+        self.certificate = wire.certificate
+        self.server = server
+        self._clients = ExitStack()
+
+    def connect(self) -> Client:
+        """A new connection."""
+        case = self.case
+        if case.unix:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(PATIENCE)
+            try:
+                sock.connect(self.server.url.removeprefix("unix:"))
+            except OSError:
+                sock.close()
+                raise
+        else:
+            sock = socket.create_connection((self.server.host, self.server.port), PATIENCE)
+        if case.tls:
+            context = ssl.create_default_context(cafile=self.certificate.certfile)
+            context.set_alpn_protocols([case.alpn])
+            sock = context.wrap_socket(sock, server_hostname="localhost")
+            assert sock.selected_alpn_protocol() == case.alpn
+        return self._clients.enter_context(case.client(sock))
+
+    def request(
+        self, method: str, path: str, headers: Any = (), body: bytes = b""
+    ) -> Response:
+        """One request on a connection of its own."""
+        with self.connect() as client:
+            return client.request(method, path, headers, body)
+
+    def hang_up(self) -> None:
+        """Close every connection."""
+        self._clients.close()
+
+    def stop(self) -> None:
+        """Close every connection and end the server; whatever it had to log is logged then."""
+        self.hang_up()
+        self.server.stop()
+
+    def __enter__(self) -> Self:
+        self.server.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+
+# For applications
+
+
+async def answer(send: Any, body: bytes = b"", status: int = 200, headers: Any = ()) -> None:
+    """Send a complete answer."""
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def read_body(receive: Any) -> bytes:
+    """The whole request body. Raises `ConnectionError` when the client goes before its end."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionError("http.disconnect")
+        body += message["body"]
+        more = message["more_body"]
+    return body
