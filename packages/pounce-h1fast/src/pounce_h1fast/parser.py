@@ -42,6 +42,9 @@ _VALUE_BYTES = bytes({9, *range(32, 127), *range(128, 256)})
 SPECIAL = frozenset((b"host", b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"expect"))
 """Fields that say where the request ends, and for whom it is."""
 
+PRIVATE = frozenset((b"cookie", b"authorization", b"proxy-authorization"))
+"""Fields that are each client's own, and nobody else's business: not kept."""
+
 TABLE_MAX = 512
 """Lines in one generation of a table; there are two."""
 LINE_MAX = 192
@@ -77,7 +80,7 @@ class LineTable:
                 raise bad("A header field is not valid", "BAD_HEADER")
             name = name.lower()
             found = (name, value.strip(b" \t")), name in SPECIAL
-            if name == b"cookie":
+            if name in PRIVATE:
                 # One for each client: not worth a place.
                 return found
         if len(line) <= LINE_MAX:

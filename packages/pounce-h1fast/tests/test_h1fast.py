@@ -1,0 +1,395 @@
+"""What is special to FastParser: the table of lines, the fields that repeat, and bodies that are not copied."""
+
+import threading
+from collections.abc import Iterator
+
+import judges
+import pytest
+from judges import FastParser, LineTable, h1fast
+
+from pounce.errors import BadRequest
+from pounce.exchange.head import RequestHead
+from pounce.plugin import EndOfBody, ParserLimits
+from pounce.testing.check_parser import check_parser
+
+HOST = b"Host: example.org\r\n"
+POST = b"POST / HTTP/1.1\r\n" + HOST
+
+
+@pytest.fixture(autouse=True)
+def table() -> Iterator[LineTable]:
+    """The table of this thread, empty."""
+    with judges.empty_table():
+        yield h1fast._tables.lines
+
+
+def parser(limits: ParserLimits | None = None) -> FastParser:
+    return FastParser(limits or ParserLimits())
+
+
+def request(fields: bytes = b"", line: bytes = b"GET / HTTP/1.1") -> bytes:
+    return line + b"\r\n" + HOST + fields + b"\r\n"
+
+
+def heads(*requests: bytes) -> list[RequestHead]:
+    """The heads of requests without bodies that come one after the other on a connection."""
+    reader = parser()
+    read = []
+    for data in requests:
+        reader.receive_data(data)
+        head = reader.next_event()
+        assert isinstance(head, RequestHead)
+        read.append(head)
+    return read
+
+
+def error_of(*requests: bytes) -> BadRequest:
+    """Why the last of some requests is refused."""
+    reader = parser()
+    for data in requests[:-1]:
+        reader.receive_data(data)
+        assert isinstance(reader.next_event(), RequestHead)
+    reader.receive_data(requests[-1])
+    with pytest.raises(BadRequest) as caught:
+        reader.next_event()
+    return caught.value
+
+
+def all_lines(table: LineTable) -> set[bytes]:
+    return {*table.young, *table.old}
+
+
+def test_follows_the_rules_of_every_parser() -> None:
+    assert check_parser(FastParser) > 10_000
+
+
+# Requests whose fields are those of the request before
+
+
+@pytest.mark.parametrize(
+    ("line", "method", "target", "version"),
+    [
+        (b"GET /other HTTP/1.1", b"GET", b"/other", "1.1"),
+        (b"DELETE / HTTP/1.1", b"DELETE", b"/", "1.1"),
+        (b"GET / HTTP/1.0", b"GET", b"/", "1.0"),
+        (b"GET / HTTP/1.2", b"GET", b"/", "1.1"),
+        (b"OPTIONS * HTTP/1.1", b"OPTIONS", b"*", "1.1"),
+        (b"GET http://example.org/x HTTP/1.1", b"GET", b"http://example.org/x", "1.1"),
+    ],
+)
+def test_same_fields_under_another_request_line_make_another_request(
+    line: bytes, method: bytes, target: bytes, version: str
+) -> None:
+    first, second, third = heads(request(b"A: b\r\n"), request(b"A: b\r\n", line), request(b"A: b\r\n"))
+    assert (second.method, second.target, second.version) == (method, target, version)
+    assert second.headers == first.headers == third.headers == [(b"host", b"example.org"), (b"a", b"b")]
+    assert (third.method, third.target, third.version) == (b"GET", b"/", "1.1")
+    assert second.keep_alive is (version == "1.1")
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET * HTTP/1.1", 400),
+        (b"GET /a#b HTTP/1.1", 400),
+        (b"GET example.org HTTP/1.1", 400),
+        (b"GET http://other.org/ HTTP/1.1", 400),
+        (b"CONNECT / HTTP/1.1", 400),
+        (b"CONNECT example.org:80 HTTP/1.1", 501),
+        (b"GET / HTTP/2.0", 505),
+        (b"GET  / HTTP/1.1", 400),
+    ],
+)
+def test_same_fields_do_not_excuse_a_bad_request_line(line: bytes, status: int) -> None:
+    assert error_of(request(), request(), request(b"", line)).status == status
+
+
+@pytest.mark.parametrize(
+    ("fields", "differs"),
+    [
+        (b"Connection: close\r\n", {"keep_alive": False}),
+        (b"Connection: upgrade\r\nUpgrade: websocket\r\n", {"upgrade": b"websocket"}),
+        (b"Expect: 100-continue\r\nContent-Length: 1\r\n", {"expect_continue": True, "content_length": 1}),
+        (b"Content-Length: 7\r\n", {"content_length": 7}),
+        (b"Transfer-Encoding: chunked\r\n", {"content_length": None}),
+    ],
+)
+def test_fields_that_tell_how_to_serve_are_read_anew(fields: bytes, differs: dict[str, object]) -> None:
+    plain = {"keep_alive": True, "upgrade": None, "expect_continue": False, "content_length": 0}
+    for data, wanted in (
+        ((request(), request(fields)), plain | differs),
+        ((request(b"A: b\r\n"), request(b"A: b\r\n" + fields)), plain | differs),
+        ((request(b"Connection: close\r\n"), request()), plain),
+        ((request(b"Connection: upgrade\r\nUpgrade: x\r\n"), request()), plain),
+    ):
+        head = heads(*data)[-1]
+        assert {name: getattr(head, name) for name in plain} == wanted
+
+
+def test_another_host_is_another_host() -> None:
+    first, second, third = heads(request(), request().replace(b"example", b"other"), request())
+    assert [head.headers for head in (first, second, third)] == [
+        [(b"host", b"example.org")],
+        [(b"host", b"other.org")],
+        [(b"host", b"example.org")],
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [HOST, b"Content-Length: 0\r\nContent-Length: 0\r\n", b"Expect: x\r\n", b"A : b\r\n", b"A: b\n\r\n", b"A\r\n"],
+)
+def test_same_request_line_does_not_excuse_a_bad_field(fields: bytes) -> None:
+    assert error_of(request(), request(), request(fields)).status in (400, 417)
+
+
+def test_a_request_with_a_body_does_not_pass_its_length_on() -> None:
+    reader = parser()
+    fields = b"Content-Length: 2\r\n"
+    reader.receive_data(request() + request(fields) + b"ab" + request() + request(fields) + b"cd")
+    events = []
+    while (event := reader.next_event()) is not None:
+        events.append(event.content_length if isinstance(event, RequestHead) else event)
+    events = ["end" if isinstance(event, EndOfBody) else event for event in events]
+    assert events == [0, 2, b"ab", "end", 0, 2, b"cd", "end"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"GET / HTTP/1.1"] * 4,
+        [b"GET / HTTP/1.1", b"OPTIONS * HTTP/1.1", b"GET / HTTP/1.1", b"GET http://example.org/ HTTP/1.1"],
+        [b"GET / HTTP/1.1", b"GET / HTTP/1.0", b"GET / HTTP/1.2", b"GET / HTTP/1.1"],
+    ],
+)
+@pytest.mark.parametrize("fields", [[b"A: b\r\n"] * 4, [b"A: %d\r\n" % number for number in range(4)]])
+def test_what_an_application_does_to_its_headers_touches_no_other_request(
+    lines: list[bytes], fields: list[bytes]
+) -> None:
+    reader = parser()
+    for line, field in zip(lines, fields, strict=True):
+        reader.receive_data(request(field, line))
+        head = reader.next_event()
+        assert isinstance(head, RequestHead)
+        assert head.headers == [(b"host", b"example.org"), (b"a", field[3:-2])]
+        head.headers.clear()
+        head.headers.append((b"x", b"y"))
+
+
+def test_an_idle_connection_keeps_no_large_fields() -> None:
+    reader = parser()
+    for size in (10, 60_000, 10, 60_000):
+        reader.receive_data(request(b"X: " + b"x" * size + b"\r\n"))
+        head = reader.next_event()
+        assert isinstance(head, RequestHead)
+        assert len(head.headers[1][1]) == size
+        assert len(reader._block) <= h1fast.BLOCK_MAX
+
+
+# The table
+
+
+def test_lines_of_a_head_are_checked_once(table: LineTable) -> None:
+    heads(request(b"A: b\r\nC: d\r\n"))
+    assert (table.hits, table.misses) == (0, 3)
+    heads(request(b"C: d\r\nA: b\r\nE: f\r\n"))
+    assert (table.hits, table.misses) == (3, 4)
+
+
+def test_the_table_is_bounded_in_entries_and_keeps_what_is_asked_for(table: LineTable) -> None:
+    for number in range(3 * h1fast.TABLE_MAX):
+        heads(request(b"X-Id: %d\r\n" % number))
+        assert len(table.young) <= h1fast.TABLE_MAX
+        assert len(table.old) <= h1fast.TABLE_MAX
+    assert table.misses == 1 + 3 * h1fast.TABLE_MAX
+    assert b"Host: example.org" in table.young
+    assert b"X-Id: 0" not in all_lines(table)
+
+
+def test_the_table_is_bounded_in_the_length_of_a_line(table: LineTable) -> None:
+    longest = b"A: " + b"x" * (h1fast.LINE_MAX - 3)
+    heads(request(longest + b"\r\n" + longest + b"y\r\n"))
+    assert longest in all_lines(table)
+    assert longest + b"y" not in all_lines(table)
+
+
+def test_cookies_do_not_enter_the_table(table: LineTable) -> None:
+    heads(request(b"Cookie: a=1\r\nCOOKIE: b=2\r\n"))
+    assert all_lines(table) == {b"Host: example.org"}
+
+
+def test_a_refused_line_does_not_enter_the_table(table: LineTable) -> None:
+    for line in (b"A : b", b"A: b\0", b"no colon", b"A: b\nC: d"):
+        error_of(request(line + b"\r\n"))
+        error_of(request(line + b"\r\n"))
+        assert line not in all_lines(table)
+
+
+def test_a_line_of_a_trailer_means_the_same_in_a_head_and_is_looked_up_there(table: LineTable) -> None:
+    body = b"0\r\nA: b\r\n\r\n"
+    reader = parser()
+    reader.receive_data(request(b"A: b\r\n") + POST + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+    assert isinstance(reader.next_event(), RequestHead)
+    assert isinstance(reader.next_event(), RequestHead)
+    end = reader.next_event()
+    assert isinstance(end, EndOfBody)
+    assert end.trailers == [(b"a", b"b")]
+    assert table.misses == 3
+
+
+def test_a_field_that_was_fine_in_a_head_is_still_refused_in_a_trailer() -> None:
+    reader = parser()
+    reader.receive_data(request() + POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + HOST + b"\r\n")
+    reader.next_event()
+    reader.next_event()
+    with pytest.raises(BadRequest) as caught:
+        reader.next_event()
+    assert caught.value.code == "POUNCE_PARSE_BAD_TRAILER"
+
+
+def test_each_thread_has_its_own_table(table: LineTable) -> None:
+    found: list[LineTable] = []
+
+    def read() -> None:
+        heads(request(b"X-Thread: other\r\n"))
+        found.append(h1fast._tables.lines)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+    heads(request(b"X-Thread: this\r\n"))
+    assert found[0] is not table
+    assert b"X-Thread: other" in found[0].young and b"X-Thread: other" not in table.young
+    assert b"X-Thread: this" in table.young and b"X-Thread: this" not in found[0].young
+
+
+# Bodies
+
+
+def test_a_buffer_that_is_all_body_is_passed_on_without_a_copy() -> None:
+    reader = parser()
+    reader.receive_data(POST + b"Content-Length: 3000\r\n\r\n")
+    reader.next_event()
+    for size in (1000, 2000):
+        data = bytes(size)
+        reader.receive_data(data)
+        assert reader.next_event() is data
+    assert isinstance(reader.next_event(), EndOfBody)
+
+
+def test_chunks_that_came_together_are_delivered_together() -> None:
+    reader = parser()
+    reader.receive_data(POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3\r\ncde\r\n4\r\nf")
+    reader.next_event()
+    assert reader.next_event() == b"abcdef"
+    assert reader.next_event() is None
+    reader.receive_data(b"ghi\r\n0\r\n\r\n")
+    assert reader.next_event() == b"ghi"
+    assert isinstance(reader.next_event(), EndOfBody)
+    assert reader.buffered == 0
+
+
+def test_data_before_a_bad_chunk_is_delivered_before_the_refusal() -> None:
+    reader = parser()
+    reader.receive_data(POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3\r\ncde\r\nx\r\n")
+    reader.next_event()
+    assert reader.next_event() == b"abcde"
+    with pytest.raises(BadRequest):
+        reader.next_event()
+
+
+def test_the_rest_goes_to_the_upgraded_protocol() -> None:
+    reader = parser()
+    reader.receive_data(request(b"Connection: upgrade\r\nUpgrade: x\r\n") + b"\r\n\x00rest")
+    reader.next_event()
+    assert reader.buffered == 7
+    assert reader.take_rest() == b"\r\n\x00rest"
+    assert reader.buffered == 0
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    ("start", "filler", "limit", "status", "code"),
+    [
+        (b"GET /", b"a", 1000, 414, "POUNCE_PARSE_TARGET_TOO_LONG"),
+        (request()[:-2] + b"X: ", b"a", 1000, 431, "POUNCE_PARSE_HEADERS_TOO_LARGE"),
+        (request()[:-2], b"X: y\r\n", 1000, 431, "POUNCE_PARSE_HEADERS_TOO_LARGE"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n1;", b"a", 1026, 400, "POUNCE_PARSE_BAD_CHUNK"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"a", 1000, 431, "POUNCE_PARSE_HEADERS_TOO_LARGE"),
+    ],
+)
+def test_what_has_no_end_is_refused_before_more_than_the_limit_is_buffered(
+    start: bytes, filler: bytes, limit: int, status: int, code: str
+) -> None:
+    reader = parser(ParserLimits(max_header_size=1000, max_headers=10_000))
+    reader.receive_data(start)
+    with pytest.raises(BadRequest) as caught:
+        for _ in range(2000):
+            while reader.next_event() is not None:
+                pass
+            assert reader.buffered <= limit
+            reader.receive_data(filler)
+    assert (caught.value.status, caught.value.code) == (status, code)
+    assert reader.buffered <= limit + len(filler)
+
+
+def test_a_head_of_exactly_the_limit_is_accepted() -> None:
+    data = request(b"X: " + b"x" * 50 + b"\r\n")
+    for limit, accepted in ((len(data), True), (len(data) - 1, False)):
+        reader = parser(ParserLimits(max_header_size=limit))
+        reader.receive_data(data)
+        if accepted:
+            assert isinstance(reader.next_event(), RequestHead)
+        else:
+            with pytest.raises(BadRequest):
+                reader.next_event()
+
+
+def test_as_many_fields_as_the_limit_are_accepted_in_heads_and_trailers() -> None:
+    for number, accepted in ((3, True), (4, False)):
+        chunked = b"Transfer-Encoding: chunked\r\n\r\n"
+        for data in (request(b"A: b\r\n" * (number - 1)), POST + chunked + b"0\r\n" + b"A: b\r\n" * number + b"\r\n"):
+            reader = parser(ParserLimits(max_headers=3))
+            reader.receive_data(data)
+            if accepted:
+                while reader.next_event() is not None:
+                    pass
+                assert reader.buffered == 0
+            else:
+                with pytest.raises(BadRequest) as caught:
+                    while reader.next_event() is not None:
+                        pass
+                assert (caught.value.status, caught.value.code) == (431, "POUNCE_PARSE_TOO_MANY_HEADERS")
+
+
+def test_many_empty_lines_before_a_request_cost_no_more_than_their_bytes() -> None:
+    """Cutting them off one by one would copy what follows each of them: 250 GB here."""
+    reader = parser()
+    reader.receive_data(b"\r\n" * 500_000 + request())
+    assert isinstance(reader.next_event(), RequestHead)
+    assert reader.buffered == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code", "hint"),
+    [
+        (b"GET / HTTP/1.1 \r\n\r\n", 400, "POUNCE_PARSE_MALFORMED_REQUEST_LINE", None),
+        (request(b"", b"GET / HTTP/3.0"), 505, "POUNCE_PARSE_BAD_VERSION", "This server speaks HTTP/1.0 and HTTP/1.1"),
+        (request(b"A b\r\n"), 400, "POUNCE_PARSE_BAD_HEADER", None),
+        (request(b"A: b\r\n" * 100), 431, "POUNCE_PARSE_TOO_MANY_HEADERS", "The limit is 100."),
+        (b"GET /" + b"a" * 70_000, 414, "POUNCE_PARSE_TARGET_TOO_LONG", "The limit is 65536 bytes."),
+        (request(b"Content-Length: x\r\n"), 400, "POUNCE_PARSE_BAD_CONTENT_LENGTH", None),
+    ],
+)
+def test_a_refusal_says_what_to_answer_and_what_to_do(data: bytes, status: int, code: str, hint: str | None) -> None:
+    error = error_of(data)
+    assert (error.status, error.code) == (status, code)
+    assert error.hint is None if hint is None else (error.hint or "").startswith(hint)
+
+
+def test_a_bare_line_end_is_refused_with_its_position() -> None:
+    error = error_of(b"GET / HTTP/1.1\r\nHost: a\n")
+    assert error.code == "POUNCE_PARSE_BAD_LINE_END"
+    assert isinstance(error, BadRequest) and error.position == 23
