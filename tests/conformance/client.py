@@ -246,9 +246,7 @@ class H1Request:
         except Broken:
             pass
         head = self._head or Head(0, Fields())
-        return Response(
-            head.status, head.headers, body, self._trailers, self.informational, self._ended, head.reason
-        )
+        return Response(head.status, head.headers, body, self._trailers, self.informational, self._ended, head.reason)
 
 
 def _head(event: Any) -> Head:

@@ -10,7 +10,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-
 from tests.conformance.wires import CASES, Certificate, Wire
 
 
@@ -20,13 +19,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 @pytest.fixture(params=CASES, ids=str)
-def wire(
-    request: pytest.FixtureRequest, certificate: Certificate, caplog: pytest.LogCaptureFixture
-) -> Iterator[Wire]:
+def wire(request: pytest.FixtureRequest, certificate: Certificate, caplog: pytest.LogCaptureFixture) -> Iterator[Wire]:
     """Starts servers; the test runs once for each wire. Nothing may fail behind the back of the server."""
     with Wire(request.param, certificate) as started:
         yield started
-    strays = [record for record in caplog.get_records("call") if record.name == "asyncio" and record.levelname == "ERROR"]
+    strays = [
+        record for record in caplog.get_records("call") if record.name == "asyncio" and record.levelname == "ERROR"
+    ]
     assert not strays, strays[0].getMessage() + (f": {strays[0].exc_info[1]!r}" if strays[0].exc_info else "")
 
 
@@ -50,8 +49,6 @@ def make_certificate(folder: Path) -> Certificate:
     certfile, keyfile = folder / "cert.pem", folder / "key.pem"
     certfile.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     keyfile.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return Certificate(str(certfile), str(keyfile))

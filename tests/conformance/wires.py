@@ -10,9 +10,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+from tests.conformance.client import PATIENCE, Client, H1Client, Response
+
 from pounce.registry import Registry
 from pounce.testing import TestServer
-from tests.conformance.client import PATIENCE, Client, H1Client, Response
 
 __all__ = ["CASES", "Case", "Certificate", "Started", "Wire", "answer", "read_body"]
 
@@ -122,9 +123,7 @@ class Started:
             assert sock.selected_alpn_protocol() == case.alpn
         return self._clients.enter_context(case.client(sock))
 
-    def request(
-        self, method: str, path: str, headers: Any = (), body: bytes = b""
-    ) -> Response:
+    def request(self, method: str, path: str, headers: Any = (), body: bytes = b"") -> Response:
         """One request on a connection of its own."""
         with self.connect() as client:
             return client.request(method, path, headers, body)
@@ -134,9 +133,10 @@ class Started:
         self._clients.close()
 
     def stop(self) -> None:
-        """Close every connection and end the server; whatever it had to log is logged then."""
+        """Close every connection and end the server, which has no reason to wait then; whatever it had to log is
+        logged after that."""
         self.hang_up()
-        self.server.stop()
+        self.server.stop(timeout=PATIENCE)
 
     def __enter__(self) -> Self:
         self.server.start()

@@ -152,8 +152,13 @@ def _flag(item: Option, group: Group) -> Parameter:
         metavar=None if item.kind is bool else value_name(item),
         show_default=False if default is None else lambda _: default,
         # Values are converted later, by the same code that reads them from elsewhere.
-        converter=None if item.kind in (bool, tuple) else lambda _, tokens: tokens[0].value,
+        converter=None if item.kind in (bool, tuple) else lambda _, tokens: _as_written(item, tokens[0].value),
     )
+
+
+def _as_written(item: Option, value: str) -> str:
+    """The value itself, and a choice in its own spelling: some validators know no other."""
+    return value.lower() if value.lower() in item.choices else value
 
 
 def _parameter(name: str, annotation: Any, kind: Any = inspect.Parameter.KEYWORD_ONLY) -> inspect.Parameter:

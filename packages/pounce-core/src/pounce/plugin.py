@@ -14,7 +14,7 @@ writes, back-pressure and deadlines. `coroutine_wire` is the easy mode. `pounce.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.head import Headers, RequestHead
@@ -220,8 +220,13 @@ def coroutine_wire(
 
     def connect(service: Service) -> asyncio.Protocol:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = cast(Connection, writer.transport.get_protocol())
             try:
                 await handle(service, reader, writer)
+            except ConnectionError, asyncio.IncompleteReadError:
+                service.count("client_gone", "%s: the peer left", connection.wire)
+            except Exception:  # noqa: BLE001 - logged there
+                service.connection_failed(connection)
             finally:
                 writer.close()
 

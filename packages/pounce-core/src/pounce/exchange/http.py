@@ -175,7 +175,10 @@ class HttpExchange:
         """The peer is at fault: tell it so, or break off the answer that the application has begun."""
         if self.answer is WAITING or self.answer is HELD:
             self.service.count(error.code, "%s", error.message)
-            self.respond(error_response(error, debug=self.service.config.debug))
+            response = error_response(error, debug=self.service.config.debug)
+            # How much more of it will come nobody knows, so the connection must not be promised to another request.
+            response.headers.append((b"connection", b"close"))
+            self.respond(response)
         elif self.answer is not DONE:
             self._break_off()
 
@@ -337,7 +340,7 @@ class HttpExchange:
             if not more and self._trailers is None:
                 self._end_muted()
             elif self._half_closed:
-                # Nothing will be written that could tell whether the client, which has its whole answer, is still there.
+                # Nothing will be written that could tell whether the client, with its whole answer, is still there.
                 self.stream_lost(None)
                 self.stream.reset()
         else:

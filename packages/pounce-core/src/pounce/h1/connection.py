@@ -364,7 +364,10 @@ class H1Connection(Connection):
     def write(self, body: Body, more: bool) -> None:
         if self.reading is TUNNEL:
             self._tunnel_write(cast(bytes, body), more)
-        elif self.transport is not None and self.writing is OPEN:
+        elif self.transport.is_closing():
+            # The peer is gone, and `connection_lost()` is on its way to say so.
+            self.writable = False
+        elif self.writing is OPEN:
             self._write_piece(b"", body, more)
 
     def inform(self, status: int, headers: Headers) -> None:
@@ -411,6 +414,9 @@ class H1Connection(Connection):
         self.reading = CLOSED
         self.writing = SENT
         self._keep_alive = False
+        if self._file is not None:
+            self._file.cancel()
+            self._file = None
         self.flush()
         if self._framing is CLOSE:
             # Here an orderly close would look like the end of the answer, and so would `abort()` alone: the kernel

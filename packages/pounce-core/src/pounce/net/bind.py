@@ -89,7 +89,7 @@ def open_listeners(config: ServerConfig) -> list[Listener]:
     listeners: list[Listener] = []
     binds = binds_of(config)
     # Where IPv4 has a bind of its own, an IPv6 wildcard leaves it alone.
-    ipv4_ports = {bind.port for bind in binds if bind.host == "0.0.0.0" and bind.port}  # noqa: S104
+    ipv4_ports = {bind.port for bind in binds if bind.host == "0.0.0.0" and bind.port}
     try:
         for bind in binds:
             if bind.path is not None:

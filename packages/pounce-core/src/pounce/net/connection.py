@@ -6,8 +6,10 @@ second, so that no request costs a timer.
 """
 
 import asyncio
+import functools
+from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pounce.exchange.stream import ConnectionInfo
 
@@ -18,6 +20,21 @@ __all__ = ["CORK_LIMIT", "Connection", "ForeignConnection", "connection_info"]
 
 CORK_LIMIT = 16384
 """Bytes that are gathered into one write at the most."""
+
+
+class WireFailed(Exception):
+    """An OSError that a wire let escape. asyncio would take it for the network's and say nothing."""
+
+
+def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: Connection, *data: bytes) -> Any:
+        try:
+            return method(self, *data)
+        except OSError as exc:
+            raise WireFailed(str(exc)) from exc
+
+    return call
 
 
 class Connection(asyncio.Protocol):
@@ -43,6 +60,12 @@ class Connection(asyncio.Protocol):
 
     wire: str
     """Name of the wire, for messages."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in ("data_received", "eof_received"):
+            if name in cls.__dict__:
+                setattr(cls, name, _guarded(cls.__dict__[name]))
 
     def __init__(self, service: Service, wire: str = "") -> None:
         self.service = service

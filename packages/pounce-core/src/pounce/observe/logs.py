@@ -4,9 +4,11 @@ An event loop must not wait for a terminal or a pipe that nobody reads. Records 
 full they are counted and dropped, and the number is logged as soon as there is room again.
 """
 
+import io
 import json
 import logging
 import logging.handlers
+import os
 import queue
 import sys
 import time
@@ -37,11 +39,10 @@ class Logs:
 
     def __init__(self, config: ServerConfig, stream: TextIO | None = None) -> None:
         stream = stream or sys.stderr
-        target = logging.StreamHandler(stream)
-        target.setFormatter(JSONFormatter() if wants_json(config, stream) else TextFormatter())
+        formatter = JSONFormatter() if wants_json(config, stream) else TextFormatter()
         records: queue.Queue[Any] = queue.Queue(QUEUE_SIZE)
         self._handler = BoundedQueueHandler(records)
-        self._listener = BoundedQueueListener(records, target)
+        self._listener = Writer(records, stream, formatter)
         self._logger = logging.getLogger("pounce")
         self._level = config.log_level.upper()
         self._before: tuple[int, bool] = (logging.NOTSET, True)
@@ -67,6 +68,7 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
 
     def __init__(self, records: queue.Queue[Any]) -> None:
         super().__init__(records)
+        self._records = records
         self._dropped = 0
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
@@ -87,26 +89,63 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
             message = f"{self._dropped} log records were dropped because they could not be written fast enough"
             record = logging.LogRecord("pounce", logging.WARNING, "", 0, message, (), None)
             try:
-                self.queue.put(record, timeout > 0, timeout)
+                self._records.put(record, timeout > 0, timeout)
                 self._dropped = 0
             except queue.Full:
                 pass
 
 
-class BoundedQueueListener(logging.handlers.QueueListener):
-    """Leaves what cannot be written behind when it is stopped: a server must end also when nobody reads its log."""
+class Writer(logging.handlers.QueueListener):
+    """The thread that writes. Leaves what cannot be written behind when it is stopped: a server must end also when
+    nobody reads its log.
 
-    def enqueue_sentinel(self) -> None:
-        self.queue.put(self._sentinel, timeout=END_TIMEOUT)
+    Hence no lock is held while it waits that others need: neither that of a `logging.Handler`, which
+    `logging.shutdown()` takes, nor that of `sys.stderr`, which the interpreter takes at its end.
+    """
+
+    def __init__(self, records: queue.Queue[Any], stream: TextIO, formatter: logging.Formatter) -> None:
+        super().__init__(records)
+        self._records = records
+        self._formatter = formatter
+        self._stream = stream
+        self._own: io.FileIO | None = None
+        try:
+            self._own = io.FileIO(os.dup(stream.fileno()), "w")
+        except OSError, ValueError, AttributeError:
+            # It has no descriptor: a stream in memory.
+            pass
+
+    def handle(self, record: logging.LogRecord) -> None:
+        try:
+            line = self._formatter.format(record)
+        except Exception as exc:  # noqa: BLE001 - a record that does not fit its message must not end the thread
+            line = f"a log record cannot be written: {record.msg!r} with {record.args!r}: {exc!r}"
+        try:
+            self._write(line + "\n")
+        except OSError, ValueError:
+            # Nobody is there to read, or the stream is closed: there is no place to say so.
+            pass
+
+    def _write(self, text: str) -> None:
+        if self._own is None:
+            self._stream.write(text)
+            self._stream.flush()
+            return
+        data = text.encode("utf-8", "backslashreplace")
+        while data:
+            data = data[self._own.write(data) :]
 
     def stop(self) -> None:
         thread, self._thread = self._thread, None
         if thread is not None:
             try:
-                self.enqueue_sentinel()
+                # None is what the thread ends at.
+                self._records.put(None, timeout=END_TIMEOUT)
+                thread.join(END_TIMEOUT)
             except queue.Full:
-                return
-            thread.join(END_TIMEOUT)
+                pass
+        if self._own is not None and (thread is None or not thread.is_alive()):
+            self._own.close()
 
 
 class TextFormatter(logging.Formatter):

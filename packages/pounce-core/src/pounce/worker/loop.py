@@ -51,9 +51,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     return made
 
 
-def run_on_new_loop(
-    main: Coroutine[Any, Any, None], factory: Callable[[], asyncio.AbstractEventLoop] | None
-) -> None:
+def run_on_new_loop(main: Coroutine[Any, Any, None], factory: Callable[[], asyncio.AbstractEventLoop] | None) -> None:
     """Run `main` as `asyncio.run` does, but wait no longer than `END_TIMEOUT` for what it leaves behind.
 
     A task that swallows its cancellation, or a call in a thread, must not keep a server from ending in its time.

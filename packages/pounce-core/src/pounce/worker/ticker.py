@@ -49,5 +49,5 @@ class Ticker:
                     connection.write_deadline_passed()
                 if connection.deadline <= now:
                     connection.deadline_passed()
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged there
                 self._service.connection_failed(connection)

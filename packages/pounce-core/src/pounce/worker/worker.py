@@ -144,7 +144,7 @@ class Worker:
         for connection in tuple(service.connections):
             try:
                 connection.drain()
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged there
                 service.connection_failed(connection)
         handshakes = [task for acceptor in self._acceptors for task in acceptor.handshakes]
         if handshakes:
@@ -188,7 +188,7 @@ class Worker:
         for connection in tuple(service.connections):
             try:
                 connection.close()
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged there
                 service.connection_failed(connection)
         for _ in range(3):
             await asyncio.sleep(0)
@@ -201,14 +201,23 @@ class Worker:
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What a wire lets escape has closed its connection by now: name the wire, and go on."""
         protocol = context.get("protocol")
-        if not isinstance(protocol, Connection) and "transport" in context:
-            # A protocol of a wire's own making (asyncio's streams, for one) has its Connection in front of it.
-            protocol = context["transport"].get_protocol()
         error = context.get("exception")
-        if isinstance(protocol, Connection):
+        connection = protocol if isinstance(protocol, Connection) else _failed_connection(error)
+        if connection is not None:
             self.service.count("plugin_error")
-            log.error("Plugin %s failed on a connection", protocol.wire, exc_info=error)
+            log.error("Plugin %s failed on a connection", connection.wire, exc_info=error)
         elif self._previous_handler is not None:
             self._previous_handler(loop, context)
         else:
             loop.default_exception_handler(context)
+
+
+def _failed_connection(error: BaseException | None) -> Connection | None:
+    """The connection that an exception came through, for what asyncio reports without its protocol (all of TLS)."""
+    traceback = error.__traceback__ if error is not None else None
+    while traceback is not None:
+        owner = traceback.tb_frame.f_locals.get("self")
+        if isinstance(owner, Connection):
+            return owner
+        traceback = traceback.tb_next
+    return None

@@ -1,0 +1,223 @@
+"""ServerConfig: every wrong value is one clear error; text is read with its units."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from pounce import ConfigError, ServerConfig
+from pounce.config import Option, describe, parse_option
+
+OPTIONS = {item.name: item for item in describe()}
+
+
+def option(name: str) -> Option:
+    return OPTIONS[name]
+
+
+def refused(**settings: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        ServerConfig.of(settings)
+    return str(caught.value)
+
+
+def test_defaults_are_valid() -> None:
+    config = ServerConfig()
+    assert (config.host, config.port, config.max_request_size) == ("127.0.0.1", 8000, 1_048_576)
+
+
+def test_configuration_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ServerConfig().port = 1  # type: ignore[misc]
+
+
+def test_every_setting_is_described() -> None:
+    assert [item.name for item in describe()] == [field.name for field in dataclasses.fields(ServerConfig)]
+    for item in describe():
+        assert item.help.endswith("."), item.name
+        assert item.group, item.name
+
+
+WRONG_TYPES: dict[type, list[Any]] = {
+    bool: ["yes", 1, 0, None, []],
+    int: ["1", 1.0, True, [], math.nan],
+    float: ["1", True, [], math.nan, math.inf, -math.inf],
+    str: [1, b"bytes", True, []],
+    tuple: ["one", 1, [1], [b"x"], True],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (item.name, value)
+        for item in describe()
+        if item.kind in WRONG_TYPES
+        for value in [*WRONG_TYPES[item.kind], *([] if item.nullable or item.kind is bool else [None])]
+    ],
+)
+def test_value_of_the_wrong_type_is_refused_by_name(name: str, value: Any) -> None:
+    message = refused(**{name: value})
+    assert message.startswith(f"{name} must be {option(name).allowed}")
+    assert f"(got {value!r})" in message
+
+
+@pytest.mark.parametrize(
+    "item", [item for item in describe() if item.ge is not None or item.gt is not None], ids=lambda i: i.name
+)
+def test_number_below_its_range_is_refused(item: Option) -> None:
+    bound = item.ge if item.ge is not None else item.gt
+    assert bound is not None
+    value = item.kind(bound - 1 if item.ge is not None else bound)
+    message = refused(**{item.name: value})
+    assert item.name in message
+    assert repr(value) in message
+
+
+@pytest.mark.parametrize("item", [item for item in describe() if item.le is not None], ids=lambda i: i.name)
+def test_number_above_its_range_is_refused(item: Option) -> None:
+    assert item.le is not None
+    value = item.kind(item.le + 1)
+    assert repr(value) in refused(**{item.name: value})
+
+
+@pytest.mark.parametrize("item", [item for item in describe() if item.choices], ids=lambda i: i.name)
+def test_choice_that_does_not_exist_is_refused_with_those_that_do(item: Option) -> None:
+    message = refused(**{item.name: "nonsense"})
+    for choice in item.choices:
+        assert choice in message
+
+
+def test_choices_are_case_insensitive() -> None:
+    assert ServerConfig(log_level="INFO").log_level == "info"  # type: ignore[arg-type]
+
+
+def test_integer_is_taken_where_a_number_is_due() -> None:
+    timeout = ServerConfig(header_timeout=3).header_timeout
+    assert (timeout, type(timeout)) == (3.0, float)
+
+
+def test_list_is_taken_where_a_tuple_is_due() -> None:
+    assert ServerConfig.of({"bind": ["a:1", "b:2"]}).bind == ("a:1", "b:2")
+
+
+def test_unknown_setting_is_refused_with_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match="prot is not a setting") as caught:
+        ServerConfig.of({"prot": 1})
+    assert caught.value.hint == "Did you mean port?"
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"ssl_certfile": "c"}, "ssl_keyfile"),
+        ({"ssl_keyfile": "k"}, "ssl_certfile"),
+        ({"host": ""}, "host"),
+        ({"uds": ""}, "uds"),
+        ({"uds": "/s", "bind": ("a:1",)}, "bind"),
+        ({"health_check_path": "healthz"}, "health_check_path"),
+        ({"server_header": "a\r\nb: c"}, "server_header"),
+        ({"server_header": "café"}, "server_header"),
+        ({"root_path": "api"}, "root_path"),
+        ({"root_path": "/api/"}, "root_path"),
+        ({"access_log_filter": 3}, "access_log_filter"),
+        ({"plugin_settings": 3}, "plugin_settings"),
+        ({"plugin_settings": {"h2": 3}}, "plugin_settings"),
+    ],
+    ids=str,
+)
+def test_contradiction_is_refused_by_name(settings: dict[str, Any], named: str) -> None:
+    assert named in refused(**settings)
+
+
+def test_errors_end_the_process_with_their_own_status() -> None:
+    with pytest.raises(ValueError, match="port") as caught:
+        ServerConfig(port=-1)
+    assert isinstance(caught.value, ConfigError)
+    assert caught.value.exit_code == 2
+
+
+def test_password_is_not_shown() -> None:
+    assert "hunter2" not in repr(ServerConfig(ssl_keyfile_password="hunter2"))
+
+
+def test_plugin_settings_cannot_be_changed_from_outside() -> None:
+    table = {"size": 1}
+    config = ServerConfig.of({"plugin_settings": {"h2": table}})
+    table["size"] = 2
+    assert config.plugin_settings["h2"]["size"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("header_timeout", "30s", 30.0),
+        ("header_timeout", "1.5", 1.5),
+        ("header_timeout", "250ms", 0.25),
+        ("header_timeout", "5m", 300.0),
+        ("header_timeout", "2h", 7200.0),
+        ("header_timeout", "1d", 86400.0),
+        ("header_timeout", " 30 S ", 30.0),
+        ("max_request_size", "16MiB", 16 * 1024**2),
+        ("max_request_size", "16mb", 16_000_000),
+        ("max_request_size", "1.5k", 1536),
+        ("max_request_size", "2GiB", 2 * 1024**3),
+        ("max_request_size", "2GB", 2_000_000_000),
+        ("max_request_size", "100b", 100),
+        ("max_request_size", "0", 0),
+        ("uds_permissions", "660", 0o660),
+        ("uds_permissions", "0o600", 0o600),
+        ("port", "8080", 8080),
+        ("access_log", "on", True),
+        ("access_log", "No", False),
+        ("access_log", " TRUE ", True),
+        ("bind", "a:1, b:2", ("a:1", "b:2")),
+        ("bind", "", ()),
+        ("log_level", "DEBUG", "debug"),
+        ("uds", "/run/s", "/run/s"),
+    ],
+)
+def test_text_stands_for_a_value(name: str, text: str, value: Any) -> None:
+    found = parse_option(option(name), text)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("header_timeout", "30x"),
+        ("header_timeout", "-1"),
+        ("header_timeout", "nan"),
+        ("header_timeout", "inf"),
+        ("header_timeout", ""),
+        ("header_timeout", "1e3"),
+        ("header_timeout", "9" * 400),
+        ("max_request_size", "16Q"),
+        ("max_request_size", "-1"),
+        ("max_request_size", "1 2"),
+        ("max_request_size", "9" * 400),
+        ("max_request_size", "0.4"),
+        ("max_headers", "9" * 5000),
+        ("uds_permissions", "888"),
+        ("uds_permissions", "1777"),
+        ("port", "80.0"),
+        ("port", "0x50"),
+        ("port", "65536"),
+        ("port", "eighty"),
+        ("port", "9" * 5000),
+        ("access_log", "maybe"),
+        ("access_log", ""),
+        ("log_level", "loud"),
+    ],
+)
+def test_text_that_stands_for_nothing_is_refused_by_name(name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} must be"):
+        parse_option(option(name), text)
+
+
+def test_help_shows_what_is_allowed() -> None:
+    assert option("port").allowed == "an integer from 0 to 65535"
+    assert option("ipv6").allowed == "one of dual, only, off"
+    assert option("uds").allowed == "a string or none"
+    assert option("header_timeout").allowed == "a number of seconds above 0"

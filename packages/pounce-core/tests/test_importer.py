@@ -1,0 +1,113 @@
+"""From `module:attribute` to an application, and what is said when that fails."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pounce import AppImportError, ServerConfig
+from pounce.importer import import_app
+
+CODE = """
+class Nested:
+    @staticmethod
+    async def app(scope, receive, send): ...
+
+class Application:
+    async def __call__(self, scope, receive, send): ...
+
+async def app(scope, receive, send): ...
+def create(): return app
+def broken(): raise RuntimeError("no luck")
+def nothing(): return None
+number = 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "pounce_sample_app.py").write_text(CODE)
+    (tmp_path / "pounce_sample_raises.py").write_text("raise RuntimeError('at import')")
+    (tmp_path / "pounce_sample_needs.py").write_text("import pounce_sample_not_installed")
+    (tmp_path / "pounce_sample_exits.py").write_text("raise SystemExit(0)")
+    path = list(sys.path)
+    yield tmp_path
+    sys.path[:] = path
+    for name in [name for name in sys.modules if name.startswith("pounce_sample")]:
+        del sys.modules[name]
+
+
+def found(folder: Path, path: str, **settings: object) -> object:
+    return import_app(path, ServerConfig.of({"app_dir": str(folder), **settings}))[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("pounce_sample_app:app", "app"),
+        ("pounce_sample_app:Nested.app", "app"),
+        ("pounce_sample_app:create()", "app"),
+    ],
+)
+def test_application_is_found(folder: Path, path: str, name: str) -> None:
+    assert getattr(found(folder, path), "__name__", None) == name
+
+
+def test_class_that_is_called_is_an_application(folder: Path) -> None:
+    assert type(found(folder, "pounce_sample_app:Application()")).__name__ == "Application"
+
+
+def test_factory_is_called_when_the_setting_says_so(folder: Path) -> None:
+    assert getattr(found(folder, "pounce_sample_app:create", factory=True), "__name__", None) == "app"
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "words"),
+    [
+        ("pounce_sample_app", "POUNCE_APP_PATH", "does not name an application"),
+        ("pounce_sample_app:", "POUNCE_APP_PATH", "does not name an application"),
+        (":app", "POUNCE_APP_PATH", "does not name an application"),
+        ("", "POUNCE_APP_PATH", "does not name an application"),
+        ("pounce_sample_missing:app", "POUNCE_APP_MODULE_NOT_FOUND", "no module 'pounce_sample_missing'"),
+        ("pounce_sample_app.sub:app", "POUNCE_APP_MODULE_NOT_FOUND", "pounce_sample_app.sub"),
+        ("pounce_sample_needs:app", "POUNCE_APP_MODULE_NOT_FOUND", "needs the module 'pounce_sample_not_installed'"),
+        ("pounce_sample_raises:app", "POUNCE_APP_IMPORT_FAILED", "RuntimeError: at import"),
+        ("pounce_sample_app:ap", "POUNCE_APP_ATTRIBUTE_NOT_FOUND", "no attribute 'ap'"),
+        ("pounce_sample_app:Nested.nope", "POUNCE_APP_ATTRIBUTE_NOT_FOUND", "no attribute 'Nested.nope'"),
+        ("pounce_sample_app:number", "POUNCE_APP_NOT_CALLABLE", "is a int"),
+        ("pounce_sample_app:Application", "POUNCE_APP_NOT_CALLABLE", "is a class"),
+        ("pounce_sample_app:broken()", "POUNCE_APP_FACTORY_FAILED", "RuntimeError: no luck"),
+        ("pounce_sample_app:nothing()", "POUNCE_APP_NOT_CALLABLE", "not callable"),
+        ("pounce_sample_app:()", "POUNCE_APP_ATTRIBUTE_NOT_FOUND", "no attribute"),
+    ],
+)
+def test_failure_has_a_code_and_says_what_is_wrong(folder: Path, path: str, code: str, words: str) -> None:
+    with pytest.raises(AppImportError) as caught:
+        found(folder, path)
+    assert caught.value.code == code
+    assert words in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+def test_hint_names_what_the_module_has(folder: Path) -> None:
+    with pytest.raises(AppImportError) as caught:
+        found(folder, "pounce_sample_app:ap")
+    assert "app" in (caught.value.hint or "")
+
+
+def test_module_that_switches_the_gil_on_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    (folder / "pounce_sample_gil.py").write_text(
+        "import sys\nsys._is_gil_enabled = lambda: True\nasync def app(*a): ..."
+    )
+    config = ServerConfig(app_dir=str(folder))
+    assert import_app("pounce_sample_gil:app", config)[1] == "pounce_sample_gil"
+    assert import_app("pounce_sample_app:app", config)[1] is None
+
+
+def test_empty_app_dir_leaves_the_path_alone(folder: Path) -> None:
+    before = list(sys.path)
+    with pytest.raises(AppImportError):
+        import_app("pounce_sample_app:app", ServerConfig(app_dir=""))
+    assert sys.path == before

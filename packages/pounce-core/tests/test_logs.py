@@ -1,0 +1,182 @@
+"""Logging never holds up the server."""
+
+import io
+import json
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from pounce import ServerConfig
+from pounce.observe.logs import BoundedQueueHandler, JSONFormatter, Logs, TextFormatter, wants_json
+
+log = logging.getLogger("pounce.test_logs")
+
+
+class BlockedStream(io.StringIO):
+    """A stream that takes nothing until it is released, like a pipe that nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+        self.released = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.reached.set()
+        assert self.released.wait(10)
+        return super().write(text)
+
+
+def config(**settings: Any) -> ServerConfig:
+    return ServerConfig.of({"log_format": "text", **settings})
+
+
+def test_records_are_written_by_another_thread() -> None:
+    threads: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            threads.append(threading.current_thread().name)
+            return super().write(text)
+
+    stream = Stream()
+    with Logs(config(), stream):
+        log.info("hello %s", "world")
+    assert "hello world" in stream.getvalue()
+    assert threading.current_thread().name not in threads
+
+
+def test_everything_logged_is_written_before_the_end() -> None:
+    stream = io.StringIO()
+    with Logs(config(), stream):
+        for number in range(500):
+            log.info("line %d.", number)
+    assert [f"line {number}." in stream.getvalue() for number in range(500)] == [True] * 500
+
+
+def test_blocked_stream_does_not_block_who_logs() -> None:
+    stream = BlockedStream()
+    with Logs(config(), stream):
+        log.info("first")
+        assert stream.reached.wait(10)
+        started = time.monotonic()
+        for _ in range(20_000):
+            log.info("more")
+        assert time.monotonic() - started < 9
+        stream.released.set()
+    assert "log records were dropped" in stream.getvalue()
+
+
+def test_blocked_stream_does_not_hold_up_the_end_for_ever() -> None:
+    stream = BlockedStream()
+    ended = threading.Event()
+
+    def serve() -> None:
+        with Logs(config(), stream):
+            for _ in range(20_000):
+                log.info("more")
+        ended.set()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        assert ended.wait(8)
+    finally:
+        stream.released.set()
+        thread.join(10)
+
+
+def test_dropped_records_are_counted_and_reported_when_there_is_room() -> None:
+    records: queue.Queue[Any] = queue.Queue(2)
+    handler = BoundedQueueHandler(records)
+    for number in range(5):
+        handler.handle(logging.LogRecord("pounce", logging.INFO, "", 0, f"line {number}", (), None))
+    assert [records.get_nowait().getMessage() for _ in range(2)] == ["line 0", "line 1"]
+    handler.handle(logging.LogRecord("pounce", logging.INFO, "", 0, "line 5", (), None))
+    report, line = records.get_nowait(), records.get_nowait()
+    assert report.getMessage().startswith("3 log records were dropped")
+    assert report.levelno == logging.WARNING
+    assert line.getMessage() == "line 5"
+
+
+def test_loggers_are_put_back_as_they_were() -> None:
+    logger = logging.getLogger("pounce")
+    before = (logger.level, logger.propagate, list(logger.handlers))
+    with Logs(config(log_level="debug"), io.StringIO()):
+        assert logger.level == logging.DEBUG
+    assert (logger.level, logger.propagate, logger.handlers) == before
+
+
+def test_level_is_the_one_configured() -> None:
+    stream = io.StringIO()
+    with Logs(config(log_level="error"), stream):
+        log.warning("too quiet")
+        log.error("loud enough")
+    assert "too quiet" not in stream.getvalue()
+    assert "loud enough" in stream.getvalue()
+
+
+def test_stream_that_is_closed_costs_the_line_only(capfd: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    stream.close()
+    with Logs(config(), stream):
+        log.info("lost")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("log_format", "stream", "json_lines"),
+    [
+        ("json", Terminal(), True),
+        ("text", io.StringIO(), False),
+        ("auto", Terminal(), False),
+        ("auto", io.StringIO(), True),
+    ],
+)
+def test_format_is_chosen(log_format: str, stream: io.StringIO, json_lines: bool) -> None:
+    assert wants_json(config(log_format=log_format), stream) is json_lines
+
+
+def record(message: str, *args: object, **more: Any) -> logging.LogRecord:
+    made = logging.LogRecord("pounce.x", logging.WARNING, "", 0, message, args, None)
+    for name, value in more.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_json_line_has_time_level_logger_and_message() -> None:
+    line = json.loads(JSONFormatter().format(record("hello %s\n", "world\x1b")))
+    assert line.pop("ts").endswith("+00:00")
+    assert line == {"level": "warning", "logger": "pounce.x", "message": "hello world\x1b\n"}
+
+
+def test_json_is_one_line_whatever_is_logged() -> None:
+    text = JSONFormatter().format(record("a\nb\x1b\u2028", exc_info=_exc_info()))
+    assert len(text.splitlines()) == 1
+    assert "ValueError" in json.loads(text)["exception"]
+
+
+def _exc_info() -> Any:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        return sys.exc_info()
+
+
+def test_json_event_has_its_own_fields() -> None:
+    line = json.loads(JSONFormatter().format(record("Listening", event={"event": "startup", "pid": os.getpid()})))
+    assert (line["event"], line["pid"]) == ("startup", os.getpid())
+
+
+@pytest.mark.parametrize("text", ["\x1b[31m", "\r", "\x07", "\x9b", "\u202e", "\x00"], ids=repr)
+def test_text_line_has_no_control_characters(text: str) -> None:
+    assert text not in TextFormatter().format(record("before %s after", text))

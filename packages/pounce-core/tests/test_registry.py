@@ -1,0 +1,289 @@
+"""The registry: installed plugins, their conflicts, and what is looked up in them."""
+
+import dataclasses
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pounce import ConfigError, PluginError, ServerConfig
+from pounce.h1.plugin import plugin as h1
+from pounce.plugin import API_VERSION, Command, ParserChoice, Plugin, Upgrade, Wire
+from pounce.registry import GROUP, Loaded, Registry
+from pounce.server import Server
+
+
+def wire(name: str, **more: Any) -> Wire:
+    return Wire(name=name, connect=lambda service: None, **more)  # type: ignore[arg-type, return-value]
+
+
+def plugin(name: str, **more: Any) -> Plugin:
+    return Plugin(name=name, api=API_VERSION, **more)
+
+
+class Site:
+    """A folder on sys.path into which distributions with plugins are put."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def install(self, distribution: str, entry: str, code: str, *, version: str = "1.2") -> None:
+        module = f"{distribution.replace('-', '_')}_module"
+        (self.folder / f"{module}.py").write_text(code)
+        info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{entry} = {module}:plugin\n")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    monkeypatch.setattr(sys, "modules", sys.modules)
+    yield Site(tmp_path)  # type: ignore[misc]
+    for name in set(sys.modules) - before:
+        if name.endswith("_module"):
+            del sys.modules[name]
+
+
+GOOD = "from pounce.plugin import *\nplugin = Plugin(name={name!r}, api={api}, {more})\n"
+
+
+def code(name: str, more: str = "", api: object = API_VERSION) -> str:
+    return GOOD.format(name=name, api=api, more=more)
+
+
+def discovered(**settings: Any) -> dict[str, Loaded]:
+    return {entry.name: entry for entry in Registry.discover(ServerConfig(**settings)).loaded}
+
+
+def test_parts_of_the_core_are_plugins() -> None:
+    found = discovered()
+    assert {"h1", "health", "access_log"} <= set(found)
+    assert found["h1"].distribution == "pounce-core"
+    assert found["h1"].plugin is h1
+
+
+def test_installed_plugin_is_found_with_its_distribution(site: Site) -> None:
+    site.install("pounce-gopher", "gopher", code("gopher"))
+    entry = discovered()["gopher"]
+    assert (entry.distribution, entry.version, entry.skipped) == ("pounce-gopher", "1.2", None)
+    assert entry.load_time > 0
+    assert not entry.gil_enabled
+
+
+BROKEN = {
+    "raises": ("raise RuntimeError('out of gophers')", "out of gophers"),
+    "exits": ("raise SystemExit(9)", "SystemExit"),
+    "syntax": ("def (", "SyntaxError"),
+    "missing-import": ("import does_not_exist_anywhere", "does_not_exist_anywhere"),
+    "no-attribute": ("", "plugin"),
+    "not-a-plugin": ("plugin = 3", "not a pounce.plugin.Plugin"),
+    "other-major": (code("gopher", api=(API_VERSION[0] + 1, 0)), f"{API_VERSION[0] + 1}.0"),
+    "higher-minor": (code("gopher", api=(API_VERSION[0], API_VERSION[1] + 1)), f".{API_VERSION[1] + 1}"),
+    "api-is-text": (code("gopher", api="'1.0'"), "contract"),
+    "api-is-short": (code("gopher", api=(1,)), "contract"),
+    "unknown-field": (code("gopher", "teleports=()"), "teleports"),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), BROKEN.values(), ids=BROKEN)
+def test_plugin_that_cannot_be_used_is_skipped_with_a_reason(site: Site, text: str, reason: str) -> None:
+    site.install("pounce-gopher", "gopher", text)
+    entry = discovered()["gopher"]
+    assert entry.plugin is None
+    assert entry.skipped is not None
+    assert reason in entry.skipped
+
+
+def test_plugin_that_was_asked_for_and_cannot_be_used_is_an_error(site: Site) -> None:
+    site.install("pounce-gopher", "gopher", "raise RuntimeError('out of gophers')")
+    with pytest.raises(PluginError, match=r"gopher cannot be used.*out of gophers"):
+        discovered(only_plugins=("gopher",))
+
+
+def test_disabled_plugin_is_not_even_imported(site: Site) -> None:
+    site.install("pounce-gopher", "gopher", "raise SystemExit")
+    assert discovered(disable_plugin=("gopher",))["gopher"].skipped == "disabled by disable_plugin"
+
+
+def test_only_plugins_leaves_others_out_and_the_core_in(site: Site) -> None:
+    site.install("pounce-a", "a", code("a"))
+    site.install("pounce-b", "b", code("b"))
+    found = discovered(only_plugins=("a",))
+    assert found["a"].plugin is not None
+    assert found["b"].skipped == "not among only_plugins"
+    assert found["h1"].plugin is not None
+
+
+def test_plugins_off_leaves_the_core(site: Site) -> None:
+    site.install("pounce-a", "a", code("a"))
+    found = discovered(plugins=False)
+    assert found["a"].skipped == "plugins are off"
+    assert found["h1"].plugin is not None
+
+
+@pytest.mark.parametrize("setting", ["only_plugins", "disable_plugin"])
+def test_name_of_a_plugin_that_is_not_installed_is_an_error(setting: str) -> None:
+    with pytest.raises(PluginError, match="no plugin named 'goher'") as caught:
+        discovered(**{setting: ("goher",)})
+    assert "h1" in (caught.value.hint or "")
+
+
+def test_skipped_plugin_is_reported_when_the_server_starts(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    from pounce.server import _report_plugins
+
+    site.install("pounce-gopher", "gopher", "raise RuntimeError('out of gophers')")
+    site.install("pounce-quiet", "quiet", code("quiet"))
+    _report_plugins(Registry.discover(ServerConfig(disable_plugin=("quiet",))))
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "Plugin gopher (pounce-gopher) is skipped: import failed: RuntimeError: out of gophers"
+    ]
+
+
+def test_plugin_that_switches_the_gil_on_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    from pounce.server import _report_plugins
+
+    _report_plugins(Registry([Loaded("gopher", "pounce-gopher", "1", plugin("gopher"), gil_enabled=True)]))
+    assert "Plugin gopher (pounce-gopher) switched the GIL on" in caplog.text
+
+
+def test_gil_is_looked_at_again_after_each_import(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    site.install("pounce-gopher", "gopher", "import sys\nsys._is_gil_enabled = lambda: True\n" + code("gopher"))
+    site.install("pounce-zoo", "zoo", code("zoo"))
+    found = discovered()
+    assert found["gopher"].gil_enabled
+    assert not found["zoo"].gil_enabled
+    assert not found["h1"].gil_enabled
+
+
+# Conflicts
+
+
+def parser(name: str) -> ParserChoice:
+    return ParserChoice(name=name, priority=1, create=lambda limits: None)  # type: ignore[arg-type, return-value]
+
+
+CONFLICTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "wire": ({"wires": (wire("x"),)}, {"wires": (wire("x"),)}, "wire 'x'"),
+    "alpn": ({"wires": (wire("x", alpn=("z",)),)}, {"wires": (wire("y", alpn=("z",)),)}, "ALPN id 'z'"),
+    "preface": ({"wires": (wire("x", preface=b"PRI"),)}, {"wires": (wire("y", preface=b"PRI"),)}, "preface 'PRI'"),
+    "preface-of-preface": (
+        {"wires": (wire("x", preface=b"PRI * HTTP"),)}, {"wires": (wire("y", preface=b"PRI"),)}, "preface",
+    ),
+    "longer-preface": ({"wires": (wire("x", preface=b"P"),)}, {"wires": (wire("y", preface=b"PRI"),)}, "preface 'P'"),
+    "upgrade": (
+        {"upgrades": (Upgrade(token=b"ws", open=None),)},  # type: ignore[arg-type]
+        {"upgrades": (Upgrade(token=b"ws", open=None),)},  # type: ignore[arg-type]
+        "upgrade token 'ws'",
+    ),
+    "parser": ({"parsers": (parser("p"),)}, {"parsers": (parser("p"),)}, "parser 'p'"),
+    "command": (
+        {"commands": (Command(name="c", load=None),)},  # type: ignore[arg-type]
+        {"commands": (Command(name="c", load=None),)},  # type: ignore[arg-type]
+        "command 'c'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "second", "what"), CONFLICTS.values(), ids=CONFLICTS)
+def test_conflict_names_both_distributions_and_the_setting_that_resolves_it(
+    first: dict[str, Any], second: dict[str, Any], what: str
+) -> None:
+    one, two = plugin("one", **first), plugin("two", **second)
+    with pytest.raises(PluginError) as caught:
+        Registry([Loaded("one", "pounce-one", "1", one), Loaded("two", "pounce-two", "1", two)])
+    assert what in str(caught.value)
+    assert "pounce-one" in str(caught.value)
+    assert "pounce-two" in str(caught.value)
+    assert "disable_plugin one" in (caught.value.hint or "")
+    assert "disable_plugin two" in (caught.value.hint or "")
+    assert caught.value.code == "POUNCE_PLUGIN_CONFLICT"
+
+
+def test_two_plugins_of_the_same_name_are_a_conflict() -> None:
+    with pytest.raises(PluginError, match="plugin 'same'"):
+        Registry([Loaded("a", "pounce-a", "1", plugin("same")), Loaded("b", "pounce-b", "1", plugin("same"))])
+
+
+def test_conflict_is_gone_when_one_is_disabled(site: Site) -> None:
+    for name in ("one", "two"):
+        site.install(f"pounce-{name}", name, code(name, f"wires=(Wire(name={name!r}, connect=None, alpn=('z',)),)"))
+    with pytest.raises(PluginError, match="ALPN"):
+        Registry.discover(ServerConfig())
+    registry = Registry.discover(ServerConfig(disable_plugin=("two",)))
+    assert "z" in registry.alpn()
+
+
+# Looking up
+
+
+def test_alpn_offers_http_1_last() -> None:
+    registry = Registry.of(h1, plugin("a", wires=(wire("a", alpn=("a1", "a2")),)))
+    assert registry.alpn() == ["a1", "a2", "http/1.1"]
+
+
+def test_parser_of_highest_priority_is_chosen() -> None:
+    registry = Registry.of(h1, plugin("fast", parsers=(parser("fast"),)))
+    assert registry.parser("auto").name == "fast"
+    assert registry.parser("h11").name == "h11"
+
+
+def test_unknown_parser_is_an_error_that_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="h11"):
+        Registry.of(h1).parser("zap")
+
+
+def test_unknown_wire_of_a_bind_is_an_error_that_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="'gopher'") as caught:
+        Registry.of(h1).wire_named("gopher")
+    assert "h1" in (caught.value.hint or "")
+
+
+def test_server_without_http_1_says_so() -> None:
+    import asyncio
+
+    with pytest.raises(PluginError, match=r"HTTP/1\.1"):
+        asyncio.run(Server(ServerConfig(port=0, disable_plugin=("h1",)), app).serve())
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    raise NotImplementedError
+
+
+# Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Burrow:
+    depth: int = 3
+
+    def __post_init__(self) -> None:
+        if self.depth < 0:
+            raise ValueError("depth must not be negative")
+
+
+def test_settings_of_a_plugin_come_from_its_table() -> None:
+    registry = Registry.of(plugin("gopher", settings=Burrow))
+    assert registry.settings({})["gopher"].depth == 3
+    assert registry.settings({"gopher": {"depth": 5}})["gopher"].depth == 5
+
+
+@pytest.mark.parametrize(
+    ("tables", "named"),
+    [
+        ({"goher": {}}, "goher"),
+        ({"gopher": {"dept": 5}}, "gopher.dept"),
+        ({"gopher": {"depth": -1}}, "depth must not be negative"),
+        ({"h1": {}}, "h1"),
+    ],
+    ids=str,
+)
+def test_setting_that_a_plugin_does_not_have_is_an_error(tables: Any, named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Registry.of(h1, plugin("gopher", settings=Burrow)).settings(tables)
+    assert named in str(caught.value)

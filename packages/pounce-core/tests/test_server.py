@@ -1,0 +1,442 @@
+"""Server: embedding, several in one process, and every way of ending."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pounce
+from pounce import AppImportError, BindError, ConfigError, LifespanError, Server, ServerConfig, StartInfo
+
+PATIENCE = 10.0
+
+
+class App:
+    """Notes its lifespan."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            self.events.append((await receive())["type"])
+            await send({"type": "lifespan.startup.complete"})
+            self.events.append((await receive())["type"])
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+
+def config(**settings: Any) -> ServerConfig:
+    return ServerConfig.of({"port": 0, "access_log": False} | settings)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), PATIENCE))  # type: ignore[arg-type]
+
+
+def get(address: tuple[str, int]) -> bytes:
+    with socket.create_connection(address, 5) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        data = b""
+        while piece := client.recv(65536):
+            data += piece
+        return data
+
+
+class Serving:
+    """A server on the loop of the test."""
+
+    def __init__(self, app: Any, **settings: Any) -> None:
+        self.ready: asyncio.Future[StartInfo] = asyncio.get_running_loop().create_future()
+        self.server = Server(config(**settings), app, on_ready=self.ready.set_result)
+        self.task = asyncio.create_task(self.server.serve())
+
+    async def address(self) -> tuple[str, int]:
+        await self.ready
+        assert self.server.bound_addr is not None
+        return self.server.bound_addr
+
+
+def test_bound_addr_is_known_while_the_server_runs() -> None:
+    async def test() -> None:
+        serving = Serving(App())
+        assert serving.server.bound_addr is None
+        host, port = await serving.address()
+        assert host == "127.0.0.1"
+        assert (await asyncio.to_thread(get, (host, port))).endswith(b"hello")
+        serving.server.shutdown()
+        await serving.task
+        assert serving.server.bound_addr is None
+
+    run(test)
+
+
+def test_start_info_tells_how_it_runs() -> None:
+    async def test() -> None:
+        serving = Serving(App(), http_parser="h11")
+        info = await serving.ready
+        assert info.urls == (f"http://127.0.0.1:{(await serving.address())[1]}",)
+        assert (info.version, info.pid, info.app) == (pounce.__version__, os.getpid(), None)
+        assert (info.tls, info.workers, info.http_parser) == (False, 1, "h11")
+        assert "h1" in info.wires
+        serving.server.shutdown()
+        await serving.task
+
+    run(test)
+
+
+def test_several_servers_run_on_one_loop() -> None:
+    async def test() -> None:
+        servings = [Serving(App()) for _ in range(3)]
+        addresses = [await serving.address() for serving in servings]
+        assert len(set(addresses)) == 3
+        servings[0].server.shutdown()
+        await servings[0].task
+        for address in addresses[1:]:
+            assert (await asyncio.to_thread(get, address)).endswith(b"hello")
+        for serving in servings[1:]:
+            serving.server.shutdown()
+            await serving.task
+
+    run(test)
+
+
+def test_shutdown_may_come_from_many_threads_at_once() -> None:
+    async def test() -> None:
+        app = App()
+        serving = Serving(app)
+        await serving.ready
+        threads = [threading.Thread(target=serving.server.shutdown) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        await serving.task
+        for thread in threads:
+            thread.join()
+        assert app.events == ["lifespan.startup", "lifespan.shutdown"]
+
+    run(test)
+
+
+def test_shutdown_before_the_start_ends_it_at_once() -> None:
+    async def test() -> None:
+        app = App()
+        server = Server(config(), app)
+        server.shutdown()
+        await server.serve()
+        assert app.events in ([], ["lifespan.startup", "lifespan.shutdown"])
+
+    run(test)
+
+
+def test_shutdown_after_the_end_does_nothing() -> None:
+    async def test() -> None:
+        serving = Serving(App())
+        await serving.ready
+        serving.server.shutdown()
+        await serving.task
+        serving.server.shutdown()
+        serving.server.shutdown(force=True)
+
+    run(test)
+
+
+def test_serve_that_is_cancelled_cleans_up() -> None:
+    async def test() -> None:
+        app = App()
+        serving = Serving(app)
+        address = await serving.address()
+        serving.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving.task
+        assert app.events == ["lifespan.startup", "lifespan.shutdown"]
+        assert serving.server.bound_addr is None
+        with pytest.raises(OSError):
+            await asyncio.to_thread(get, address)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(test)
+
+
+def test_serve_that_is_cancelled_ends_requests_that_run() -> None:
+    ends: list[str] = []
+    begun = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    async def test() -> None:
+        serving = Serving(app, shutdown_timeout=60)
+        request = asyncio.create_task(asyncio.to_thread(get, await serving.address()))
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        serving.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving.task
+        assert ends == ["cancelled"]
+        assert (await request).startswith(b"HTTP/1.1 503 ")
+
+    run(test)
+
+
+def test_serve_that_is_cancelled_while_it_starts_cleans_up() -> None:
+    begun = asyncio.Event()
+
+    async def hangs(scope: Any, receive: Any, send: Any) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def test() -> None:
+        serving = Serving(hangs)
+        await begun.wait()
+        serving.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving.task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(test)
+
+
+def test_failed_start_frees_the_port() -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise RuntimeError
+
+    async def test() -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        with pytest.raises(LifespanError):
+            await Server(config(port=port), fails).serve()
+        serving = Serving(App(), port=port)
+        await serving.ready
+        serving.server.shutdown()
+        await serving.task
+
+    run(test)
+
+
+def test_on_ready_that_raises_ends_the_server_cleanly() -> None:
+    def on_ready(info: StartInfo) -> None:
+        raise RuntimeError("not ready at all")
+
+    async def test() -> None:
+        app = App()
+        with pytest.raises(RuntimeError, match="not ready at all"):
+            await Server(config(), app, on_ready=on_ready).serve()
+        assert app.events == ["lifespan.startup", "lifespan.shutdown"]
+
+    run(test)
+
+
+def test_exception_handler_of_the_loop_is_put_back() -> None:
+    def mine(loop: Any, context: Any) -> None: ...
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(mine)
+        serving = Serving(App())
+        await serving.ready
+        serving.server.shutdown()
+        await serving.task
+        assert loop.get_exception_handler() is mine
+
+    run(test)
+
+
+def test_port_that_is_taken_raises() -> None:
+    async def test() -> None:
+        serving = Serving(App())
+        _, port = await serving.address()
+        with pytest.raises(BindError):
+            await Server(config(port=port), App()).serve()
+        serving.server.shutdown()
+        await serving.task
+
+    run(test)
+
+
+def test_factory_is_called_once() -> None:
+    made: list[App] = []
+
+    def create() -> App:
+        made.append(App())
+        return made[-1]
+
+    async def test() -> None:
+        serving = Serving(create, factory=True)
+        await serving.ready
+        serving.server.shutdown()
+        await serving.task
+        assert len(made) == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("app", [3, None, App], ids=["number", "none", "class"])
+def test_what_is_no_application_is_refused(app: Any) -> None:
+    async def test() -> None:
+        with pytest.raises((ConfigError, AppImportError)):
+            await Server(config(), app).serve()
+
+    run(test)
+
+
+# pounce.run
+
+
+def test_run_takes_a_configuration_or_settings_but_not_both() -> None:
+    with pytest.raises(TypeError):
+        pounce.run(App(), config=config(), port=1)
+    with pytest.raises(TypeError):
+        pounce.run(App(), config={"port": 1})  # type: ignore[arg-type]
+
+
+def test_run_refuses_a_setting_that_does_not_exist() -> None:
+    with pytest.raises(ConfigError, match="prot"):
+        pounce.run(App(), prot=1)
+
+
+def test_run_in_a_thread_ends_by_shutdown() -> None:
+    ready = threading.Event()
+    server = Server(config(), App(), on_ready=lambda info: ready.set())
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    assert ready.wait(PATIENCE)
+    server.shutdown()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+# Processes
+
+PROGRAM = """
+import asyncio, logging, sys, pounce
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        {startup}
+        await send({{"type": "lifespan.startup.complete"}})
+        await receive()
+        print("shutdown", flush=True)
+        await send({{"type": "lifespan.shutdown.complete"}})
+        return
+    print("request", flush=True)
+    {request}
+    await send({{"type": "http.response.start", "status": 200}})
+    await send({{"type": "http.response.body", "body": b"hello"}})
+
+def on_ready(info):
+    print(info.urls[0], flush=True)
+
+pounce.run(app, port=0, on_ready=on_ready, shutdown_timeout={timeout})
+"""
+
+
+class Process:
+    """A server in a process of its own; its output is read line by line."""
+
+    def __init__(
+        self, folder: Path, *, startup: str = "pass", request: str = "pass", timeout: float = 10, **popen: Any
+    ) -> None:
+        path = folder / "program.py"
+        path.write_text(PROGRAM.format(startup=startup, request=request, timeout=timeout))
+        options: dict[str, Any] = {"stderr": subprocess.DEVNULL} | popen
+        self.process = subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, text=True, **options)
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.line().removeprefix("http://").rpartition(":")
+        return host, int(port)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> int:
+        return self.process.wait(PATIENCE)
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_drains_and_ends_the_process(tmp_path: Path, number: int) -> None:
+    with Process(tmp_path, request="await asyncio.sleep(0.3)") as server:
+        client = socket.create_connection(server.address(), PATIENCE)
+        with client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert server.line() == "request"
+            server.signal(number)
+            data = b""
+            while piece := client.recv(65536):
+                data += piece
+        assert data.endswith(b"hello")
+        assert b"connection: close" in data.lower()
+        assert server.line() == "shutdown"
+        assert server.end() == 0
+
+
+def test_second_signal_waits_for_no_request(tmp_path: Path) -> None:
+    with (
+        Process(tmp_path, request="await asyncio.Event().wait()", timeout=60) as server,
+        socket.create_connection(server.address(), PATIENCE) as client,
+    ):
+        client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert server.line() == "request"
+        server.signal(signal.SIGTERM)
+        # Two signals that are pending at the same time are one: the first has to have arrived.
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(0.3)
+        server.signal(signal.SIGTERM)
+        assert server.end() == 1
+
+
+def test_second_signal_ends_a_startup_that_hangs(tmp_path: Path) -> None:
+    with Process(tmp_path, startup='print("starting", flush=True); await asyncio.Event().wait()') as server:
+        assert server.line() == "starting"
+        server.signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(0.3)
+        server.signal(signal.SIGTERM)
+        assert server.end() == 1
+
+
+def test_log_that_nobody_reads_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
+    flood = 'log = logging.getLogger("pounce.flood"); [log.warning("x" * 1000) for _ in range(2000)]'
+    with Process(tmp_path, request=flood, stderr=subprocess.PIPE) as server:
+        assert get(server.address()).endswith(b"hello")
+        server.signal(signal.SIGTERM)
+        assert server.end() == 0
+
+
+def test_server_that_cannot_start_names_the_reason(tmp_path: Path) -> None:
+    with Process(tmp_path, startup='raise RuntimeError("no database")', stderr=subprocess.PIPE) as server:
+        _, errors = server.process.communicate(timeout=PATIENCE)
+        assert server.process.returncode != 0
+        assert "no database" in errors

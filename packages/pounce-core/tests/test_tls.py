@@ -1,0 +1,246 @@
+"""TLS: files, versions, ALPN, and peers that do not play along."""
+
+import datetime
+import logging
+import shutil
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from pounce import ServerConfig, TLSError
+from pounce.net.tls import create_context, server_certificate
+from pounce.testing import TestServer
+
+PASSWORD = "correct horse"
+
+
+class Files(NamedTuple):
+    cert: Path
+    key: Path
+    encrypted: Path
+    other_key: Path
+
+    def config(self, **more: Any) -> ServerConfig:
+        return ServerConfig.of({"ssl_certfile": str(self.cert), "ssl_keyfile": str(self.key)} | more)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("tls")
+    key, other = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+    def pem(key: ec.EllipticCurvePrivateKey, encryption: serialization.KeySerializationEncryption) -> bytes:
+        return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+
+    found = Files(*(folder / name for name in ("cert.pem", "key.pem", "encrypted.pem", "other.pem")))
+    found.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    found.key.write_bytes(pem(key, serialization.NoEncryption()))
+    found.encrypted.write_bytes(pem(key, serialization.BestAvailableEncryption(PASSWORD.encode())))
+    found.other_key.write_bytes(pem(other, serialization.NoEncryption()))
+    return found
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"secure"})
+
+
+@pytest.fixture
+def server(files: Files) -> Iterator[TestServer]:
+    settings = {"ssl_certfile": str(files.cert), "ssl_keyfile": str(files.key), "tls_handshake_timeout": 0.2}
+    with TestServer(app, **settings) as running:
+        yield running
+
+
+def client_context(files: Files, *alpn: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(files.cert))
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    return context
+
+
+def tcp(server: TestServer) -> socket.socket:
+    return socket.create_connection((server.host, server.port), 5)
+
+
+def is_served(server: TestServer, files: Files) -> bool:
+    with client_context(files).wrap_socket(tcp(server), server_hostname="localhost") as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        data = b""
+        while piece := client.recv(65536):
+            data += piece
+    return data.endswith(b"secure")
+
+
+# Files
+
+
+def test_certificate_and_key_are_loaded(files: Files) -> None:
+    context = create_context(files.config(), ["http/1.1"])
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert context.options & ssl.OP_NO_COMPRESSION
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+
+
+def test_application_sees_the_first_certificate(files: Files, tmp_path: Path) -> None:
+    chain = tmp_path / "chain.pem"
+    chain.write_text("text before\n" + files.cert.read_text() * 2)
+    assert server_certificate(files.config(ssl_certfile=str(chain))) == files.cert.read_text()
+
+
+def test_encrypted_key_is_opened_with_its_password(files: Files) -> None:
+    create_context(files.config(ssl_keyfile=str(files.encrypted), ssl_keyfile_password=PASSWORD), [])
+
+
+def test_encrypted_key_without_a_password_is_an_error_and_asks_nobody(files: Files) -> None:
+    with pytest.raises(TLSError, match="encrypted") as caught:
+        create_context(files.config(ssl_keyfile=str(files.encrypted)), [])
+    assert caught.value.code == "POUNCE_TLS_KEY_PASSWORD"
+
+
+def broken(folder: Path, what: str) -> Path:
+    path = folder / what
+    if what == "empty":
+        path.write_bytes(b"")
+    elif what == "garbage":
+        path.write_bytes(b"\x00\xff garbage")
+    elif what == "pem-of-garbage":
+        path.write_text("-----BEGIN CERTIFICATE-----\nZ2FyYmFnZQ==\n-----END CERTIFICATE-----\n")
+    elif what == "folder":
+        path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("setting", ["ssl_certfile", "ssl_keyfile"])
+@pytest.mark.parametrize("what", ["missing", "empty", "garbage", "pem-of-garbage", "folder"])
+def test_file_that_cannot_be_used_is_an_error(files: Files, tmp_path: Path, what: str, setting: str) -> None:
+    path = broken(tmp_path, what)
+    with pytest.raises(TLSError) as caught:
+        create_context(files.config(**{setting: str(path)}), [])
+    assert caught.value.exit_code == 6
+    assert caught.value.hint
+
+
+def test_file_that_is_missing_is_named(files: Files, tmp_path: Path) -> None:
+    for setting in ("ssl_certfile", "ssl_keyfile"):
+        with pytest.raises(TLSError, match=str(tmp_path / setting)):
+            create_context(files.config(**{setting: str(tmp_path / setting)}), [])
+
+
+@pytest.mark.parametrize("password", ["wrong", ""])
+def test_wrong_password_is_an_error_that_does_not_repeat_it(files: Files, password: str) -> None:
+    with pytest.raises(TLSError) as caught:
+        create_context(files.config(ssl_keyfile=str(files.encrypted), ssl_keyfile_password=password), [])
+    assert "'wrong'" not in str(caught.value)
+
+
+def test_key_of_another_certificate_is_an_error(files: Files) -> None:
+    with pytest.raises(TLSError):
+        create_context(files.config(ssl_keyfile=str(files.other_key)), [])
+
+
+def test_server_with_a_bad_certificate_does_not_start_and_frees_its_socket(files: Files, tmp_path: Path) -> None:
+    path = str(tmp_path / "s") if len(str(tmp_path)) < 90 else None
+    server = TestServer(app, ssl_certfile="/missing.pem", ssl_keyfile=str(files.key), uds=path)
+    with pytest.raises(TLSError):
+        server.start()
+    assert path is None or not Path(path).exists()
+
+
+# Handshakes
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_current_versions_are_spoken(server: TestServer, files: Files, version: ssl.TLSVersion) -> None:
+    context = client_context(files)
+    context.minimum_version = context.maximum_version = version
+    with context.wrap_socket(tcp(server), server_hostname="localhost") as client:
+        assert client.version() == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[version.name]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tls_1_1_is_refused(server: TestServer, files: Files) -> None:
+    context = client_context(files)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with tcp(server) as raw, pytest.raises(OSError):
+        context.wrap_socket(raw, server_hostname="localhost")
+    assert is_served(server, files)
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [(("http/1.1",), "http/1.1"), (("x", "http/1.1"), "http/1.1"), ((), None), (("x",), None)],
+    ids=str,
+)
+def test_alpn(server: TestServer, files: Files, offered: tuple[str, ...], chosen: str | None) -> None:
+    with client_context(files, *offered).wrap_socket(tcp(server), server_hostname="localhost") as client:
+        assert client.selected_alpn_protocol() == chosen
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.recv(8) == b"HTTP/1.1"
+
+
+def test_plain_http_on_the_tls_port_hurts_nobody(
+    server: TestServer, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tcp(server) as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert not raw.recv(65536).startswith(b"HTTP/1.1 200")
+    assert is_served(server, files)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_peer_that_never_shakes_hands_is_given_up(server: TestServer, files: Files) -> None:
+    with tcp(server) as raw:
+        assert raw.recv(1) == b""
+    assert is_served(server, files)
+
+
+def test_peer_that_leaves_within_its_handshake_hurts_nobody(
+    server: TestServer, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tcp(server) as raw:
+        raw.sendall(b"\x16\x03\x01\x02\x00\x01")
+    assert is_served(server, files)
+    server.stop()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_handshake_that_never_ends_does_not_hold_up_the_end(files: Files) -> None:
+    settings = {"ssl_certfile": str(files.cert), "ssl_keyfile": str(files.key)}
+    with TestServer(app, shutdown_timeout=0.1, tls_handshake_timeout=60, **settings) as server, tcp(server):
+        assert is_served(server, files)
+        server.stop(timeout=5)
+
+
+def test_server_knows_its_certificate_after_the_files_are_gone(files: Files, tmp_path: Path) -> None:
+    cert, key = tmp_path / "c", tmp_path / "k"
+    shutil.copy(files.cert, cert)
+    shutil.copy(files.key, key)
+    with TestServer(app, ssl_certfile=str(cert), ssl_keyfile=str(key)) as server:
+        cert.unlink()
+        key.unlink()
+        assert is_served(server, files)

@@ -1,0 +1,429 @@
+"""What operators see: health, access log, drain and shutdown."""
+
+import asyncio
+import io
+import json
+import logging
+import re
+import threading
+from typing import Any
+
+import pytest
+from tests.conformance.asgi_receive import Script
+from tests.conformance.asgi_send import START, Send, body, start
+from tests.conformance.client import PATIENCE
+from tests.conformance.wires import Started, Wire, answer, read_body
+
+from pounce.observe.access_log import AccessEntry
+from pounce.observe.logs import JSONFormatter, TextFormatter
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    await answer(send, b"from the application")
+
+
+class Held(Script):
+    """Answers once the test says so."""
+
+    async def serve(self, scope: Any, receive: Any, send: Any) -> None:
+        self.events.put("begun")
+        await self.wait_for_the_test()
+        await answer(send, b"finished")
+
+
+# Health
+
+
+def test_health_says_ok(wire: Wire) -> None:
+    response = wire.start(hello, health_check_path="/healthz").request("GET", "/healthz")
+    assert response.status == 200
+    assert response.headers[b"content-type"] == b"application/json"
+    assert b"no-store" in response.headers[b"cache-control"]
+    health = json.loads(response.body)
+    assert (health["status"], health["worker_id"]) == ("ok", 0)
+    assert health["active_connections"] >= 1
+    assert health["uptime_seconds"] >= 0
+
+
+def test_health_answers_head_without_a_body(wire: Wire) -> None:
+    response = wire.start(hello, health_check_path="/healthz").request("HEAD", "/healthz")
+    assert (response.status, response.body, response.complete) == (200, b"", True)
+    assert int(response.headers[b"content-length"]) > 0
+
+
+def test_health_ignores_the_query(wire: Wire) -> None:
+    response = wire.start(hello, health_check_path="/healthz").request("GET", "/healthz?probe=1")
+    assert json.loads(response.body)["status"] == "ok"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+def test_health_leaves_other_methods_to_the_application(wire: Wire, method: str) -> None:
+    server = wire.start(hello, health_check_path="/healthz")
+    assert server.request(method, "/healthz").body == b"from the application"
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz/", "/healthz/x", "/healthzz", "/HEALTHZ", "//healthz"])
+def test_health_leaves_other_paths_to_the_application(wire: Wire, path: str) -> None:
+    assert wire.start(hello, health_check_path="/healthz").request("GET", path).body == b"from the application"
+
+
+def test_health_is_off_by_default(wire: Wire) -> None:
+    assert wire.start(hello).request("GET", "/healthz").body == b"from the application"
+
+
+class EndsTheServer(Held):
+    """Begins the drain from within a request, and says so once it has begun."""
+
+    server: Started
+
+    async def serve(self, scope: Any, receive: Any, send: Any) -> None:
+        self.server.server.shutdown()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await super().serve(scope, receive, send)
+
+
+def test_health_says_draining_while_the_server_ends(wire: Wire) -> None:
+    app = EndsTheServer()
+    app.server = server = wire.start(app, health_check_path="/healthz")
+    with server.connect() as probe, server.connect() as client:
+        request = client.open("GET", "/")
+        app.next()
+        # No request has begun on this one, so that it may still bring one.
+        response = probe.request("GET", "/healthz")
+        assert (response.status, json.loads(response.body)["status"]) == (503, "draining")
+        app.go.set()
+        assert request.response().body == b"finished"
+
+
+# Access log
+
+
+class Lines:
+    """The access entries that were logged, and how they are written."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO", "pounce.access")
+        self._caplog = caplog
+
+    @property
+    def records(self) -> list[logging.LogRecord]:
+        return [record for record in self._caplog.records if record.name == "pounce.access"]
+
+    @property
+    def entries(self) -> list[AccessEntry]:
+        return [record.msg for record in self.records if isinstance(record.msg, AccessEntry)]
+
+    @property
+    def texts(self) -> list[str]:
+        return [TextFormatter().format(record) for record in self.records]
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        return [json.loads(JSONFormatter().format(record)) for record in self.records]
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Lines:
+    return Lines(caplog)
+
+
+def logged(
+    wire: Wire, app: Any, path: str = "/", *, method: str = "GET", body: bytes = b"", **settings: Any
+) -> Started:
+    """Serve one request, and end the server so that it has logged it."""
+    server = wire.start(app, access_log=True, **settings)
+    server.request(method, path, body=body)
+    server.stop()
+    return server
+
+
+def test_request_is_one_line_of_text(wire: Wire, lines: Lines) -> None:
+    logged(wire, hello, "/path?query=1")
+    assert len(lines.texts) == 1
+    client = r"unix" if wire.case.unix else r"127\.0\.0\.1:\d+"
+    line = lines.texts[0].partition(" - ")[2]
+    assert re.fullmatch(rf'{client} - "GET /path\?query=1 HTTP/{wire.case.version}" 200 20 \d+\.\dms w0', line), line
+
+
+def test_request_is_one_json_object(wire: Wire, lines: Lines) -> None:
+    logged(wire, hello, "/path?query=1")
+    (line,) = lines.objects
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line.pop("ts"))
+    assert line.pop("duration_ms") >= 0
+    client = line.pop("client")
+    assert client == "unix" if wire.case.unix else client.startswith("127.0.0.1:")
+    assert line == {
+        "level": "info", "method": "GET", "path": "/path?query=1", "status": 200, "bytes": 20,
+        "protocol": f"HTTP/{wire.case.version}", "scheme": "https" if wire.case.tls else "http", "worker": 0,
+    }  # fmt: skip
+
+
+def test_every_request_of_a_connection_is_logged_in_order(wire: Wire, lines: Lines) -> None:
+    server = wire.start(hello, access_log=True)
+    with server.connect() as client:
+        for number in range(5):
+            client.request("GET", f"/{number}")
+    server.stop()
+    assert [entry.target for entry in lines.entries] == ["/0", "/1", "/2", "/3", "/4"]
+
+
+def test_failed_request_is_logged_as_a_warning(wire: Wire, lines: Lines) -> None:
+    logged(wire, Send())
+    assert [record.levelname for record in lines.records] == ["WARNING"]
+    assert [entry.status for entry in lines.entries] == [500]
+    assert lines.objects[0]["level"] == "warn"
+
+
+def test_bytes_are_those_of_the_body(wire: Wire, lines: Lines) -> None:
+    logged(wire, Send(START, body(b"123", True), body(b"45")))
+    assert [entry.sent for entry in lines.entries] == [5]
+
+
+def test_answer_to_head_has_no_bytes(wire: Wire, lines: Lines) -> None:
+    logged(wire, Send(START, body(b"12345")), method="HEAD")
+    assert [(entry.sent, entry.complete) for entry in lines.entries] == [(0, True)]
+
+
+def test_duration_lasts_to_the_last_byte(wire: Wire, lines: Lines) -> None:
+    class Slow(Script):
+        async def serve(self, scope: Any, receive: Any, send: Any) -> None:
+            await send(START)
+            await send(body(b"first", True))
+            await asyncio.sleep(0.05)
+            await send(body(b"last"))
+
+    logged(wire, Slow())
+    assert lines.entries[0].duration >= 0.05
+
+
+def test_incomplete_answer_is_marked(wire: Wire, lines: Lines) -> None:
+    logged(wire, Send(START, body(b"half", True)))
+    assert [(entry.status, entry.complete) for entry in lines.entries] == [(200, False)]
+    assert lines.texts[0].endswith("(incomplete)")
+    assert lines.objects[0]["incomplete"] is True
+
+
+def test_request_whose_client_left_before_the_answer_has_no_status(wire: Wire, lines: Lines) -> None:
+    class Listen(Script):
+        async def serve(self, scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            self.events.put("begun")
+            await receive()
+
+    app = Listen()
+    server = wire.start(app, access_log=True)
+    with server.connect() as client:
+        request = client.open("GET", "/")
+        app.next()
+        request.abort()
+    server.stop()
+    assert [(entry.status, entry.complete) for entry in lines.entries] == [(0, False)]
+
+
+def test_request_is_logged_once_also_when_its_client_leaves_later(wire: Wire, lines: Lines) -> None:
+    logged(wire, hello)
+    assert len(lines.entries) == 1
+
+
+def test_log_cannot_be_forged_by_the_target(wire: Wire, lines: Lines) -> None:
+    logged(wire, hello, '/"\\x1b%0a%1b[31m')
+    (line,) = lines.texts
+    assert "\n" not in line
+    assert "\x1b" not in line
+    assert '\\"' in line
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_filter_leaves_requests_out(wire: Wire, lines: Lines, status: int) -> None:
+    asked: list[tuple[str, str, int]] = []
+
+    def only_errors(method: str, path: str, status: int) -> bool:
+        asked.append((method, path, status))
+        return status >= 400
+
+    logged(wire, Send(start(status=status), body()), "/a?b", access_log_filter=only_errors)
+    assert asked == [("GET", "/a", status)]
+    assert [entry.status for entry in lines.entries] == ([404] if status == 404 else [])
+
+
+def test_filter_that_fails_costs_the_line_and_not_the_request(wire: Wire, lines: Lines) -> None:
+    def broken(method: str, path: str, status: int) -> bool:
+        raise ValueError
+
+    server = wire.start(hello, access_log=True, access_log_filter=broken)
+    with server.connect() as client:
+        assert client.request("GET", "/").complete
+        assert client.request("GET", "/").complete
+
+
+def test_access_log_can_be_switched_off(wire: Wire, lines: Lines) -> None:
+    server = wire.start(hello, access_log=False)
+    server.request("GET", "/")
+    server.stop()
+    assert lines.entries == []
+
+
+def test_health_and_refusals_are_logged_as_well(wire: Wire, lines: Lines) -> None:
+    server = wire.start(hello, access_log=True, health_check_path="/healthz", max_request_size=5)
+    server.request("GET", "/healthz")
+    server.request("POST", "/large", body=b"123456")
+    server.stop()
+    assert [(entry.target, entry.status) for entry in lines.entries] == [("/healthz", 200), ("/large", 413)]
+
+
+def test_text_log_escapes_what_an_exception_says() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextFormatter())
+    logger = logging.Logger("pounce.test")
+    logger.addHandler(handler)
+    try:
+        raise ValueError("\x1b[31mred\x07\r")
+    except ValueError:
+        logger.exception("failed: %s", "\x1b[0m")
+    assert "red" in stream.getvalue()
+    assert not {"\x1b", "\x07", "\r"} & set(stream.getvalue())
+
+
+# Drain and shutdown
+
+
+def test_request_that_runs_is_finished(wire: Wire) -> None:
+    app = Held()
+    server = wire.start(app)
+    with server.connect() as client:
+        request = client.open("GET", "/")
+        app.next()
+        server.server.shutdown()
+        app.go.set()
+        response = request.response()
+        assert (response.status, response.body, response.complete) == (200, b"finished", True)
+    server.stop()
+
+
+def test_body_that_is_on_its_way_is_read_to_its_end(wire: Wire) -> None:
+    class Echo(Script):
+        async def serve(self, scope: Any, receive: Any, send: Any) -> None:
+            self.events.put("begun")
+            await answer(send, await read_body(receive))
+
+    app = Echo()
+    server = wire.start(app)
+    with server.connect() as client:
+        request = client.open("POST", "/", body=True)
+        request.send_body(b"before ")
+        app.next()
+        server.server.shutdown()
+        request.send_body(b"after")
+        request.end()
+        assert request.response().body == b"before after"
+
+
+def test_idle_connection_is_closed_at_once(wire: Wire) -> None:
+    server = wire.start(hello, keep_alive_timeout=60)
+    with server.connect() as client:
+        client.request("GET", "/")
+        server.server.stop(timeout=5)
+        assert not server.server.is_running
+
+
+def test_nobody_can_connect_after_the_end(wire: Wire) -> None:
+    server = wire.start(hello)
+    assert server.request("GET", "/").complete
+    server.stop()
+    with pytest.raises(OSError):
+        server.connect()
+
+
+def test_application_that_takes_too_long_is_cancelled_and_its_client_is_told(wire: Wire) -> None:
+    class Stubborn(Script):
+        async def serve(self, scope: Any, receive: Any, send: Any) -> None:
+            self.events.put("begun")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.events.put("cancelled")
+                raise
+
+    app = Stubborn()
+    server = wire.start(app, shutdown_timeout=0.05)
+    with server.connect() as client:
+        request = client.open("GET", "/")
+        app.next()
+        server.server.shutdown()
+        response = request.response()
+        assert (response.status, response.complete) == (503, True)
+        assert b"retry-after" in response.headers
+        assert app.next() == "cancelled"
+
+
+def test_answer_that_takes_too_long_is_broken_off_visibly(wire: Wire) -> None:
+    class Stubborn(Script):
+        async def serve(self, scope: Any, receive: Any, send: Any) -> None:
+            await send(START)
+            await send(body(b"half", True))
+            self.events.put("begun")
+            await asyncio.Event().wait()
+
+    app = Stubborn()
+    server = wire.start(app, shutdown_timeout=0.05)
+    with server.connect() as client:
+        request = client.open("GET", "/")
+        app.next()
+        server.server.shutdown()
+        response = request.response()
+        assert (response.body, response.complete) == (b"half", False)
+
+
+def test_force_waits_for_nobody(wire: Wire) -> None:
+    app = Held()
+    server = wire.start(app, shutdown_timeout=60)
+    with server.connect() as client:
+        request = client.open("GET", "/")
+        app.next()
+        server.server.shutdown(force=True)
+        assert request.response().status == 503
+        server.server.stop(timeout=5)
+
+
+def test_background_work_is_finished_before_the_end(wire: Wire) -> None:
+    finished = threading.Event()
+
+    class Background(Script):
+        async def serve(self, scope: Any, receive: Any, send: Any) -> None:
+            await answer(send, b"ok")
+            self.events.put("answered")
+            await self.wait_for_the_test()
+            finished.set()
+
+    app = Background()
+    server = wire.start(app)
+    assert server.request("GET", "/").body == b"ok"
+    app.next()
+    server.server.shutdown()
+    app.go.set()
+    server.stop()
+    assert finished.is_set()
+
+
+def test_client_that_does_not_read_does_not_hold_up_the_end(wire: Wire) -> None:
+    class Flood(Script):
+        async def serve(self, scope: Any, receive: Any, send: Any) -> None:
+            await send(START)
+            self.events.put("begun")
+            try:
+                while True:
+                    await send(body(bytes(100_000), True))
+            finally:
+                self.events.put("over")
+
+    app = Flood()
+    server = wire.start(app, shutdown_timeout=0.05)
+    with server.connect() as client:
+        client.open("GET", "/").read_head()
+        app.next()
+        server.server.stop(timeout=PATIENCE)
+        assert app.next() == "over"
