@@ -60,7 +60,8 @@ class Case:
 
 
 CASES = [
-    Case(wire="h1-h11", transport=transport, version="1.1", alpn="http/1.1", settings={"http_parser": "h11"})
+    Case(wire=wire, transport=transport, version="1.1", alpn="http/1.1", settings={"http_parser": parser})
+    for wire, parser in (("h1-h11", "h11"), ("h1-fast", "h1fast"))
     for transport in ("tcp", "tls", "unix")
 ]
 

@@ -39,7 +39,11 @@ class Wire:
         return f"{self.name}-{'tls' if self.tls else 'tcp'}"
 
 
-WIRES = [Wire("h1-h11", tls=tls, http_version="HTTP/1.1", settings={"http_parser": "h11"}) for tls in (False, True)]
+WIRES = [
+    Wire(name, tls=tls, http_version="HTTP/1.1", settings={"http_parser": parser})
+    for name, parser in (("h1-h11", "h11"), ("h1-fast", "h1fast"))
+    for tls in (False, True)
+]
 
 
 @dataclass(frozen=True, slots=True)
