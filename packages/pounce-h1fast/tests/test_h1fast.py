@@ -198,12 +198,34 @@ def test_lines_of_a_head_are_checked_once(table: LineTable) -> None:
 
 def test_the_table_is_bounded_in_entries_and_keeps_what_is_asked_for(table: LineTable) -> None:
     for number in range(3 * h1fast.TABLE_MAX):
-        heads(request(b"X-Id: %d\r\n" % number))
+        heads(request(b"X-%d: 1\r\n" % number))
         assert len(table.young) <= h1fast.TABLE_MAX
         assert len(table.old) <= h1fast.TABLE_MAX
     assert table.misses == 1 + 3 * h1fast.TABLE_MAX
     assert b"Host: example.org" in table.young
-    assert b"X-Id: 0" not in all_lines(table)
+    assert b"X-0: 1" not in all_lines(table)
+
+
+def test_ids_have_only_so_much_room(table: LineTable) -> None:
+    for number in range(3 * h1fast.TABLE_MAX):
+        heads(request(b"X-Id: %d\r\n" % number))
+    assert len(all_lines(table)) == 1 + h1fast.NAME_ROOM
+
+
+def test_names_are_bounded_too(table: LineTable) -> None:
+    for number in range(3 * h1fast.NAMES_MAX):
+        heads(request(b"X-%d: 1\r\n" % number))
+        assert len(table.names) <= h1fast.NAMES_MAX
+
+
+def test_a_field_gets_room_again_in_a_later_generation(table: LineTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(h1fast, "GENERATION", 100)
+    for number in range(h1fast.NAME_ROOM):
+        heads(request(b"X-Id: %d\r\nX-Unused-%d: 1\r\n" % (number, number)))
+    for number in range(100):
+        heads(request(b"X-Other-%d: 1\r\n" % number))
+    heads(request(b"X-Id: later\r\n"))
+    assert b"X-Id: later" in table.young
 
 
 def test_the_table_is_bounded_in_the_length_of_a_line(table: LineTable) -> None:

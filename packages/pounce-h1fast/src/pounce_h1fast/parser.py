@@ -2,18 +2,22 @@
 
 Theory of operation. A head is found with one `find` and cut with one `split`; then each line is looked up in a table
 of lines that were checked before. Clients repeat themselves: on a connection most lines are the same in every request,
-and `Accept-Encoding: gzip, deflate, br` is the same for half the world. A line that is not in the table is matched
+and `Accept-Encoding: gzip, deflate, br` is the same for half the world. A line that is not in the table is checked
 against the grammar, whole, so that no CR, LF or control inside it can pass. A connection whose next request has the
-very same fields skips even the look-ups. Only the few fields that say where the body ends, and for whom the request is,
-are looked at again, by the same rules that every parser of this server uses (`pounce.h1.framing`).
+very same fields skips even the look-ups, and one with almost the same looks only at the lines that differ. Only the few
+fields that say where the body ends, and for whom the request is, are looked at again, by the same rules that every
+parser of this server uses (`pounce.h1.framing`).
 
-The tables are bounded in entries and in the length of an entry, belong to one thread, and forget in generations, so
-that ids and cookies that never come again push out nothing that does.
+The tables are bounded in entries and in the length of an entry, belong to one thread, forget in generations, and have
+only so much room for the lines of one name: ids that never come again push out nothing that does.
 """
 
 import re
 import threading
 from enum import Enum
+from itertools import compress
+from operator import ne
+from typing import cast
 
 from pounce.errors import BadRequest
 from pounce.exchange.head import Headers, RequestHead
@@ -37,7 +41,9 @@ _request_line = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP
 # RFC 9112 5: field-line = field-name ":" OWS field-value OWS, and RFC 9110 5.1: field-name = token
 _field_name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 # RFC 9110 5.5: field-value has VCHAR, obs-text, SP and HTAB, and no other byte
-_VALUE_BYTES = bytes({9, *range(32, 127), *range(128, 256)})
+_VALUE_BYTES = frozenset((9, *range(32, 127), *range(128, 256)))
+# A table for `translate`: NUL for what a value must not have. Looking for NUL then takes a third of any other check.
+_WRONG_TO_NUL = bytes(1 if byte in _VALUE_BYTES else 0 for byte in range(256))
 
 SPECIAL = frozenset((b"host", b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"expect"))
 """Fields that say where the request ends, and for whom it is."""
@@ -49,45 +55,76 @@ TABLE_MAX = 512
 """Lines in one generation of a table; there are two."""
 LINE_MAX = 192
 """Bytes of a line that is worth keeping."""
+NAME_ROOM = 48
+"""Lines of one name in a generation: what has had more values than these is an id of some kind."""
+NAMES_MAX = 256
+NAME_MAX = 48
+"""Names that are kept, and the bytes of one."""
+GENERATION = 8192
+"""Misses after which a new generation begins even if the young one is not full, so that habits may change."""
 BLOCK_MAX = 4096
 """Bytes of the fields that a connection keeps for its next request: what an idle one may hold."""
 
 END_OF_BODY = EndOfBody()
 
 
+class Name:
+    """A field name that was checked: `lower` is its meaning, `room` how many more of its lines may be kept."""
+
+    __slots__ = ("lower", "room")
+
+    def __init__(self, lower: bytes) -> None:
+        self.lower = lower
+        self.room = 0 if lower in PRIVATE else NAME_ROOM
+
+
 class LineTable:
-    """Lines that were checked, with what they mean: `(field, special)`.
+    """Lines that were checked, with the field each means.
 
     When the young generation is full it becomes the old one, whose lines are forgotten unless they are asked for.
     `hits` and `misses` count the fields of heads that were read line by line, by whether their line was in the table.
     """
 
-    __slots__ = ("hits", "misses", "old", "young")
+    __slots__ = ("hits", "misses", "names", "old", "young")
 
     def __init__(self) -> None:
-        self.young: dict[bytes, tuple[tuple[bytes, bytes], bool]] = {}
-        self.old: dict[bytes, tuple[tuple[bytes, bytes], bool]] = {}
+        self.young: dict[bytes, tuple[bytes, bytes]] = {}
+        self.old: dict[bytes, tuple[bytes, bytes]] = {}
+        self.names: dict[bytes, Name] = {}
         self.hits = 0
         self.misses = 0
 
-    def find(self, line: bytes) -> tuple[tuple[bytes, bytes], bool]:
-        """What a line that is not in the young generation means. Raises `BadRequest`."""
-        found = self.old.get(line)
-        if found is None:
+    def find(self, line: bytes) -> tuple[bytes, bytes]:
+        """The field of a line that is not in the young generation. Raises `BadRequest`."""
+        name, colon, value = line.partition(b":")
+        known = self.names.get(name) or self._check_name(name)
+        field = self.old.get(line) if known.room else None
+        if field is None:
             self.misses += 1
-            name, colon, value = line.partition(b":")
-            if not colon or _field_name(name) is None or value.translate(None, _VALUE_BYTES):
+            if not colon or 0 in value.translate(_WRONG_TO_NUL):
                 raise bad("A header field is not valid", "BAD_HEADER")
-            name = name.lower()
-            found = (name, value.strip(b" \t")), name in SPECIAL
-            if name in PRIVATE:
-                # One for each client: not worth a place.
-                return found
-        if len(line) <= LINE_MAX:
-            if len(self.young) >= TABLE_MAX:
-                self.old, self.young = self.young, {}
-            self.young[line] = found
-        return found
+            field = (known.lower, value.strip(b" \t"))
+            if not known.room or len(line) > LINE_MAX:
+                return field
+            known.room -= 1
+            if self.misses % GENERATION == 0:
+                self._begin_generation()
+        if len(self.young) >= TABLE_MAX:
+            self._begin_generation()
+        self.young[line] = field
+        return field
+
+    def _check_name(self, name: bytes) -> Name:
+        if _field_name(name) is None:
+            raise bad("A header field is not valid", "BAD_HEADER")
+        known = Name(name.lower())
+        if len(name) <= NAME_MAX and len(self.names) < NAMES_MAX:
+            self.names[name] = known
+        return known
+
+    def _begin_generation(self) -> None:
+        self.old, self.young = self.young, {}
+        self.names = {}
 
 
 class _Tables(threading.local):
@@ -120,6 +157,7 @@ class FastParser:
     __slots__ = (
         "_before",
         "_block",
+        "_block_lines",
         "_buffer",
         "_limits",
         "_lines",
@@ -127,7 +165,6 @@ class FastParser:
         "_overhead",
         "_remaining",
         "_scanned",
-        "_special",
         "_state",
     )
 
@@ -144,8 +181,8 @@ class FastParser:
         """A request without a body that came before on this connection: the next one is probably like it."""
         self._block = b""
         """Its header fields as they came."""
-        self._special: Headers = []
-        """Those of them that `request_head` looks at."""
+        self._block_lines: list[bytes] = []
+        """The same, line by line."""
 
     def receive_data(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -193,48 +230,61 @@ class FastParser:
         block = buffer[line_end:end]
         before = self._before
         if before is None or block != self._block:
-            headers, special = self._parse_fields(block, version)
-            if before is None or special != self._special or len(block) > BLOCK_MAX:
-                return self._new_head(method, target, version, block, headers, special)
+            if version[0] != 49:  # 1
+                raise unsupported_version()
+            lines = block.split(b"\r\n")
+            del lines[0]
+            if len(lines) > self._limits.max_headers:
+                raise self._too_many()
+            if before is None or len(lines) != len(self._block_lines):
+                return self._new_head(method, target, version, block, lines, self._fields(lines))
+            headers = self._fields_like(before.headers, lines)
+            if headers is None or len(block) > BLOCK_MAX:
+                return self._new_head(method, target, version, block, lines, headers or self._fields(lines))
             # Only fields that bear on nothing here differ from the request before.
             before.headers = headers
             self._block = block
+            self._block_lines = lines
         # The same fields mean the same with every plain request line.
         if version != b"1.1" or target[0] != 47 or b"#" in target or method == b"CONNECT":
-            return self._new_head(method, target, version, block, before.headers.copy(), self._special)
+            return self._new_head(method, target, version, block, self._block_lines, before.headers.copy())
         return RequestHead(
             method, target, before.headers.copy(), "1.1", "http", before.upgrade, 0, False, before.keep_alive
         )
 
-    def _parse_fields(self, block: bytes, version: bytes) -> tuple[Headers, Headers]:
-        """All fields of a block, and those of `SPECIAL` among them. Raises `BadRequest`."""
-        if version[0] != 49:  # 1
-            raise unsupported_version()
-        lines = block.split(b"\r\n")
-        if len(lines) - 1 > self._limits.max_headers:
-            raise self._too_many()
-        del lines[0]
+    def _fields(self, lines: list[bytes]) -> Headers:
+        """The fields of some lines. Raises `BadRequest`."""
         table = self._lines
         misses = table.misses
-        known = table.young
-        headers: Headers = []
-        special: Headers = []
-        for line in lines:
-            found = known.get(line)
-            if found is None:
-                found = table.find(line)
-                known = table.young
-            field, is_special = found
-            headers.append(field)
-            if is_special:
-                special.append(field)
+        fields = cast(Headers, list(map(table.young.get, lines)))
+        for index, field in enumerate(fields):
+            if field is None:
+                fields[index] = table.find(lines[index])
         table.hits += len(lines) - (table.misses - misses)
-        return headers, special
+        return fields
+
+    def _fields_like(self, before: Headers, lines: list[bytes]) -> Headers | None:
+        """The fields of some lines, read off those of the request before where the line is the same.
+
+        None when one differs that `request_head` looks at. Raises `BadRequest`.
+        """
+        table = self._lines
+        misses = table.misses
+        young = table.young
+        fields = before.copy()
+        for index in compress(range(len(lines)), map(ne, lines, self._block_lines, strict=True)):
+            line = lines[index]
+            field = young.get(line) or table.find(line)
+            if field[0] in SPECIAL or fields[index][0] in SPECIAL:
+                return None
+            fields[index] = field
+        table.hits += len(lines) - (table.misses - misses)
+        return fields
 
     def _new_head(
-        self, method: bytes, target: bytes, version: bytes, block: bytes, headers: Headers, special: Headers
+        self, method: bytes, target: bytes, version: bytes, block: bytes, lines: list[bytes], headers: Headers
     ) -> RequestHead:
-        head = request_head(method, target, version, special)
+        head = request_head(method, target, version, [field for field in headers if field[0] in SPECIAL])
         head.headers = headers
         length = head.content_length
         if length == 0:
@@ -244,7 +294,7 @@ class FastParser:
                     method, target, headers.copy(), "1.1", "http", head.upgrade, 0, False, head.keep_alive
                 )
                 self._block = block
-                self._special = special
+                self._block_lines = lines
         elif length is None:
             self._state = CHUNK_LINE
             self._overhead = 0
@@ -373,7 +423,7 @@ class FastParser:
         if len(lines) > self._limits.max_headers:
             raise self._too_many()
         table = self._lines
-        trailers = [(table.young.get(line) or table.find(line))[0] for line in lines]
+        trailers = [table.young.get(line) or table.find(line) for line in lines]
         if any(name in FORBIDDEN_TRAILERS for name, _ in trailers):
             raise bad("A trailer field that is not allowed there", "BAD_TRAILER")
         self._buffer = buffer[end + 4 :]

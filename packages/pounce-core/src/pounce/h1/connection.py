@@ -47,6 +47,8 @@ RATE_GRACE = 5.0
 """Seconds before min_body_rate applies."""
 NO_LINGER = struct.pack("ii", 1, 0)
 """SO_LINGER that makes a close a reset."""
+COPY_MAX = 4096
+"""Bytes of a body that are rather copied behind their head than written as a piece of their own."""
 FILE_BLOCK = 131072
 """Bytes of a file that are sent between two looks at the write deadline."""
 
@@ -451,18 +453,19 @@ class H1Connection(Connection):
             self._send_file(head, body, more)
             return
         elif framing is CHUNKED:
-            if body:
-                tail = b"\r\n" if more else b"\r\n" + LAST_CHUNK
-                self.send_pieces(head + chunk_head(len(body)), body, tail)
+            tail = b"" if more else LAST_CHUNK
+            if not body:
+                self.send(head + tail)
+            elif len(body) < COPY_MAX:
+                self.send(b"%b%x\r\n%b\r\n%b" % (head, len(body), body, tail))
             else:
-                self.send(head if more else head + LAST_CHUNK)
-        elif body:
-            if head:
-                self.send_pieces(head, body)
-            else:
-                self.send(body)
+                self.send_pieces(head + chunk_head(len(body)), body, b"\r\n" + tail)
+        elif len(body) < COPY_MAX:
+            self.send(head + body)
         elif head:
-            self.send(head)
+            self.send_pieces(head, body)
+        else:
+            self.send(body)
         if not more:
             self._sent()
 
