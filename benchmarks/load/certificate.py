@@ -28,6 +28,10 @@ def certificate_files(folder: Path) -> tuple[Path, Path]:
             ),
             critical=False,
         )
+        # What clients that verify strictly ask of a certificate that they trust by itself (RFC 5280 4.2.1).
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.KeyUsage(True, False, False, False, False, True, False, False, False), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     paths = folder / "certificate.pem", folder / "key.pem"

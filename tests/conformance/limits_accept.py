@@ -18,7 +18,6 @@ import pytest
 from tests.conformance.rfc9112_support import (
     PATIENCE,
     Client,
-    certificate,
     get,
     in_loop,
     parser,

@@ -11,7 +11,6 @@ from tests.conformance.rfc9112_support import (
     Held,
     Receive,
     Send,
-    certificate,
     connect,
     get,
     in_loop,

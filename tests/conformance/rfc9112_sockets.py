@@ -12,7 +12,6 @@ from tests.conformance.rfc9112_support import (
     Held,
     Receive,
     Send,
-    certificate,
     echo_app,
     get,
     parser,

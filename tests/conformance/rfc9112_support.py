@@ -6,9 +6,7 @@ that two clients could delimit differently.
 """
 
 import asyncio
-import datetime
 import functools
-import ipaddress
 import re
 import socket
 import ssl
@@ -20,10 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from pounce.config import ServerConfig
 from pounce.h1.plugin import plugin as h1
@@ -448,31 +442,6 @@ class Site:
         return Client(self.server, self._context, receive_buffer=receive_buffer)
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """Paths of a certificate for 127.0.0.1 and of its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .sign(key, hashes.SHA256())
-    )
-    encoding = serialization.Encoding.PEM
-    certificate, private = folder / "certificate.pem", folder / "key.pem"
-    certificate.write_bytes(made.public_bytes(encoding))
-    private.write_bytes(key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    return str(certificate), str(private)
-
-
 @pytest.fixture(params=["tcp", "tls", "unix"])
 def socket_kind(request: pytest.FixtureRequest) -> str:
     """Each kind of socket a server can listen on."""
@@ -481,7 +450,7 @@ def socket_kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def serve(
-    socket_kind: str, parser: str, certificate: tuple[str, str], caplog: pytest.LogCaptureFixture
+    socket_kind: str, parser: str, tls_files: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> Iterator[Callable[..., Site]]:
     """A function that serves an application with its settings on that kind of socket until the test is over.
 
@@ -492,8 +461,8 @@ def serve(
         def start(app: Any, *plugins: Plugin, **settings: Any) -> Site:
             context = None
             if socket_kind == "tls":
-                settings |= {"ssl_certfile": certificate[0], "ssl_keyfile": certificate[1]}
-                context = ssl.create_default_context(cafile=certificate[0])
+                settings |= {"ssl_certfile": tls_files[0], "ssl_keyfile": tls_files[1]}
+                context = ssl.create_default_context(cafile=tls_files[0])
                 context.check_hostname = False
             elif socket_kind == "unix":
                 # A path in the folder of a test can be too long for a socket.

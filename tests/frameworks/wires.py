@@ -3,8 +3,6 @@
 A further wire is a further entry of `WIRES`; every test of frameworks runs on it from then on.
 """
 
-import datetime
-import ipaddress
 import logging
 import ssl
 import threading
@@ -15,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from benchmarks.load.certificate import certificate_files
 
 from pounce.testing import TestServer
 
@@ -55,30 +51,7 @@ class Certificate:
 
     @classmethod
     def make(cls, folder: Path) -> Certificate:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-        now = datetime.datetime.now(datetime.UTC)
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        made = cls(folder / "certificate.pem", folder / "key.pem")
-        made.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        made.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return made
+        return cls(*certificate_files(folder))
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,17 +1,11 @@
 """`pounce serve` as a real process with real sockets."""
 
-import datetime
-import ipaddress
 import signal
 import socket
 import ssl
 import stat
-from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 ENDS_ITSELF_TWICE = """
 import asyncio, os, signal
@@ -121,11 +115,11 @@ def test_serves_on_a_unix_socket_with_the_mode_that_is_given(pounce, get_unix, t
     assert get_unix(tmp_path / "app.sock") == (200, b"|http")
 
 
-def test_serves_over_tls(pounce, get, tmp_path):
-    write_certificate(tmp_path)
-    process = pounce.start("serve", "main:app", "--port", "0", "--ssl-certfile", "cert.pem", "--ssl-keyfile", "key.pem")
+def test_serves_over_tls(pounce, get, tls_files):
+    certificate, key = tls_files
+    process = pounce.start("serve", "main:app", "--port", "0", "--ssl-certfile", certificate, "--ssl-keyfile", key)
     started = process.started()
-    context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    context = ssl.create_default_context(cafile=certificate)
     assert started["tls"] is True
     assert started["url"].startswith("https://")
     assert get(started["url"], context=context) == (200, b"|https")
@@ -136,28 +130,3 @@ def test_the_access_log_can_be_switched_off(pounce, get):
     get(process.started()["url"])
     assert process.stop() == 0
     assert '"status"' not in "".join(process.lines)
-
-
-def write_certificate(folder: Path) -> None:
-    """A self-signed certificate of 127.0.0.1 and its key: cert.pem and key.pem."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .add_extension(x509.KeyUsage(True, False, False, False, False, True, False, False, False), True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )

@@ -1,6 +1,5 @@
 """TLS: files, versions, ALPN, and peers that do not play along."""
 
-import datetime
 import logging
 import shutil
 import socket
@@ -10,10 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from benchmarks.load.certificate import certificate_files
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from pounce import ServerConfig, TLSError
 from pounce.net.tls import create_context, server_certificate
@@ -35,27 +33,15 @@ class Files(NamedTuple):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     folder = tmp_path_factory.mktemp("tls")
-    key, other = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
+    cert, plain = certificate_files(folder)
+    key = serialization.load_pem_private_key(plain.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    other = ec.generate_private_key(ec.SECP256R1())
 
     def pem(key: ec.EllipticCurvePrivateKey, encryption: serialization.KeySerializationEncryption) -> bytes:
         return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
-    found = Files(*(folder / name for name in ("cert.pem", "key.pem", "encrypted.pem", "other.pem")))
-    found.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    found.key.write_bytes(pem(key, serialization.NoEncryption()))
+    found = Files(cert, plain, folder / "encrypted.pem", folder / "other.pem")
     found.encrypted.write_bytes(pem(key, serialization.BestAvailableEncryption(PASSWORD.encode())))
     found.other_key.write_bytes(pem(other, serialization.NoEncryption()))
     return found
