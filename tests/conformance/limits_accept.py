@@ -31,7 +31,7 @@ from pounce.plugin import API_VERSION, Plugin, Wire
 from pounce.testing.memory import memory_service
 from pounce.worker.acceptor import Acceptor
 
-__all__ = ["certificate", "parser", "serve", "socket_kind"]
+__all__ = ["parser", "serve", "socket_kind"]
 
 
 def test_a_connection_above_max_connections_is_told_so(serve: Any, socket_kind: str) -> None:

@@ -23,7 +23,7 @@ from tests.conformance.rfc9112_support import (
     socket_kind,
 )
 
-__all__ = ["certificate", "parser", "serve", "socket_kind"]
+__all__ = ["parser", "serve", "socket_kind"]
 
 
 class Blocking:

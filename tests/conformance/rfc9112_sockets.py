@@ -23,7 +23,7 @@ from tests.conformance.rfc9112_support import (
     socket_kind,
 )
 
-__all__ = ["certificate", "parser", "serve", "socket_kind"]
+__all__ = ["parser", "serve", "socket_kind"]
 
 KERNEL_MAX = 16_000_000
 """More than the kernel keeps of a connection in both of its buffers."""
