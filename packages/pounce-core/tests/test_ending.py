@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from pounce.errors import BindError
+from pounce.h1.connection import LINGER_MAX
 from pounce.plugin import Plugin, Wire
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection, TestServer
@@ -198,3 +199,19 @@ def test_a_path_is_never_made_of_the_asterisk() -> None:
         return connection.received
 
     assert asyncio.run(ask()).endswith(b"\r\n\r\n*")
+
+
+def test_a_large_upload_that_is_refused_may_go_on_until_its_client_has_seen_the_answer() -> None:
+    """curl, for one, looks for an answer only now and then while it sends."""
+
+    async def upload() -> tuple[bool, bool]:
+        connection = MemoryConnection(answer, max_request_size=1000)
+        connection.feed(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n")
+        connection.feed(bytes(8 * 1024 * 1024))
+        await connection.settle()
+        open_after_8_mib = not connection.closed
+        connection.feed(bytes(LINGER_MAX))
+        await connection.settle()
+        return open_after_8_mib, connection.closed
+
+    assert asyncio.run(upload()) == (True, True)

@@ -38,7 +38,7 @@ BUFFER_HIGH = 65536
 BUFFER_LOW = 16384
 DISCARD_MAX = 262144
 """Bytes of an unwanted body that are read so that the connection can be used again."""
-LINGER_MAX = 1_048_576
+LINGER_MAX = 16_777_216
 LINGER_TIMEOUT = 2.0
 """How much and how long (seconds) is read after the last answer, so that a reset does not destroy it."""
 DRAIN_GRACE = 1.0
