@@ -22,6 +22,8 @@ from tests.conformance.rfc9112_support import (
     reply,
 )
 
+from pounce.h1.connection import LINGER_MAX
+
 __all__ = ["parser"]
 
 
@@ -397,8 +399,8 @@ async def test_a_large_unread_body_ends_the_connection_gently(parser: str) -> No
 async def test_a_chunked_body_that_goes_on_and_on_after_its_answer_ends_the_connection(parser: str) -> None:
     peer = connect(path_app, parser, max_request_size=0)
     peer.feed(get("/1", "Transfer-Encoding: chunked", method="POST"))
-    for _ in range(40):
-        peer.feed(chunk(b"x" * 65_536))
+    for _ in range(LINGER_MAX // 1_048_576 + 2):
+        peer.feed(chunk(b"x" * 1_048_576))
         await peer.settle(2)
     assert (await peer.answer()).body == b"/1"
     assert peer.closed
@@ -484,8 +486,8 @@ async def test_after_an_error_the_server_ends_its_half_and_reads_on_for_a_bounde
 async def test_after_an_error_a_bounded_amount_is_read(parser: str) -> None:
     peer = connect(echo_app, parser)
     peer.feed(BAD["request line"])
-    for _ in range(64):
-        peer.feed(b"x" * 65_536)
+    for _ in range(LINGER_MAX // 1_048_576 + 1):
+        peer.feed(b"x" * 1_048_576)
         await peer.settle(1)
     assert peer.closed
     assert peer.protocol.parser.buffered < 1000  # type: ignore[attr-defined]
