@@ -25,6 +25,7 @@ from pounce.h1.framing import (
     CHUNK_LINE_MAX,
     CHUNK_OVERHEAD_MAX,
     FORBIDDEN_TRAILERS,
+    SPECIAL_FIELDS,
     bad,
     chunk_line,
     find_bad_line_end,
@@ -44,9 +45,6 @@ _field_name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _VALUE_BYTES = frozenset((9, *range(32, 127), *range(128, 256)))
 # A table for `translate`: NUL for what a value must not have. Looking for NUL then takes a third of any other check.
 _WRONG_TO_NUL = bytes(1 if byte in _VALUE_BYTES else 0 for byte in range(256))
-
-SPECIAL = frozenset((b"host", b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"expect"))
-"""Fields that say where the request ends, and for whom it is."""
 
 PRIVATE = frozenset((b"cookie", b"authorization", b"proxy-authorization"))
 """Fields that are each client's own, and nobody else's business: not kept."""
@@ -275,7 +273,7 @@ class FastParser:
         for index in compress(range(len(lines)), map(ne, lines, self._block_lines, strict=True)):
             line = lines[index]
             field = young.get(line) or table.find(line)
-            if field[0] in SPECIAL or fields[index][0] in SPECIAL:
+            if field[0] in SPECIAL_FIELDS or fields[index][0] in SPECIAL_FIELDS:
                 return None
             fields[index] = field
         table.hits += len(lines) - (table.misses - misses)
@@ -284,8 +282,7 @@ class FastParser:
     def _new_head(
         self, method: bytes, target: bytes, version: bytes, block: bytes, lines: list[bytes], headers: Headers
     ) -> RequestHead:
-        head = request_head(method, target, version, [field for field in headers if field[0] in SPECIAL])
-        head.headers = headers
+        head = request_head(method, target, version, headers)
         length = head.content_length
         if length == 0:
             if version == b"1.1" and target[0] == 47 and len(block) <= BLOCK_MAX:

@@ -15,6 +15,7 @@ __all__ = [
     "CHUNK_LINE_MAX",
     "CHUNK_OVERHEAD_MAX",
     "FORBIDDEN_TRAILERS",
+    "SPECIAL_FIELDS",
     "Framing",
     "answer_framing",
     "bad",
@@ -65,6 +66,10 @@ FORBIDDEN_TRAILERS = frozenset(
 )
 
 
+SPECIAL_FIELDS = frozenset((b"host", b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"expect"))
+"""Fields that say where a request ends, and for whom it is: all that `request_head` looks at."""
+
+
 def bad(message: str, specific: str, status: int = 400, hint: str | None = None) -> BadRequest:
     """A `BadRequest` with code `POUNCE_PARSE_<specific>`."""
     return BadRequest(message, status=status, code=f"POUNCE_PARSE_{specific}", hint=hint)
@@ -99,6 +104,8 @@ def request_head(method: bytes, target: bytes, version: bytes, headers: Headers)
     upgrade: bytes | None = None
     expect = False
     for name, value in headers:
+        if name not in SPECIAL_FIELDS:
+            continue
         if name == b"host":
             if host is not None:
                 # RFC 9112 3.2: "more than one Host header field line" → 400

@@ -102,7 +102,7 @@ class H11Parser:
             raise unsupported_version()
         self._check_fields(head)
         coding = _check_framing_fields(head, line.endswith(b"1.0"))
-        self._h11 = connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head))
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head))
         connection.receive_data(head)
         request = _from_h11(connection)
         assert isinstance(request, h11.Request)
@@ -112,6 +112,8 @@ class H11Parser:
             headers = [(name, coding if name == b"transfer-encoding" else value) for name, value in headers]
         result = request_head(request.method, request.target, request.http_version, headers)
         if result.content_length is None:
+            # Only a chunked body is h11's to read; kept for nothing, it would cost every request a colder cache.
+            self._h11 = connection
             self._state = State.CHUNK_LINE
             self._overhead = 0
         elif result.content_length:
@@ -137,8 +139,12 @@ class H11Parser:
         if found < 0:
             self._scanned = len(buffer)
             return None
-        section = bytes(buffer[:size])
-        del buffer[:size]
+        if size == len(buffer):
+            section = bytes(buffer)
+            buffer.clear()
+        else:
+            section = bytes(buffer[:size])
+            del buffer[:size]
         self._scanned = 0
         return section
 

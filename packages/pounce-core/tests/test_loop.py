@@ -1,0 +1,54 @@
+"""The event loops a worker can run on."""
+
+import asyncio
+import socket
+from contextlib import ExitStack
+
+import pytest
+
+from pounce.errors import ConfigError
+from pounce.worker import loop
+from pounce.worker.loop import loop_factory
+
+EPOLL = hasattr(loop, "FairSelector")
+
+
+def test_asyncio_names_a_loop_of_the_standard_library() -> None:
+    made = loop_factory("asyncio")()
+    made.close()
+    assert isinstance(made, asyncio.SelectorEventLoop)
+
+
+def test_a_loop_of_ones_own_is_named_by_module_and_factory() -> None:
+    assert loop_factory("asyncio:new_event_loop") is asyncio.new_event_loop
+
+
+@pytest.mark.parametrize("name", ["nonsense", "no_such_module:make", "asyncio:no_such_name", "math:pi"])
+def test_a_loop_that_cannot_be_had_is_an_error_that_names_it(name: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        loop_factory(name)
+    assert name.partition(":")[0] in str(raised.value)
+
+
+@pytest.mark.skipif(not EPOLL, reason="this system has no epoll")
+def test_no_more_than_a_batch_of_events_is_handled_before_new_ones_are_looked_for() -> None:
+    with ExitStack() as stack:
+        selector = stack.enter_context(loop.FairSelector())
+        for _ in range(loop.BATCH + 5):
+            reader, writer = (stack.enter_context(end) for end in socket.socketpair())
+            selector.register(reader, loop.selectors.EVENT_READ)
+            writer.send(b"x")
+        assert len(selector.select(0)) == loop.BATCH
+
+
+@pytest.mark.skipif(not EPOLL, reason="this system has no epoll")
+def test_those_that_were_not_in_a_batch_come_first_in_the_next() -> None:
+    with ExitStack() as stack:
+        selector = stack.enter_context(loop.FairSelector())
+        for _ in range(loop.BATCH + 5):
+            reader, writer = (stack.enter_context(end) for end in socket.socketpair())
+            selector.register(reader, loop.selectors.EVENT_READ)
+            writer.send(b"x")
+        first = {key.fd for key, _ in selector.select(0)}
+        second = [key.fd for key, _ in selector.select(0)]
+        assert not first & set(second[:5])
