@@ -66,6 +66,8 @@ FORBIDDEN_TRAILERS = frozenset(
 )
 
 
+KEEP_ALIVE = [b"keep-alive"]
+
 SPECIAL_FIELDS = frozenset((b"host", b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"expect"))
 """Fields that say where a request ends, and for whom it is: all that `request_head` looks at."""
 
@@ -130,7 +132,8 @@ def request_head(method: bytes, target: bytes, version: bytes, headers: Headers)
         # RFC 9112 6.1: such a message "ought to be handled as an error"
         raise bad("Content-Length together with Transfer-Encoding", "SMUGGLING_CL_TE")
     length = None if chunked else content_length(lengths) if lengths else 0
-    options = [option.strip() for option in connection.split(b",")] if connection else ()
+    # The one option that nearly every client sends needs no taking apart.
+    options = KEEP_ALIVE if connection == b"keep-alive" else [option.strip() for option in connection.split(b",")]
     if upgrade is not None and (is_1_0 or length != 0 or b"upgrade" not in options):
         # RFC 9110 7.8: ignored in HTTP/1.0, and without its connection option. It may always be ignored, and is with
         # a body, whose bytes must not be taken for those of the new protocol.
