@@ -110,7 +110,7 @@ def test_http_1_0_knows_no_transfer_coding() -> None:
     [(b"0", 0), (b"a", 10), (b"A", 10), (b"00ff", 255), (b"f" * 16, 2**64 - 1), (b'1;a;b=c;d="e f"', 1)],
 )
 def test_the_first_line_of_a_chunk(line: bytes, size: int) -> None:
-    assert chunk_line(line) == size
+    assert chunk_line(line, 0)[0] == size
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_the_first_line_of_a_chunk(line: bytes, size: int) -> None:
 )
 def test_what_is_no_first_line_of_a_chunk(line: bytes) -> None:
     with pytest.raises(BadRequest):
-        chunk_line(line)
+        chunk_line(line, 0)
 
 
 @pytest.mark.parametrize("name", ["content-length", "transfer-encoding", "host", "authorization", "set-cookie", "te"])

@@ -23,7 +23,6 @@ from pounce.errors import BadRequest
 from pounce.exchange.head import Headers, RequestHead
 from pounce.h1.framing import (
     CHUNK_LINE_MAX,
-    CHUNK_OVERHEAD_MAX,
     FORBIDDEN_TRAILERS,
     SPECIAL_FIELDS,
     bad,
@@ -372,7 +371,7 @@ class FastParser:
                     end = self._chunk_line_end(buffer, at)
                     if end < 0:
                         break
-                    size = self._chunk_size(buffer[at:end])
+                    size, self._overhead = chunk_line(buffer[at:end], self._overhead)
                     at = end + 2
                     self._remaining = size
                     self._state = CHUNK_DATA if size else TRAILERS
@@ -396,13 +395,6 @@ class FastParser:
         if end < 0 and (len(buffer) >= bound or find_bad_line_end(buffer, at, len(buffer)) is not None):
             raise bad("Chunk size is not valid", "BAD_CHUNK")
         return end
-
-    def _chunk_size(self, line: bytes) -> int:
-        size = chunk_line(line)
-        self._overhead = max(0, self._overhead + len(line) - 14 - 2 * size)
-        if self._overhead > CHUNK_OVERHEAD_MAX:
-            raise bad("Too much of the chunked body is not data", "CHUNK_OVERHEAD")
-        return size
 
     def _read_trailers(self) -> EndOfBody | None:
         buffer = self._buffer

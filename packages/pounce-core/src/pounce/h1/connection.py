@@ -254,11 +254,15 @@ class H1Connection(Connection):
             if self._unconsumed > DISCARD_MAX:
                 self._linger()
             return
-        self._unconsumed += len(data)
+        self._hold(len(data))
+        self.exchange.data_received(data)
+
+    def _hold(self, count: int) -> None:
+        """Count bytes that the exchange has not consumed, and read no more while they are too many."""
+        self._unconsumed += count
         if self._unconsumed > BUFFER_HIGH and not self._paused_at:
             self._paused_at = self.loop.time()
             self.transport.pause_reading()
-        self.exchange.data_received(data)
 
     def _body_ended(self, event: object) -> None:
         discarded = self.reading is DISCARD
@@ -516,7 +520,7 @@ class H1Connection(Connection):
                     if not sent:
                         raise ConnectionError("the file became shorter while it was sent")
                     offset += sent
-        except (ConnectionError, OSError, RuntimeError) as exc:
+        except (OSError, RuntimeError) as exc:
             # What was promised cannot be sent any more: only closing tells the peer.
             self.service.count("file_broken", "h1: sending a file failed: %s", exc)
             self._file = None
@@ -548,10 +552,7 @@ class H1Connection(Connection):
     def _tunnel_received(self, data: bytes) -> None:
         if self.parser.buffered:
             data = self.parser.take_rest() + data
-        self._unconsumed += len(data)
-        if self._unconsumed > BUFFER_HIGH and not self._paused_at:
-            self._paused_at = self.loop.time()
-            self.transport.pause_reading()
+        self._hold(len(data))
         if self.exchange is not None:
             self.exchange.data_received(data)
 

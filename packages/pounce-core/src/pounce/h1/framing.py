@@ -199,12 +199,19 @@ def transfer_encoding(values: list[bytes], is_1_0: bool) -> bool:
     raise bad("Transfer-Encoding is not valid", "BAD_TRANSFER_ENCODING")
 
 
-def chunk_line(line: bytes) -> int:
-    """The size in a chunk's first line, without its CRLF (RFC 9112 7.1). Raises `BadRequest`."""
+def chunk_line(line: bytes, overhead: int) -> tuple[int, int]:
+    """The size in a chunk's first line, without its CRLF (RFC 9112 7.1), and the overhead of the body so far.
+
+    `overhead` is what this returned for the chunk before, 0 at first. Raises `BadRequest`.
+    """
     match = _chunk_line(line)
     if match is None:
         raise bad("Chunk size is not valid", "BAD_CHUNK")
-    return int(match[1], 16)
+    size = int(match[1], 16)
+    overhead = max(0, overhead + len(line) - 14 - 2 * size)
+    if overhead > CHUNK_OVERHEAD_MAX:
+        raise bad("Too much of the chunked body is not data", "CHUNK_OVERHEAD")
+    return size, overhead
 
 
 class Framing(Enum):

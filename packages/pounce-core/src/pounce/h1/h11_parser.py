@@ -14,7 +14,6 @@ from pounce.errors import BadRequest
 from pounce.exchange.head import Headers, RequestHead
 from pounce.h1.framing import (
     CHUNK_LINE_MAX,
-    CHUNK_OVERHEAD_MAX,
     FORBIDDEN_TRAILERS,
     SPECIAL_FIELDS,
     bad,
@@ -136,7 +135,9 @@ class H11Parser:
             return RequestHead(method, target, headers, "1.1", "http", before.upgrade, 0, False, before.keep_alive)
         result = request_head(method, target, version, special)
         if plain and result.content_length == 0:
-            self._before = request_head(method, target, version, special)
+            self._before = RequestHead(
+                method, target, special, "1.1", "http", result.upgrade, 0, False, result.keep_alive
+            )
         result.headers = headers
         return result
 
@@ -230,10 +231,7 @@ class H11Parser:
         if end < 0:
             return False
         line = self._take(end + 2)
-        size = chunk_line(line[:-2])
-        self._overhead = max(0, self._overhead + len(line) - 16 - 2 * size)
-        if self._overhead > CHUNK_OVERHEAD_MAX:
-            raise bad("Too much of the chunked body is not data", "CHUNK_OVERHEAD")
+        size, self._overhead = chunk_line(line[:-2], self._overhead)
         self._decode(line)
         if size:
             self._state = State.CHUNK_DATA
