@@ -15,8 +15,12 @@ import httpx
 import pytest
 
 from pounce.errors import BindError
+from pounce.exchange.head import Headers, RequestHead
+from pounce.exchange.service import Service
+from pounce.exchange.stream import Stream
 from pounce.h1.connection import LINGER_MAX
-from pounce.plugin import Plugin, Wire
+from pounce.h1.plugin import plugin as h1
+from pounce.plugin import Plugin, Upgrade, Wire
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection, TestServer
 from pounce.testing.memory import memory_service
@@ -159,6 +163,53 @@ def test_a_client_that_never_finishes_its_tls_handshake_does_not_delay_the_end(t
     assert time.monotonic() - began < 10
 
 
+class EndsAtDrain:
+    """A tunnel that goes on until the worker drains."""
+
+    def __init__(self, service: Service, head: RequestHead, stream: Stream) -> None:
+        stream.exchange = self
+        self.service, self.stream = service, stream
+        stream.tunnel([])
+        service.on_drain.add(self.drain)
+        service.on_drain.add(self.fail)
+
+    def drain(self) -> None:
+        self.stream.write(b"goodbye", False)
+
+    def fail(self) -> None:
+        raise RuntimeError("it cannot keep others from being told")
+
+    def data_received(self, data: bytes) -> None:
+        self.stream.consumed(len(data))
+
+    def eof_received(self, trailers: Headers | None = None) -> None:
+        pass
+
+    def half_closed(self) -> None:
+        pass
+
+    def resume_writing(self) -> None:
+        pass
+
+    def stream_lost(self, exc: Exception | None) -> None:
+        self.service.on_drain -= {self.drain, self.fail}
+
+
+def test_a_tunnel_is_told_of_the_drain() -> None:
+    plugin = Plugin(name="tunnel", api=(1, 0), upgrades=(Upgrade(token=b"tunnel", open=EndsAtDrain),))
+    server = TestServer(answer, registry=Registry.of(h1, plugin), shutdown_timeout=20.0)
+    server.start()
+    with socket.create_connection((server.host, server.port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tunnel\r\n\r\n")
+        accepted = b""
+        while b"\r\n\r\n" not in accepted:
+            accepted += client.recv(4096)
+        server.shutdown()
+        with client.makefile("rb") as reader:
+            assert reader.read() == b"goodbye"
+    server.stop()
+
+
 def test_ipv4_and_ipv6_wildcards_share_a_port() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -177,7 +228,6 @@ def test_time_spent_on_choosing_the_wire_counts_for_the_head() -> None:
 
 
 async def feed_half_a_head_to_a_chooser() -> None:
-    from pounce.h1.plugin import plugin as h1
     from pounce.net.sniff import WireChooser
 
     other = Plugin(name="x", api=(1, 0), wires=(Wire(name="x", connect=h1.wires[0].connect, preface=b"GETX"),))

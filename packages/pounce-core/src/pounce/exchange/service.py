@@ -62,6 +62,9 @@ class Service:
         self.server_certificate = server_certificate
         self.state: dict[str, Any] = {}
         self.draining = False
+        self.on_drain: set[Callable[[], None]] = set()
+        """Called once each when the worker begins to drain, on its loop; for what would otherwise go on for ever, such
+        as tunnels. Whoever adds itself removes itself when it ends, and looks at `draining` first."""
         self.something_ended = asyncio.Event()
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()

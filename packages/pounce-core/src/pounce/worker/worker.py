@@ -146,6 +146,11 @@ class Worker:
                 connection.drain()
             except Exception:  # noqa: BLE001 - logged there
                 service.connection_failed(connection)
+        for callback in tuple(service.on_drain):
+            try:
+                callback()
+            except Exception:
+                log.exception("A callback for the begin of the drain failed")
         handshakes = [task for acceptor in self._acceptors for task in acceptor.handshakes]
         if handshakes:
             # A connection that is being opened may carry a request before long, or never.
