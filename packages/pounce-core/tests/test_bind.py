@@ -2,12 +2,18 @@
 
 import errno
 import os
+import pickle
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +21,7 @@ import pytest
 
 from pounce import BindError, ConfigError, PounceError, ServerConfig
 from pounce.net.bind import Bind, Listener, open_listeners, parse_bind
+from pounce.net.unix_socket import _alone_at
 
 
 @pytest.fixture
@@ -65,8 +72,16 @@ def port_of(listener: Listener) -> int:
         ("[::1]:65535", Bind("::1", 65535)),
         ("unix:/run/app.sock", Bind(path="/run/app.sock")),
         ("unix:relative", Bind(path="relative")),
-        ("http://h:1", Bind("h", 1)),
-        ("https://h:1", Bind("h", 1)),
+        ("http://h:1", Bind("h", 1, tls=False)),
+        ("https://h:1", Bind("h", 1, tls=True)),
+        ("h:1?tls=off", Bind("h", 1, tls=False)),
+        ("h:1?wire=gopher&tls=on", Bind("h", 1, wire="gopher", tls=True)),
+        ("fd://3", Bind(fd=3)),
+        ("fd://3?wire=gopher", Bind(fd=3, wire="gopher")),
+        ("systemd:web", Bind(systemd="web")),
+        ("systemd:", Bind(systemd="")),
+        ("unix:/run/app.sock?mode=660", Bind(path="/run/app.sock", mode=0o660)),
+        ("unix:/s?mode=0600&user=www&group=33", Bind(path="/s", mode=0o600, user="www", group="33")),
         ("gopher://h:70", Bind("h", 70, wire="gopher")),
         ("gopher://[::1]:70", Bind("::1", 70, wire="gopher")),
     ],
@@ -77,11 +92,54 @@ def test_bind_is_read(text: str, bind: Bind) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "8000", "host", "host:", "host:port", "host:65536", "host:-1", "::1:80", "[::1]", "unix:", "a:1:2", "h/x:1"],
+    [
+        "",
+        "8000",
+        "host",
+        "host:",
+        "host:port",
+        "host:65536",
+        "host:-1",
+        "::1:80",
+        "[::1]",
+        "unix:",
+        "a:1:2",
+        "h/x:1",
+        "fd://",
+        "fd://x",
+        "fd://-1",
+        "unix:?mode=660",
+    ],
 )
 def test_bind_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="bind must be"):
         parse_bind(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("h:1?", "'' is not an option"),
+        ("h:1?mode=660", "'mode' is not an option"),
+        ("fd://3?user=www", "'user' is not an option"),
+        ("unix:/s?colour=red", "'colour' is not an option"),
+        ("unix:/s?mode=999", "mode has a wrong value"),
+        ("unix:/s?mode=", "mode has a wrong value"),
+        ("unix:/s?mode=07777", "mode has a wrong value"),
+        ("h:1?tls=perhaps", "tls has a wrong value"),
+        ("h:1?tls=on&tls=on", "tls is given twice"),
+        ("http://h:1?tls=on", "tls is given twice"),
+        ("gopher://h:1?wire=gopher", "wire is given twice"),
+    ],
+)
+def test_option_that_is_none_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_bind(text)
+
+
+def test_bind_that_asks_for_tls_without_a_certificate_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="no certificate"):
+        open_listeners(ServerConfig(bind=("https://127.0.0.1:0",)))
 
 
 # TCP
@@ -322,3 +380,230 @@ def test_path_that_cannot_be_bound_is_an_error_that_says_why(folder: Path, path:
     with pytest.raises(PounceError) as caught:
         open_listeners(ServerConfig(uds=str(folder / path)))
     assert "None" not in str(caught.value)
+
+
+def test_mode_of_a_bind_goes_before_the_setting(folder: Path) -> None:
+    with listening(bind=(f"unix:{folder}/a?mode=600", f"unix:{folder}/b"), uds_permissions=0o666):
+        assert [stat.S_IMODE((folder / name).stat().st_mode) for name in "ab"] == [0o600, 0o666]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_unix_socket_is_given_to_user_and_group(folder: Path) -> None:
+    with listening(bind=(f"unix:{folder}/a?user=nobody&group=65534&mode=600",)):
+        status = (folder / "a").stat()
+        assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (65534, 65534, 0o600)
+
+
+@pytest.mark.parametrize("kind", ["user", "group"])
+def test_owner_that_does_not_exist_is_an_error(folder: Path, kind: str) -> None:
+    with pytest.raises(ConfigError, match=f"no {kind} 'nobody-has-this-name'"):
+        open_listeners(ServerConfig(bind=(f"unix:{folder}/s?{kind}=nobody-has-this-name",)))
+    assert list(folder.iterdir()) == []
+
+
+def test_owner_that_may_not_be_given_is_an_error_and_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chown(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "chown", chown)
+    with pytest.raises(BindError) as caught:
+        open_listeners(ServerConfig(bind=(f"unix:{folder}/s?user=0",)))
+    assert caught.value.code == "POUNCE_BIND_DENIED"
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the lock is one of Linux")
+def test_socket_that_another_server_is_about_to_open_is_not_stolen(folder: Path) -> None:
+    path = str(folder / "s")
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(path)
+    with _alone_at(path), pytest.raises(BindError, match="in use"):
+        open_listeners(ServerConfig(uds=path))
+    with listening(uds=path) as (listener,):
+        assert unix_accepts(listener)
+
+
+def test_many_that_start_at_once_leave_one_that_answers(folder: Path) -> None:
+    path = str(folder / "s")
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(path)
+    barrier = threading.Barrier(8)
+
+    def start(_: int) -> Listener | None:
+        barrier.wait()
+        try:
+            return open_listeners(ServerConfig(uds=path))[0]
+        except BindError:
+            return None
+
+    with ThreadPoolExecutor(8) as threads:
+        (winner,) = [listener for listener in threads.map(start, range(8)) if listener is not None]
+    assert unix_accepts(winner)
+    winner.close()
+
+
+def test_forked_process_does_not_remove_the_socket(folder: Path) -> None:
+    with listening(uds=str(folder / "s")) as (listener,):
+        replace(listener, sock=listener.sock.dup(), owner=os.getpid() + 1).close()
+        assert unix_accepts(listener)
+
+
+# Sockets that are there already
+
+
+def handed_over(family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, address: Any = ("127.0.0.1", 0)) -> int:
+    """A bound socket that nobody in this process owns."""
+    sock = socket.socket(family, kind)
+    sock.bind(address)
+    return sock.detach()
+
+
+def test_bound_descriptor_is_listened_on_and_not_passed_on() -> None:
+    with listening(bind=(f"fd://{handed_over()}",)) as (listener,):
+        assert accepts(listener, socket.AF_INET, ("127.0.0.1", port_of(listener)))
+        assert listener.url("http") == f"http://127.0.0.1:{port_of(listener)}"
+        assert not listener.sock.get_inheritable()
+
+
+def test_descriptor_of_a_unix_socket_is_listened_on_and_its_file_left(folder: Path) -> None:
+    fd = handed_over(socket.AF_UNIX, address=str(folder / "s"))
+    with listening(bind=(f"fd://{fd}",)) as (listener,):
+        assert listener.is_unix
+        assert listener.url("http") == f"unix:{folder}/s"
+        assert accepts(listener, socket.AF_UNIX, str(folder / "s"))
+    assert (folder / "s").exists()
+
+
+def test_descriptor_that_is_no_stream_socket_is_an_error_and_left_open(folder: Path) -> None:
+    fds = [handed_over(kind=socket.SOCK_DGRAM), os.open(folder, os.O_RDONLY)]
+    for fd in fds:
+        with pytest.raises(BindError, match=f"descriptor {fd}") as caught:
+            open_listeners(ServerConfig(bind=(f"fd://{fd}",)))
+        assert caught.value.code == "POUNCE_BIND_NOT_A_SOCKET"
+        os.close(fd)
+
+
+def test_descriptor_that_is_closed_is_an_error() -> None:
+    with pytest.raises(BindError, match="descriptor 999999"):
+        open_listeners(ServerConfig(bind=("fd://999999",)))
+
+
+@pytest.mark.parametrize("bind", ["fd://9", "systemd:http"])
+def test_inherited_socket_is_in_one_bind_only(bind: str) -> None:
+    with pytest.raises(ConfigError, match="two binds"):
+        open_listeners(ServerConfig(bind=(bind, bind)))
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+def test_listener_is_rebuilt_in_another_process(folder: Path, unix: bool) -> None:
+    child = """
+import pickle, sys
+from pounce.net.bind import Listener
+bind, fd = pickle.loads(bytes.fromhex(sys.argv[1]))
+listener = Listener.from_fd(bind, fd)
+listener.sock.setblocking(True)
+print(listener.url("http"), flush=True)
+connection, _ = listener.sock.accept()
+connection.sendall(b"from the child")
+connection.close()
+listener.close()
+"""
+    where = f"unix:{folder}/s" if unix else "127.0.0.1:0"
+    with listening(bind=(where,)) as (listener,):
+        fd = listener.sock.fileno()
+        given = pickle.dumps((listener.bind, fd)).hex()
+        process = subprocess.Popen(
+            [sys.executable, "-c", child, given], pass_fds=[fd], stdout=subprocess.PIPE, text=True
+        )
+        with process, socket.socket(listener.sock.family) as client:
+            assert process.stdout is not None
+            assert process.stdout.readline().strip() == listener.url("http")
+            client.settimeout(30)
+            client.connect(listener.sock.getsockname())
+            assert client.recv(100) == b"from the child"
+        assert not unix or (folder / "s").exists()
+
+
+def test_twin_shares_the_port() -> None:
+    with listening(port=0, reuseport=True) as (listener,):
+        twin = listener.twin(10)
+        assert port_of(twin) == port_of(listener)
+        twin.close()
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+def test_socket_that_is_not_shared_has_no_twin(folder: Path, unix: bool) -> None:
+    where = f"unix:{folder}/s" if unix else "127.0.0.1:0"
+    with listening(bind=(where,)) as (listener,), pytest.raises(BindError):
+        listener.twin(10)
+
+
+# systemd
+
+
+@pytest.fixture
+def socket_unit() -> Iterator[dict[str, Any]]:
+    """A process that has what systemd gives; descriptors begin with 3 there, so the server is one of its own."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    yield {"sockets": sockets, "ports": [sock.getsockname()[1] for sock in sockets]}
+    for sock in sockets:
+        sock.close()
+
+
+def activated(unit: dict[str, Any], bind: str, **environment: str) -> str:
+    """What a process says that is started with the sockets as descriptors 3, 4 and 5, and listens on `bind`."""
+    server = f"""
+import os
+from pounce import PounceError, ServerConfig
+from pounce.net.bind import open_listeners
+try:
+    print(*[listener.sock.getsockname()[1] for listener in open_listeners(ServerConfig(bind=({bind!r},)))])
+except PounceError as exc:
+    print(exc.code, exc.hint)
+"""
+    starter = f"""
+import os, sys
+for number, fd in enumerate(map(int, sys.argv[1:]), 103):
+    os.dup2(fd, number)
+for number in (3, 4, 5):
+    os.dup2(number + 100, number, inheritable=True)
+os.environ.setdefault("LISTEN_PID", str(os.getpid()))
+os.execv(sys.executable, [sys.executable, "-c", {server!r}])
+"""
+    fds = [sock.fileno() for sock in unit["sockets"]]
+    done = subprocess.run(
+        [sys.executable, "-c", starter, *map(str, fds)],
+        pass_fds=fds,
+        env=os.environ | {"LISTEN_FDS": "3"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_systemd_sockets_are_found_by_name(socket_unit: dict[str, Any]) -> None:
+    a, b, c = socket_unit["ports"]
+    assert activated(socket_unit, "systemd:web", LISTEN_FDNAMES="web:admin:web") == f"{a} {c}"
+    assert activated(socket_unit, "systemd:admin", LISTEN_FDNAMES="web:admin:web") == str(b)
+
+
+def test_systemd_without_a_name_is_every_socket(socket_unit: dict[str, Any]) -> None:
+    assert activated(socket_unit, "systemd:") == " ".join(map(str, socket_unit["ports"]))
+
+
+@pytest.mark.parametrize(
+    "environment", [{"LISTEN_FDS": "0"}, {"LISTEN_FDS": "x"}, {"LISTEN_PID": "1"}], ids=["none", "garbage", "other"]
+)
+def test_sockets_that_are_not_for_this_process_are_not_taken(
+    socket_unit: dict[str, Any], environment: dict[str, str]
+) -> None:
+    assert activated(socket_unit, "systemd:", **environment).startswith("POUNCE_BIND_NO_SYSTEMD_SOCKET")
+
+
+def test_systemd_socket_with_another_name_is_an_error_that_says_which_there_are(socket_unit: dict[str, Any]) -> None:
+    said = activated(socket_unit, "systemd:nope", LISTEN_FDNAMES="web:admin:web")
+    assert said == "POUNCE_BIND_NO_SYSTEMD_SOCKET This process was given admin, web."

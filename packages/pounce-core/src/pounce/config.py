@@ -87,7 +87,8 @@ class ServerConfig:
     uds_permissions: int = option(0o660, "File mode of the Unix socket.", group="network", unit="octal", ge=0, le=0o777)
     bind: tuple[str, ...] = option(
         (),
-        "Listen here instead of host and port: [wire://]host:port or unix:/path; may be repeated.",
+        "Listen here instead of host and port: [wire://]host:port, unix:/path, fd://number or systemd:name; "
+        "may be repeated.",
         group="network",
     )
     ipv6: IPv6 = option(
@@ -104,6 +105,9 @@ class ServerConfig:
 
     loop: str = option(
         "auto", "Event loop: auto (uvloop where it is installed), asyncio, uvloop or module:factory.", group="network"
+    )
+    reuseport: bool = option(
+        False, "Bind TCP with SO_REUSEPORT: sockets of several processes share an address.", group="network"
     )
 
     # TLS
@@ -187,6 +191,11 @@ class ServerConfig:
     plugin_settings: Mapping[str, Mapping[str, Any]] = option(
         dict, "Settings of plugins, a table for each plugin by its name.", group="plugins", flag=False, factory=True
     )
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether there is a certificate."""
+        return self.ssl_certfile is not None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> ServerConfig:

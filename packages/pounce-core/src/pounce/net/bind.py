@@ -1,31 +1,47 @@
-"""Listening sockets: bound here and nowhere else, from a configuration.
+"""Listening sockets: opened here and nowhere else, from a configuration.
 
 Names resolve to every address they have; an IPv6 wildcard takes IPv4 as well or does not because the socket is told
 so, never by a default of the system; a Unix socket that somebody still answers on is not taken away.
+
+One process may open a socket and another serve it: what travels is the `Bind` and the number of the descriptor, and
+`Listener.from_fd()` is the same listener again.
 """
 
 import errno
 import os
 import re
 import socket
-import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from pounce.config import ServerConfig
 from pounce.errors import BindError, ConfigError
+from pounce.net.inherited import adopt, systemd_sockets
+from pounce.net.unix_socket import open_unix
 
-__all__ = ["Bind", "Listener", "open_listeners", "parse_bind"]
+__all__ = ["Bind", "Listener", "binds_of", "open_listeners", "parse_bind"]
 
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """An address to listen on: `host` and `port`, or `path` of a Unix socket; `wire` names the protocol, if one."""
+    """What to listen on: `host` and `port`, the `path` of a Unix socket, or a socket that is already there, by its
+    descriptor `fd` or its name in the socket unit of `systemd`."""
 
     host: str = ""
     port: int = 0
     path: str | None = None
+    fd: int | None = None
+    systemd: str | None = None
     wire: str | None = None
+    """The protocol of all its connections, None where they choose."""
+    tls: bool | None = None
+    """Whether TLS is spoken; None where a certificate decides."""
+    mode: int | None = None
+    """Of a Unix socket's file; None is `uds_permissions`."""
+    user: str | None = None
+    group: str | None = None
+    """Owners of a Unix socket's file, by name or number; None leaves them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,58 +50,160 @@ class Listener:
 
     sock: socket.socket
     bind: Bind
-    inode: int = 0
-    """Of the file of a Unix socket."""
+    owner: int = 0
+    """Process that made the file of a Unix socket, and alone removes it; 0 where nobody here has."""
+    file: tuple[int, int] = (0, 0)
+    """Device and inode of that file."""
+
+    @classmethod
+    def from_fd(cls, bind: Bind, fd: int, backlog: int = 2048) -> Self:
+        """A listener that another process has opened for `bind`, or another part of this one: it takes the descriptor
+        over, and leaves the file of a Unix socket to whoever made it. Raises `BindError` for what is no such socket.
+        """
+        try:
+            return cls(adopt(fd, backlog), bind)
+        except OSError as exc:
+            raise _translated(f"descriptor {fd}", exc) from exc
+
+    @property
+    def is_unix(self) -> bool:
+        """Its clients have no address."""
+        return self.sock.family == socket.AF_UNIX
 
     def url(self, scheme: str) -> str:
-        """Where a client finds it, with the real port."""
-        if self.bind.path is not None:
-            return f"unix:{self.bind.path}"
-        host, port = self.sock.getsockname()[:2]
+        """Where a client finds it, with the real port; `scheme` is that of binds that leave TLS open."""
+        address = self.sock.getsockname()
+        if self.is_unix:
+            return f"unix:{self.bind.path or os.fsdecode(address)}"
+        if self.bind.tls is not None:
+            scheme = "https" if self.bind.tls else "http"
+        host, port = address[:2]
         return f"{self.bind.wire or scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
+    def twin(self, backlog: int) -> Listener:
+        """A further socket on the same address, between which the kernel spreads connections; needs `reuseport`.
+
+        Raises `BindError`, always for a Unix socket.
+        """
+        host, port = "", 0
+        try:
+            if self.is_unix:
+                raise OSError(errno.EOPNOTSUPP, "a Unix socket cannot be shared by port")
+            host, port = self.sock.getsockname()[:2]
+            dual = self.sock.family == socket.AF_INET6 and not self.sock.getsockopt(
+                socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
+            )
+            return Listener(
+                _listen(self.sock.family, host, port, dual=dual, reuseport=True, backlog=backlog), self.bind
+            )
+        except OSError as exc:
+            raise _translated(f"{host}:{port}", exc) from exc
+
     def close(self) -> None:
-        """Close the socket, and remove the file of a Unix socket if it is still this one's."""
+        """Close the socket; before that its owner removes the file of a Unix socket, if it is still this one's."""
         path = self.bind.path
-        if path is not None:
+        if path is not None and self.owner == os.getpid():
             try:
-                if os.stat(path).st_ino == self.inode:
+                status = os.lstat(path)
+                if (status.st_dev, status.st_ino) == self.file:
                     os.unlink(path)
             except OSError:
                 pass
         self.sock.close()
 
 
-_bind = re.compile(
+_address = re.compile(
     r"(?:(?P<wire>[a-z][a-z0-9+.-]*)://)?(?:\[(?P<ipv6>[^\]]*)\]|(?P<host>[^:\[\]/]*)):(?P<port>\d{1,5})"
 ).fullmatch
 
 
 def parse_bind(text: str) -> Bind:
-    """`host:port`, `[ipv6]:port`, `wire://host:port` or `unix:/path`. Raises `ConfigError`."""
-    if text.startswith("unix:") and len(text) > 5:
-        return Bind(path=text[5:])
-    match = _bind(text)
+    """`[wire://]host:port`, `unix:/path`, `fd://number` or `systemd:name`, with `?option=value&…` where there are any.
+
+    Raises `ConfigError`.
+    """
+    where, question, written = text.partition("?")
+    bind = _parse_place(where, text)
+    return replace(bind, **_parse_options(written, bind, text)) if question else bind
+
+
+def _parse_place(where: str, text: str) -> Bind:
+    if where.startswith("unix:") and len(where) > 5:
+        return Bind(path=where[5:])
+    if re.fullmatch(r"fd://\d{1,9}", where):
+        return Bind(fd=int(where[5:]))
+    if where.startswith("systemd:"):
+        return Bind(systemd=where[8:])
+    match = _address(where)
     if match is None or int(match["port"]) > 65535:
         raise ConfigError(
-            f"bind must be [wire://]host:port, [wire://][ipv6]:port or unix:/path (got {text!r})",
+            "bind must be [wire://]host:port, [wire://][ipv6]:port, unix:/path, fd://number or systemd:name "
+            f"(got {text!r})",
             hint="For example --bind 127.0.0.1:8000 or --bind unix:/run/app.sock.",
         )
-    wire = None if match["wire"] in ("http", "https") else match["wire"]
-    return Bind(host=match["ipv6"] or match["host"] or "0.0.0.0", port=int(match["port"]), wire=wire)
+    wire = match["wire"]
+    bind = Bind(host=match["ipv6"] or match["host"] or "0.0.0.0", port=int(match["port"]))
+    if wire in ("http", "https"):
+        return replace(bind, tls=wire == "https")
+    return replace(bind, wire=wire)
+
+
+def _parse_options(written: str, bind: Bind, text: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for pair in written.split("&"):
+        name, _, value = pair.partition("=")
+        if name not in _OPTIONS or (name in ("mode", "user", "group") and bind.path is None):
+            known = [key for key in _OPTIONS if bind.path is not None or key not in ("mode", "user", "group")]
+            raise ConfigError(
+                f"{name!r} is not an option of this bind (got {text!r})", hint=f"It takes {', '.join(known)}."
+            )
+        if name in options or getattr(bind, name) is not None:
+            raise ConfigError(f"{name} is given twice in bind {text!r}")
+        allowed, convert = _OPTIONS[name]
+        if not re.fullmatch(allowed, value):
+            raise ConfigError(f"{name} has a wrong value in bind {text!r}", hint=f"For example {_EXAMPLES[name]}.")
+        options[name] = convert(value)
+    return options
+
+
+def _is_on(value: str) -> bool:
+    return value == "on"
+
+
+_OPTIONS: dict[str, tuple[str, Any]] = {
+    "wire": (r"[a-z][a-z0-9+.-]*", str),
+    "tls": (r"on|off", _is_on),
+    "mode": (r"(?:0o?)?[0-7]{3}", lambda value: int(value, 8)),
+    "user": (r"[^\s&]+", str),
+    "group": (r"[^\s&]+", str),
+}
+_EXAMPLES = {"wire": "wire=gopher", "tls": "tls=off", "mode": "mode=660", "user": "user=www", "group": "group=www"}
 
 
 def binds_of(config: ServerConfig) -> list[Bind]:
-    """The addresses that a configuration asks for."""
+    """What a configuration asks to listen on. Raises `ConfigError`."""
     if config.bind:
-        return [parse_bind(text) for text in config.bind]
-    if config.uds is not None:
-        return [Bind(path=config.uds)]
-    return [Bind(host=config.host, port=config.port)]
+        binds = [parse_bind(text) for text in config.bind]
+    elif config.uds is not None:
+        binds = [Bind(path=config.uds)]
+    else:
+        binds = [Bind(host=config.host, port=config.port)]
+    for bind in binds:
+        if bind.tls and not config.uses_tls:
+            raise ConfigError(
+                "a bind asks for TLS and there is no certificate", hint="Give ssl_certfile and ssl_keyfile."
+            )
+    taken = [(bind.fd, bind.systemd) for bind in binds if bind.fd is not None or bind.systemd is not None]
+    if len(set(taken)) < len(taken):
+        raise ConfigError("a socket that is inherited is in two binds", hint="Name each descriptor or socket once.")
+    return binds
 
 
 def open_listeners(config: ServerConfig) -> list[Listener]:
-    """Open every socket that the configuration asks for, listening; all or none. Raises `BindError`."""
+    """Open every socket that the configuration asks for, listening; all or none.
+
+    Raises `BindError`, and `ConfigError` for a bind that cannot be understood.
+    """
     listeners: list[Listener] = []
     binds = binds_of(config)
     # Where IPv4 has a bind of its own, an IPv6 wildcard leaves it alone.
@@ -94,6 +212,10 @@ def open_listeners(config: ServerConfig) -> list[Listener]:
         for bind in binds:
             if bind.path is not None:
                 listeners.append(_open_unix(bind, config))
+            elif bind.fd is not None:
+                listeners.append(Listener.from_fd(bind, bind.fd, config.backlog))
+            elif bind.systemd is not None:
+                listeners += [Listener.from_fd(bind, fd, config.backlog) for fd in systemd_sockets(bind.systemd)]
             else:
                 listeners += _open_tcp(bind, config, ipv4_ports)
     except BaseException:
@@ -101,6 +223,18 @@ def open_listeners(config: ServerConfig) -> list[Listener]:
             listener.close()
         raise
     return listeners
+
+
+def _open_unix(bind: Bind, config: ServerConfig) -> Listener:
+    path = bind.path
+    assert path is not None
+    mode = config.uds_permissions if bind.mode is None else bind.mode
+    try:
+        sock = open_unix(path, mode, bind.user, bind.group, config.backlog)
+        status = os.lstat(path)
+    except OSError as exc:
+        raise _translated(path, exc) from exc
+    return Listener(sock, bind, os.getpid(), (status.st_dev, status.st_ino))
 
 
 def _open_tcp(bind: Bind, config: ServerConfig, ipv4_ports: set[int]) -> Iterable[Listener]:
@@ -111,7 +245,7 @@ def _open_tcp(bind: Bind, config: ServerConfig, ipv4_ports: set[int]) -> Iterabl
         for family, address in _resolve(bind, config):
             dual = config.ipv6 == "dual" and address == "::" and port not in ipv4_ports
             try:
-                sock = _listen(family, address, port, dual, config.backlog)
+                sock = _listen(family, address, port, dual=dual, reuseport=config.reuseport, backlog=config.backlog)
             except OSError as exc:
                 if exc.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     raise
@@ -126,19 +260,19 @@ def _open_tcp(bind: Bind, config: ServerConfig, ipv4_ports: set[int]) -> Iterabl
     except OSError as exc:
         for listener in opened:
             listener.close()
-        if isinstance(exc, BindError):
-            raise
         host = f"[{bind.host}]" if ":" in bind.host else bind.host
-        raise _bind_error(f"{host}:{port}", exc) from exc
+        raise _translated(f"{host}:{port}", exc) from exc
     return opened
 
 
-def _listen(family: int, address: str, port: int, dual: bool, backlog: int) -> socket.socket:
+def _listen(family: int, address: str, port: int, *, dual: bool, reuseport: bool, backlog: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         if os.name == "posix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuseport:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
         sock.bind((address, port))
@@ -162,58 +296,9 @@ def _resolve(bind: Bind, config: ServerConfig) -> list[tuple[int, str]]:
     return list(dict.fromkeys((entry[0], str(entry[4][0])) for entry in found))
 
 
-def _open_unix(bind: Bind, config: ServerConfig) -> Listener:
-    path = bind.path
-    assert path is not None
-    if "\0" in path:
-        raise ConfigError(f"the path of a Unix socket must have no NUL (got {path!r})")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        _remove_stale(path)
-        # The file must never exist with more permissions than it is to have.
-        mask = os.umask(0o777 & ~config.uds_permissions)
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(mask)
-        os.chmod(path, config.uds_permissions)
-        sock.listen(config.backlog)
-    except OSError as exc:
-        sock.close()
-        if isinstance(exc, BindError):
-            raise
-        raise _bind_error(path, exc) from exc
-    return Listener(sock, bind, os.stat(path).st_ino)
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a Unix socket that nobody answers on; anything else at `path` is an error."""
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(status.st_mode):
-        raise BindError(f"{path} exists and is not a socket", code="POUNCE_BIND_IN_USE", hint="Choose another path.")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except FileNotFoundError:
-            return
-        except OSError:
-            pass
-    raise BindError(
-        f"{path} is in use by another process",
-        code="POUNCE_BIND_IN_USE",
-        hint="Stop that process or choose another path.",
-    )
-
-
-def _bind_error(where: str, exc: OSError) -> BindError:
+def _translated(where: str, exc: OSError) -> BindError:
+    if isinstance(exc, BindError):
+        return exc
     hints = {
         errno.EADDRINUSE: (
             "POUNCE_BIND_IN_USE",
@@ -223,6 +308,7 @@ def _bind_error(where: str, exc: OSError) -> BindError:
             "POUNCE_BIND_DENIED",
             "Ports below 1024 need a privilege; choose a higher one, or check the path's permissions.",
         ),
+        errno.EPERM: ("POUNCE_BIND_DENIED", "Only root gives a socket to another user."),
         errno.EADDRNOTAVAIL: ("POUNCE_BIND_NOT_LOCAL", "That address is not one of this machine's."),
     }
     code, hint = hints.get(exc.errno or 0, ("POUNCE_BIND_FAILED", None))

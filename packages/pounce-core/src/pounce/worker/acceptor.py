@@ -41,7 +41,7 @@ class Acceptor:
         self._service = service
         self._loop = service.loop
         self._sock = listener.sock
-        self._tcp = listener.bind.path is None
+        self._tcp = not listener.is_unix
         self._table = table
         self._named = named
         self._context = context

@@ -72,7 +72,7 @@ class Worker:
                 listener,
                 table,
                 registry.wire_named(listener.bind.wire) if listener.bind.wire else None,
-                context,
+                context if listener.bind.tls is not False else None,
             )
             for listener in listeners
         ]
