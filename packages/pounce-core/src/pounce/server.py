@@ -17,6 +17,7 @@ from pounce.exchange.service import ASGIApp
 from pounce.importer import adapted, called, import_app
 from pounce.net.bind import Listener, open_listeners
 from pounce.registry import Registry, gil_enabled
+from pounce.supervisor.systemd import Notifier
 from pounce.worker.loop import busy_threads, loop_factory, run_on_new_loop
 from pounce.worker.worker import Worker
 
@@ -71,6 +72,7 @@ class Server:
         self._shutdown = False
         self._main: asyncio.Task[Any] | None = None
         self._signals = 0
+        self._notifier = Notifier()
         self.start_info: StartInfo | None = None
 
     @property
@@ -85,8 +87,10 @@ class Server:
     def run(self) -> None:
         """Serve until SIGINT, SIGTERM or `shutdown()`; blocks. Raises a `PounceError` when it cannot start.
 
-        A second signal ends the process without waiting for requests: `SystemExit(1)`.
+        A second signal ends the process without waiting for requests: `SystemExit(1)`. systemd is told of the start
+        and the end where it has asked.
         """
+        self._notifier = Notifier.from_environ()
         run_on_new_loop(self._serve_with_signals(), loop_factory(self._config.loop))
 
     async def _serve_with_signals(self) -> None:
@@ -142,9 +146,10 @@ class Server:
                     worker.stop()
             await worker.serve(
                 lambda: self._ready(registry, listeners, app_name, context is not None),
-                lambda: _close(listeners),
+                lambda: self._released(listeners),
             )
         finally:
+            self._notifier.stop_watchdog()
             with self._lock:
                 self._loop = self._worker = self._main = None
             _close(listeners)
@@ -208,9 +213,16 @@ class Server:
             "tls": info.tls,
             "http_parser": info.http_parser,
         }
-        log.info("Listening on %s", ", ".join(info.urls), extra={"event": event})
+        listening = f"Listening on {', '.join(info.urls)}"
+        log.info("%s", listening, extra={"event": event})
+        self._notifier.ready(listening)
+        self._notifier.start_watchdog(asyncio.get_running_loop())
         if self._on_ready is not None:
             self._on_ready(info)
+
+    def _released(self, listeners: list[Listener]) -> None:
+        self._notifier.stopping()
+        _close(listeners)
 
 
 def _close(listeners: list[Listener]) -> None:
