@@ -104,8 +104,8 @@ class Started:
         self.server = server
         self._clients = ExitStack()
 
-    def connect(self) -> Client:
-        """A new connection."""
+    def connect(self, first: bytes = b"") -> Client:
+        """A new connection; `first` is sent before all else, TLS included."""
         case = self.case
         if case.unix:
             sock = socket.socket(socket.AF_UNIX)
@@ -117,6 +117,8 @@ class Started:
                 raise
         else:
             sock = socket.create_connection((self.server.host, self.server.port), PATIENCE)
+        if first:
+            sock.sendall(first)
         if case.tls:
             context = ssl.create_default_context(cafile=self.certificate.certfile)
             context.set_alpn_protocols([case.alpn])

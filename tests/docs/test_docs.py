@@ -135,6 +135,8 @@ def default(item: Option) -> str:
         return "empty"
     if item.kind is bool:
         return "on" if value else "off"
+    if item.kind is tuple:
+        return ", ".join(f"`{part}`" for part in value)
     return f"`{value:g}`" if item.kind is float else f"`{value}`"
 
 

@@ -74,6 +74,8 @@ def shown_default(item: Option) -> str | None:
         for size, unit in ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB")):
             if value and value % size == 0:
                 return f"{value // size}{unit}"
+    if item.kind is tuple:
+        return ", ".join(value)
     return str(value)
 
 

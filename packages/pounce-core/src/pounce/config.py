@@ -109,6 +109,14 @@ class ServerConfig:
     reuseport: bool = option(
         False, "Bind TCP with SO_REUSEPORT: sockets of several processes share an address.", group="network"
     )
+    proxy_protocol: bool = option(
+        False, "Require a header of the PROXY protocol, version 1 or 2, on every connection.", group="network"
+    )
+    proxy_protocol_from: tuple[str, ...] = option(
+        ("127.0.0.1", "::1"),
+        "Address or network whose PROXY headers are believed, unix for Unix sockets; may be repeated.",
+        group="network",
+    )
 
     # TLS
     ssl_certfile: str | None = option(None, "Certificate chain, PEM.", group="tls")

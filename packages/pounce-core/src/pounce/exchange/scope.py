@@ -32,6 +32,8 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
     if connection.tls is not None:
         chain: Any = connection.tls.get("client_cert_chain", ())
         extensions["tls"] = connection.tls | {"client_cert_chain": list(chain)}
+    if connection.proxy is not None:
+        extensions["pounce.proxy"] = connection.proxy.copy()
     return {
         "type": "http",
         "asgi": ASGI.copy(),

@@ -43,18 +43,21 @@ type Body = bytes | FileRange
 class ConnectionInfo:
     """What is known of the connection under a stream; built once for each connection."""
 
-    __slots__ = ("alpn", "id", "local", "peer", "scheme", "tls")
+    __slots__ = ("alpn", "id", "local", "peer", "proxy", "scheme", "tls")
 
     peer: tuple[str, int] | None
-    """Address and port of the peer; None where it has none (Unix sockets)."""
+    """Address and port of the client, behind a proxy if the PROXY protocol says so; None where it has none (Unix
+    sockets)."""
     local: tuple[str, int | None] | None
     """Address and port it arrived at, or the path of a Unix socket and None."""
     scheme: str
-    """`"https"` over TLS, else `"http"`."""
+    """`"https"` over TLS, with us or with the proxy, else `"http"`."""
     alpn: str | None
     """Protocol negotiated by TLS ALPN (RFC 7301), when there was one."""
     tls: dict[str, object] | None
     """The ASGI `tls` extension of this connection, None without TLS."""
+    proxy: dict[str, object] | None
+    """The ASGI extension `pounce.proxy`: what a proxy has said by the PROXY protocol, None without."""
     id: int
     """Number of the connection within its worker, from 1."""
 
@@ -73,6 +76,7 @@ class ConnectionInfo:
         self.scheme = scheme
         self.alpn = alpn
         self.tls = tls
+        self.proxy = None
 
 
 class Stream(Protocol):

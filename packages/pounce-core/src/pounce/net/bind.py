@@ -42,6 +42,10 @@ class Bind:
     user: str | None = None
     group: str | None = None
     """Owners of a Unix socket's file, by name or number; None leaves them."""
+    proxy_protocol: bool | None = None
+    """Whether connections begin with a header of the PROXY protocol; None is the setting's."""
+    proxy_protocol_from: tuple[str, ...] = ()
+    """Whose headers are believed; empty is the setting's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +161,13 @@ def _parse_options(written: str, bind: Bind, text: str) -> dict[str, Any]:
             raise ConfigError(
                 f"{name!r} is not an option of this bind (got {text!r})", hint=f"It takes {', '.join(known)}."
             )
-        if name in options or getattr(bind, name) is not None:
+        if (name in options and name != "proxy_protocol_from") or getattr(bind, name) not in (None, ()):
             raise ConfigError(f"{name} is given twice in bind {text!r}")
         allowed, convert = _OPTIONS[name]
         if not re.fullmatch(allowed, value):
             raise ConfigError(f"{name} has a wrong value in bind {text!r}", hint=f"For example {_EXAMPLES[name]}.")
-        options[name] = convert(value)
+        # The one that may be repeated is a tuple, and adds up.
+        options[name] = options.get(name, ()) + convert(value) if name == "proxy_protocol_from" else convert(value)
     return options
 
 
@@ -176,8 +181,18 @@ _OPTIONS: dict[str, tuple[str, Any]] = {
     "mode": (r"(?:0o?)?[0-7]{3}", lambda value: int(value, 8)),
     "user": (r"[^\s&]+", str),
     "group": (r"[^\s&]+", str),
+    "proxy_protocol": (r"on|off", _is_on),
+    "proxy_protocol_from": (r"[0-9a-fA-F.:/]+|unix", lambda value: (value,)),
 }
-_EXAMPLES = {"wire": "wire=gopher", "tls": "tls=off", "mode": "mode=660", "user": "user=www", "group": "group=www"}
+_EXAMPLES = {
+    "wire": "wire=gopher",
+    "tls": "tls=off",
+    "mode": "mode=660",
+    "user": "user=www",
+    "group": "group=www",
+    "proxy_protocol": "proxy_protocol=on",
+    "proxy_protocol_from": "proxy_protocol_from=10.0.0.0/8",
+}
 
 
 def binds_of(config: ServerConfig) -> list[Bind]:

@@ -15,6 +15,7 @@ from pounce.exchange.stream import ConnectionInfo
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
+    from pounce.net.proxy_protocol import ProxyHeader
 
 __all__ = ["CORK_LIMIT", "Connection", "ForeignConnection", "connection_info"]
 
@@ -51,6 +52,7 @@ class Connection(asyncio.Protocol):
         "corked",
         "deadline",
         "loop",
+        "proxied",
         "service",
         "transport",
         "wire",
@@ -73,6 +75,7 @@ class Connection(asyncio.Protocol):
         self.wire = wire
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.connection: ConnectionInfo = cast(ConnectionInfo, None)
+        self.proxied: ProxyHeader | None = None
         self.writable = True
         self.corked = False
         self.deadline = inf
@@ -85,7 +88,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.connection = connection_info(self.transport, self.service)
+        self.connection = connection_info(self.transport, self.service, self.proxied)
         self.service.connections.add(self)
         if self.service.draining:
             # It was accepted just before, and finished its TLS handshake only now.
@@ -208,7 +211,8 @@ class ForeignConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.protocol.connection_made(transport)
+        seen = transport if self.proxied is None else cast(asyncio.Transport, ProxiedTransport(self))
+        self.protocol.connection_made(seen)
 
     def data_received(self, data: bytes) -> None:
         self.protocol.data_received(data)
@@ -235,8 +239,29 @@ class ForeignConnection(Connection):
             drain()
 
 
-def connection_info(transport: asyncio.Transport, service: Service) -> ConnectionInfo:
-    """Read off a connected transport what streams and applications are told of it."""
+class ProxiedTransport:
+    """A transport that tells a foreign protocol the address of the client in place of the proxy's."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._transport = connection.transport
+        info = connection.connection
+        self._addresses = {"peername": info.peer, "sockname": info.local}
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._addresses.get(name) or self._transport.get_extra_info(name, default)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def connection_info(
+    transport: asyncio.Transport, service: Service, proxied: ProxyHeader | None = None
+) -> ConnectionInfo:
+    """Read off a connected transport what streams and applications are told of it.
+
+    `proxied` is what a proxy in front has said: its addresses take the place of the transport's, and a client that
+    speaks TLS with the proxy makes the scheme https.
+    """
     peer = transport.get_extra_info("peername")
     local = transport.get_extra_info("sockname")
     ssl_object = transport.get_extra_info("ssl_object")
@@ -246,7 +271,7 @@ def connection_info(transport: asyncio.Transport, service: Service) -> Connectio
 
         alpn = ssl_object.selected_alpn_protocol()
         tls = tls_extension(ssl_object, service.server_certificate)
-    return ConnectionInfo(
+    info = ConnectionInfo(
         id=service.next_connection_id(),
         peer=(peer[0], peer[1]) if isinstance(peer, tuple) else None,
         local=(local[0], local[1]) if isinstance(local, tuple) else (local, None) if isinstance(local, str) else None,
@@ -254,3 +279,9 @@ def connection_info(transport: asyncio.Transport, service: Service) -> Connectio
         alpn=alpn,
         tls=tls,
     )
+    if proxied is not None:
+        info.proxy = proxied.extension(info.peer)
+        info.peer, info.local = proxied.peer or info.peer, proxied.local or info.local
+        if proxied.tls is not None:
+            info.scheme = "https"
+    return info

@@ -9,6 +9,7 @@ from pounce.net.connection import Connection, ForeignConnection
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
+    from pounce.net.proxy_protocol import ProxyHeader
     from pounce.plugin import Wire
 
 __all__ = ["WireChooser", "WireTable"]
@@ -39,10 +40,17 @@ class WireChooser(Connection):
     __slots__ = ("_first", "_named", "_opened", "_table")
 
     def __init__(
-        self, service: Service, table: WireTable, named: Wire | None, opened: Callable[[], object] = lambda: None
+        self,
+        service: Service,
+        table: WireTable,
+        named: Wire | None,
+        opened: Callable[[], object] = lambda: None,
+        proxied: ProxyHeader | None = None,
     ) -> None:
-        """`opened` is called when the connection has joined the others, or has failed to."""
+        """`opened` is called when the connection has joined the others, or has failed to; `proxied` is what a proxy
+        has said of it."""
         super().__init__(service, "sniff")
+        self.proxied = proxied
         self._opened = opened
         self._table = table
         self._named = named
@@ -63,7 +71,10 @@ class WireChooser(Connection):
 
     def _of_alpn(self, transport: asyncio.BaseTransport) -> Wire | None:
         ssl_object = transport.get_extra_info("ssl_object")
-        return self._table.by_alpn.get(ssl_object.selected_alpn_protocol() or "") if ssl_object is not None else None
+        if ssl_object is not None:
+            return self._table.by_alpn.get(ssl_object.selected_alpn_protocol() or "")
+        # Where the proxy ended TLS, it has negotiated for us.
+        return self._table.by_alpn.get(self.proxied.alpn or "") if self.proxied is not None else None
 
     def data_received(self, data: bytes) -> None:
         self._first += data
@@ -93,6 +104,7 @@ class WireChooser(Connection):
                 protocol.wire = wire.name
             else:
                 protocol = ForeignConnection(self.service, wire.name, protocol)
+            protocol.proxied = self.proxied
             transport.set_protocol(protocol)
             protocol.connection_made(transport)
         except Exception:

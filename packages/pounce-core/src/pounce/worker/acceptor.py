@@ -8,6 +8,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from pounce.net.bind import Listener
+from pounce.net.proxy_protocol import ProxyPolicy
 from pounce.net.sniff import WireChooser, WireTable
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Acceptor:
         self._table = table
         self._named = named
         self._context = context
+        self._proxies = ProxyPolicy.of(service.config, listener.bind)
         self._resume: asyncio.TimerHandle | None = None
         self.handshakes: set[asyncio.Task[None]] = set()
         """Connections that were accepted and are not yet handed to their wire."""
@@ -133,9 +135,14 @@ class Acceptor:
             # It is among the connections now; it must not count for two until this task has ended.
             self.handshakes.discard(task)
 
+        proxied = None
+        if self._proxies is not None:
+            proxied = await self._proxies.receive(self._service, sock)
+            if proxied is None:
+                return
         try:
             await self._loop.connect_accepted_socket(
-                lambda: WireChooser(self._service, self._table, self._named, opened),
+                lambda: WireChooser(self._service, self._table, self._named, opened, proxied),
                 sock,
                 ssl=self._context,
                 ssl_handshake_timeout=self._service.config.tls_handshake_timeout if self._context else None,
