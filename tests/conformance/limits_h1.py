@@ -35,7 +35,7 @@ async def test_header_timeout_of_a_connection_that_brings_nothing(parser: str) -
     assert not peer.closed
     peer.after(10.1)
     await peer.settle()
-    assert (peer.received, peer.closed) == (b"", True)
+    assert (peer.received, peer.ended) == (b"", True)
 
 
 @in_loop
@@ -108,7 +108,7 @@ async def test_keep_alive_timeout(parser: str) -> None:
     assert not peer.closed
     peer.after(5.1)
     await peer.settle()
-    assert peer.closed
+    assert peer.ended
     assert len(await peer.answers()) == 1
 
 

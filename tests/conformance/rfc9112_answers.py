@@ -273,7 +273,7 @@ async def test_a_streamed_answer_to_http_1_0_ends_with_the_connection(parser: st
     answer = await peer.answer()
     assert "transfer-encoding" not in answer.headers
     assert (answer.body, answer.closes) == (b"onetwo", True)
-    assert peer.closed
+    assert peer.ended
 
 
 @in_loop

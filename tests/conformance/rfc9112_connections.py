@@ -22,7 +22,7 @@ from tests.conformance.rfc9112_support import (
     reply,
 )
 
-from pounce.h1.connection import LINGER_MAX
+from pounce.net.linger import LINGER_MAX
 
 __all__ = ["parser"]
 
@@ -70,7 +70,7 @@ async def test_the_last_answer_of_max_requests_per_connection_announces_it(parse
         await peer.settle()
     answers = await peer.answers()
     assert [(answer.body, answer.closes) for answer in answers] == [(b"/1", False), (b"/2", False), (b"/3", True)]
-    assert peer.closed
+    assert peer.ended
 
 
 @in_loop
@@ -92,7 +92,7 @@ async def test_an_application_can_end_the_connection(parser: str) -> None:
     peer.feed(get())
     answer = await peer.answer()
     assert (answer.body, answer.closes) == (b"bye", True)
-    assert peer.closed
+    assert peer.ended
 
 
 @in_loop
@@ -105,7 +105,7 @@ async def test_an_answer_while_draining_announces_the_end(parser: str) -> None:
     app.open("/1")
     answer = await peer.answer()
     assert (answer.body, answer.closes) == (b"/1", True)
-    assert peer.closed
+    assert peer.ended
 
 
 @in_loop
@@ -121,7 +121,7 @@ async def test_while_draining_only_the_last_of_the_pipelined_answers_announces_t
         (b"/2", False),
         (b"/3", True),
     ]
-    assert peer.closed
+    assert peer.ended
 
 
 # Pipelining (9.3.2)
@@ -430,7 +430,7 @@ async def test_a_drained_body_that_does_not_arrive_ends_the_connection(parser: s
     assert not peer.closed
     peer.after(3.1)
     await peer.settle()
-    assert peer.closed
+    assert peer.ended
     assert len(await peer.answers()) == 1
 
 

@@ -52,7 +52,7 @@ async def test_an_idle_connection_is_closed_at_the_next_look(parser: str) -> Non
     peer.protocol.drain()
     peer.after(0.01)
     await peer.settle()
-    assert peer.closed
+    assert peer.ended
 
 
 @in_loop
@@ -66,7 +66,7 @@ async def test_a_connection_that_has_brought_nothing_yet_gets_a_moment(parser: s
     peer.feed(get("/late"))
     answer = await peer.answer()
     assert (answer.body, answer.closes) == (b"/late", True)
-    assert peer.closed
+    assert peer.ended
 
 
 @in_loop
@@ -76,7 +76,7 @@ async def test_a_connection_that_brings_nothing_is_closed_after_a_moment(parser:
     peer.protocol.drain()
     peer.after(1.1)
     await peer.settle()
-    assert peer.closed
+    assert peer.ended
 
 
 @pytest.mark.parametrize("begun", [get("/1")[:-2], post(b"abc", "/1")[:-2]], ids=["head", "body"])

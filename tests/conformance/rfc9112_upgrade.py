@@ -176,7 +176,7 @@ async def test_the_end_of_the_tunnel_ends_the_connection_after_its_last_byte(par
     tunnel.stream.write(b"bye", False)
     await peer.settle()
     assert peer.received.endswith(b"bye")
-    assert peer.closed
+    assert peer.ended
 
 
 @in_loop

@@ -18,8 +18,8 @@ from pounce.errors import BindError
 from pounce.exchange.head import Headers, RequestHead
 from pounce.exchange.service import Service
 from pounce.exchange.stream import Stream
-from pounce.h1.connection import LINGER_MAX
 from pounce.h1.plugin import plugin as h1
+from pounce.net.linger import LINGER_MAX
 from pounce.plugin import Plugin, Upgrade, Wire
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection, TestServer

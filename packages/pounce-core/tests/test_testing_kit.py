@@ -255,6 +255,8 @@ def test_memory_connection_is_a_client_in_memory() -> None:
         connection.feed(REQUESTS[0])
         assert connection.received.endswith(b"\r\n\r\nhello")
         connection.after(1000)
+        assert (connection.ended, connection.closed) == (True, False)
+        connection.feed_eof()
         await connection.wait_until(lambda: connection.closed)
 
     asyncio.run(test())

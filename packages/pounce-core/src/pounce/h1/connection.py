@@ -26,6 +26,7 @@ from pounce.exchange.stream import Body, Exchange, FileRange
 from pounce.h1.encode import LAST_CHUNK, HeadTable, chunk_head, encode_fields, status_line
 from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, NONE, answer_framing
 from pounce.net.connection import Connection
+from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT, go_on, second_descriptor
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
@@ -38,9 +39,9 @@ BUFFER_HIGH = 65536
 BUFFER_LOW = 16384
 DISCARD_MAX = 262144
 """Bytes of an unwanted body that are read so that the connection can be used again."""
-LINGER_MAX = 16_777_216
-LINGER_TIMEOUT = 2.0
-"""How much and how long (seconds) is read after the last answer, so that a reset does not destroy it."""
+IDLE_LINGER = 0.5
+"""Seconds that bytes are read after an idle connection was ended. Nothing is owed to its peer but an end in good order,
+should a request have crossed with it."""
 DRAIN_GRACE = 1.0
 """Seconds a connection on which no request has begun may still bring one during a drain."""
 RATE_GRACE = 5.0
@@ -90,6 +91,7 @@ class H1Connection(Connection):
         "_heads",
         "_keep_alive",
         "_paused_at",
+        "_second",
         "_unconsumed",
         "exchange",
         "has_trailers",
@@ -122,6 +124,7 @@ class H1Connection(Connection):
         self._client_waits = False
         self._paused_at = 0.0
         self._file: asyncio.Task[None] | None = None
+        self._second: socket.socket | None = None
 
     # Events from the transport
 
@@ -176,6 +179,9 @@ class H1Connection(Connection):
         self.reading = CLOSED
         if self._file is not None:
             self._file.cancel()
+        if self._second is not None:
+            go_on(self.service, self.wire, self._second, exc)
+            self._second = None
         self._lose(ClientGone("the client closed the connection"))
 
     def _give_up_request(self) -> None:
@@ -302,13 +308,14 @@ class H1Connection(Connection):
     def _next_request(self) -> bool:
         """Make ready for the next request; False when this was the last one."""
         self.exchange = cast(Exchange, None)
-        self.head = None
+        head, self.head = self.head, None
         if not self._keep_alive or self._is_last():
-            if self.parser.buffered:
-                self._linger()
-            else:
+            if head is not None and not head.keep_alive and not self.parser.buffered:
+                # RFC 9112 9.6: the client that asked for it sends no further requests.
                 self.reading = CLOSED
                 self.close()
+            else:
+                self._linger()
             return False
         self.reading = IDLE
         self.writing = READY
@@ -560,25 +567,29 @@ class H1Connection(Connection):
         if data:
             self.send(data)
         if not more:
-            self.reading = CLOSED
-            self.close()
+            self._linger()
 
     # Ending
 
-    def _linger(self) -> None:
+    def _linger(self, timeout: float = LINGER_TIMEOUT) -> None:
         """Close in a way that lets the peer read the last answer (RFC 9112 9.6): end our half, read on, then close."""
         if self.transport.is_closing():
             return
         self.reading = CLOSED
         self._unconsumed = 0
         self.flush()
-        self.deadline = self.loop.time() + LINGER_TIMEOUT
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        self.deadline = self.loop.time() + timeout
         if self._ended_by_peer:
             self.transport.close()
+        elif self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.watch_unsent()
+            self.transport.resume_reading()
         else:
             self.transport.resume_reading()
+            self._second = second_descriptor(self.transport)
+            self.transport.close()
+            self.watch_unsent()
 
     def _linger_over(self, count: int) -> None:
         self._unconsumed += count
@@ -600,14 +611,13 @@ class H1Connection(Connection):
             )
         elif reading is CLOSED and self.transport.is_closing():
             self.abort()
-        elif reading is CLOSED or reading is DISCARD:
+        elif reading is CLOSED:
             self.close()
+        elif reading is DISCARD:
+            self._linger()
         else:
-            # Idle: nothing is owed to the peer, and it need not be waited for to end TLS in good order.
             self.service.count("idle_timeout")
-            self.reading = CLOSED
-            self.deadline = self.loop.time() + LINGER_TIMEOUT
-            self.close()
+            self._linger(IDLE_LINGER)
 
     def _time_out(self, message: str, code: str, setting: str) -> None:
         self._refuse(BadRequest(message, status=408, code=code, hint=f"See {setting}."))

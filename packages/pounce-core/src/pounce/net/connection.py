@@ -167,6 +167,10 @@ class Connection(asyncio.Protocol):
             return
         self.flush()
         self.transport.close()
+        self.watch_unsent()
+
+    def watch_unsent(self) -> None:
+        """Give what is still to leave `write_timeout`, now that nothing is written any more."""
         unsent = self.transport.get_write_buffer_size()
         if unsent and self.write_deadline == inf:
             self._unsent = unsent

@@ -167,8 +167,8 @@ def memory_service(
 class MemoryConnection:
     """One connection to a wire, in memory: the test is the peer. Needs a running loop.
 
-    `feed` gives bytes to the server, `received` is what came back. Time is an argument: `after(seconds)` does what the
-    worker's ticker would do that much later.
+    `feed` gives bytes to the server, `received` is what came back, `ended` says that no more will. Time is an
+    argument: `after(seconds)` does what the worker's ticker would do that much later.
     """
 
     def __init__(
@@ -200,7 +200,13 @@ class MemoryConnection:
         return bytes(self.transport.received)
 
     @property
+    def ended(self) -> bool:
+        """The server sends no more: it has ended its half, or closed."""
+        return self.transport.ended or self.transport.is_closing()
+
+    @property
     def closed(self) -> bool:
+        """The connection is gone; a server that has ended its half waits a moment for the peer to do the same."""
         return self.transport.closed
 
     def feed(self, data: bytes) -> None:

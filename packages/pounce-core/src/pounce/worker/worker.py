@@ -198,7 +198,7 @@ class Worker:
         for _ in range(3):
             await asyncio.sleep(0)
         for connection in tuple(service.connections):
-            connection.transport.abort()
+            connection.abort()
         await asyncio.sleep(0)
 
     # Errors that reach the loop
