@@ -214,7 +214,7 @@ async def test_an_acceptor_that_was_stopped_without_descriptors_does_not_begin_a
         full = Full(listening)
         registry = registry_of(parser)
         service = memory_service(path_app, registry, http_parser=parser)
-        listener = SimpleNamespace(sock=full, bind=SimpleNamespace(path=None))
+        listener = SimpleNamespace(sock=full, is_unix=False)
         acceptor = Acceptor(service, listener, registry.wire_table(), None, None)  # type: ignore[arg-type]
         acceptor.start()
         acceptor.stop()
