@@ -127,10 +127,11 @@ def test_path_starts_with_root_path_character_by_character(wire: Wire, root_path
 
 
 def test_header_names_are_lower_case_and_values_as_sent(wire: Wire) -> None:
-    headers = scope_of(wire, "/", [(b"X-Mixed-Case", b"Value KEPT"), (b"x-latin", b"caf\xe9")])["headers"]
+    coffee = b"caf\xe9" if wire.case.takes_any_bytes else "café".encode()
+    headers = scope_of(wire, "/", [(b"X-Mixed-Case", b"Value KEPT"), (b"x-coffee", coffee)])["headers"]
     pairs = [tuple(pair) for pair in headers]
     assert (b"x-mixed-case", b"Value KEPT") in pairs
-    assert (b"x-latin", b"caf\xe9") in pairs
+    assert (b"x-coffee", coffee) in pairs
 
 
 def test_repeated_headers_stay_apart_and_in_order(wire: Wire) -> None:

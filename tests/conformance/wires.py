@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from tests.conformance.client import PATIENCE, Client, H1Client, Response
+from tests.conformance.h3 import H3Client
 
 from pounce.registry import Registry
 from pounce.testing import TestServer
@@ -39,7 +40,11 @@ class Case:
 
     @property
     def tls(self) -> bool:
-        return self.transport == "tls"
+        return self.transport in ("tls", "quic")
+
+    @property
+    def quic(self) -> bool:
+        return self.transport == "quic"
 
     @property
     def unix(self) -> bool:
@@ -49,6 +54,11 @@ class Case:
     def sends_files(self) -> bool:
         """`http.response.zerocopysend` is offered."""
         return self.wire.startswith("h1") and not self.tls
+
+    @property
+    def takes_any_bytes(self) -> bool:
+        """Field values may have other bytes than UTF-8."""
+        return not self.quic
 
     @property
     def has_reasons(self) -> bool:
@@ -64,6 +74,7 @@ CASES = [
     for wire, parser in (("h1-h11", "h11"), ("h1-fast", "h1fast"))
     for transport in ("tcp", "tls", "unix")
 ]
+CASES.append(Case(wire="h3", transport="quic", version="3", alpn="h3", settings={"http3_enabled": True}))
 
 
 class Wire:
@@ -107,6 +118,8 @@ class Started:
     def connect(self, first: bytes = b"") -> Client:
         """A new connection; `first` is sent before all else, TLS included."""
         case = self.case
+        if case.quic:
+            return self._clients.enter_context(H3Client(self.server.host, self.server.port, self.certificate.certfile))
         if case.unix:
             sock = socket.socket(socket.AF_UNIX)
             sock.settimeout(PATIENCE)

@@ -16,8 +16,9 @@ UVICORN_NAMES = {
     "http_parser": "--http",
     "keep_alive_timeout": "--timeout-keep-alive",
     "shutdown_timeout": "--timeout-graceful-shutdown",
+    "http3_enabled": "--http3",
 }
-"""Second spellings, for settings that uvicorn has under another name."""
+"""Second spellings: those of uvicorn where it has another name, and a short one."""
 
 
 class Given(NamedTuple):

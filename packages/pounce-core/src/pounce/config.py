@@ -21,6 +21,7 @@ type LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 type LogFormat = Literal["auto", "text", "json"]
 type Lifespan = Literal["auto", "on", "off"]
 type IPv6 = Literal["dual", "only", "off"]
+type AltSvc = Literal["auto", "clear", "off"]
 type Signage = Literal["full", "minimal", "off"]
 
 
@@ -124,6 +125,45 @@ class ServerConfig:
     ssl_keyfile_password: str | None = option(None, "Password of the private key.", group="tls", secret=True)
     tls_handshake_timeout: float = option(10.0, "Time a TLS handshake may take.", group="tls", unit="seconds", gt=0)
 
+    # HTTP/3
+    http3_enabled: bool = option(
+        False, "Serve HTTP/3 on the UDP ports of the TLS binds too; needs the package pounce-h3.", group="http3"
+    )
+    http3_engine: str = option("qh3", "QUIC implementation by name: qh3 or zoomies.", group="http3")
+    http3_max_connections: int = option(
+        10_000, "Open QUIC connections of one worker; packets that would open more are dropped.", group="http3", ge=1
+    )
+    http3_idle_timeout: float = option(
+        30.0, "Time a QUIC connection may stay silent before it ends.", group="http3", unit="seconds", gt=0
+    )
+    http3_retry_above: int = option(
+        256,
+        "Unfinished handshakes of one worker above which clients must prove their address first (QUIC Retry).",
+        group="http3",
+        ge=0,
+    )
+    http3_qpack_max_table_capacity: int = option(
+        4096,
+        "Size of the dynamic table for compressed request headers; 0 uses none.",
+        group="http3",
+        unit="bytes",
+        ge=0,
+        le=65536,
+    )
+    http3_zero_rtt_enabled: bool = option(
+        False,
+        "Accept requests in the first flight of a resumed connection (0-RTT); unsafe methods are answered 425.",
+        group="http3",
+    )
+    http3_alt_svc: AltSvc = option(
+        "auto",
+        "Alt-Svc header of answers: auto announces HTTP/3 where it is served, clear takes it back.",
+        group="http3",
+    )
+    http3_alt_svc_max_age: float = option(
+        86400.0, "Time clients may remember the announcement.", group="http3", unit="seconds", ge=0
+    )
+
     # Limits
     max_header_size: int = option(
         65536,
@@ -226,6 +266,12 @@ class ServerConfig:
             raise ConfigError(
                 f"{given} is given without {missing}", hint=f"TLS needs both; add {missing} or leave out {given}."
             )
+        if self.http3_enabled and self.ssl_certfile is None:
+            raise ConfigError(
+                "http3_enabled is given without ssl_certfile", hint="HTTP/3 is always encrypted; add a certificate."
+            )
+        if self.http3_enabled and self.uds is not None:
+            raise ConfigError("http3_enabled and uds exclude each other", hint="HTTP/3 needs a UDP port.")
         if not self.host:
             raise ConfigError("host must not be empty", hint="Use 127.0.0.1 for this machine, 0.0.0.0 or :: for all.")
         if self.uds == "":

@@ -12,6 +12,7 @@ writes, back-pressure and deadlines. `coroutine_wire` is the easy mode. `pounce.
 """
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "API_VERSION",
+    "Address",
     "BadRequest",
     "Body",
     "ClientGone",
     "Command",
     "Connection",
     "ConnectionInfo",
+    "DatagramSocket",
     "DatagramWire",
     "EndOfBody",
     "Exchange",
@@ -73,14 +76,36 @@ class Wire:
     preface: bytes | None = None
 
 
+type Address = tuple[Any, ...]
+"""Of a peer, as sockets give and take it."""
+
+
+class DatagramSocket(Protocol):
+    """Sends and receives several datagrams with one call."""
+
+    def recv(self) -> list[tuple[bytes, Address]]:
+        """What has arrived, as far as one call takes it; empty or `BlockingIOError` when nothing has."""
+
+    def send(self, datagrams: list[bytes], address: Address) -> int:
+        """Send in order; the number of those that the kernel took before it would have blocked."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatagramWire:
-    """A protocol over datagrams. `advertise` is the Alt-Svc protocol id (RFC 7838) to announce, if any;
-    `worker_of(packet)` names the worker that owns the packet's connection, None when any may take it."""
+    """A protocol over datagrams.
+
+    `connect(service)` makes the protocol of one socket. Beyond `asyncio.DatagramProtocol` it may have
+    `datagrams_received(list of (data, address))`, called in place of `datagram_received`, and `drain()`. Its transport
+    has `send_many(datagrams, address)`. Connections that it adds to `service.connections` get deadlines and drain like
+    those of other wires. `open_socket` may give a faster way to use its socket. `advertise` is the Alt-Svc protocol id
+    (RFC 7838) to announce, if any; `worker_of(packet)` names the worker that owns the packet's connection, None when
+    any may take it.
+    """
 
     name: str
     connect: Callable[[Service], asyncio.DatagramProtocol]
     alpn: tuple[str, ...] = ()
+    open_socket: Callable[[socket.socket], DatagramSocket] | None = None
     advertise: str | None = None
     worker_of: Callable[[bytes], int | None] | None = None
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -12,12 +13,14 @@ from types import FrameType
 from typing import Any
 
 from pounce.config import ServerConfig
-from pounce.errors import ConfigError
+from pounce.errors import BindError, ConfigError
 from pounce.exchange.service import ASGIApp
 from pounce.importer import adapted, called, import_app
 from pounce.net.bind import Listener, open_listeners
+from pounce.plugin import DatagramWire
 from pounce.registry import Registry, gil_enabled
 from pounce.supervisor.systemd import Notifier
+from pounce.worker.datagrams import open_datagram_sockets
 from pounce.worker.loop import busy_threads, loop_factory, run_on_new_loop
 from pounce.worker.worker import Worker
 
@@ -136,9 +139,11 @@ class Server:
         _report_plugins(registry)
         app, app_name = self._load_app()
         context, certificate = _tls(config, registry)
-        listeners = open_listeners(config)
+        listeners, datagrams = _open_sockets(config, registry)
         try:
-            worker = Worker(config, app, registry, listeners, context, server_certificate=certificate)
+            worker = Worker(
+                config, app, registry, listeners, context, datagrams=datagrams, server_certificate=certificate
+            )
             with self._lock:
                 self._loop, self._worker = asyncio.get_running_loop(), worker
                 self._main = asyncio.current_task()
@@ -153,6 +158,8 @@ class Server:
             with self._lock:
                 self._loop = self._worker = self._main = None
             _close(listeners)
+            for _, sock in datagrams:
+                sock.close()
             self.start_info = None
 
     def shutdown(self, *, force: bool = False) -> None:
@@ -223,6 +230,24 @@ class Server:
     def _released(self, listeners: list[Listener]) -> None:
         self._notifier.stopping()
         _close(listeners)
+
+
+def _open_sockets(
+    config: ServerConfig, registry: Registry
+) -> tuple[list[Listener], list[tuple[DatagramWire, socket.socket]]]:
+    """The TCP sockets, and those for datagrams on the same ports."""
+    attempts = 8
+    while True:
+        listeners = open_listeners(config)
+        try:
+            return listeners, open_datagram_sockets(config, registry, listeners)
+        except BaseException as exc:
+            chosen = any(listener.bind.path is None and not listener.bind.port for listener in listeners)
+            _close(listeners)
+            attempts -= 1
+            # A free TCP port that the system chose need not be free for UDP; another one will be.
+            if not (isinstance(exc, BindError) and chosen and attempts):
+                raise
 
 
 def _close(listeners: list[Listener]) -> None:

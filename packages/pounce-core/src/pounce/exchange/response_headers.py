@@ -22,11 +22,12 @@ _bad_value = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 _KNOWN_MAX = 1024
 _KNOWN_VALUE_MAX = 96
 
-PLAIN, CONTENT_LENGTH, DATE, SERVER, DROPPED = range(5)
+PLAIN, CONTENT_LENGTH, DATE, SERVER, DROPPED, ALT_SVC = range(6)
 _KINDS = {
     b"content-length": CONTENT_LENGTH,
     b"date": DATE,
     b"server": SERVER,
+    b"alt-svc": ALT_SVC,
     # Framing belongs to the wire; ASGI tells servers to ignore this field of the application's.
     b"transfer-encoding": DROPPED,
 }
@@ -42,6 +43,8 @@ class ResponseHeaders:
         self._known: dict[tuple[bytes, bytes], tuple[tuple[bytes, bytes], int]] = {}
         self._server = (b"server", config.server_header.encode()) if config.server_header else None
         self._date_header = config.date_header
+        self.alt_svc: tuple[bytes, bytes] | None = None
+        """Added to every answer that has no such field of its own (RFC 7838 3)."""
         self._second = 0
         self._date: tuple[bytes, bytes] | None = None
         self.refresh()
@@ -61,7 +64,7 @@ class ResponseHeaders:
         """
         headers: Headers = []
         length: int | None = None
-        server, date = self._server, self._date
+        server, date, alt_svc = self._server, self._date, self.alt_svc
         known = self._known
         for pair in given:
             name, value = pair
@@ -78,6 +81,8 @@ class ResponseHeaders:
                     date = None
                 elif kind == SERVER:
                     server = None
+                elif kind == ALT_SVC:
+                    alt_svc = None
                 else:
                     continue
             headers.append(field)
@@ -85,6 +90,8 @@ class ResponseHeaders:
             headers.append(date)
         if server is not None:
             headers.append(server)
+        if alt_svc is not None:
+            headers.append(alt_svc)
         return headers, length
 
     def checked(self, given: Iterable[Iterable[bytes]]) -> Headers:

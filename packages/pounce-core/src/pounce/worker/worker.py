@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
+import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from pounce.config import ServerConfig
 from pounce.exchange.service import ASGIApp, Service
 from pounce.net.bind import Listener
 from pounce.net.connection import Connection
-from pounce.plugin import ParserLimits
+from pounce.plugin import DatagramWire, ParserLimits
 from pounce.registry import Registry
 from pounce.worker.acceptor import Acceptor
+from pounce.worker.datagrams import Datagrams
 from pounce.worker.lifespan import Lifespan
 from pounce.worker.ticker import Ticker
 
@@ -45,6 +47,7 @@ class Worker:
         listeners: list[Listener],
         context: ssl.SSLContext | None = None,
         *,
+        datagrams: Iterable[tuple[DatagramWire, socket.socket]] = (),
         worker_id: int = 0,
         server_certificate: str | None = None,
     ) -> None:
@@ -76,6 +79,7 @@ class Worker:
             )
             for listener in listeners
         ]
+        self._datagrams = Datagrams(self.service, datagrams)
         self._lifespan = Lifespan(config, app)
         self._ticker = Ticker(self.service)
         self._stop = asyncio.Event()
@@ -97,6 +101,7 @@ class Worker:
             self._ticker.start()
             for acceptor in self._acceptors:
                 acceptor.start()
+            self._datagrams.start()
             ready()
             await self._stop.wait()
         except asyncio.CancelledError:
@@ -106,6 +111,7 @@ class Worker:
             try:
                 await self._drain(released)
             finally:
+                self._datagrams.close()
                 self._ticker.stop()
                 self._loop.set_exception_handler(self._previous_handler)
                 await self._lifespan.shutdown(
@@ -137,6 +143,7 @@ class Worker:
         deadline = self._loop.time() + self._config.shutdown_timeout
         for acceptor in self._acceptors:
             acceptor.stop()
+        self._datagrams.drain()
         released()
         # One turn of the loop reads what has already arrived; only then are connections taken for idle.
         await asyncio.sleep(0)

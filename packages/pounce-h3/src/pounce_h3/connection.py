@@ -1,0 +1,773 @@
+"""H3Connection: HTTP/3 on one QUIC connection (RFC 9114).
+
+Theory of operation. The endpoint brings datagrams and the time; the engine turns them into events; events become calls
+of streams; what streams write goes to the engine and leaves when everything that arrived together has been looked at.
+Little is handed to the engine ahead of the network: which stream's bytes leave next is decided here, by priority.
+
+The connection holds what its applications have not taken yet. Above `HOLD_MAX` the engine gives out nothing more, so
+that the peer runs out of credit; it goes on below half of that.
+"""
+
+import asyncio
+from math import inf
+from typing import TYPE_CHECKING, cast
+
+from pounce.plugin import Connection, ConnectionInfo
+from pounce_h3.codes import (
+    H3_CLOSED_CRITICAL_STREAM,
+    H3_EXCESSIVE_LOAD,
+    H3_FRAME_ERROR,
+    H3_FRAME_UNEXPECTED,
+    H3_ID_ERROR,
+    H3_INTERNAL_ERROR,
+    H3_MISSING_SETTINGS,
+    H3_NO_ERROR,
+    H3_REQUEST_REJECTED,
+    H3_SETTINGS_ERROR,
+    H3_STREAM_CREATION_ERROR,
+)
+from pounce_h3.engine import (
+    Closed,
+    Connected,
+    IdIssued,
+    IdRetired,
+    QuicError,
+    StopSending,
+    StreamBlocked,
+    StreamData,
+    StreamReset,
+)
+from pounce_h3.frames import (
+    CANCEL_PUSH,
+    GOAWAY,
+    MAX_PUSH_ID,
+    NOT_ON_CONTROL,
+    PRIORITY_UPDATE,
+    SETTINGS,
+    frame,
+    integers,
+    prefixed,
+    pull,
+    varint,
+)
+from pounce_h3.priority import Priority, parse_priority
+from pounce_h3.request import FieldTable
+from pounce_h3.stream import H3Stream
+
+if TYPE_CHECKING:
+    from pounce.plugin import Address, Headers, Service
+    from pounce_h3.endpoint import Endpoint
+    from pounce_h3.engine import QuicConnection, QuicEvent
+
+__all__ = ["H3Connection"]
+
+HOLD_MAX = 1_048_576
+"""Bytes of request bodies, of all streams of a connection, that applications may let wait."""
+AHEAD_MAX = 65536
+"""Bytes handed to the engine ahead of what the network takes."""
+PIECE = 16384
+"""Bytes of one stream that are handed over at a time."""
+BLOCKED_STREAMS = 16
+"""Requests that may wait for the peer's dynamic table."""
+CONTROL_FRAME_MAX = 4096
+"""Bytes of a frame on the control stream."""
+PRIORITIES_MAX = 100
+"""Priorities kept for requests that have not arrived."""
+DRAIN_GRACE = 0.25
+"""Seconds in which requests that were on their way when a drain began are still taken."""
+RESETS_MAX = 200
+"""Requests that the peer may give up unanswered at once, beyond `RESETS_PER_SECOND`."""
+RESETS_PER_SECOND = 20
+
+# RFC 9114 7.2.4.1, RFC 9204 5, RFC 9220 5
+QPACK_MAX_TABLE_CAPACITY, MAX_FIELD_SECTION_SIZE, QPACK_BLOCKED_STREAMS, ENABLE_CONNECT_PROTOCOL = 0x1, 0x6, 0x7, 0x8
+_HTTP2_SETTINGS = {0x2, 0x3, 0x4, 0x5}
+
+# RFC 9114 6.2, RFC 9204 4.2
+CONTROL, PUSH, ENCODER, DECODER = 0x0, 0x1, 0x2, 0x3
+UNKNOWN, IGNORED = -1, -2
+
+
+class PeerStream:
+    """A unidirectional stream of the peer's."""
+
+    __slots__ = ("buffer", "kind", "skip")
+
+    def __init__(self) -> None:
+        self.kind = UNKNOWN
+        self.buffer = bytearray()
+        self.skip = 0
+        """Bytes of an unknown frame that are still to come."""
+
+
+class H3Connection(Connection):
+    """RFC 9114 on one QUIC connection. It has no asyncio transport and is its own."""
+
+    __slots__ = (
+        "_address",
+        "_armed",
+        "_armed_at",
+        "_blocked",
+        "_broken",
+        "_codec",
+        "_connected",
+        "_control_id",
+        "_decoder_id",
+        "_encoder_id",
+        "_endpoint",
+        "_goaway",
+        "_held",
+        "_highest",
+        "_holding",
+        "_kinds",
+        "_peer_streams",
+        "_queue",
+        "_resets",
+        "_resets_at",
+        "_settings_received",
+        "_streams",
+        "_transmit",
+        "early",
+        "fields",
+        "ids",
+        "max_section",
+        "priorities",
+        "quic",
+        "requests",
+        "waiting",
+    )
+
+    def __init__(self, service: Service, endpoint: Endpoint, quic: QuicConnection, ids: set[bytes]) -> None:
+        super().__init__(service, "h3")
+        self.transport = cast(asyncio.Transport, self)
+        config = service.config
+        self.quic = quic
+        self.ids = ids
+        """Connection ids under which packets arrive."""
+        self.fields: FieldTable = service.shared.get("h3.fields") or service.shared.setdefault(
+            "h3.fields", FieldTable()
+        )
+        self.max_section = 2 * config.max_header_size + 64 * config.max_headers
+        """Bytes of an encoded field section: more than any that is within the limits."""
+        self.waiting: set[H3Stream] = set()
+        """Streams that are not writable."""
+        self.priorities: dict[int, Priority] = {}
+        """Of requests that have not arrived yet, by the id of their stream."""
+        self.requests = 0
+        self.early = False
+        """What arrives now is 0-RTT data."""
+        self._endpoint = endpoint
+        self._codec = endpoint.engine.codec(
+            config.http3_qpack_max_table_capacity,
+            BLOCKED_STREAMS if config.http3_qpack_max_table_capacity else 0,
+            config.max_header_size + 64 * config.max_headers,
+        )
+        self._streams: dict[int, H3Stream] = {}
+        self._peer_streams: dict[int, PeerStream] = {}
+        self._kinds: set[int] = set()
+        self._blocked: dict[int, H3Stream] = {}
+        self._queue: set[H3Stream] = set()
+        self._broken: list[tuple[int, int]] = []
+        self._held = 0
+        self._holding = False
+        self._highest = -4
+        self._goaway: int | None = None
+        self._connected = False
+        self._settings_received = False
+        self._control_id = self._encoder_id = self._decoder_id = -1
+        self._address: Address = ()
+        self._transmit: asyncio.Handle | None = None
+        self._armed: asyncio.TimerHandle | None = None
+        self._armed_at = inf
+        self._resets = float(RESETS_MAX)
+        self._resets_at = self.loop.time()
+        self.deadline = self._resets_at + config.tls_handshake_timeout
+        service.connections.add(self)
+
+    # Events from the endpoint
+
+    def receive(self, datagrams: list[bytes], address: Address) -> None:
+        """Datagrams of the peer, in order."""
+        self.corked = True
+        try:
+            self.quic.receive(datagrams, address, self.loop.time())
+            self._process()
+            if address != self._address and self._connected:
+                self._look_at_peer()
+        finally:
+            self.corked = False
+        self._flush()
+
+    def _process(self) -> None:
+        events = self.quic.events()
+        if not events:
+            return
+        try:
+            # A request that is given up in the same read never reaches an application.
+            given_up = {event.stream_id for event in events if isinstance(event, StreamReset)}
+            over = self.quic.is_over
+            for event in events:
+                if not (over and isinstance(event, (StreamData, Connected))):
+                    self._handle(event, given_up)
+        except QuicError as exc:
+            self.service.count("h3_protocol_error", "h3: the peer broke the protocol: %s", exc.reason)
+            self.close_with(exc.code, exc.reason)
+
+    def _handle(self, event: QuicEvent, given_up: set[int]) -> None:
+        if isinstance(event, StreamData):
+            if event.stream_id & 2:
+                self._peer_stream_received(event.stream_id, event.data, event.end)
+            else:
+                self._request_received(event.stream_id, event.data, event.end, event.stream_id in given_up)
+        elif isinstance(event, StreamReset):
+            self._given_up(event)
+        elif isinstance(event, Connected):
+            self._begin(event)
+        elif isinstance(event, IdIssued):
+            if isinstance(event, IdRetired):
+                self.ids.discard(event.connection_id)
+                self._endpoint.forget_id(event.connection_id, self)
+            else:
+                self.ids.add(event.connection_id)
+                self._endpoint.add_id(event.connection_id, self)
+        elif isinstance(event, Closed):
+            self._endpoint.forget(self)
+
+    def _begin(self, event: Connected) -> None:
+        """The handshake is complete: say what we speak (RFC 9114 6.2.1, 7.2.4)."""
+        config = self.service.config
+        self._connected = True
+        self.deadline = inf
+        self._endpoint.validated(self)
+        self._address = self.quic.peer
+        self.connection = ConnectionInfo(
+            id=self.service.next_connection_id(),
+            peer=self._address[:2],
+            local=self._endpoint.local,
+            scheme="https",
+            alpn=event.alpn,
+            tls={
+                "server_cert": self.service.server_certificate,
+                "client_cert_chain": [],
+                "client_cert_name": None,
+                "client_cert_error": None,
+                "tls_version": 0x0304,
+                "cipher_suite": event.cipher_suite,
+            },
+        )
+        settings = {
+            QPACK_MAX_TABLE_CAPACITY: config.http3_qpack_max_table_capacity,
+            MAX_FIELD_SECTION_SIZE: config.max_header_size + 32 * config.max_headers,
+            QPACK_BLOCKED_STREAMS: BLOCKED_STREAMS if config.http3_qpack_max_table_capacity else 0,
+            ENABLE_CONNECT_PROTOCOL: 1,
+        }
+        payload = b"".join(varint(name) + varint(value) for name, value in settings.items())
+        self._control_id, self._encoder_id, self._decoder_id = (self.quic.open_stream() for _ in range(3))
+        self.quic.write(self._control_id, varint(CONTROL) + frame(SETTINGS, payload), False)
+        self.quic.write(self._encoder_id, varint(ENCODER), False)
+        self.quic.write(self._decoder_id, varint(DECODER), False)
+        if self.service.draining:
+            self.drain()
+
+    def _look_at_peer(self) -> None:
+        """The peer may have moved: what is told of it follows once its new address is validated."""
+        peer = self.quic.peer
+        if peer != self._address:
+            self._address = peer
+            old = self.connection
+            self.connection = ConnectionInfo(old.id, peer[:2], old.local, old.scheme, old.alpn, old.tls)
+            self.service.count("h3_migrated", "h3: connection moved to another address")
+
+    # Requests
+
+    def _request_received(self, stream_id: int, data: bytes, end: bool, given_up: bool) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            if stream_id <= self._highest and stream_id & 1 == 0:
+                # Its request is over; what arrives late is nobody's.
+                return
+            if self._goaway is not None and stream_id >= self._goaway:
+                # RFC 9114 5.2: requests at or above the id of GOAWAY were not and will not be processed.
+                self.quic.reset(stream_id, H3_REQUEST_REJECTED)
+                self.quic.stop(stream_id, H3_REQUEST_REJECTED)
+                return
+            self._highest = stream_id
+            if given_up:
+                return
+            stream = self._streams[stream_id] = H3Stream(self, stream_id, self.connection)
+            stream.data_received(data, end)
+            # For most requests that was all of it, and no deadline needs watching.
+            if stream.deadline < self.deadline:
+                self.deadline = stream.deadline
+        else:
+            stream.data_received(data, end)
+        if stream.blocked and stream_id in self._streams:
+            self._blocked[stream_id] = stream
+
+    def _given_up(self, event: StreamReset) -> None:
+        stream_id = event.stream_id
+        if stream_id & 2:
+            peer = self._peer_streams.get(stream_id)
+            if stream_id in (self._control_id, self._encoder_id, self._decoder_id) or (
+                peer is not None and peer.kind in (CONTROL, ENCODER, DECODER)
+            ):
+                raise QuicError(H3_CLOSED_CRITICAL_STREAM, "a critical stream was given up")
+            self._peer_streams.pop(stream_id, None)
+            return
+        stream = self._streams.get(stream_id)
+        if isinstance(event, StopSending):
+            if stream is not None:
+                self._count_reset(stream)
+                stream.stop_received()
+            return
+        if stream is None:
+            if stream_id > self._highest or stream_id == self._highest:
+                self._highest = max(self._highest, stream_id)
+                self._count_reset(None)
+                self.quic.reset(stream_id, H3_REQUEST_REJECTED)
+            return
+        self._count_reset(stream)
+        stream.reset_received()
+
+    def _count_reset(self, stream: H3Stream | None) -> None:
+        """Requests that are given up cost work that nobody pays for (CVE-2023-44487): they have a budget."""
+        now = self.loop.time()
+        self._resets = min(RESETS_MAX, self._resets + (now - self._resets_at) * RESETS_PER_SECOND) - 1
+        self._resets_at = now
+        if self._resets < 0:
+            raise QuicError(H3_EXCESSIVE_LOAD, "too many requests were given up")
+
+    def stream_ended(self, stream: H3Stream) -> None:
+        """A direction of a stream is done with: forget the stream when both are."""
+        if stream.is_over and self._streams.get(stream.id) is stream:
+            del self._streams[stream.id]
+            self._blocked.pop(stream.id, None)
+            limit = self.service.config.max_requests_per_connection
+            if limit and self.requests >= limit and self._goaway is None:
+                self._send_goaway(self._highest + 4)
+            if not self._streams and self._goaway is not None:
+                # Rule 2: not from inside a Stream method.
+                self.loop.call_soon(self._close_when_done)
+
+    # Field sections
+
+    def decode(self, stream_id: int, section: bytes) -> Headers:
+        """The fields of a section. Raises `StreamBlocked`, `FieldSectionTooLarge`, `QuicError`."""
+        instructions, fields = self._codec.decode(stream_id, section)
+        if instructions:
+            self.quic.write(self._decoder_id, instructions, False)
+        return fields
+
+    def resume(self, stream_id: int) -> Headers:
+        """As `decode`, for a section that was blocked."""
+        instructions, fields = self._codec.resume(stream_id)
+        if instructions:
+            self.quic.write(self._decoder_id, instructions, False)
+        return fields
+
+    def cancel_section(self, stream_id: int) -> None:
+        """A section that will not be decoded (RFC 9204 4.4.2)."""
+        if self.service.config.http3_qpack_max_table_capacity:
+            self.quic.write(self._decoder_id, prefixed(0x40, 6, stream_id), False)
+
+    def encode(self, stream_id: int, fields: Headers) -> bytes:
+        """A field section."""
+        instructions, section = self._codec.encode(stream_id, fields)
+        if instructions:
+            self.quic.write(self._encoder_id, instructions, False)
+        return section
+
+    # The peer's unidirectional streams
+
+    def _peer_stream_received(self, stream_id: int, data: bytes, end: bool) -> None:
+        stream = self._peer_streams.get(stream_id)
+        if stream is None:
+            stream = self._peer_streams[stream_id] = PeerStream()
+        kind = stream.kind
+        if kind == UNKNOWN:
+            stream.buffer += data
+            pulled = pull(bytes(stream.buffer[:8]), 0)
+            if pulled is None:
+                if end:
+                    del self._peer_streams[stream_id]
+                return
+            data = bytes(stream.buffer[pulled[1] :])
+            stream.buffer.clear()
+            kind = stream.kind = self._kind_of(stream_id, pulled[0])
+        if end and kind in (CONTROL, ENCODER, DECODER):
+            raise QuicError(H3_CLOSED_CRITICAL_STREAM, "a critical stream was closed")
+        if kind == CONTROL:
+            self._control_received(stream, data)
+        elif kind == ENCODER and data:
+            self._codec.encoder_instructions(data)
+            self._unblock()
+        elif kind == DECODER and data:
+            self._codec.decoder_instructions(data)
+        if end:
+            del self._peer_streams[stream_id]
+
+    def _kind_of(self, stream_id: int, kind: int) -> int:
+        if kind == PUSH:
+            raise QuicError(H3_STREAM_CREATION_ERROR, "clients do not push")
+        if kind not in (CONTROL, ENCODER, DECODER):
+            # RFC 9114 6.2: streams of unknown types are read no further.
+            self.quic.stop(stream_id, H3_STREAM_CREATION_ERROR)
+            return IGNORED
+        if kind in self._kinds:
+            raise QuicError(H3_STREAM_CREATION_ERROR, "a critical stream was opened twice")
+        self._kinds.add(kind)
+        return kind
+
+    def _unblock(self) -> None:
+        for stream_id, stream in tuple(self._blocked.items()):
+            try:
+                stream.unblock()
+            except StreamBlocked:
+                continue
+            self._blocked.pop(stream_id, None)
+
+    def _control_received(self, stream: PeerStream, data: bytes) -> None:
+        buffer = stream.buffer
+        buffer += data
+        while buffer:
+            if stream.skip:
+                count = min(stream.skip, len(buffer))
+                del buffer[:count]
+                stream.skip -= count
+                continue
+            head = bytes(buffer[:16])
+            kind = pull(head, 0)
+            length = pull(head, kind[1]) if kind is not None else None
+            if kind is None or length is None:
+                return
+            self._check_control_frame(kind[0], length[0])
+            if kind[0] not in (SETTINGS, GOAWAY, MAX_PUSH_ID, CANCEL_PUSH, PRIORITY_UPDATE):
+                del buffer[: length[1]]
+                stream.skip = length[0]
+                continue
+            stop = length[1] + length[0]
+            if len(buffer) < stop:
+                return
+            payload = bytes(buffer[length[1] : stop])
+            del buffer[:stop]
+            self._control_frame(kind[0], payload)
+
+    def _check_control_frame(self, kind: int, length: int) -> None:
+        if not self._settings_received and kind != SETTINGS:
+            raise QuicError(H3_MISSING_SETTINGS, "the first frame is not SETTINGS")
+        if kind in NOT_ON_CONTROL or (kind == SETTINGS and self._settings_received):
+            raise QuicError(H3_FRAME_UNEXPECTED, f"frame type {kind:#x} on the control stream")
+        if length > CONTROL_FRAME_MAX and kind in (SETTINGS, GOAWAY, MAX_PUSH_ID, CANCEL_PUSH, PRIORITY_UPDATE):
+            raise QuicError(H3_EXCESSIVE_LOAD, "a frame on the control stream is too large")
+
+    def _control_frame(self, kind: int, payload: bytes) -> None:
+        if kind == PRIORITY_UPDATE:
+            self._priority_update(payload)
+            return
+        values = integers(payload)
+        if kind == SETTINGS:
+            self._settings(values)
+        elif values is None or len(values) != 1:
+            raise QuicError(H3_FRAME_ERROR, f"frame type {kind:#x} is not one integer")
+        elif kind == CANCEL_PUSH:
+            # RFC 9114 7.2.3: no push was ever promised.
+            raise QuicError(H3_ID_ERROR, "CANCEL_PUSH without a push")
+
+    def _settings(self, values: list[int] | None) -> None:
+        if values is None or len(values) % 2:
+            raise QuicError(H3_FRAME_ERROR, "SETTINGS is not made of pairs")
+        settings = dict(zip(values[::2], values[1::2], strict=True))
+        if len(settings) * 2 != len(values) or settings.keys() & _HTTP2_SETTINGS:
+            raise QuicError(H3_SETTINGS_ERROR, "a setting is repeated or reserved")
+        if settings.get(ENABLE_CONNECT_PROTOCOL, 0) > 1:
+            raise QuicError(H3_SETTINGS_ERROR, "SETTINGS_ENABLE_CONNECT_PROTOCOL is neither 0 nor 1")
+        self._settings_received = True
+        capacity = settings.get(QPACK_MAX_TABLE_CAPACITY, 0)
+        instructions = self._codec.settings(capacity, settings.get(QPACK_BLOCKED_STREAMS, 0))
+        if instructions:
+            self.quic.write(self._encoder_id, instructions, False)
+
+    def _priority_update(self, payload: bytes) -> None:
+        """RFC 9218 7.2."""
+        pulled = pull(payload, 0)
+        if pulled is None:
+            raise QuicError(H3_FRAME_ERROR, "PRIORITY_UPDATE without an element")
+        stream_id, at = pulled
+        if stream_id & 3:
+            raise QuicError(H3_ID_ERROR, "PRIORITY_UPDATE of what is no request")
+        priority = parse_priority(payload[at:])
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.priority = priority
+        elif stream_id > self._highest and len(self.priorities) < PRIORITIES_MAX:
+            self.priorities[stream_id] = priority
+
+    # What applications let wait
+
+    def hold(self, count: int) -> None:
+        """`count` bytes of a body have arrived and wait for an application."""
+        self._held += count
+        if self._held > HOLD_MAX and not self._holding:
+            self._holding = True
+            self.quic.hold(True)
+
+    def release(self, count: int) -> None:
+        """An application has taken `count` bytes, or nobody will."""
+        self._held -= count
+        if self._holding and self._held <= HOLD_MAX // 2:
+            self._holding = False
+            # Rule 2: not from inside a Stream method.
+            self.loop.call_soon(self._go_on)
+        elif not self.corked:
+            self.transmit_soon()
+
+    def _go_on(self) -> None:
+        if not self._holding and not self.quic.is_over:
+            self._guarded(self._take_held)
+
+    def _take_held(self) -> None:
+        self.corked = True
+        try:
+            self.quic.hold(False)
+            self._process()
+        finally:
+            self.corked = False
+        self._flush()
+
+    # Writing
+
+    def send(self, stream: H3Stream, pieces: list[bytes], end: bool) -> None:  # type: ignore[override]
+        """Bytes of a stream, in order; they leave when nothing more urgent does."""
+        size = sum(map(len, pieces))
+        quic = self.quic
+        if not self._queue and (size <= PIECE or not size) and quic.unsent(stream.id) + size <= AHEAD_MAX:
+            for piece in pieces[:-1]:
+                quic.write(stream.id, piece, False)
+            quic.write(stream.id, pieces[-1] if pieces else b"", end)
+        else:
+            stream.pending += pieces
+            stream.pending_size += size
+            stream.pending_end = end
+            if end and not size:
+                stream.pending.append(b"")
+            self._queue.add(stream)
+        self.transmit_soon()
+
+    def reset_soon(self, stream_id: int, code: int) -> None:
+        """Give up a stream once what was written on it has left, as far as the network takes it."""
+        self._broken.append((stream_id, code))
+        self.transmit_soon()
+
+    def transmit_soon(self) -> None:
+        """Send what there is at the end of this turn, if nobody does before."""
+        if not self.corked and self._transmit is None:
+            self._transmit = self.loop.call_soon(self._transmit_now)
+
+    def _transmit_now(self) -> None:
+        self._transmit = None
+        self._guarded(self._flush)
+
+    def _flush(self) -> None:
+        """Hand over and send as much as the network takes, and set the timer."""
+        if self._transmit is not None:
+            self._transmit.cancel()
+            self._transmit = None
+        quic = self.quic
+        now = self.loop.time()
+        while True:
+            if self._queue:
+                self._feed()
+            datagrams = quic.datagrams_to_send(now)
+            if datagrams:
+                self._endpoint.send(datagrams)
+            if self._broken and not datagrams:
+                for broken in self._broken:
+                    quic.reset(*broken)
+                self._broken.clear()
+            elif not datagrams:
+                break
+        if quic.is_over:
+            self._over()
+        elif self.waiting:
+            for stream in tuple(self.waiting):
+                stream.bytes_left()
+        self._arm(quic.timer, now)
+
+    def _feed(self) -> None:
+        """Hand bytes to the engine, the most urgent first (RFC 9218 10)."""
+        quic = self.quic
+        room = AHEAD_MAX - sum(quic.unsent(stream.id) for stream in self._queue)
+        while room > 0 and self._queue:
+            urgency = min(stream.priority.urgency for stream in self._queue)
+            turn = sorted(
+                (stream for stream in self._queue if stream.priority.urgency == urgency),
+                key=lambda stream: (stream.priority.incremental, stream.id),
+            )
+            if not turn[0].priority.incremental:
+                del turn[1:]
+            for stream in turn:
+                room -= self._hand_over(stream, min(PIECE, max(room, 1)))
+                if room <= 0:
+                    break
+
+    def _hand_over(self, stream: H3Stream, count: int) -> int:
+        """Give up to `count` bytes of a stream to the engine."""
+        given = 0
+        pending = stream.pending
+        while pending and given < count:
+            piece = pending[0]
+            size = len(piece)
+            if size > count - given:
+                view = memoryview(piece)
+                part, pending[0] = view[: count - given], view[count - given :]
+                self.quic.write(stream.id, bytes(part), False)
+                given += len(part)
+                break
+            del pending[0]
+            given += size
+            self.quic.write(stream.id, bytes(piece), stream.pending_end and not pending)
+        stream.pending_size -= given
+        if not pending:
+            self._queue.discard(stream)
+        return given
+
+    def forget_pending(self, stream: H3Stream) -> None:
+        """What the stream has left to send is not sent."""
+        self._queue.discard(stream)
+        self.waiting.discard(stream)
+
+    # Timers
+
+    def _arm(self, at: float | None, now: float) -> None:
+        if at is None:
+            return
+        if self._armed is not None:
+            if self._armed_at <= at:
+                # It rings too early, and is set anew then: cheaper than to cancel one for each packet.
+                return
+            self._armed.cancel()
+        self._armed_at = max(at, now)
+        self._armed = self.loop.call_at(self._armed_at, self._timer_rings)
+
+    def _timer_rings(self) -> None:
+        self._armed = None
+        self._guarded(self._handle_timer)
+
+    def _handle_timer(self) -> None:
+        due = self.quic.timer
+        now = self.loop.time()
+        if due is not None and due <= max(now, self._armed_at):
+            self.corked = True
+            try:
+                self.quic.handle_timer(max(now, due))
+                self._process()
+            finally:
+                self.corked = False
+        self._armed_at = inf
+        self._flush()
+
+    def watch(self, deadline: float) -> None:
+        """See to a deadline of a stream."""
+        if deadline < self.deadline:
+            self.deadline = deadline
+
+    def watch_write(self, deadline: float) -> None:
+        """See to a write deadline of a stream."""
+        if deadline < self.write_deadline:
+            self.write_deadline = deadline
+
+    # Events from the worker
+
+    def deadline_passed(self) -> None:
+        if not self._connected:
+            self.service.count("handshake_error", "h3: the handshake took too long")
+            self.abort()
+            return
+        now = self.loop.time()
+        if self._goaway is not None and self._goaway >= 1 << 60:
+            self._send_goaway(self._highest + 4)
+            self._close_when_done()
+        for stream in tuple(self._streams.values()):
+            if stream.deadline <= now:
+                stream.deadline_passed()
+        self.deadline = min((stream.deadline for stream in self._streams.values()), default=inf)
+        self.transmit_soon()
+
+    def write_deadline_passed(self) -> None:
+        now = self.loop.time()
+        self.write_deadline = inf
+        for stream in tuple(self.waiting):
+            if stream.write_deadline <= now:
+                stream.write_deadline_passed()
+            self.watch_write(stream.write_deadline)
+        self.transmit_soon()
+
+    def drain(self) -> None:
+        """RFC 9114 5.2: announce the end, take what is on its way, then name the last request that is served."""
+        if not self._connected or self.quic.is_over or self._goaway is not None:
+            return
+        self._send_goaway((1 << 62) - 4)
+        self.watch(self.loop.time() + DRAIN_GRACE)
+
+    def _send_goaway(self, stream_id: int) -> None:
+        self._goaway = stream_id
+        self.quic.write(self._control_id, frame(GOAWAY, varint(stream_id)), False)
+        self.transmit_soon()
+
+    def _close_when_done(self) -> None:
+        if not self._streams and self._goaway is not None and self._goaway < 1 << 60 and not self.quic.is_over:
+            self._guarded(self.close)
+
+    def close(self) -> None:
+        """End the connection at once, in good order."""
+        self.close_with(H3_NO_ERROR, "")
+        self._flush()
+
+    def close_with(self, code: int, reason: str) -> None:
+        """End the connection; the reason is for the peer."""
+        self.quic.close(code, reason)
+        self.transmit_soon()
+
+    def abort(self) -> None:
+        """Forget the connection, after telling the peer so where that is possible."""
+        try:
+            self.quic.close(H3_INTERNAL_ERROR if self._connected else H3_NO_ERROR, "")
+            self._endpoint.send(self.quic.datagrams_to_send(self.loop.time()))
+        finally:
+            self._endpoint.forget(self)
+            self._over()
+
+    def is_closing(self) -> bool:
+        """Nothing more can be sent."""
+        return self.quic.is_over
+
+    def _over(self) -> None:
+        """The connection has ended, whoever ended it."""
+        if self not in self.service.connections:
+            return
+        self.deadline = self.write_deadline = inf
+        self._queue.clear()
+        self.waiting.clear()
+        self._blocked.clear()
+        streams, self._streams = self._streams, {}
+        self._endpoint.validated(self)
+        for stream in streams.values():
+            stream.lose()
+        self.service.connection_closed(self)
+
+    def forgotten(self) -> None:
+        """The endpoint knows nothing of this connection any more."""
+        if self._armed is not None:
+            self._armed.cancel()
+            self._armed = None
+        if self._transmit is not None:
+            self._transmit.cancel()
+            self._transmit = None
+
+    def _guarded(self, call: object) -> None:
+        """Run what the loop called; what it raises costs this connection and no more."""
+        assert callable(call)
+        try:
+            call()
+        except Exception:  # noqa: BLE001 - logged there
+            self.service.connection_failed(self)

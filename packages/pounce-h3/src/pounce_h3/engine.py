@@ -1,0 +1,224 @@
+"""The seam to a QUIC implementation: everything the rest of this package knows of one.
+
+An engine does no I/O and reads no clock. Datagrams go in with the time, `events()` come out, `datagrams_to_send()`
+gives what has to leave, `timer` says when `handle_timer()` is due. Streams are named by their id (RFC 9000 2.1).
+
+Flow control: an engine grants its peer credit for what `events()` has given out. `hold()` stops events that carry
+data, so that a peer whose data nobody takes runs out of credit.
+"""
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pounce.config import ServerConfig
+    from pounce.plugin import Address, Headers
+
+__all__ = [
+    "Closed",
+    "Connected",
+    "Engine",
+    "FieldCodec",
+    "FieldSectionTooLarge",
+    "FieldSectionUnreadable",
+    "IdIssued",
+    "IdRetired",
+    "Initial",
+    "QuicConnection",
+    "QuicError",
+    "QuicEvent",
+    "StopSending",
+    "StreamBlocked",
+    "StreamData",
+    "StreamReset",
+]
+
+
+class QuicError(Exception):
+    """The peer broke the protocol; `code` closes the connection."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class StreamBlocked(Exception):
+    """A field section needs table entries that have not arrived yet (RFC 9204 2.1.2)."""
+
+
+class FieldSectionTooLarge(Exception):
+    """A field section is larger than was announced."""
+
+
+class FieldSectionUnreadable(Exception):
+    """A field section cannot be read, and no other depends on it."""
+
+
+class StreamData:
+    """Bytes of a stream, in order; `end` says that they are the last."""
+
+    __slots__ = ("data", "end", "stream_id")
+
+    def __init__(self, stream_id: int, data: bytes, end: bool) -> None:
+        self.stream_id = stream_id
+        self.data = data
+        self.end = end
+
+
+class StreamReset:
+    """The peer gives up its sending half (RFC 9000 19.4)."""
+
+    __slots__ = ("code", "stream_id")
+
+    def __init__(self, stream_id: int, code: int) -> None:
+        self.stream_id = stream_id
+        self.code = code
+
+
+class StopSending(StreamReset):
+    """The peer wants no more of ours (RFC 9000 19.5)."""
+
+    __slots__ = ()
+
+
+class Connected:
+    """The handshake is complete, and with it the peer's address proved."""
+
+    __slots__ = ("alpn", "cipher_suite", "early_data")
+
+    def __init__(self, alpn: str | None, cipher_suite: int | None, early_data: bool) -> None:
+        self.alpn = alpn
+        self.cipher_suite = cipher_suite
+        self.early_data = early_data
+
+
+class IdIssued:
+    """Packets may now arrive under this connection id too."""
+
+    __slots__ = ("connection_id",)
+
+    def __init__(self, connection_id: bytes) -> None:
+        self.connection_id = connection_id
+
+
+class IdRetired(IdIssued):
+    """Packets arrive under this connection id no more."""
+
+    __slots__ = ()
+
+
+class Closed:
+    """The connection is over."""
+
+    __slots__ = ("code", "reason")
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.code = code
+        self.reason = reason
+
+
+type QuicEvent = StreamData | StreamReset | Connected | IdIssued | Closed
+
+
+class Initial:
+    """What the first packet of a client says, and what the server makes of it.
+
+    `connection_id` is our name for the connection, `source` the client's, which may be empty; `original` the client's
+    first choice of our name; `retry` the one that a Retry gave it, None without; `reset_token` proves later that we
+    have forgotten it (RFC 9000 10.3).
+    """
+
+    __slots__ = ("connection_id", "original", "reset_token", "retry", "source")
+
+    def __init__(
+        self, connection_id: bytes, source: bytes, original: bytes, retry: bytes | None, reset_token: bytes
+    ) -> None:
+        self.connection_id = connection_id
+        self.source = source
+        self.original = original
+        self.retry = retry
+        self.reset_token = reset_token
+
+
+class FieldCodec(Protocol):
+    """QPACK, or what an engine speaks in its place."""
+
+    def settings(self, max_table_capacity: int, blocked_streams: int) -> bytes:
+        """Take the peer's settings; instructions for its decoder."""
+
+    def encode(self, stream_id: int, fields: Headers) -> tuple[bytes, bytes]:
+        """Instructions for the encoder stream, and the field section."""
+
+    def decode(self, stream_id: int, section: bytes) -> tuple[bytes, Headers]:
+        """Instructions for the decoder stream, and the fields. Raises `StreamBlocked`, `FieldSectionTooLarge`,
+        `FieldSectionUnreadable`, `QuicError`."""
+
+    def resume(self, stream_id: int) -> tuple[bytes, Headers]:
+        """As `decode`, for a section that was blocked."""
+
+    def encoder_instructions(self, data: bytes) -> None:
+        """From the peer's encoder. Raises `QuicError`."""
+
+    def decoder_instructions(self, data: bytes) -> None:
+        """From the peer's decoder. Raises `QuicError`."""
+
+
+class QuicConnection(Protocol):
+    """One connection, the server's half."""
+
+    @property
+    def timer(self) -> float | None:
+        """When `handle_timer()` is due."""
+
+    @property
+    def peer(self) -> Address:
+        """The peer's address, as far as it is validated; it changes only after path validation (RFC 9000 9)."""
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing can be sent or received any more, but what closes the connection."""
+
+    def receive(self, datagrams: list[bytes], address: Address, now: float) -> None: ...
+
+    def events(self) -> list[QuicEvent]:
+        """What has happened since the last call."""
+
+    def hold(self, on: bool) -> None:
+        """Give out no events until told otherwise, and so no credit."""
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]: ...
+
+    def handle_timer(self, now: float) -> None: ...
+
+    def open_stream(self) -> int:
+        """A new unidirectional stream."""
+
+    def write(self, stream_id: int, data: bytes, end: bool) -> None: ...
+
+    def unsent(self, stream_id: int) -> int:
+        """Bytes written that have not left for the first time."""
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Give up our sending half."""
+
+    def stop(self, stream_id: int, code: int) -> None:
+        """Ask the peer to give up its half."""
+
+    def close(self, code: int, reason: str) -> None: ...
+
+
+class Engine(Protocol):
+    """A QUIC implementation with a certificate; made once for each worker."""
+
+    interoperable: bool
+    """It speaks with other implementations; one that does not has no place on the open network."""
+    names_nameless: bool
+    """It gives a name of our choice to a client that has none itself (an empty connection id); without that, such a
+    client's first choice is kept as the name, or it gets one by a Retry."""
+
+    def __init__(self, config: ServerConfig) -> None: ...
+
+    def accept(self, initial: Initial) -> QuicConnection:
+        """The connection that a client's first packet, which is received next, opens."""
+
+    def codec(self, max_table_capacity: int, blocked_streams: int, max_size: int) -> FieldCodec: ...

@@ -1,0 +1,101 @@
+"""The part of QUIC packets that every version shares (RFC 8999), and those that need no connection.
+
+Version negotiation and Retry are answered before there is a connection, so that they cost no memory.
+"""
+
+from typing import NamedTuple
+
+from qh3.quic.packet import encode_quic_retry
+
+from pounce_h3.frames import pull
+from pounce_h3.ids import ID_LENGTH
+
+__all__ = [
+    "INITIAL",
+    "MIN_INITIAL",
+    "MIN_RESET",
+    "VERSION_1",
+    "LongHeader",
+    "destination",
+    "is_long",
+    "long_header",
+    "retry",
+    "version_negotiation",
+]
+
+VERSION_1 = 1
+INITIAL = 0
+MIN_INITIAL = 1200
+MIN_RESET = 21
+ID_MAX = 20
+
+
+class LongHeader(NamedTuple):
+    """RFC 8999 5.1; `kind` and `token` are those of version 1."""
+
+    version: int
+    kind: int
+    destination: bytes
+    source: bytes
+    token: bytes
+
+
+def is_long(data: bytes) -> bool:
+    """RFC 8999 5.1: the first bit."""
+    return data[0] >= 0x80
+
+
+def destination(data: bytes) -> bytes:
+    """The connection id that a datagram is for; empty when it has none."""
+    if data and data[0] < 0x80:
+        return data[1 : 1 + ID_LENGTH]
+    return data[6 : 6 + data[5]] if len(data) > 6 else b""
+
+
+def long_header(data: bytes) -> LongHeader | None:
+    """The header of a datagram's first packet, None when there is none."""
+    end = len(data)
+    if end < 7 or data[0] < 0x80:
+        return None
+    version = int.from_bytes(data[1:5])
+    at = 6 + data[5]
+    if at >= end:
+        return None
+    target = data[6:at]
+    stop = at + 1 + data[at]
+    if stop > end:
+        return None
+    source = data[at + 1 : stop]
+    if version != VERSION_1:
+        return LongHeader(version, -1, target, source, b"")
+    # RFC 9000 17.2: "endpoints that receive a version 1 long header with a value larger than 20 MUST drop the packet".
+    if len(target) > ID_MAX or len(source) > ID_MAX or not data[0] & 0x40:
+        return None
+    kind = data[0] >> 4 & 3
+    token = b""
+    if kind == INITIAL:
+        length = pull(data, stop)
+        if length is None or length[1] + length[0] > end:
+            return None
+        token = data[length[1] : length[1] + length[0]]
+    return LongHeader(version, kind, target, source, token)
+
+
+def version_negotiation(destination: bytes, source: bytes) -> bytes:
+    """RFC 9000 17.2.1; a reserved version keeps clients from relying on the list (RFC 9000 15)."""
+    return b"".join(
+        (
+            b"\xc0\0\0\0\0",
+            bytes((len(destination),)),
+            destination,
+            bytes((len(source),)),
+            source,
+            VERSION_1.to_bytes(4),
+            b"\x1a\x2a\x3a\x4a",
+        )
+    )
+
+
+def retry(destination: bytes, source: bytes, original: bytes, token: bytes) -> bytes:
+    """RFC 9000 17.2.5."""
+    return encode_quic_retry(VERSION_1, source, destination, original, token)

@@ -1,0 +1,33 @@
+"""HTTP/3 as a plugin: a wire over datagrams."""
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+from pounce.plugin import API_VERSION, DatagramSocket, DatagramWire, Plugin
+from pounce_h3.settings import H3Settings
+
+if TYPE_CHECKING:
+    from pounce.plugin import Service
+
+__all__ = ["plugin"]
+
+
+def connect(service: Service) -> asyncio.DatagramProtocol:
+    from pounce_h3.endpoint import Endpoint
+
+    return Endpoint(service)
+
+
+def open_socket(sock: socket.socket) -> DatagramSocket:
+    from pounce_h3.qh3_engine import open_socket
+
+    return open_socket(sock)
+
+
+plugin = Plugin(
+    name="h3",
+    api=API_VERSION,
+    datagrams=(DatagramWire(name="h3", connect=connect, alpn=("h3",), open_socket=open_socket, advertise="h3"),),
+    settings=H3Settings,
+)

@@ -1,0 +1,308 @@
+"""The engine qh3: QUIC v1, TLS 1.3 and QPACK in Rust, interoperable, without the GIL."""
+
+import hmac
+import logging
+import socket
+from typing import TYPE_CHECKING, cast
+
+from qh3._hazmat import (
+    DecoderStreamError,
+    DecompressionFailed,
+    EncoderStreamError,
+    HeaderTooLarge,
+    QpackDecoder,
+    QpackEncoder,
+    UdpSocketState,
+)
+from qh3._hazmat import StreamBlocked as Blocked
+from qh3.quic import events
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection, QuicConnectionError
+from qh3.quic.crypto import CIPHER_SUITES, derive_key_iv_hp
+from qh3.quic.tls_bridge import QuicTlsBridge
+from qh3.tls import CipherSuite, Epoch, cipher_suite_hash, hkdf_expand_label
+
+from pounce.errors import TLSError
+from pounce_h3.codes import QPACK_DECODER_STREAM_ERROR, QPACK_DECOMPRESSION_FAILED, QPACK_ENCODER_STREAM_ERROR
+from pounce_h3.engine import (
+    Closed,
+    Connected,
+    FieldSectionTooLarge,
+    FieldSectionUnreadable,
+    IdIssued,
+    IdRetired,
+    Initial,
+    QuicError,
+    QuicEvent,
+    StopSending,
+    StreamBlocked,
+    StreamData,
+    StreamReset,
+)
+from pounce_h3.frames import prefixed
+from pounce_h3.ids import ID_LENGTH
+
+if TYPE_CHECKING:
+    from pounce.config import ServerConfig
+    from pounce.plugin import Address, DatagramSocket, Headers
+
+__all__ = ["Qh3Engine", "open_socket"]
+
+INITIAL_SUITE = CipherSuite.AES_128_GCM_SHA256
+STREAM_WINDOW = 262_144
+"""Bytes a peer may send on one stream ahead of what was given out."""
+CONNECTION_WINDOW = 1_048_576
+"""Bytes a peer may send on all streams together ahead of what was given out."""
+
+
+# It warns whenever a peer closes its connection.
+logging.getLogger("quic").setLevel(logging.ERROR)
+
+
+def open_socket(sock: socket.socket) -> DatagramSocket:
+    """recvmmsg, and segmentation by the kernel where it can."""
+    return cast("DatagramSocket", UdpSocketState(sock.fileno()))
+
+
+class Qh3Engine:
+    """See `pounce_h3.engine.Engine`. Raises `TLSError` when the certificate cannot be used."""
+
+    interoperable = True
+    names_nameless = False
+
+    def __init__(self, config: ServerConfig) -> None:
+        assert config.ssl_certfile is not None
+        quic = QuicConfiguration(
+            is_client=False,
+            alpn_protocols=["h3"],
+            connection_id_length=ID_LENGTH,
+            idle_timeout=config.http3_idle_timeout,
+            max_data=CONNECTION_WINDOW,
+            max_stream_data=STREAM_WINDOW,
+        )
+        try:
+            quic.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, config.ssl_keyfile_password)
+        except Exception as exc:
+            raise TLSError(
+                f"certificate or key cannot be used for HTTP/3: {exc}",
+                hint="Both must be PEM; the key RSA, or EC with curve P-256, P-384 or P-521.",
+            ) from exc
+        self._configuration = quic
+
+    def accept(self, initial: Initial) -> Qh3Connection:
+        return Qh3Connection(Quic(self._configuration, initial))
+
+    def codec(self, max_table_capacity: int, blocked_streams: int, max_size: int) -> Qpack:
+        return Qpack(max_table_capacity, blocked_streams, max_size)
+
+
+class Quic(QuicConnection):
+    """qh3's connection with names and tokens of our choice, and events that can be held back."""
+
+    def __init__(self, configuration: QuicConfiguration, initial: Initial) -> None:
+        super().__init__(
+            configuration=configuration,
+            original_destination_connection_id=initial.original,
+            retry_source_connection_id=initial.retry,
+        )
+        self.host_cid = initial.connection_id
+        self._initial = initial
+        self.held = False
+
+    def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
+        bridge = super()._create_tls(remote_source_cid)
+        bridge.stateless_reset_token = self._initial.reset_token
+        bridge.remote_initial_source_connection_id = self._initial.source
+        return bridge
+
+    def _create_core(self, remote_addr: Address, initial_dcid: bytes, now: float) -> None:
+        if self._initial.source:
+            super()._create_core(remote_addr, initial_dcid, now)
+            return
+        # qh3 believes that every client has a name, and would go on sending to the one that this client chose for us.
+        # Told that there is none it addresses packets correctly, but cannot know from what the first keys are made.
+        super()._create_core(remote_addr, b"", now)
+        hp_name, aead_name = (name.decode() for name in CIPHER_SUITES[INITIAL_SUITE])
+        for direction, secret in zip(("receive", "send"), initial_secrets(initial_dcid), strict=True):
+            keys = derive_key_iv_hp(cipher_suite=INITIAL_SUITE, secret=secret, version=1)
+            self._require_core().install_packet_key(direction, Epoch.INITIAL, (aead_name, hp_name), *keys, 0)
+
+    def _drain_core(self) -> None:
+        # qh3 grants credit for what is taken from its core; nothing that matters to a held connection is lost by
+        # leaving it there, and a connection that ends is drained.
+        if not self.held or self.is_over:
+            super()._drain_core()
+
+    @property
+    def is_over(self) -> bool:
+        return self._close_event is not None or (
+            self._core is not None and self._core.state in ("closing", "draining", "terminated")
+        )
+
+
+def initial_secrets(connection_id: bytes) -> tuple[bytes, bytes]:
+    """What the keys of the first packets of client and server are made from (RFC 9001 5.2)."""
+    initial = hmac.digest(bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), connection_id, "sha256")
+    digest = cipher_suite_hash(INITIAL_SUITE)
+    return (
+        hkdf_expand_label(digest, initial, b"client in", b"", 32),
+        hkdf_expand_label(digest, initial, b"server in", b"", 32),
+    )
+
+
+class Qh3Connection:
+    """See `pounce_h3.engine.QuicConnection`."""
+
+    __slots__ = ("_quic",)
+
+    def __init__(self, quic: Quic) -> None:
+        self._quic = quic
+
+    @property
+    def timer(self) -> float | None:
+        return self._quic.get_timer()
+
+    @property
+    def peer(self) -> Address:
+        core = self._quic._core
+        assert core is not None
+        return core.active_path[2]
+
+    @property
+    def is_over(self) -> bool:
+        return self._quic.is_over
+
+    def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
+        self._quic.receive_many_datagrams(datagrams, address, now)
+
+    def events(self) -> list[QuicEvent]:
+        found: list[QuicEvent] = []
+        quic = self._quic
+        while (event := quic.next_event()) is not None:
+            kind = type(event)
+            if kind is events.StreamDataReceived:
+                found.append(StreamData(event.stream_id, event.data, event.end_stream))  # type: ignore[attr-defined]
+            elif isinstance(event, events.StreamReset):
+                found.append(StreamReset(event.stream_id, event.error_code))
+            elif isinstance(event, events.StopSendingReceived):
+                found.append(StopSending(event.stream_id, event.error_code))
+            elif isinstance(event, events.ConnectionIdIssued):
+                found.append(IdIssued(event.connection_id))
+            elif isinstance(event, events.ConnectionIdRetired):
+                found.append(IdRetired(event.connection_id))
+            elif isinstance(event, events.HandshakeCompleted):
+                cipher = quic.get_cipher()
+                found.append(
+                    Connected(event.alpn_protocol, None if cipher is None else int(cipher), event.early_data_accepted)
+                )
+            elif isinstance(event, events.ConnectionTerminated):
+                found.append(Closed(event.error_code, event.reason_phrase))
+        return found
+
+    def hold(self, on: bool) -> None:
+        self._quic.held = on
+        if not on:
+            self._quic._drain_core()
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        try:
+            return self._quic.datagrams_to_send(now)
+        except QuicConnectionError:
+            return []
+
+    def handle_timer(self, now: float) -> None:
+        self._quic.handle_timer(now)
+
+    def open_stream(self) -> int:
+        return self._quic._open_stream(is_unidirectional=True)
+
+    def write(self, stream_id: int, data: bytes, end: bool) -> None:
+        quic = self._quic
+        if not quic.is_over and quic._stream_can_send(stream_id):
+            quic.send_stream_data(stream_id, data, end)
+
+    def unsent(self, stream_id: int) -> int:
+        return self._quic.get_send_buffer_size(stream_id)
+
+    def reset(self, stream_id: int, code: int) -> None:
+        quic = self._quic
+        if not quic.is_over and quic._stream_can_send(stream_id):
+            quic.reset_stream(stream_id, code)
+
+    def stop(self, stream_id: int, code: int) -> None:
+        if not self._quic.is_over:
+            try:
+                self._quic.stop_stream(stream_id, code)
+            except QuicConnectionError:
+                # It has ended in both directions meanwhile: there is nothing left to stop.
+                pass
+
+    def close(self, code: int, reason: str) -> None:
+        self._quic.close(code, reason_phrase=reason)
+
+
+class Qpack:
+    """See `pounce_h3.engine.FieldCodec`: RFC 9204 with a dynamic table in both directions."""
+
+    __slots__ = ("_capacity", "_decoder", "_encoder")
+
+    def __init__(self, max_table_capacity: int, blocked_streams: int, max_size: int) -> None:
+        self._capacity = max_table_capacity
+        self._decoder = QpackDecoder(max_table_capacity, blocked_streams, max_field_section_size=max_size)
+        self._encoder = QpackEncoder()
+
+    def settings(self, max_table_capacity: int, blocked_streams: int) -> bytes:
+        # A peer may offer a table of any size; ours is no larger than the one we offer.
+        capacity = min(max_table_capacity, self._capacity, 0xFFFFFFFF)
+        maximum = min(max_table_capacity, 0xFFFFFFFF)
+        return self._encoder.apply_settings(maximum, capacity, min(blocked_streams, 0xFFFF))
+
+    def encode(self, stream_id: int, fields: Headers) -> tuple[bytes, bytes]:
+        try:
+            return self._encoder.encode(stream_id, fields)
+        except EncoderStreamError:
+            # qh3 takes UTF-8 only, HTTP any byte above 0x7f (RFC 9110 5.5): leave the tables alone then.
+            return b"", literal_section(fields)
+
+    def decode(self, stream_id: int, section: bytes) -> tuple[bytes, Headers]:
+        try:
+            return self._decoder.feed_header(stream_id, section)
+        except Blocked:
+            raise StreamBlocked from None
+        except HeaderTooLarge:
+            raise FieldSectionTooLarge from None
+        except (DecompressionFailed, DecoderStreamError) as exc:
+            if section[:1] == b"\0":
+                # It uses no dynamic table, so nothing else depends on it. qh3 reads UTF-8 only.
+                raise FieldSectionUnreadable from None
+            raise QuicError(QPACK_DECOMPRESSION_FAILED, "field section cannot be decoded") from exc
+
+    def resume(self, stream_id: int) -> tuple[bytes, Headers]:
+        try:
+            return self._decoder.resume_header(stream_id)
+        except Blocked:
+            raise StreamBlocked from None
+        except HeaderTooLarge:
+            raise FieldSectionTooLarge from None
+        except (DecompressionFailed, DecoderStreamError) as exc:
+            raise QuicError(QPACK_DECOMPRESSION_FAILED, "field section cannot be decoded") from exc
+
+    def encoder_instructions(self, data: bytes) -> None:
+        try:
+            self._decoder.feed_encoder(data)
+        except (EncoderStreamError, HeaderTooLarge) as exc:
+            raise QuicError(QPACK_ENCODER_STREAM_ERROR, "encoder instruction") from exc
+
+    def decoder_instructions(self, data: bytes) -> None:
+        try:
+            self._encoder.feed_decoder(data)
+        except DecoderStreamError as exc:
+            raise QuicError(QPACK_DECODER_STREAM_ERROR, "decoder instruction") from exc
+
+
+def literal_section(fields: Headers) -> bytes:
+    """A field section of literals only, which needs no table (RFC 9204 4.5.6)."""
+    parts = [b"\0\0"]
+    for name, value in fields:
+        parts += (prefixed(0x20, 3, len(name)), name, prefixed(0x00, 7, len(value)), value)
+    return b"".join(parts)

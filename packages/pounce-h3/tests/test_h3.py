@@ -1,0 +1,82 @@
+"""HTTP/3 from the outside: what the conformance suite does not ask of every wire."""
+
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from tests.conformance.wires import Started, answer, read_body
+
+from pounce import ConfigError
+from pounce.registry import Registry
+from pounce.testing import TestServer
+
+Start = Callable[..., Started]
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    await answer(send, await read_body(receive))
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    await answer(send, b"hello")
+
+
+def test_get(start: Start) -> None:
+    response = start(hello).request("GET", "/")
+    assert (response.status, response.body, response.complete) == (200, b"hello", True)
+
+
+def test_post(start: Start) -> None:
+    assert start(echo).request("POST", "/", body=b"x" * 3_000_000).body == b"x" * 3_000_000
+
+
+def over_tcp(server: Started) -> httpx.Response:
+    context = ssl.create_default_context(cafile=server.certificate.certfile)
+    with httpx.Client(verify=context, trust_env=False) as client:
+        return client.get(f"https://localhost:{server.server.port}/")
+
+
+def test_is_announced_over_tcp(start: Start) -> None:
+    server = start(hello)
+    assert over_tcp(server).headers["alt-svc"] == f'h3=":{server.server.port}"; ma=86400'
+
+
+def test_max_age_of_the_announcement_is_a_setting(start: Start) -> None:
+    assert over_tcp(start(hello, http3_alt_svc_max_age=60)).headers["alt-svc"].endswith("; ma=60")
+
+
+def test_announcement_can_be_left_out(start: Start) -> None:
+    assert "alt-svc" not in over_tcp(start(hello, http3_alt_svc="off")).headers
+
+
+def test_announcement_is_taken_back_on_request(start: Start) -> None:
+    server = start(hello, http3_enabled=False, http3_alt_svc="clear")
+    assert over_tcp(server).headers["alt-svc"] == "clear"
+
+
+def test_nothing_is_announced_when_off(start: Start) -> None:
+    assert "alt-svc" not in over_tcp(start(hello, http3_enabled=False)).headers
+
+
+def test_application_has_the_last_word_on_the_announcement(start: Start) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, headers=[(b"alt-svc", b'h3=":443"')])
+
+    assert over_tcp(start(app)).headers["alt-svc"] == 'h3=":443"'
+
+
+def test_needs_a_certificate() -> None:
+    with pytest.raises(ConfigError, match="without ssl_certfile"):
+        TestServer(hello, http3_enabled=True)
+
+
+def test_needs_the_plugin(tls_files: tuple[str, str]) -> None:
+    from pounce.h1.plugin import plugin
+
+    server = TestServer(
+        hello, registry=Registry.of(plugin), http3_enabled=True, ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1]
+    )
+    with pytest.raises(ConfigError, match="nothing installed speaks HTTP/3"):
+        server.start()

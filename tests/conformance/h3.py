@@ -1,0 +1,270 @@
+"""HTTP/3 with qh3, over a UDP socket of the test: `H3Client` and its requests."""
+
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from qh3.h3.connection import FrameType, H3Connection, HeadersState, QpackEncoderStreamError, encode_frame
+from qh3.h3.events import (
+    DataReceived,
+    GoawayReceived,
+    HeadersReceived,
+    InformationalHeadersReceived,
+    StreamReset,
+)
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection
+from qh3.quic.events import ConnectionTerminated, HandshakeCompleted
+from tests.conformance.client import PATIENCE, Broken, Fields, Head, Headers, Response
+
+from pounce_h3.qh3_engine import literal_section
+
+__all__ = ["H3Client", "H3Request"]
+
+WINDOW = 65536
+"""Bytes a stream may have unsent before the next piece is waited with."""
+
+
+class H3Client:
+    """One QUIC connection. Nothing happens on it but inside its methods, which wait for the network as needed."""
+
+    def __init__(self, host: str, port: int, certfile: str, **settings: Any) -> None:
+        configuration = QuicConfiguration(
+            is_client=True,
+            alpn_protocols=["h3"],
+            server_name="localhost",
+            verify_mode=ssl.CERT_NONE,
+            **({"idle_timeout": 20.0} | settings),
+        )
+        self.quic = QuicConnection(configuration=configuration)
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.connect((host, port))
+        self.address = self.sock.getsockname()
+        self.server_address: Any = (host, port)
+        self.terminated: ConnectionTerminated | None = None
+        self.goaway: int | None = None
+        self.connected = False
+        self.requests: dict[int, H3Request] = {}
+        self._since = 0
+        self.quic.connect((host, port), time.monotonic())
+        self.h3 = H3Connection(self.quic)
+        try:
+            self.wait_until(lambda: self.connected or self.terminated is not None)
+            if not self.connected:
+                raise ConnectionError(str(self.terminated))
+        except OSError:
+            self.sock.close()
+            raise
+        # qh3 takes no certificate that signs itself; that it is the right one is as good.
+        found = self.quic.get_peercert()
+        assert found is not None and found.public_bytes() == ssl.PEM_cert_to_DER_cert(Path(certfile).read_text())
+
+    def wait_until(self, true: Callable[[], object], patience: float = PATIENCE) -> None:
+        """Send, receive and keep the time until something has come true. Raises `TimeoutError`."""
+        end = time.monotonic() + patience
+        self.flush()
+        while not true():
+            now = time.monotonic()
+            if now >= end:
+                raise TimeoutError("the server did not do what was waited for")
+            timer = self.quic.get_timer()
+            wait = max(min(end, timer if timer is not None else end) - now, 0.0001)
+            self.sock.settimeout(wait)
+            try:
+                data = self.sock.recv(65536)
+            except TimeoutError:
+                timer = self.quic.get_timer()
+                if timer is not None and timer <= time.monotonic():
+                    self.quic.handle_timer(time.monotonic())
+            except ConnectionRefusedError:
+                if not self.connected:
+                    raise
+            else:
+                self.quic.receive_datagram(data, self.server_address, time.monotonic())
+            self.look()
+            self.flush()
+
+    def look(self) -> None:
+        """Take the events that there are."""
+        while (event := self.quic.next_event()) is not None:
+            if isinstance(event, HandshakeCompleted):
+                self.connected = True
+            elif isinstance(event, ConnectionTerminated):
+                self.terminated = event
+            for found in self.h3.handle_event(event):
+                if isinstance(found, GoawayReceived):
+                    self.goaway = found.stream_id
+                elif (stream_id := getattr(found, "stream_id", None)) in self.requests:
+                    self.requests[stream_id].events.append(found)
+        if self.quic._close_event is not None and self.terminated is None:
+            self.terminated = self.quic._close_event
+
+    def flush(self) -> None:
+        """Send what there is to send."""
+        for data, _ in self.quic.datagrams_to_send(time.monotonic()):
+            try:
+                self.sock.send(data)
+            except ConnectionRefusedError:
+                pass
+
+    def open(
+        self, method: str, path: str, headers: Headers = (), *, body: bool = False, pseudo: Headers = ()
+    ) -> H3Request:
+        fields = [(name.lower(), value) for name, value in headers]
+        authority = next((value for name, value in fields if name == b"host"), b"example.org")
+        fields = [
+            (b":method", method.encode()),
+            (b":scheme", b"https"),
+            (b":authority", authority),
+            (b":path", path.encode()),
+            *pseudo,
+            *(field for field in fields if field[0] != b"host"),
+        ]
+        return self.open_raw(fields, not body)
+
+    def open_raw(self, fields: Headers, end: bool) -> H3Request:
+        """A request whose fields are exactly these."""
+        stream_id = self.quic.get_next_available_stream_id()
+        request = self.requests[stream_id] = H3Request(self, stream_id)
+        try:
+            self.h3.send_headers(stream_id, list(fields), end)
+        except QpackEncoderStreamError:
+            # qh3 encodes text only, and HTTP has other bytes too.
+            section = literal_section(list(fields))
+            self.h3._get_or_create_stream(stream_id).headers_send_state = HeadersState.AFTER_HEADERS
+            self.quic.send_stream_data(stream_id, encode_frame(FrameType.HEADERS, section), end)
+        self.flush()
+        return request
+
+    def request(self, method: str, path: str, headers: Headers = (), body: bytes = b"") -> Response:
+        fields = list(headers)
+        if body and not any(name.lower() == b"content-length" for name, _ in fields):
+            fields.append((b"content-length", b"%d" % len(body)))
+        request = self.open(method, path, fields, body=bool(body))
+        if body:
+            request.send_body(body)
+            request.end()
+        return request.response()
+
+    def read_eof(self) -> bool:
+        """Wait until the server closes the connection."""
+        self.wait_until(lambda: self.terminated is not None)
+        return True
+
+    def close(self) -> None:
+        if self.sock.fileno() != -1:
+            self.quic.close(0x100)
+            self.flush()
+            self.sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class H3Request:
+    """One request on an `H3Client`."""
+
+    def __init__(self, client: H3Client, stream_id: int) -> None:
+        self._client = client
+        self.id = stream_id
+        self.events: deque[Any] = deque()
+        self.informational: list[Head] = []
+        self.reset_code: int | None = None
+        self._head: Head | None = None
+        self._trailers = Fields()
+        self._ended = False
+
+    def send_body(self, piece: bytes) -> None:
+        client = self._client
+        for at in range(0, len(piece), WINDOW):
+            if not client.quic._stream_can_send(self.id):
+                return
+            client.h3.send_data(self.id, piece[at : at + WINDOW], False)
+            try:
+                client.wait_until(
+                    lambda: client.quic.get_send_buffer_size(self.id) < WINDOW or client.terminated is not None
+                )
+            except TimeoutError:
+                return
+
+    def send_raw(self, data: bytes, end: bool = False) -> None:
+        """Bytes of the stream as they are."""
+        self._client.quic.send_stream_data(self.id, data, end)
+        self._client.flush()
+
+    def end(self, trailers: Headers = ()) -> None:
+        client = self._client
+        if client.quic._stream_can_send(self.id):
+            if trailers:
+                client.h3.send_headers(self.id, list(trailers), True)
+            else:
+                client.h3.send_data(self.id, b"", True)
+        client.flush()
+
+    def abort(self) -> None:
+        # RFC 9114 4.1.1: a client cancels by giving up both directions.
+        client = self._client
+        if client.quic._stream_can_send(self.id):
+            client.quic.reset_stream(self.id, 0x10C)
+        client.quic.stop_stream(self.id, 0x10C)
+        client.flush()
+
+    def _next(self) -> Any:
+        client = self._client
+        client.wait_until(lambda: self.events or client.terminated is not None)
+        if not self.events:
+            raise Broken(f"the connection ended: {client.terminated}")
+        event = self.events.popleft()
+        if isinstance(event, StreamReset):
+            self.reset_code = event.error_code
+            raise Broken(f"the stream was reset: {event.error_code:#x}")
+        if isinstance(event, InformationalHeadersReceived):
+            self.informational.append(_head(event.headers))
+        elif isinstance(event, HeadersReceived):
+            if self._head is None:
+                self._head = _head(event.headers)
+            else:
+                self._trailers = Fields(event.headers)
+        if getattr(event, "stream_ended", False):
+            self._ended = True
+        return event
+
+    def read_informational(self) -> Head:
+        event = self._next()
+        assert isinstance(event, InformationalHeadersReceived), f"{event} instead of an interim answer"
+        return self.informational[-1]
+
+    def read_head(self) -> Head:
+        while self._head is None:
+            self._next()
+        return self._head
+
+    def read_piece(self) -> bytes:
+        self.read_head()
+        while not self._ended:
+            event = self._next()
+            if isinstance(event, DataReceived) and event.data:
+                return event.data
+        return b""
+
+    def response(self) -> Response:
+        body = bytearray()
+        try:
+            while piece := self.read_piece():
+                body += piece
+        except Broken:
+            pass
+        head = self._head or Head(0, Fields())
+        return Response(head.status, head.headers, bytes(body), self._trailers, self.informational, self._ended)
+
+
+def _head(headers: Any) -> Head:
+    fields = Fields(headers)
+    return Head(int(fields[b":status"]), Fields(field for field in fields if field[0] != b":status"))
