@@ -227,7 +227,8 @@ def open_datagram_sockets(
     opened: list[tuple[DatagramWire, socket.socket]] = []
     try:
         for listener in listeners:
-            if listener.sock.family in (socket.AF_INET, socket.AF_INET6) and listener.bind.wire is None:
+            inet = listener.sock.family in (socket.AF_INET, socket.AF_INET6)
+            if inet and listener.bind.wire is None and listener.bind.tls is not False:
                 opened += [(wire, _bind_beside(listener.sock)) for wire in wires]
     except BaseException:
         for _, sock in opened:
