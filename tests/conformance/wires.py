@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-from tests.conformance.client import PATIENCE, Client, H1Client, Response
+from tests.conformance.client import PATIENCE, Client, H1Client, H2Client, Response
 from tests.conformance.h3 import H3Client
 
 from pounce.registry import Registry
@@ -72,6 +72,9 @@ class Case:
 CASES = [
     Case(wire=wire, transport=transport, version="1.1", alpn="http/1.1", settings={"http_parser": parser})
     for wire, parser in (("h1-h11", "h11"), ("h1-fast", "h1fast"))
+    for transport in ("tcp", "tls", "unix")
+] + [
+    Case(wire="h2", transport=transport, version="2", client=H2Client, alpn="h2")
     for transport in ("tcp", "tls", "unix")
 ]
 CASES.append(Case(wire="h3", transport="quic", version="3", alpn="h3", settings={"http3_enabled": True}))

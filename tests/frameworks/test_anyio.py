@@ -68,7 +68,7 @@ class TestTaskGroups:
                 waiting = asyncio.create_task(client.get("/"))
                 assert await asyncio.to_thread(gate.was_reached)
                 waiting.cancel()
-                assert await asyncio.to_thread(gate.was_left)
+            assert await asyncio.to_thread(gate.was_left)
 
         asyncio.run(run())
         assert cancelled == [True]
@@ -155,11 +155,10 @@ class TestFairness:
             finally:
                 gate.left.set()
 
-        with serve(app, lifespan="off").client() as client:
-            with client.stream("GET", "/endless") as response:
-                next(response.iter_raw())
-                assert client.get("/short").text == "short"
-            assert gate.was_left()
+        with serve(app, lifespan="off").client() as client, client.stream("GET", "/endless") as response:
+            next(response.iter_raw())
+            assert client.get("/short").text == "short"
+        assert gate.was_left()
 
     def test_answer_to_head_that_never_ends_is_given_up_with_its_client(self, serve: Callable[..., Site]) -> None:
         gate = Gate()

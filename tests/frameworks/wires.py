@@ -39,6 +39,8 @@ WIRES = [
     Wire(name, tls=tls, http_version="HTTP/1.1", settings={"http_parser": parser})
     for name, parser in (("h1-h11", "h11"), ("h1-fast", "h1fast"))
     for tls in (False, True)
+] + [
+    Wire("h2", tls=tls, http_version="HTTP/2", client_settings={"http1": False, "http2": True}) for tls in (False, True)
 ]
 
 

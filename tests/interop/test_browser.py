@@ -51,5 +51,5 @@ def test_page_of_the_example_is_filled_in_by_its_script(tls: bool, tmp_path: Pat
             check=True,
         ).stdout.decode()  # fmt: skip
     assert "<h1>It works</h1>" in page
-    assert re.findall(r'<span id="version">([^<]*)</span>', page) == ["1.1"]
+    assert re.findall(r'<span id="version">([^<]*)</span>', page) == ["2" if tls else "1.1"]
     assert re.findall(r'<code id="events">([^<]*)</code>', page) == ["7"]

@@ -1,4 +1,4 @@
-"""curl."""
+"""curl, over HTTP/1.1."""
 
 import hashlib
 import json
@@ -17,8 +17,8 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 def curl(*arguments: str, stdin: bytes = b"", code: int = 0) -> bytes:
     """What curl prints; it must end with `code`."""
-    command = ["curl", "--silent", "--show-error", "--insecure", "--noproxy", "*", "--max-time", "30", *arguments]
-    done = subprocess.run(command, input=stdin, capture_output=True, timeout=40, check=False)
+    command = ["curl", "--silent", "--show-error", "--insecure", "--noproxy", "*", "--max-time", "30", "--http1.1"]
+    done = subprocess.run([*command, *arguments], input=stdin, capture_output=True, timeout=40, check=False)
     assert done.returncode == code, done.stderr.decode()
     return done.stdout
 
@@ -147,7 +147,16 @@ def test_unix_socket(sites: Sites, content_file: Path) -> None:
 
 def test_certificate_is_verified(sites: Sites) -> None:
     verified = subprocess.run(
-        ["curl", "--silent", "--noproxy", "*", "--cacert", sites.certificate.certificate, f"{sites.https.url}/hello"],
+        [
+            "curl",
+            "--silent",
+            "--http1.1",
+            "--noproxy",
+            "*",
+            "--cacert",
+            sites.certificate.certificate,
+            f"{sites.https.url}/hello",
+        ],
         capture_output=True,
         timeout=40,
         check=True,

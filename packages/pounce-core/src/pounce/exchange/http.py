@@ -74,7 +74,7 @@ class HttpExchange:
     """One request and its answer.
 
     Observers read `head`, `stream`, `status` (0: no answer was begun), `bytes_sent` (body bytes), `started` (loop
-    time) and `broken` (the answer did not reach its end).
+    time) and `broken` (the answer did not reach its end). Wires read `running`: the application has not returned.
     """
 
     __slots__ = (
@@ -97,6 +97,7 @@ class HttpExchange:
         "broken",
         "bytes_sent",
         "head",
+        "running",
         "service",
         "started",
         "status",
@@ -112,6 +113,7 @@ class HttpExchange:
         self.status = 0
         self.bytes_sent = 0
         self.broken = False
+        self.running = False
         self.answer = WAITING
         self._body: list[bytes] = []
         self._body_state = COMPLETE if head.content_length == 0 else ARRIVING
@@ -186,6 +188,7 @@ class HttpExchange:
 
     async def run(self) -> None:
         """Run the application to its end and settle what it leaves behind."""
+        self.running = True
         try:
             await self.service.app(http_scope(self.service, self.head, self.stream), self.receive, self.send)
         except asyncio.CancelledError:
@@ -198,6 +201,8 @@ class HttpExchange:
         else:
             if self.answer is not DONE:
                 self._app_ended("returned without completing its response")
+        finally:
+            self.running = False
 
     def _app_failed(self, exc: BaseException) -> None:
         if self._lost is None or not _comes_from_client_gone(exc):

@@ -9,6 +9,7 @@ import re
 from enum import Enum
 
 from pounce.errors import BadRequest
+from pounce.exchange.fields import FORBIDDEN_TRAILERS
 from pounce.exchange.head import Headers, RequestHead
 
 __all__ = [
@@ -56,15 +57,6 @@ CHUNK_LINE_MAX = 1024
 """Bytes of a chunk's first line, extensions included."""
 CHUNK_OVERHEAD_MAX = 16384
 """Bytes of chunk lines beyond what fair chunking of the same data would take."""
-
-# RFC 9110 6.5.1: no trailer may be needed for framing, routing, authentication, or to understand the content.
-FORBIDDEN_TRAILERS = frozenset(
-    b"authorization cache-control connection content-encoding content-length content-range content-type cookie expect"
-    b" forwarded host keep-alive max-forwards proxy-authenticate proxy-authorization proxy-connection range"
-    b" set-cookie te trailer transfer-encoding upgrade www-authenticate x-forwarded-for x-forwarded-host"
-    b" x-forwarded-proto".split()
-)
-
 
 KEEP_ALIVE = [b"keep-alive"]
 

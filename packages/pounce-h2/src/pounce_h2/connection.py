@@ -1,0 +1,1156 @@
+"""H2Connection: one HTTP/2 connection (RFC 9113), server side.
+
+Theory of operation. Bytes are cut into frames, and each frame goes to the method of its type, which checks it and moves
+a state: that of the connection, below, or of a stream (`stream.py`).
+
+    PREFACE ─24 octets─▶ SETTINGS ─first frame─▶ OPEN ─drain─▶ DRAINING ─our last GOAWAY─▶ LEAVING
+    OPEN ─GOAWAY of the peer─▶ LEAVING ─last stream ends─▶ CLOSED          any ─connection error─▶ CLOSED
+
+Two kinds of errors: a stream error resets its stream, a connection error (`ConnectionFailed`) ends everything. Streams
+that are over leave the table at once; only those that were reset are remembered, up to a bound, because frames that
+were under way may still arrive for them.
+
+Requests are opened after all frames at hand were looked at, the most urgent first: one that was reset in the same read
+never reaches the application. Everything that is sent during one turn of the loop is gathered, and written once.
+
+A field block that is, octet for octet, one that was decoded before means the same, as long as the dynamic table did not
+change in between; so the heads of such requests are copied instead of decoded and checked again.
+"""
+
+import asyncio
+from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from pounce.errors import BadRequest, ClientGone
+from pounce.exchange.fields import checked_trailers, request_head
+from pounce.exchange.head import Headers, RequestHead
+from pounce.net.connection import Connection
+from pounce_h2.abuse import Budgets, ConnectionFailed
+from pounce_h2.decode import CompressionError, FieldDecoder, HuffmanMemo
+from pounce_h2.encode import BlockTable
+from pounce_h2.frames import (
+    ACK,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_HEAD,
+    PADDED,
+    PREFACE,
+    PRIORITY_FLAG,
+    ErrorCode,
+    Kind,
+    Setting,
+    frame,
+    goaway_frame,
+    rst_stream_frame,
+    settings_frame,
+    window_update_frame,
+)
+from pounce_h2.plugin import H2Settings
+from pounce_h2.priority import DEFAULT, Priority, Scheduler, parse_priority
+from pounce_h2.stream import FRAME_MAX, HELD_HIGH, TUNNEL_END, H2Stream, Receiving, Sending
+
+if TYPE_CHECKING:
+    from pounce.exchange.service import Service
+    from pounce.exchange.stream import Exchange
+
+__all__ = ["H2Connection"]
+
+WINDOW_MAX = 2**31 - 1
+WINDOW_DEFAULT = 65_535
+"""Both windows of a connection begin with it (RFC 9113 6.9.2)."""
+TABLE_SIZE = 4096
+"""Octets of the dynamic table for requests: the default of SETTINGS_HEADER_TABLE_SIZE."""
+WRITE_SIZE = 65_536
+"""Bytes that are gathered into one write at the most."""
+TURN_SIZE = 524_288
+"""Bytes of parked DATA that are sent before others get a turn of the loop."""
+UNSENT_MAX = 1_048_576
+"""Bytes that may wait for a peer that makes us answer and reads nothing; parked DATA is not among them."""
+HELD_PIECES_MAX = 65_536
+"""Pieces of request bodies that wait for applications: each costs memory, however small it is."""
+HEAD_MEMORY = 16
+"""How many heads of max_header_size the requests of a connection may hold together."""
+CONTINUATIONS_MAX = 64
+"""Frames of one field block."""
+BLOCK_MIN = 16_384
+"""Octets of a field block that are decoded, however low max_header_size is: the connection depends on it."""
+KNOWN_HEADS_MAX = 64
+KNOWN_BLOCK_MAX = 1024
+"""Request heads that are kept by their field block, and octets of such a block."""
+RESETS_MAX = 2048
+"""Streams that were reset and are remembered."""
+SKIPPED_MAX = 64
+"""Gaps between stream ids that are remembered."""
+EARLY_PRIORITIES_MAX = 100
+"""Priorities for requests that have not arrived."""
+LINGER_TIMEOUT = 1.0
+LINGER_MAX = 1_048_576
+"""How long (seconds) and how much is read after our last GOAWAY, so that a reset does not destroy it."""
+DRAIN_GRACE = 1.0
+"""Seconds in which requests that are on their way may arrive when a drain begins."""
+LOG_INTERVAL = 1.0
+"""Seconds between two lines about errors of peers."""
+DRAIN_PING = b"drain\0\0\0"
+
+_read_head = FRAME_HEAD.unpack_from
+
+
+class Phase(Enum):
+    """See the diagram above."""
+
+    PREFACE = 0
+    SETTINGS = 1
+    OPEN = 2
+    DRAINING = 3
+    LEAVING = 4
+    CLOSED = 5
+
+
+class ResetBy(Enum):
+    """Who reset a stream."""
+
+    US = 0
+    PEER = 1
+
+
+RECEIVING, RECEIVED, LOST = Receiving
+ENDED = Sending.ENDED
+
+
+class KnownHead(NamedTuple):
+    """What a field block means."""
+
+    head: RequestHead
+    priority: Priority
+    size: int
+
+
+class Block(NamedTuple):
+    """A field block that goes on in CONTINUATION frames."""
+
+    stream: int
+    flags: int
+    pieces: list[bytes]
+    depends_on_itself: bool
+    due: float
+
+
+GONE = ClientGone("the client closed the connection")
+PROTOCOL_ERROR, FRAME_SIZE_ERROR = ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZE_ERROR
+
+
+class H2Connection(Connection):
+    """RFC 9113 on one connection; `H2Stream` implements `Stream` for its requests."""
+
+    __slots__ = (
+        "_abandoned",
+        "_block",
+        "_block_max",
+        "_blocked_since",
+        "_connect_protocol",
+        "_decoder",
+        "_drain_due",
+        "_early_priorities",
+        "_goaway_sent",
+        "_head_memory",
+        "_idle_since",
+        "_known_heads",
+        "_last_opened",
+        "_last_seen",
+        "_needed",
+        "_opening",
+        "_phase",
+        "_receive_credit",
+        "_receive_window",
+        "_requests",
+        "_requests_paid",
+        "_resets",
+        "_rest",
+        "_skipped",
+        "_streams",
+        "_turn_due",
+        "answered",
+        "blocks",
+        "budgets",
+        "data_frame_max",
+        "data_frames",
+        "held_pieces",
+        "initial_window",
+        "parked_size",
+        "peer_frame_max",
+        "peer_table_size",
+        "scheduler",
+        "send_window",
+        "settings",
+        "table_must_shrink",
+    )
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service, "h2")
+        settings: H2Settings | None = service.settings.get("h2")
+        self.settings = settings = settings or H2Settings()
+        shared = service.shared
+        self.blocks: BlockTable = shared.get("h2.blocks") or shared.setdefault("h2.blocks", BlockTable())
+        memo: HuffmanMemo = shared.get("h2.huffman") or shared.setdefault("h2.huffman", HuffmanMemo())
+        config = service.config
+        self._decoder = FieldDecoder(TABLE_SIZE, config.max_header_size, config.max_headers, memo)
+        self.budgets = Budgets(settings.reset_burst, settings.reset_rate, self.loop.time)
+        self.scheduler = Scheduler()
+        self._phase = Phase.PREFACE
+        self._rest = bytearray()
+        self._needed = 0
+        self._block: Block | None = None
+        self._block_max = max(BLOCK_MIN, config.max_header_size)
+        self._streams: dict[int, H2Stream] = {}
+        self._opening: list[tuple[H2Stream, RequestHead | BadRequest]] = []
+        self._known_heads: dict[bytes, KnownHead] = {}
+        self._resets: dict[int, ResetBy] = {}
+        self._skipped: list[range] = []
+        self._abandoned: list[Exchange] = []
+        self._early_priorities: dict[int, bytes] = {}
+        self._last_seen = 0
+        self._last_opened = 0
+        self._goaway_sent: int | None = None
+        self._requests = self._requests_paid = 0
+        self.answered = 0
+        self.data_frames = 0
+        self._head_memory = 0
+        self._idle_since = 0.0
+        self._drain_due = inf
+        self._turn_due = False
+        self._connect_protocol = bool(service.upgrades)
+        # What the peer may send
+        self._receive_window = settings.connection_window
+        self._receive_credit = 0
+        self.held_pieces = 0
+        # What we may send
+        self.send_window = WINDOW_DEFAULT
+        self.initial_window = WINDOW_DEFAULT
+        self.peer_frame_max = 16_384
+        self.data_frame_max = FRAME_MAX
+        self.peer_table_size = TABLE_SIZE
+        self.table_must_shrink = False
+        self.parked_size = 0
+        self._blocked_since = inf
+
+    # Events from the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        settings = self.settings
+        announced = {
+            Setting.MAX_CONCURRENT_STREAMS: settings.max_concurrent_streams,
+            Setting.INITIAL_WINDOW_SIZE: settings.stream_window,
+            Setting.MAX_FRAME_SIZE: settings.max_frame_size,
+            Setting.MAX_HEADER_LIST_SIZE: self.service.config.max_header_size,
+            Setting.NO_RFC7540_PRIORITIES: 1,
+        }
+        if self._connect_protocol:
+            announced[Setting.ENABLE_CONNECT_PROTOCOL] = 1
+        self.emit(settings_frame(announced))
+        if settings.connection_window > WINDOW_DEFAULT:
+            self.emit(window_update_frame(0, settings.connection_window - WINDOW_DEFAULT))
+        self._idle_since = self.loop.time()
+        self.deadline = self._idle_since + self.service.config.header_timeout
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase is Phase.CLOSED:
+            self._linger_over(len(data))
+            return
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return
+            data = bytes(self._rest)
+            self._rest.clear()
+        self._turn_due = True
+        try:
+            self._read(data)
+            if self._opening:
+                self._open_requests()
+        except ConnectionFailed as error:
+            self._fail(error)
+        finally:
+            self._turn()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._phase = Phase.CLOSED
+        self._lose_all()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._turn_due = True
+        self._turn()
+
+    def _lose_all(self) -> None:
+        self._opening.clear()
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.receiving = LOST
+            stream.sending = ENDED
+            stream.writable = False
+            self.scheduler.remove(stream)
+            if stream.exchange is not None:
+                stream.exchange.stream_lost(GONE)
+
+    # Writing
+
+    def emit(self, data: bytes) -> None:
+        """Send frames, together with whatever else is sent in this turn of the loop."""
+        if self._phase is Phase.CLOSED:
+            return
+        self._cork.append(data)
+        self._cork_size += len(data)
+        if self._cork_size >= WRITE_SIZE:
+            self.flush()
+        elif not self._turn_due:
+            self._turn_due = True
+            self.loop.call_soon(self._late_turn)
+
+    def flush(self) -> None:
+        """Hand what is gathered to the transport."""
+        cork = self._cork
+        if not cork:
+            return
+        self._cork = []
+        self._cork_size = 0
+        transport = self.transport
+        if transport.is_closing():
+            return
+        transport.write(cork[0] if len(cork) == 1 else b"".join(cork))
+        if not self.writable and transport.get_write_buffer_size() > UNSENT_MAX:
+            self.service.count("h2_unread", "h2: the peer makes us answer and reads nothing, closing")
+            self.abort()
+
+    def _turn(self) -> None:
+        """The end of a turn: streams that wait send what they can, and all of it leaves."""
+        self._turn_due = False
+        if self.scheduler.ready:
+            self._turn_due = True
+            self._send_parked()
+            self._turn_due = False
+        if self._cork:
+            self.flush()
+        if self._phase is Phase.LEAVING and not self._streams:
+            self._say_goodbye()
+
+    def _late_turn(self) -> None:
+        """The end of a turn that did not begin with `data_received`."""
+        try:
+            self._turn()
+        except Exception:  # noqa: BLE001 - after `data_received` asyncio closes the connection for it, but not here
+            self.service.connection_failed(self)
+
+    def _send_parked(self) -> None:
+        scheduler = self.scheduler
+        ready = scheduler.ready
+        limit = self.parked_size - TURN_SIZE
+        while ready and self.writable and self.send_window > 0:
+            if self.parked_size < limit:
+                self.loop.call_soon(self._late_turn)
+                break
+            scheduler.next().send_frame()
+        if ready and self.send_window <= 0:
+            if self._blocked_since == inf:
+                self._blocked_since = self.loop.time()
+                self.due(self._blocked_since + self.service.config.write_timeout)
+        else:
+            self._blocked_since = inf
+
+    def wants_to_send(self, stream: H2Stream) -> None:
+        """`stream` has parked something: it gets its turn as soon as its own window lets it."""
+        if stream.send_window > 0:
+            self.scheduler.add(stream)
+            if not self._turn_due:
+                self._turn_due = True
+                self.loop.call_soon(self._late_turn)
+        else:
+            self.scheduler.remove(stream)
+            stream.blocked_since = self.loop.time()
+            self.due(stream.blocked_since + self.service.config.write_timeout)
+
+    def shrink_table(self, block: bytes) -> bytes:
+        """`block` with the update that RFC 7541 4.2 demands after the peer has made its dynamic table smaller."""
+        self.table_must_shrink = False
+        self.peer_table_size = 0
+        return b"\x20" + block
+
+    # Reading
+
+    def _read(self, data: bytes) -> None:
+        """Take frames off `data`; what is no whole frame waits for more."""
+        at, end = 0, len(data)
+        if self._phase is Phase.PREFACE:
+            if not PREFACE.startswith(data[:24]):
+                raise ConnectionFailed(PROTOCOL_ERROR, "the connection does not begin with the preface")
+            if end < 24:
+                self._wait_for(data, 24)
+                return
+            at = 24
+            self._phase = Phase.SETTINGS
+        largest = self.settings.max_frame_size
+        while end - at >= 9:
+            size, flags, stream = _read_head(data, at)
+            kind = size & 0xFF
+            size >>= 8
+            if size > largest:
+                raise ConnectionFailed(FRAME_SIZE_ERROR, "a frame is larger than SETTINGS_MAX_FRAME_SIZE")
+            start = at + 9
+            if end - start < size:
+                self._wait_for(data[at:], 9 + size)
+                return
+            at = start + size
+            stream &= 0x7FFFFFFF
+            if self._block is not None and (kind != Kind.CONTINUATION or stream != self._block.stream):
+                raise ConnectionFailed(PROTOCOL_ERROR, "a frame between HEADERS and its CONTINUATION")
+            if self._phase is Phase.SETTINGS and (kind != Kind.SETTINGS or flags & ACK):
+                raise ConnectionFailed(PROTOCOL_ERROR, "the first frame is not SETTINGS")
+            if kind < len(HANDLERS):
+                HANDLERS[kind](self, flags, stream, data[start:at])
+            elif kind == Kind.PRIORITY_UPDATE:
+                self._priority_update(stream, data[start:at])
+            else:
+                # RFC 9113 4.1: "Implementations MUST ignore and discard frames of unknown types."
+                self.budgets.unknown.spend()
+            if self._phase is Phase.CLOSED:
+                return
+        if at < end:
+            self._wait_for(data[at:], 9)
+
+    def _wait_for(self, rest: bytes, needed: int) -> None:
+        self._rest += rest
+        self._needed = needed
+
+    # 6.1 DATA
+
+    def _data(self, flags: int, id: int, payload: bytes) -> None:
+        stream = self._streams.get(id)
+        size = len(payload)
+        if stream is None:
+            self._check_not_idle(id)
+        # 6.9.1: DATA of streams that are gone counts as well.
+        self._receive_window -= size
+        if self._receive_window < 0:
+            raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "DATA exceeds the window of the connection")
+        data = payload
+        if flags & PADDED:
+            data = unpadded(payload)
+        if stream is None:
+            self.give_back(size)
+            self._frame_for_closed(id)
+            return
+        upload = stream.upload
+        if upload is None or stream.receiving is not RECEIVING:
+            self.give_back(size)
+            self._stream_error(stream, ErrorCode.STREAM_CLOSED)
+            return
+        upload.window -= size
+        if upload.window < 0:
+            self.give_back(size)
+            self._stream_error(stream, ErrorCode.FLOW_CONTROL_ERROR)
+            return
+        count = len(data)
+        if count < size:
+            # Padding is nothing that an application takes.
+            self.give_back(size - count)
+            stream.extend_window(size - count)
+        upload.received += count
+        expected = upload.expected
+        ends = flags & END_STREAM
+        if expected is not None and (upload.received > expected or (ends and upload.received != expected)):
+            # 8.1.1: such a request is malformed.
+            self.give_back(count)
+            self._stream_error(stream, PROTOCOL_ERROR)
+            return
+        if count:
+            upload.held += count
+            upload.pieces += 1
+            upload.last = self.loop.time()
+            self.held_pieces += 1
+            if self.held_pieces > HELD_PIECES_MAX:
+                raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "too many small pieces of request bodies")
+            if stream.exchange is None:
+                upload.early.append(data)
+            else:
+                stream.exchange.data_received(data)
+            if upload.held > HELD_HIGH:
+                stream.pause_upload(upload)
+        elif not ends:
+            self.budgets.empty_data.spend()
+        if ends and stream.receiving is RECEIVING:
+            stream.receiving = RECEIVED
+            if stream.sending is ENDED:
+                self.forget(stream)
+            if stream.exchange is not None:
+                stream.exchange.eof_received()
+
+    def give_back(self, count: int) -> None:
+        """`count` bytes of the connection's window were taken."""
+        self._receive_credit = credit = self._receive_credit + count
+        if credit * 2 >= self.settings.connection_window:
+            self._receive_window += credit
+            self._receive_credit = 0
+            self.update_window(0, credit)
+
+    def update_window(self, id: int, increment: int) -> None:
+        """Let the peer send that much more."""
+        self.emit(window_update_frame(id, increment))
+
+    # 6.2 HEADERS, 6.10 CONTINUATION
+
+    def _headers(self, flags: int, id: int, payload: bytes) -> None:
+        if not id & 1:
+            raise ConnectionFailed(PROTOCOL_ERROR, "HEADERS on a stream that no client opens")
+        depends_on_itself = False
+        if flags & (PADDED | PRIORITY_FLAG):
+            if flags & PADDED:
+                payload = unpadded(payload)
+            if flags & PRIORITY_FLAG:
+                if len(payload) < 5:
+                    raise ConnectionFailed(FRAME_SIZE_ERROR, "HEADERS is too short for its priority")
+                depends_on_itself = int.from_bytes(payload[:4]) & 0x7FFFFFFF == id
+                payload = payload[5:]
+        if len(payload) > self._block_max:
+            raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "a field block is too long")
+        if flags & END_HEADERS:
+            self._field_block(flags, id, payload, depends_on_itself)
+        else:
+            due = self.loop.time() + self.service.config.header_timeout
+            self._block = Block(id, flags, [payload], depends_on_itself, due)
+            self.due(due)
+
+    def _continuation(self, flags: int, id: int, payload: bytes) -> None:
+        block = self._block
+        if block is None:
+            raise ConnectionFailed(PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        pieces = block.pieces
+        pieces.append(payload)
+        # CVE-2024-27316 and its kin: the bounds come before any decoding.
+        if len(pieces) > CONTINUATIONS_MAX or sum(map(len, pieces)) > self._block_max:
+            raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "a field block is too long")
+        if flags & END_HEADERS:
+            self._block = None
+            self._field_block(block.flags, id, b"".join(pieces), block.depends_on_itself)
+
+    def _field_block(self, flags: int, id: int, block: bytes, depends_on_itself: bool) -> None:
+        """A complete field block: a request, or the trailers of one."""
+        if id > self._last_seen and id not in self._streams:
+            self._request(flags, id, block, depends_on_itself)
+            return
+        fields = self._decode(block)
+        stream = self._streams.get(id)
+        if stream is None:
+            self._frame_for_closed(id)
+        elif stream.receiving is not RECEIVING:
+            self._stream_error(stream, ErrorCode.STREAM_CLOSED)
+        elif depends_on_itself or not flags & END_STREAM or fields is None:
+            # 8.1: trailers end the stream.
+            self._stream_error(stream, PROTOCOL_ERROR)
+        else:
+            self._trailers(stream, fields[0])
+
+    def _trailers(self, stream: H2Stream, fields: Headers) -> None:
+        upload = stream.upload
+        assert upload is not None
+        try:
+            trailers = checked_trailers(fields)
+        except BadRequest as error:
+            self._malformed(stream, error)
+            return
+        if stream.is_tunnel or (upload.expected is not None and upload.received != upload.expected):
+            self._stream_error(stream, PROTOCOL_ERROR)
+            return
+        stream.receiving = RECEIVED
+        if stream.exchange is None:
+            upload.trailers = trailers
+        else:
+            stream.exchange.eof_received(trailers)
+
+    def _request(self, flags: int, id: int, block: bytes, depends_on_itself: bool) -> None:
+        if id > self._last_seen + 2:
+            # 5.1.1: streams that were passed over are closed.
+            self._skipped.append(range(self._last_seen + 1 | 1, id, 2))
+            if len(self._skipped) > SKIPPED_MAX:
+                del self._skipped[0]
+        self._last_seen = id
+        known = self._known_heads.get(block)
+        known_or_error = self._understand(block) if known is None else known
+        if self._goaway_sent is not None and id > self._goaway_sent:
+            self._remember_reset(id, ResetBy.US)
+            return
+        if len(self._streams) >= self.settings.max_concurrent_streams - len(self._abandoned) and self._is_full():
+            self._refuse(id, ErrorCode.REFUSED_STREAM)
+            return
+        if depends_on_itself:
+            self._refuse(id, PROTOCOL_ERROR)
+            return
+        ends = flags & END_STREAM
+        if isinstance(known_or_error, BadRequest):
+            if known_or_error.status == 400:
+                self._count_error(known_or_error)
+                self._refuse(id, PROTOCOL_ERROR)
+                return
+            head: RequestHead | BadRequest = known_or_error
+            stream = H2Stream(self, id, b"", DEFAULT, 0)
+            length: int | None = None
+        else:
+            found, priority, size = known_or_error
+            length = found.content_length
+            if (ends and length) or (found.upgrade is not None and not self._connect_protocol):
+                self._refuse(id, PROTOCOL_ERROR)
+                return
+            if self._head_memory + size > HEAD_MEMORY * self.service.config.max_header_size:
+                self._refuse(id, ErrorCode.ENHANCE_YOUR_CALM)
+                return
+            head = RequestHead(
+                found.method,
+                found.target,
+                found.headers.copy(),
+                "2",
+                found.scheme,
+                found.upgrade,
+                # A length of 0 without END_STREAM still has an end that is to be waited for.
+                0 if ends else length or None,
+                found.expect_continue and not ends,
+            )
+            if self._early_priorities and id in self._early_priorities:
+                priority = parse_priority(self._early_priorities.pop(id), priority)
+            stream = H2Stream(self, id, found.method, priority, size)
+            self._head_memory += size
+        if not ends:
+            now = self.loop.time()
+            upload = stream.open_upload(length, now)
+            config = self.service.config
+            self.due(upload.due(config.request_timeout, config.min_body_rate))
+        self._streams[id] = stream
+        self._opening.append((stream, head))
+
+    def _understand(self, block: bytes) -> KnownHead | BadRequest:
+        """Decode and check a request's field block."""
+        decoder = self._decoder
+        generation = decoder.generation
+        fields = self._decode(block)
+        heads = self._known_heads
+        if decoder.generation != generation:
+            heads.clear()
+        if fields is None:
+            return too_large(self.service.config.max_header_size, self.service.config.max_headers)
+        headers, size = fields
+        try:
+            head = request_head(headers, "2", self.connection.scheme)
+        except BadRequest as error:
+            return error
+        priority = DEFAULT
+        for name, value in headers:
+            if name == b"priority":
+                priority = parse_priority(value, priority)
+        known = KnownHead(head, priority, size)
+        if decoder.generation == generation and len(block) <= KNOWN_BLOCK_MAX:
+            if len(heads) >= KNOWN_HEADS_MAX:
+                heads.clear()
+            heads[block] = known
+        return known
+
+    def _decode(self, block: bytes) -> tuple[Headers, int] | None:
+        generation = self._decoder.generation
+        try:
+            fields = self._decoder.decode(block)
+        except CompressionError as exc:
+            raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, str(exc)) from None
+        if self._decoder.generation != generation:
+            self._known_heads.clear()
+        return fields
+
+    def _is_full(self) -> bool:
+        """No room for another request; one that was reset counts for as long as its application runs."""
+        self._abandoned = [exchange for exchange in self._abandoned if getattr(exchange, "running", False)]
+        return len(self._streams) + len(self._abandoned) >= self.settings.max_concurrent_streams
+
+    def _open_requests(self) -> None:
+        """Hand requests to the service, the most urgent first."""
+        opening, self._opening = self._opening, []
+        if len(opening) > 1:
+            opening.sort(key=lambda item: item[0].priority.urgency)
+        service = self.service
+        limit = service.config.max_requests_per_connection
+        for stream, head in opening:
+            if stream.receiving is LOST:
+                continue
+            if stream.id > self._last_opened:
+                self._last_opened = stream.id
+            self._requests += 1
+            if self._requests == limit:
+                self._leave()
+            if isinstance(head, BadRequest):
+                service.refuse(None, stream, head)
+            elif head.upgrade is not None and head.upgrade not in service.upgrades and head.upgrade != b"websocket":
+                # RFC 8441 leaves it open; RFC 9220 3: "SHOULD respond to the request with a 501"
+                service.refuse(head, stream, BadRequest("Unknown :protocol", status=501, code="POUNCE_PARSE_CONNECT"))
+            else:
+                service.open(head, stream)
+            upload = stream.upload
+            if upload is not None and (upload.early or stream.receiving is not RECEIVING):
+                self._pass_on_early(stream)
+
+    def _pass_on_early(self, stream: H2Stream) -> None:
+        """Give the exchange what came together with its head."""
+        upload = stream.upload
+        assert upload is not None
+        early, upload.early = upload.early, []
+        for data in early:
+            if stream.sending is ENDED:
+                return
+            stream.exchange.data_received(data)
+        if stream.receiving is RECEIVED and stream.sending is not ENDED:
+            stream.exchange.eof_received(upload.trailers)
+
+    # 6.3 PRIORITY, and RFC 9218 7.1 PRIORITY_UPDATE
+
+    def _priority(self, flags: int, id: int, payload: bytes) -> None:
+        if not id:
+            raise ConnectionFailed(PROTOCOL_ERROR, "PRIORITY without a stream")
+        self._spend_priority()
+        if len(payload) != 5:
+            self._error_for(id, FRAME_SIZE_ERROR, "PRIORITY is not five octets")
+        elif int.from_bytes(payload[:4]) & 0x7FFFFFFF == id:
+            self._error_for(id, PROTOCOL_ERROR, "a stream depends on itself")
+
+    def _spend_priority(self) -> None:
+        # Some clients send one or two with each request.
+        self.budgets.priority.earn(2 * (self._requests - self._requests_paid))
+        self._requests_paid = self._requests
+        self.budgets.priority.spend()
+
+    def _error_for(self, id: int, code: ErrorCode, message: str) -> None:
+        """A stream error; for a stream that is not open it has to be one of the connection."""
+        stream = self._streams.get(id)
+        if stream is None:
+            raise ConnectionFailed(code, message)
+        self._stream_error(stream, code)
+
+    def _priority_update(self, id: int, payload: bytes) -> None:
+        if id:
+            raise ConnectionFailed(PROTOCOL_ERROR, "PRIORITY_UPDATE on a stream")
+        if len(payload) < 4:
+            raise ConnectionFailed(FRAME_SIZE_ERROR, "PRIORITY_UPDATE is too short")
+        target = int.from_bytes(payload[:4]) & 0x7FFFFFFF
+        if not target & 1:
+            raise ConnectionFailed(PROTOCOL_ERROR, "PRIORITY_UPDATE for a stream that no client opens")
+        self._spend_priority()
+        stream = self._streams.get(target)
+        if stream is not None:
+            stream.priority = parse_priority(payload[4:])
+        elif target > self._last_seen:
+            if len(self._early_priorities) >= EARLY_PRIORITIES_MAX:
+                del self._early_priorities[next(iter(self._early_priorities))]
+            self._early_priorities[target] = payload[4:260]
+
+    # 6.4 RST_STREAM
+
+    def _rst_stream(self, flags: int, id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFailed(FRAME_SIZE_ERROR, "RST_STREAM is not four octets")
+        stream = self._streams.get(id)
+        if stream is None:
+            self._check_not_idle(id)
+            return
+        self._spend_reset()
+        self._remember_reset(id, ResetBy.PEER)
+        self._lose(stream)
+
+    # 6.5 SETTINGS
+
+    def _settings(self, flags: int, id: int, payload: bytes) -> None:
+        if id:
+            raise ConnectionFailed(PROTOCOL_ERROR, "SETTINGS on a stream")
+        if flags & ACK:
+            if payload:
+                raise ConnectionFailed(FRAME_SIZE_ERROR, "an acknowledgement with settings")
+            return
+        if len(payload) % 6:
+            raise ConnectionFailed(FRAME_SIZE_ERROR, "SETTINGS is not a multiple of six octets")
+        self.budgets.settings.spend()
+        if self._phase is Phase.SETTINGS:
+            self._phase = Phase.OPEN
+            if self.service.draining:
+                self.drain()
+        for at in range(0, len(payload), 6):
+            self._set(int.from_bytes(payload[at : at + 2]), int.from_bytes(payload[at + 2 : at + 6]))
+        self.emit(frame(Kind.SETTINGS, ACK, 0))
+
+    def _set(self, setting: int, value: int) -> None:
+        match setting:
+            case Setting.HEADER_TABLE_SIZE:
+                if value < self.peer_table_size:
+                    self.table_must_shrink = True
+            case Setting.ENABLE_PUSH | Setting.ENABLE_CONNECT_PROTOCOL | Setting.NO_RFC7540_PRIORITIES:
+                if value > 1:
+                    raise ConnectionFailed(PROTOCOL_ERROR, f"setting {setting} is neither 0 nor 1")
+            case Setting.INITIAL_WINDOW_SIZE:
+                if value > WINDOW_MAX:
+                    raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
+                self._set_initial_window(value)
+            case Setting.MAX_FRAME_SIZE:
+                if not 16_384 <= value < 2**24:
+                    raise ConnectionFailed(PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of range")
+                self.peer_frame_max = value
+                self.data_frame_max = min(value, FRAME_MAX)
+
+    def _set_initial_window(self, value: int) -> None:
+        """6.9.2: the windows of all streams move with it, and may become negative."""
+        change = value - self.initial_window
+        self.initial_window = value
+        for stream in self._streams.values():
+            stream.send_window += change
+            if stream.send_window > WINDOW_MAX:
+                raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "a window exceeds 2^31-1")
+            if stream.parked_size and (stream.send_window > 0) is not (stream.send_window > change):
+                self.wants_to_send(stream)
+
+    # 6.6 PUSH_PROMISE, 6.7 PING, 6.8 GOAWAY
+
+    def _push_promise(self, flags: int, id: int, payload: bytes) -> None:
+        raise ConnectionFailed(PROTOCOL_ERROR, "a client must not push")
+
+    def _ping(self, flags: int, id: int, payload: bytes) -> None:
+        if id:
+            raise ConnectionFailed(PROTOCOL_ERROR, "PING on a stream")
+        if len(payload) != 8:
+            raise ConnectionFailed(FRAME_SIZE_ERROR, "PING is not eight octets")
+        self.budgets.ping.spend()
+        if not flags & ACK:
+            self.emit(frame(Kind.PING, ACK, 0, payload))
+        elif payload == DRAIN_PING and self._phase is Phase.DRAINING:
+            # A round trip is over: what the peer sent before it knew of the drain is here.
+            self._leave()
+
+    def _goaway(self, flags: int, id: int, payload: bytes) -> None:
+        if id:
+            raise ConnectionFailed(PROTOCOL_ERROR, "GOAWAY on a stream")
+        if len(payload) < 8:
+            raise ConnectionFailed(FRAME_SIZE_ERROR, "GOAWAY is too short")
+        # It is about streams that we would open, which are none. Those of the peer run to their end.
+        self._leave()
+
+    # 6.9 WINDOW_UPDATE
+
+    def _window_update(self, flags: int, id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFailed(FRAME_SIZE_ERROR, "WINDOW_UPDATE is not four octets")
+        budget = self.budgets.window_update
+        budget.earn(2 * self.data_frames)
+        self.data_frames = 0
+        budget.spend()
+        increment = int.from_bytes(payload) & 0x7FFFFFFF
+        if not id:
+            if not increment:
+                raise ConnectionFailed(PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+            self.send_window += increment
+            if self.send_window > WINDOW_MAX:
+                raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "the window of the connection exceeds 2^31-1")
+            self._blocked_since = inf
+            return
+        stream = self._streams.get(id)
+        if stream is None:
+            self._check_not_idle(id)
+        elif not increment:
+            self._stream_error(stream, PROTOCOL_ERROR)
+        elif stream.send_window + increment > WINDOW_MAX:
+            self._stream_error(stream, ErrorCode.FLOW_CONTROL_ERROR)
+        else:
+            stream.send_window += increment
+            if stream.parked_size and increment >= stream.send_window > 0:
+                self.wants_to_send(stream)
+
+    # Streams
+
+    def _check_not_idle(self, id: int) -> None:
+        """5.1: an idle stream takes nothing but HEADERS and PRIORITY."""
+        if not id or id > self._last_seen or not id & 1:
+            raise ConnectionFailed(PROTOCOL_ERROR, "a frame for a stream that is not open")
+
+    def _frame_for_closed(self, id: int) -> None:
+        """HEADERS or DATA for a stream that is over."""
+        reset_by = self._resets.get(id)
+        if reset_by is ResetBy.US:
+            # It was under way when we reset the stream.
+            return
+        if reset_by is ResetBy.PEER:
+            self._refuse(id, ErrorCode.STREAM_CLOSED)
+        elif any(id in passed for passed in self._skipped):
+            raise ConnectionFailed(PROTOCOL_ERROR, "a stream id that is lower than one before")
+        else:
+            raise ConnectionFailed(ErrorCode.STREAM_CLOSED, "a frame for a stream that has ended")
+
+    def _stream_error(self, stream: H2Stream, code: ErrorCode) -> None:
+        """5.4.2: reset a stream because of what the peer did."""
+        self._refuse(stream.id, code)
+        self._lose(stream)
+
+    def _malformed(self, stream: H2Stream, error: BadRequest) -> None:
+        self._count_error(error)
+        self._stream_error(stream, PROTOCOL_ERROR)
+
+    def _refuse(self, id: int, code: ErrorCode) -> None:
+        """Send a RST_STREAM that the peer has provoked."""
+        self._spend_reset()
+        if code is not ErrorCode.REFUSED_STREAM and id > self._last_opened:
+            self._last_opened = id
+        self._remember_reset(id, ResetBy.US)
+        self.emit(rst_stream_frame(id, code))
+
+    def _spend_reset(self) -> None:
+        # What a client gives up, or gets wrong, in proportion to what it lets us finish is no attack.
+        self.budgets.reset.earn(self.answered // 2)
+        self.answered = 0
+        self.budgets.reset.spend()
+
+    def reset(self, stream: H2Stream, code: ErrorCode) -> None:
+        """Reset a stream for a reason of ours; its exchange knows."""
+        self._remember_reset(stream.id, ResetBy.US)
+        self.emit(rst_stream_frame(stream.id, code))
+        stream.receiving = LOST
+        stream.sending = ENDED
+        stream.writable = True
+        self.forget(stream)
+
+    def abandon(self, stream: H2Stream) -> None:
+        """The answer is complete: the rest of the request is not wanted."""
+        self.reset(stream, ErrorCode.NO_ERROR)
+
+    def _remember_reset(self, id: int, by: ResetBy) -> None:
+        self._resets[id] = by
+        if len(self._resets) > RESETS_MAX:
+            del self._resets[next(iter(self._resets))]
+
+    def _lose(self, stream: H2Stream) -> None:
+        """A stream is gone before its end: tell its exchange."""
+        stream.receiving = LOST
+        stream.sending = ENDED
+        stream.writable = False
+        self.forget(stream)
+        exchange = stream.exchange
+        if exchange is not None:
+            exchange.stream_lost(GONE)
+            if getattr(exchange, "running", False):
+                self._abandoned.append(exchange)
+
+    def forget(self, stream: H2Stream) -> None:
+        """Both halves of a stream are over."""
+        if self._streams.pop(stream.id, None) is None:
+            return
+        self._head_memory -= stream.head_size
+        if stream.parked_size:
+            self.scheduler.remove(stream)
+            self.parked_size -= stream.parked_size
+            stream.parked_size = 0
+            stream.parked = None
+        upload = stream.upload
+        if upload is not None:
+            self.held_pieces -= upload.pieces
+            held, upload.held = upload.held, 0
+            if held:
+                self.give_back(held)
+        if not self._streams:
+            self._idle_since = self.loop.time()
+            self.due(self._idle_since + self.service.config.keep_alive_timeout)
+            if self._phase is Phase.LEAVING and not self._turn_due:
+                self._turn_due = True
+                self.loop.call_soon(self._late_turn)
+
+    # Ending
+
+    def _fail(self, error: ConnectionFailed) -> None:
+        """5.4.1: a connection error: GOAWAY, and the end of every stream."""
+        self._log(f"{error.code.name}: {error.message}")
+        self.service.count(f"h2_{error.code.name.lower()}", "h2: connection error: %s", error.message)
+        self._close(error.code, error.message)
+
+    def _close(self, code: ErrorCode, message: str = "") -> None:
+        """The last GOAWAY; then read on for a moment, so that the peer can read it (RFC 9112 9.6 has the reason)."""
+        self.emit(goaway_frame(self._last_opened, code, message.encode()))
+        self._phase = Phase.CLOSED
+        self._lose_all()
+        self.flush()
+        self.deadline = self.loop.time() + LINGER_TIMEOUT
+        transport = self.transport
+        self._needed = 0
+        if transport.is_closing():
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+
+    def _linger_over(self, count: int) -> None:
+        self._needed += count
+        if self._needed > LINGER_MAX:
+            self.abort()
+
+    def _leave(self) -> None:
+        """Take no more requests, and close when those that run are over."""
+        if self._phase is not Phase.LEAVING and self._phase is not Phase.CLOSED:
+            self._phase = Phase.LEAVING
+            self._goaway_sent = self._last_seen
+            self.emit(goaway_frame(self._last_seen, ErrorCode.NO_ERROR))
+
+    def _say_goodbye(self) -> None:
+        """Everything is answered."""
+        self._phase = Phase.CLOSED
+        self.deadline = inf
+        self.close()
+        if self.write_deadline == inf:
+            # Nothing is owed to the peer, and it need not be waited for to end TLS in good order.
+            self.deadline = self.loop.time() + LINGER_TIMEOUT
+
+    def drain(self) -> None:
+        """6.8: say that the end is near, wait a round trip for requests that are under way, then take no more."""
+        if self._phase is Phase.PREFACE or self._phase is Phase.SETTINGS:
+            self.due(self.loop.time() + DRAIN_GRACE)
+        elif self._phase is Phase.OPEN:
+            self._phase = Phase.DRAINING
+            self.emit(goaway_frame(WINDOW_MAX, ErrorCode.NO_ERROR))
+            self.emit(frame(Kind.PING, 0, 0, DRAIN_PING))
+            self._drain_due = self.loop.time() + DRAIN_GRACE
+            self.due(self._drain_due)
+
+    # Errors of peers
+
+    def _count_error(self, error: BadRequest) -> None:
+        self.service.count(error.code, "h2: %s", error.message)
+        self._log(error.message)
+
+    def _log(self, message: str) -> None:
+        """A line about what a peer did wrong; one a second for all connections of the worker."""
+        shared = self.service.shared
+        now = self.loop.time()
+        if now - shared.get("h2.logged", -inf) < LOG_INTERVAL:
+            shared["h2.unlogged"] = shared.get("h2.unlogged", 0) + 1
+            return
+        shared["h2.logged"] = now
+        more = shared.pop("h2.unlogged", 0)
+        peer = self.connection.peer
+        self.service.log.info(
+            "HTTP/2 error of a client%s: %s%s",
+            f" ({peer[0]})" if peer else "",
+            message,
+            f" (and {more} more since the last line)" if more else "",
+        )
+
+    # Events from the worker
+
+    def due(self, at: float) -> None:
+        """Something may be due at `at`; what it is comes out when the time has come."""
+        if at < self.deadline:
+            self.deadline = at
+
+    def deadline_passed(self) -> None:
+        """Look for what is due, and when the next thing will be."""
+        now = self.deadline
+        if self._phase is Phase.CLOSED:
+            self.deadline = inf
+            self.abort()
+            return
+        # The time for which this was called; the clock itself may be behind it in tests.
+        now = max(now, self.loop.time())
+        self.deadline = inf
+        try:
+            self._look_at_connection(now)
+            for stream in tuple(self._streams.values()):
+                self._look_at_stream(stream, now)
+        except ConnectionFailed as error:
+            self._fail(error)
+        self._turn()
+
+    def _look_at_connection(self, now: float) -> None:
+        config = self.service.config
+        if self._block is not None:
+            if self._block.due <= now:
+                raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "a field block did not arrive in time")
+            self.due(self._block.due)
+        if self._blocked_since != inf:
+            blocked = self._blocked_since + config.write_timeout
+            if blocked <= now:
+                self.service.count("write_timeout", "h2: peer opened no window for write_timeout, closing")
+                self._close(ErrorCode.NO_ERROR)
+                return
+            self.due(blocked)
+        if self._phase is Phase.DRAINING:
+            if self._drain_due <= now:
+                self._leave()
+            else:
+                self.due(self._drain_due)
+        elif not self._streams:
+            timeout = config.keep_alive_timeout if self._requests else config.header_timeout
+            if self._idle_since + timeout <= now or (self.service.draining and self._phase is not Phase.OPEN):
+                self.service.count("idle_timeout")
+                self._leave()
+            else:
+                self.due(self._idle_since + timeout)
+
+    def _look_at_stream(self, stream: H2Stream, now: float) -> None:
+        config = self.service.config
+        if stream.parked_size and stream.send_window <= 0:
+            due = stream.blocked_since + config.write_timeout
+            if due <= now:
+                self.service.count("write_timeout", "h2: peer opened no window for write_timeout, resetting a stream")
+                self._remember_reset(stream.id, ResetBy.US)
+                self.emit(rst_stream_frame(stream.id, ErrorCode.CANCEL))
+                self._lose(stream)
+                return
+            self.due(due)
+        if stream.is_tunnel:
+            if stream.sending is ENDED:
+                due = stream.blocked_since + TUNNEL_END
+                if due <= now:
+                    self.abandon(stream)
+                else:
+                    self.due(due)
+            return
+        upload = stream.upload
+        if upload is not None and stream.receiving is RECEIVING:
+            due = upload.due(config.request_timeout, config.min_body_rate)
+            if due <= now:
+                stream.exchange.stream_lost(
+                    BadRequest(
+                        "The request body did not arrive in time",
+                        status=408,
+                        code="POUNCE_TIMEOUT_REQUEST_BODY",
+                        hint="See request_timeout and min_body_rate.",
+                    )
+                )
+            self.due(due if due > now else now + config.request_timeout)
+
+
+HANDLERS = (
+    H2Connection._data,
+    H2Connection._headers,
+    H2Connection._priority,
+    H2Connection._rst_stream,
+    H2Connection._settings,
+    H2Connection._push_promise,
+    H2Connection._ping,
+    H2Connection._goaway,
+    H2Connection._window_update,
+    H2Connection._continuation,
+)
+"""By type of frame."""
+
+
+def unpadded(payload: bytes) -> bytes:
+    """The payload of a padded frame without its padding (RFC 9113 6.1). Raises `ConnectionFailed`."""
+    if not payload:
+        raise ConnectionFailed(FRAME_SIZE_ERROR, "a padded frame without its pad length")
+    end = len(payload) - payload[0]
+    if end < 1:
+        raise ConnectionFailed(PROTOCOL_ERROR, "a frame is padded beyond its size")
+    return payload[1:end]
+
+
+def too_large(size: int, count: int) -> BadRequest:
+    return BadRequest(
+        "The header section is too large",
+        status=431,
+        code="POUNCE_PARSE_HEADERS_TOO_LARGE",
+        hint=f"The limits are {size} bytes and {count} fields.",
+    )
