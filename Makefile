@@ -7,7 +7,7 @@ FUZZ_SECONDS ?= 300
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test soak fuzz lint bench check-packages clean
+.PHONY: help setup serve test soak faults fuzz lint bench check-packages clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: setup ## Run the tests
 
 soak: setup ## Run the long tests that look for growth
 	$(BIN)/python -m pytest -m soak -n 0 $(ARGS)
+
+faults: setup ## Reload, kill and block servers under load; every answer is checked
+	$(BIN)/python -m pytest tests/workers -m faults -n 0 $(ARGS)
 
 fuzz: setup ## Run the differential suite of the parsers for FUZZ_SECONDS (300)
 	POUNCE_FUZZ=$(FUZZ_SECONDS) $(BIN)/python -m pytest packages/pounce-h1fast/tests/test_differential.py -n 0 $(ARGS)

@@ -27,6 +27,7 @@ from tests.conformance.rfc9112_support import (
     socket_kind,
 )
 
+from pounce.net.bind import Bind
 from pounce.plugin import API_VERSION, Plugin, Wire
 from pounce.testing.memory import memory_service
 from pounce.worker.acceptor import Acceptor
@@ -214,7 +215,7 @@ async def test_an_acceptor_that_was_stopped_without_descriptors_does_not_begin_a
         full = Full(listening)
         registry = registry_of(parser)
         service = memory_service(path_app, registry, http_parser=parser)
-        listener = SimpleNamespace(sock=full, is_unix=False)
+        listener = SimpleNamespace(sock=full, is_unix=False, bind=Bind())
         acceptor = Acceptor(service, listener, registry.wire_table(), None, None)  # type: ignore[arg-type]
         acceptor.start()
         acceptor.stop()

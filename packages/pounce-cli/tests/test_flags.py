@@ -50,17 +50,8 @@ def test_the_help_shows(item, help_text):
 
 def test_the_help_is_in_panels_by_group(help_text):
     titles = [line.split()[1] for line in help_text.splitlines() if line.startswith("╭")]
-    assert titles == [
-        "Arguments",
-        "Application",
-        "Network",
-        "TLS",
-        "HTTP/3",
-        "Limits",
-        "Deadlines",
-        "Logging",
-        "Plugins",
-    ]
+    groups = ["Application", "Workers", "Network", "TLS", "HTTP/3", "Limits", "Deadlines", "Logging", "Plugins"]
+    assert titles == ["Arguments", *groups]
 
 
 @pytest.mark.parametrize("item", [item for item in FLAGS if shown_default(item)], ids=lambda item: item.name)

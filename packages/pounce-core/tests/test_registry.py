@@ -134,7 +134,7 @@ def test_name_of_a_plugin_that_is_not_installed_is_an_error(setting: str) -> Non
 
 
 def test_skipped_plugin_is_reported_when_the_server_starts(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    from pounce.server import _report_plugins
+    from pounce.worker.shared import _report_plugins
 
     site.install("pounce-gopher", "gopher", "raise RuntimeError('out of gophers')")
     site.install("pounce-quiet", "quiet", code("quiet"))
@@ -145,7 +145,7 @@ def test_skipped_plugin_is_reported_when_the_server_starts(site: Site, caplog: p
 
 
 def test_plugin_that_switches_the_gil_on_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    from pounce.server import _report_plugins
+    from pounce.worker.shared import _report_plugins
 
     _report_plugins(Registry([Loaded("gopher", "pounce-gopher", "1", plugin("gopher"), gil_enabled=True)]))
     assert "Plugin gopher (pounce-gopher) switched the GIL on" in caplog.text

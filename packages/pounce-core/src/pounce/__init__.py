@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         LifespanError,
         PluginError,
         PounceError,
+        SupervisorError,
         TLSError,
     )
     from pounce.server import Server, StartInfo, run
@@ -39,6 +40,7 @@ __all__ = [
     "Server",
     "ServerConfig",
     "StartInfo",
+    "SupervisorError",
     "TLSError",
     "__version__",
     "run",

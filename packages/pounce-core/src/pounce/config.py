@@ -23,6 +23,7 @@ type Lifespan = Literal["auto", "on", "off"]
 type IPv6 = Literal["dual", "only", "off"]
 type AltSvc = Literal["auto", "clear", "off"]
 type Signage = Literal["full", "minimal", "off"]
+type WorkerMode = Literal["auto", "thread", "process", "sync", "async"]
 
 
 def option(
@@ -78,6 +79,17 @@ class ServerConfig:
     )
     server_header: str = option("pounce", "Value of the Server response header; empty sends none.", group="application")
     date_header: bool = option(True, "Send a Date response header.", group="application")
+
+    # Workers
+    workers: int = option(
+        1, "Event loops that serve, each on a core of its own; 0 takes as many as there are CPUs to use.",
+        group="workers", ge=0, le=1024,
+    )  # fmt: skip
+    worker_mode: WorkerMode = option(
+        "auto",
+        "What workers run in: auto is thread without the GIL and process with it; sync and async are auto.",
+        group="workers",
+    )
 
     # Network
     host: str = option(
@@ -254,6 +266,11 @@ class ServerConfig:
                 close = difflib.get_close_matches(name, known, 1)
                 raise ConfigError(f"{name} is not a setting", hint=f"Did you mean {close[0]}?" if close else None)
         return cls(**settings)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        settings = {item.name: getattr(self, item.name) for item in OPTIONS}
+        settings["plugin_settings"] = {name: dict(table) for name, table in self.plugin_settings.items()}
+        return (ServerConfig.of, (settings,))
 
     def __post_init__(self) -> None:
         for item in OPTIONS:

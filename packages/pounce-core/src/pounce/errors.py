@@ -1,8 +1,9 @@
 """What can go wrong, by whose fault it is.
 
 The type of an exception says who has to act: the peer (`BadRequest`, `ClientGone`), the application
-(`AppError`, `LifespanError`), or whoever started the server (`ConfigError`, `AppImportError`, `BindError`,
-`TLSError`, `PluginError`). Each carries a stable `code` to search for and a `hint` that says what to do.
+(`AppError`, `LifespanError`, most often `SupervisorError`), or whoever started the server (`ConfigError`,
+`AppImportError`, `BindError`, `TLSError`, `PluginError`). Each carries a stable `code` to search for and a `hint` that
+says what to do.
 """
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "LifespanError",
     "PluginError",
     "PounceError",
+    "SupervisorError",
     "TLSError",
 ]
 
@@ -82,6 +84,13 @@ class LifespanError(PounceError):
     """The application's lifespan startup failed, so the worker cannot serve."""
 
     default_code = "POUNCE_LIFESPAN_STARTUP_FAILED"
+    exit_code = 3
+
+
+class SupervisorError(PounceError):
+    """The processes that serve cannot be kept running."""
+
+    default_code = "POUNCE_SUPERVISOR_E"
     exit_code = 3
 
 

@@ -3,13 +3,23 @@
 import importlib
 import inspect
 import sys
+import threading
+import traceback
+from types import TracebackType
 from typing import Any
 
 from pounce.config import ServerConfig
-from pounce.errors import AppImportError
+from pounce.errors import AppImportError, LifespanError, PounceError
 from pounce.registry import gil_enabled
 
-__all__ = ["called", "import_app"]
+__all__ = ["RemoteTraceback", "adapted", "application_traceback", "called", "import_app", "is_importing"]
+
+_here = threading.local()
+
+
+def is_importing() -> bool:
+    """Whether this thread is just importing an application."""
+    return getattr(_here, "importing", False)
 
 
 def import_app(path: str, config: ServerConfig) -> tuple[Any, str | None]:
@@ -40,6 +50,7 @@ def import_app(path: str, config: ServerConfig) -> tuple[Any, str | None]:
 
 
 def _module(name: str) -> Any:
+    _here.importing = True
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
@@ -58,6 +69,8 @@ def _module(name: str) -> Any:
         raise AppImportError(
             f"{name} could not be imported: {type(exc).__name__}: {exc}", code="POUNCE_APP_IMPORT_FAILED"
         ) from exc
+    finally:
+        _here.importing = False
 
 
 def _attribute(module: Any, module_name: str, path: str) -> Any:
@@ -94,3 +107,37 @@ def adapted(app: Any) -> Any:
             hint="Name an instance of it, or a factory: module:ClassName().",
         )
     return app
+
+
+class RemoteTraceback(Exception):
+    """Stands for an exception of the application in another process; its text is the traceback."""
+
+
+def application_traceback(error: PounceError) -> str:
+    """The traceback of the exception behind `error`, from the first frame of the application's code on.
+
+    Empty where the application raised none.
+    """
+    cause = error.__cause__
+    if isinstance(cause, RemoteTraceback):
+        return str(cause)
+    if cause is None or not isinstance(error, (AppImportError, LifespanError)):
+        return ""
+    frames = cause.__traceback__
+    while frames is not None and _is_ours(frames):
+        frames = frames.tb_next
+    # A file that does not compile has no frame, its place is in the exception.
+    if frames is None and not isinstance(cause, SyntaxError):
+        return ""
+    return "".join(traceback.format_exception(cause.with_traceback(frames)))
+
+
+def _is_ours(frames: TracebackType) -> bool:
+    module = frames.tb_frame.f_globals.get("__name__") or ""
+    return module.partition(".")[0] in (
+        "pounce",
+        "pounce_cli",
+        "importlib",
+        "_frozen_importlib",
+        "_frozen_importlib_external",
+    )

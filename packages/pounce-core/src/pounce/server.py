@@ -1,4 +1,4 @@
-"""Server: an application, its sockets and its worker, from start to end."""
+"""Server: an application, its sockets and its workers, from start to end."""
 
 import asyncio
 import logging
@@ -7,21 +7,24 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 from pounce.config import ServerConfig
-from pounce.errors import BindError, ConfigError
+from pounce.errors import BindError, ConfigError, SupervisorError
 from pounce.exchange.service import ASGIApp
-from pounce.importer import adapted, called, import_app
+from pounce.importer import is_importing
 from pounce.net.bind import Listener, open_listeners
 from pounce.plugin import DatagramWire
-from pounce.registry import Registry, gil_enabled
+from pounce.registry import Registry
+from pounce.supervisor.modes import is_supervised, mode_of, workers_of
 from pounce.supervisor.systemd import Notifier
 from pounce.worker.datagrams import open_datagram_sockets
 from pounce.worker.loop import busy_threads, loop_factory, run_on_new_loop
+from pounce.worker.shared import Description, prepare
 from pounce.worker.worker import Worker
 
 __all__ = ["Server", "StartInfo", "run"]
@@ -36,7 +39,7 @@ class StartInfo:
     version: str
     python: str
     gil: bool
-    """The GIL is on."""
+    """The GIL is on where the application runs."""
     urls: tuple[str, ...]
     """Where clients find it, with the real ports."""
     pid: int
@@ -46,13 +49,15 @@ class StartInfo:
     tls: bool
     wires: tuple[str, ...]
     http_parser: str
+    worker_mode: str = "thread"
+    """What the workers run in."""
 
 
 class Server:
     """One server: `run()` it, or await `serve()` on a loop that is already there.
 
     `app` is an ASGI 3 application or the name of one (`module:attribute`). Several servers can live in one process.
-    `on_ready` is called on the loop once connections are accepted.
+    `on_ready` is called once connections are accepted: on the loop where there is one, else on the thread of `run()`.
     """
 
     def __init__(
@@ -68,12 +73,11 @@ class Server:
         self._registry = registry
         self._on_ready = on_ready
         self._lock = threading.RLock()
-        """Protects the four fields below, which `shutdown()` reads and writes from any thread, also from a signal
+        """Protects the two fields below, which `shutdown()` reads and writes from any thread, also from a signal
         handler that interrupts the thread holding it: hence reentrant."""
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._worker: Worker | None = None
+        self._end: Callable[[bool], Any] | None = None
+        """Ends what runs, with True by force; None while nothing does."""
         self._shutdown = False
-        self._main: asyncio.Task[Any] | None = None
         self._signals = 0
         self._notifier = Notifier()
         self.start_info: StartInfo | None = None
@@ -90,11 +94,14 @@ class Server:
     def run(self) -> None:
         """Serve until SIGINT, SIGTERM or `shutdown()`; blocks. Raises a `PounceError` when it cannot start.
 
-        A second signal ends the process without waiting for requests: `SystemExit(1)`. systemd is told of the start
-        and the end where it has asked.
+        A second signal ends the process without waiting for requests: `SystemExit(1)`. More than one worker run in
+        processes that this one supervises. systemd is told of the start and the end where it has asked.
         """
         self._notifier = Notifier.from_environ()
-        run_on_new_loop(self._serve_with_signals(), loop_factory(self._config.loop))
+        if is_supervised(self._config):
+            self._supervise(handle_signals=threading.current_thread() is threading.main_thread())
+        else:
+            run_on_new_loop(self._serve_with_signals(), loop_factory(self._config.loop))
 
     async def _serve_with_signals(self) -> None:
         restore = self._handle_signals(asyncio.get_running_loop())
@@ -115,7 +122,7 @@ class Server:
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             self._signals += 1
-            if self._signals > 1 and self._loop is None:
+            if self._signals > 1 and self._end is None:
                 # Still importing, or past the end: there is no loop that could react.
                 raise SystemExit(1)
             if self._signals > 2:
@@ -133,33 +140,119 @@ class Server:
         return restore
 
     async def serve(self) -> None:
-        """Serve on the running loop until `shutdown()`. Raises a `PounceError` when it cannot start."""
+        """Serve on the running loop until `shutdown()`. Raises a `PounceError` when it cannot start.
+
+        More than one worker run beside the loop: on threads of this process where that is their mode, else in processes
+        that a thread of this one supervises.
+        """
         config = self._config
-        registry = self._registry or Registry.discover(config)
-        _report_plugins(registry)
-        app, app_name = self._load_app()
-        context, certificate = _tls(config, registry)
-        listeners, datagrams = _open_sockets(config, registry)
+        if not is_supervised(config):
+            await self._serve_alone()
+        elif mode_of(config) == "thread":
+            await self._serve_on_threads()
+        else:
+            await self._serve_in_processes()
+
+    async def _serve_alone(self) -> None:
+        config = self._config
+        shared = prepare(config, self._app, self._registry)
+        listeners, datagrams = _open_sockets(config, shared.registry)
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         try:
             worker = Worker(
-                config, app, registry, listeners, context, datagrams=datagrams, server_certificate=certificate
+                config,
+                shared.app,
+                shared.registry,
+                listeners,
+                shared.context,
+                datagrams=datagrams,
+                server_certificate=shared.server_certificate,
             )
-            with self._lock:
-                self._loop, self._worker = asyncio.get_running_loop(), worker
-                self._main = asyncio.current_task()
-                if self._shutdown:
+
+            def end(force: bool) -> None:
+                if force and self.start_info is None and task is not None:
+                    # Still starting up: there is nothing to drain.
+                    task.cancel()
+                elif force:
+                    worker.force()
+                else:
                     worker.stop()
-            await worker.serve(
-                lambda: self._ready(registry, listeners, app_name, context is not None),
-                lambda: self._released(listeners),
-            )
+
+            with self._ended_by(lambda force: loop.call_soon_threadsafe(end, force)):
+                await worker.serve(
+                    lambda: self._tell(shared.describe(), listeners, loop), lambda: self._released(listeners)
+                )
         finally:
             self._notifier.stop_watchdog()
-            with self._lock:
-                self._loop = self._worker = self._main = None
             _close(listeners)
             for _, sock in datagrams:
                 sock.close()
+
+    def _released(self, listeners: list[Listener]) -> None:
+        self._notifier.stopping()
+        _close(listeners)
+
+    async def _serve_on_threads(self) -> None:
+        from pounce.worker.threads import WorkerThreads
+
+        config = self._config
+        shared = prepare(config, self._app, self._registry)
+        listeners = open_listeners(config)
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        workers = WorkerThreads(shared, listeners, dispatched=True, on_end=lambda: loop.call_soon_threadsafe(ended.set))
+
+        def end(force: bool) -> None:
+            if force:
+                workers.force()
+            else:
+                workers.stop(empty=True)
+
+        try:
+            with self._ended_by(lambda force: loop.call_soon_threadsafe(end, force)):
+                await asyncio.to_thread(workers.start, workers_of(config))
+                self._tell(shared.describe(), listeners)
+                # Any of them: one that ends without being told to takes the others along.
+                await ended.wait()
+                failed = workers.failed()
+                workers.stop(empty=True)
+                await asyncio.to_thread(workers.join)
+            for error in failed:
+                raise error or SupervisorError("a worker ended unexpectedly")
+        finally:
+            workers.force()
+            workers.join()
+            _close(listeners)
+
+    async def _serve_in_processes(self) -> None:
+        """A thread supervises them, as `run()` would."""
+        supervising = asyncio.ensure_future(asyncio.to_thread(self._supervise, handle_signals=False))
+        try:
+            await asyncio.shield(supervising)
+        except asyncio.CancelledError:
+            self.shutdown(force=True)
+            await asyncio.wait([supervising])
+            raise
+
+    def _supervise(self, *, handle_signals: bool) -> None:
+        from pounce.supervisor.supervisor import Supervisor
+
+        if self._registry is not None:
+            raise ConfigError("a registry cannot be handed to other processes", hint="Use workers in threads, or one.")
+        supervisor = Supervisor(self._config, self._app, self._tell, self._notifier)
+        with self._ended_by(lambda force: supervisor.shutdown(force=force)):
+            supervisor.run(handle_signals=handle_signals)
+
+    @contextmanager
+    def _ended_by(self, end: Callable[[bool], Any]) -> Iterator[None]:
+        with self._lock:
+            self._end = end
+            if self._shutdown:
+                end(False)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._end = None
             self.start_info = None
 
     def shutdown(self, *, force: bool = False) -> None:
@@ -169,42 +262,28 @@ class Server:
         """
         with self._lock:
             self._shutdown = True
-            if self._loop is None or self._worker is None:
-                return
-            self._loop.call_soon_threadsafe(self._force if force else self._worker.stop)
+            if self._end is not None:
+                self._end(force)
 
-    def _force(self) -> None:
-        if self.start_info is None and self._main is not None:
-            # Still starting up: there is nothing to drain.
-            self._main.cancel()
-        elif self._worker is not None:
-            self._worker.force()
-
-    def _load_app(self) -> tuple[ASGIApp, str | None]:
-        if not isinstance(self._app, str):
-            app = called(self._app, repr(self._app)) if self._config.factory else self._app
-            if not callable(app):
-                raise ConfigError(f"app must be an ASGI application or module:attribute (got {app!r})")
-            return adapted(app), None
-        app, culprit = import_app(self._app, self._config)
-        if culprit is not None:
-            log.warning("Importing %s switched the GIL on: workers will not run in parallel", culprit)
-        return app, self._app
-
-    def _ready(self, registry: Registry, listeners: list[Listener], app: str | None, tls: bool) -> None:
+    def _tell(
+        self, description: Description, listeners: list[Listener], loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        """Connections are accepted: log it, and call `on_ready`."""
         from pounce import __version__
 
+        config = self._config
         info = StartInfo(
             version=__version__,
             python=sys.version.split()[0],
-            gil=gil_enabled(),
-            urls=tuple(listener.url("https" if tls else "http") for listener in listeners),
+            gil=description.gil,
+            urls=tuple(listener.url("https" if description.tls else "http") for listener in listeners),
             pid=os.getpid(),
-            app=app,
-            workers=1,
-            tls=tls,
-            wires=tuple(registry.wires),
-            http_parser=registry.parser(self._config.http_parser).name,
+            app=self._app if isinstance(self._app, str) else None,
+            workers=workers_of(config),
+            tls=description.tls,
+            wires=description.wires,
+            http_parser=description.http_parser,
+            worker_mode=mode_of(config) if is_supervised(config) else "thread",
         )
         self.start_info = info
         event = {
@@ -217,19 +296,17 @@ class Server:
             "pid": info.pid,
             "app": info.app,
             "workers": info.workers,
+            "worker_mode": info.worker_mode,
             "tls": info.tls,
             "http_parser": info.http_parser,
         }
         listening = f"Listening on {', '.join(info.urls)}"
         log.info("%s", listening, extra={"event": event})
         self._notifier.ready(listening)
-        self._notifier.start_watchdog(asyncio.get_running_loop())
+        if loop is not None:
+            self._notifier.start_watchdog(loop)
         if self._on_ready is not None:
             self._on_ready(info)
-
-    def _released(self, listeners: list[Listener]) -> None:
-        self._notifier.stopping()
-        _close(listeners)
 
 
 def _open_sockets(
@@ -256,22 +333,6 @@ def _close(listeners: list[Listener]) -> None:
     listeners.clear()
 
 
-def _tls(config: ServerConfig, registry: Registry) -> tuple[Any, str | None]:
-    if config.ssl_certfile is None:
-        return None, None
-    from pounce.net.tls import create_context, server_certificate
-
-    return create_context(config, registry.alpn()), server_certificate(config)
-
-
-def _report_plugins(registry: Registry) -> None:
-    for entry in registry.loaded:
-        if entry.skipped and not entry.skipped.startswith(("disabled", "plugins are off", "not among")):
-            log.warning("Plugin %s (%s) is skipped: %s", entry.name, entry.distribution, entry.skipped)
-        if entry.gil_enabled:
-            log.warning("Plugin %s (%s) switched the GIL on", entry.name, entry.distribution)
-
-
 def run(
     app: ASGIApp | str,
     *,
@@ -286,6 +347,11 @@ def run(
     """
     from pounce.observe.logs import Logs
 
+    if is_importing():
+        raise ConfigError(
+            "pounce.run() is called by the module that is being imported to get the application;"
+            ' put it below if __name__ == "__main__"'
+        )
     if config is not None and settings:
         raise TypeError("give config or single settings, not both")
     if config is None:

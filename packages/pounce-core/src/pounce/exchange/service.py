@@ -75,6 +75,8 @@ class Service:
         """What the connections of this worker share, by a name that begins with the wire's."""
         self.response_headers = ResponseHeaders(config)
         self.max_request_size = config.max_request_size
+        self.max_connections = config.max_connections
+        """This worker's share; 0 sets no limit."""
         self._connection_id = 0
         self._context = contextvars.copy_context()
         self._logged: set[str] = set()

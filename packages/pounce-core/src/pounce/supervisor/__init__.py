@@ -1,1 +1,1 @@
-"""The process that keeps server processes alive, and what it tells the system."""
+"""The supervisor: keeps the processes alive that serve, and never sees a request."""

@@ -1,4 +1,5 @@
-"""Acceptor: takes connections from a listening socket, up to the limit, and survives running out of descriptors."""
+"""Intake: leads connections to their wire, up to the limit. Acceptor: an intake that takes them from a listening socket
+itself, and survives running out of descriptors."""
 
 import asyncio
 import errno
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pounce.exchange.service import Service
     from pounce.plugin import Wire
 
-__all__ = ["Acceptor"]
+__all__ = ["Acceptor", "Intake", "accept"]
 
 log = logging.getLogger("pounce.net")
 
@@ -33,8 +34,30 @@ OVERLOADED = (
 )
 
 
-class Acceptor:
-    """Accepts for one worker on one listener."""
+def accept(listening: socket.socket) -> socket.socket | None:
+    """The next connection of a listening socket, None when there is none. Raises `OSError` when none can be taken."""
+    while True:
+        try:
+            sock, _ = listening.accept()
+        except BlockingIOError, InterruptedError:
+            return None
+        except OSError as exc:
+            if exc.errno in _GONE:
+                continue
+            raise
+        return sock
+
+
+def report_failure(exc: OSError) -> None:
+    """Log why a listening socket gave no connection."""
+    if exc.errno in _EXHAUSTED:
+        log.error("Cannot accept connections: %s; trying again in %g s", exc.strerror, PAUSE)
+    else:
+        log.error("Accepting failed", exc_info=exc)
+
+
+class Intake:
+    """Takes the connections of one worker that came in over one listener, whoever accepted them."""
 
     def __init__(
         self, service: Service, listener: Listener, table: WireTable, named: Wire | None, context: ssl.SSLContext | None
@@ -47,72 +70,34 @@ class Acceptor:
         self._named = named
         self._context = context
         self._proxies = ProxyPolicy.of(service.config, listener.bind)
-        self._resume: asyncio.TimerHandle | None = None
         self.handshakes: set[asyncio.Task[None]] = set()
         """Connections that were accepted and are not yet handed to their wire."""
         # HTTP/1.1 is imported when the first connection is made: better now than when descriptors have run out.
         table.default.connect(service)
 
     def start(self) -> None:
-        """Begin to accept."""
-        self._loop.add_reader(self._sock.fileno(), self._accept)
+        """Connections may come from now on."""
 
     def stop(self) -> None:
-        """Accept what clients have already opened, then no more."""
-        self._pause()
-        while self._accept_one():
-            pass
-        # Where that ran out of descriptors, there is no later in which to go on.
-        self._pause()
+        """The worker drains; what still comes is told so."""
 
     def abort(self) -> None:
         """Give up connections that are still in their handshake; call after `stop()`."""
         for task in self.handshakes:
             task.cancel()
 
-    def _pause(self) -> None:
-        self._loop.remove_reader(self._sock.fileno())
-        if self._resume is not None:
-            self._resume.cancel()
-            self._resume = None
-
-    def _accept(self) -> None:
-        for _ in range(BATCH):
-            if not self._accept_one():
-                return
-
-    def _accept_one(self) -> bool:
-        """Take one connection; False when there is none, or none can be taken now."""
-        try:
-            sock, _ = self._sock.accept()
-        except BlockingIOError, InterruptedError:
-            return False
-        except OSError as exc:
-            if exc.errno in _GONE:
-                return True
-            self._failed(exc)
-            return False
+    def take(self, sock: socket.socket) -> None:
+        """Serve an accepted connection, or turn it away; call on the worker's loop."""
         sock.setblocking(False)
         if self._tcp:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        limit = self._service.config.max_connections
+        limit = self._service.max_connections
         if limit and len(self._service.connections) + len(self.handshakes) >= limit:
             self._turn_away(sock)
-            return True
+            return
         task = self._loop.create_task(self._connect(sock))
         self.handshakes.add(task)
         task.add_done_callback(self.handshakes.discard)
-        return True
-
-    def _failed(self, exc: OSError) -> None:
-        """Out of descriptors, or worse: stop for a moment instead of spinning."""
-        self._service.count("accept_error")
-        if exc.errno in _EXHAUSTED:
-            log.error("Cannot accept connections: %s; trying again in %g s", exc.strerror, PAUSE)
-        else:
-            log.error("Accepting failed", exc_info=exc)
-        self._pause()
-        self._resume = self._loop.call_later(PAUSE, self.start)
 
     def _turn_away(self, sock: socket.socket) -> None:
         """Over max_connections: say so where the client can read it, at no further cost."""
@@ -151,3 +136,51 @@ class Acceptor:
             # The peer's doing: no TLS, no common version, too slow, or gone.
             self._service.count("handshake_error", "Connection failed before it began: %s", exc)
             sock.close()
+
+
+class Acceptor(Intake):
+    """Accepts for one worker on one listener."""
+
+    def __init__(
+        self, service: Service, listener: Listener, table: WireTable, named: Wire | None, context: ssl.SSLContext | None
+    ) -> None:
+        super().__init__(service, listener, table, named, context)
+        self._resume: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._loop.add_reader(self._sock.fileno(), self._accept)
+
+    def stop(self) -> None:
+        """Accept what clients have already opened, then no more."""
+        self._pause()
+        while self._accept_one():
+            pass
+        # Where that ran out of descriptors, there is no later in which to go on.
+        self._pause()
+
+    def _pause(self) -> None:
+        self._loop.remove_reader(self._sock.fileno())
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+
+    def _accept(self) -> None:
+        for _ in range(BATCH):
+            if not self._accept_one():
+                return
+
+    def _accept_one(self) -> bool:
+        """Take one connection; False when there is none, or none can be taken now."""
+        try:
+            sock = accept(self._sock)
+        except OSError as exc:
+            self._service.count("accept_error")
+            report_failure(exc)
+            # Out of descriptors, or worse: stop for a moment instead of spinning.
+            self._pause()
+            self._resume = self._loop.call_later(PAUSE, self.start)
+            return False
+        if sock is not None:
+            self.take(sock)
+        return sock is not None

@@ -13,7 +13,7 @@ from pounce.net.bind import Listener
 from pounce.net.connection import Connection
 from pounce.plugin import DatagramWire, ParserLimits
 from pounce.registry import Registry
-from pounce.worker.acceptor import Acceptor
+from pounce.worker.acceptor import Acceptor, Intake
 from pounce.worker.datagrams import Datagrams
 from pounce.worker.lifespan import Lifespan
 from pounce.worker.ticker import Ticker
@@ -50,7 +50,9 @@ class Worker:
         datagrams: Iterable[tuple[DatagramWire, socket.socket]] = (),
         worker_id: int = 0,
         server_certificate: str | None = None,
+        accepts: bool = True,
     ) -> None:
+        """With `accepts` False connections come by `take()` alone."""
         loop = asyncio.get_running_loop()
         self._config = config
         self._loop = loop
@@ -69,8 +71,9 @@ class Worker:
             server_certificate=server_certificate,
         )
         table = registry.wire_table()
+        kind = Acceptor if accepts else Intake
         self._acceptors = [
-            Acceptor(
+            kind(
                 self.service,
                 listener,
                 table,
@@ -117,6 +120,17 @@ class Worker:
                 await self._lifespan.shutdown(
                     FORCED_SHUTDOWN if self._force.is_set() else self._config.shutdown_timeout
                 )
+
+    def take(self, listener: int, sock: socket.socket) -> None:
+        """Serve a connection that was accepted from `listeners[listener]`; call on the worker's loop."""
+        self._acceptors[listener].take(sock)
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Connections and running requests; may be read from any thread."""
+        service = self.service
+        opening = sum(len(acceptor.handshakes) for acceptor in self._acceptors)
+        return len(service.connections) + opening, len(service.tasks)
 
     def stop(self) -> None:
         """Begin to drain; call on the worker's loop."""

@@ -1,0 +1,181 @@
+"""Child: a server process as the supervisor sees it, from its start to its end.
+
+    STARTING ──Ready──▶ SERVING ──drain()──▶ DRAINING ──▶ ENDED
+        └──── Failed, or it dies ──┴───────────────────────▲
+"""
+
+import enum
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterable
+from math import inf
+from pathlib import Path
+from typing import NoReturn
+
+import pounce
+from pounce.errors import ConfigError
+from pounce.exchange.service import ASGIApp
+from pounce.supervisor.channel import Channel
+from pounce.supervisor.messages import Beat, Failed, Force, Ready, Spec, Start, Stop
+
+__all__ = ["Child", "State", "fork", "spawn"]
+
+# Ctrl-C on a terminal reaches this process too, and is not for it.
+START = """\
+import signal, sys
+signal.signal(signal.SIGINT, lambda number, frame: None)
+sys.path.insert(0, {folder!r})
+from pounce.supervisor.process import main
+main({fd})
+"""
+
+
+class State(enum.Enum):
+    """See the top of the file."""
+
+    STARTING = enum.auto()
+    SERVING = enum.auto()
+    DRAINING = enum.auto()
+    ENDED = enum.auto()
+
+
+class Child:
+    """A process of ours, running or ended. Nobody else waits for it."""
+
+    def __init__(self, pid: int, channel: Channel, spec: Spec) -> None:
+        self.pid = pid
+        self.channel = channel
+        self.spec = spec
+        self.state = State.STARTING
+        self.started = time.monotonic()
+        self.heard = self.started
+        """When it last said anything."""
+        self.ready: Ready | None = None
+        self.failed: Failed | None = None
+        self.beat: Beat | None = None
+        self.kill_at = inf
+        """When a process that drains is given up."""
+        self.exit_code: int | None = None
+        """The negative number of a signal where one ended it."""
+
+    def __repr__(self) -> str:
+        return f"process {self.pid}"
+
+    def drain(self, *, empty: bool, kill_after: float) -> None:
+        """Let it finish what it has accepted, then end; kill it when it has not after `kill_after` seconds."""
+        if self.state in (State.STARTING, State.SERVING):
+            self.state = State.DRAINING
+            self.kill_at = time.monotonic() + kill_after
+            self.channel.send(Stop(empty))
+
+    def force(self, *, kill_after: float) -> None:
+        """Let it end at once; kill it when it has not after `kill_after` seconds."""
+        if self.state is not State.ENDED:
+            self.state = State.DRAINING
+            self.kill_at = time.monotonic() + kill_after
+            self.channel.send(Force())
+
+    def kill(self) -> None:
+        """End it without asking."""
+        if self.state is not State.ENDED:
+            self.kill_at = inf
+            os.kill(self.pid, signal.SIGKILL)
+
+    def has_ended(self) -> bool:
+        """Whether it has; sets `exit_code` and lets go of it then."""
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> None:
+        """Wait until it has."""
+        self._wait(0)
+
+    def _wait(self, options: int) -> bool:
+        if self.state is State.ENDED:
+            return True
+        try:
+            pid, status = os.waitpid(self.pid, options)
+        except ChildProcessError:
+            # Somebody else in this process waits for whatever ends.
+            pid, status = self.pid, 0
+        if not pid:
+            return False
+        self.state = State.ENDED
+        self.exit_code = os.waitstatus_to_exitcode(status)
+        return True
+
+    def end_in_words(self) -> str:
+        """How it ended, for people."""
+        code = self.exit_code or 0
+        if code >= 0:
+            return f"exited with {code}"
+        try:
+            return f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was killed by signal {-code}"
+
+
+def spawn(spec: Spec) -> Child:
+    """Start a fresh interpreter that does what `spec` says; the application is named in it.
+
+    Raises `ConfigError` for settings that cannot leave this process.
+    """
+    try:
+        pickled = pickle.dumps(spec)
+    except (pickle.PicklingError, AttributeError, TypeError) as exc:
+        raise ConfigError(
+            f"a setting cannot be handed to another process: {exc}",
+            hint="Functions must be found by their name in a module that can be imported.",
+        ) from exc
+    channel, theirs = Channel.pair()
+    with theirs:
+        # A current directory in front (-c puts one there, -P does not) could hide modules of the standard library.
+        code = START.format(folder=str(Path(pounce.__file__).parents[1]), fd=theirs.fileno())
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        process = subprocess.Popen(
+            [sys.executable, *flags, "-P", "-c", code],
+            pass_fds=(theirs.fileno(), *(fd for _, fd in spec.listeners)),
+        )
+    # Only `Child` waits for it.
+    process.returncode = 0
+    channel.send(Start(tuple(sys.path), pickled))
+    return Child(process.pid, channel, spec)
+
+
+def fork(spec: Spec, app: ASGIApp, foreign: Iterable[int]) -> Child:
+    """Start a copy of this process that does what `spec` says with `app`; it closes the descriptors in `foreign`."""
+    channel, theirs = Channel.pair()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with warnings.catch_warnings():
+        # The only other thread is the one that writes the log, and the child uses nothing of it.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if not pid:
+        _forked(Channel(theirs), spec, app, (channel.fileno(), *foreign))
+    theirs.close()
+    return Child(pid, channel, spec)
+
+
+def _forked(channel: Channel, spec: Spec, app: ASGIApp, foreign: Iterable[int]) -> NoReturn:
+    code = 1
+    try:
+        import logging
+
+        from pounce.supervisor.process import serve
+
+        signal.set_wakeup_fd(-1)
+        # A process must see the end of its channel when its supervisor is gone, so no other may hold it.
+        for fd in foreign:
+            os.close(fd)
+        logging.getLogger("pounce").handlers.clear()
+        code = serve(channel, spec, app)
+    except BaseException:  # noqa: BLE001 - nothing may get back into the code that forked
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        os._exit(code)

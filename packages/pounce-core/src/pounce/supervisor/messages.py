@@ -1,0 +1,92 @@
+"""What the supervisor and a server process say to each other.
+
+    supervisor                      server process
+        ── Start ─────────────────────▶   imports the application, starts workers
+        ◀─────────── Ready or Failed ──   accepts connections, or ends
+        ◀────────────────────── Beat ──   every second from then on
+        ◀─────────────────── Recycle ──   wishes to be replaced
+        ── Stop, Force ───────────────▶   drains; ends
+"""
+
+from dataclasses import dataclass
+
+from pounce.config import ServerConfig
+from pounce.errors import PounceError
+from pounce.net.bind import Bind
+from pounce.supervisor.modes import Mode
+from pounce.worker.shared import Description
+from pounce.worker.threads import WorkerState
+
+__all__ = ["Beat", "Failed", "Force", "Message", "Ready", "Recycle", "Spec", "Start", "Stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The first message to a fresh interpreter."""
+
+    path: tuple[str, ...]
+    """What sys.path has to be before `spec` can be read."""
+    spec: bytes
+    """A pickled `Spec`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a server process is to do."""
+
+    config: ServerConfig
+    """With this process's share of `max_connections`."""
+    app: str
+    mode: Mode
+    workers: int
+    """In this process."""
+    first_worker: int
+    """Number of the first of them."""
+    listeners: tuple[tuple[Bind, int], ...]
+    """With the numbers of their descriptors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Connections are accepted."""
+
+    description: Description
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The process cannot start."""
+
+    error: PounceError
+    traceback: str
+    """Of what the application raised; empty where it has no part in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The process is alive, and so far its workers are."""
+
+    workers: tuple[WorkerState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recycle:
+    """The process asks for another one in its place, and serves until that is there."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Drain, then end."""
+
+    empty: bool
+    """Take what waits on the listening sockets first: nobody else will."""
+
+
+@dataclass(frozen=True, slots=True)
+class Force:
+    """End without waiting for what runs."""
+
+
+type Message = Start | Ready | Failed | Beat | Recycle | Stop | Force

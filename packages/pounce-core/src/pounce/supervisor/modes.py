@@ -1,0 +1,28 @@
+"""How many workers a configuration asks for, and what they run in."""
+
+from typing import Literal
+
+from pounce.config import ServerConfig
+from pounce.registry import gil_enabled
+from pounce.supervisor.cpus import usable_cpus
+
+__all__ = ["Mode", "is_supervised", "mode_of", "workers_of"]
+
+type Mode = Literal["thread", "process"]
+
+
+def workers_of(config: ServerConfig) -> int:
+    """The number of workers that a configuration asks for."""
+    return config.workers or usable_cpus()
+
+
+def mode_of(config: ServerConfig) -> Mode:
+    """What its workers run in."""
+    if config.worker_mode in ("thread", "process"):
+        return config.worker_mode
+    return "process" if gil_enabled() else "thread"
+
+
+def is_supervised(config: ServerConfig) -> bool:
+    """Whether it takes more than one loop in the calling process."""
+    return workers_of(config) > 1 or config.worker_mode == "process"

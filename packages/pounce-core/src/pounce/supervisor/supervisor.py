@@ -1,0 +1,476 @@
+"""Supervisor: keeps the processes that serve running, and replaces them without losing a request.
+
+It owns the listening sockets, and never imports the application nor sees a request. What it keeps is a *generation*: as
+many places as there are to be processes, each with its process.
+
+    start          every place of the first generation gets a process; when one cannot start, the server ends
+    death          the place gets another process, after a pause; when its budget is spent, the server ends
+    replacement    a process that asks for it serves until its successor does, then drains
+    reload         a second generation starts beside the first on the same sockets. When all of it is ready the first
+                   one drains; when part of it fails, all of it ends, and the first one goes on as if nothing had been
+    end            the sockets close here, so that the processes can empty them; all drain
+
+The loop below is single-threaded and waits for descriptors alone: channels, ends of processes, signals, deadlines.
+"""
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import inf
+from types import FrameType
+
+from pounce.config import ServerConfig
+from pounce.errors import ConfigError, PounceError, SupervisorError
+from pounce.exchange.service import ASGIApp
+from pounce.importer import RemoteTraceback
+from pounce.net.bind import Listener, open_listeners
+from pounce.supervisor.child import Child, State, fork, spawn
+from pounce.supervisor.messages import Beat, Failed, Message, Ready, Recycle, Spec
+from pounce.supervisor.modes import mode_of, workers_of
+from pounce.supervisor.restart_budget import LONGEST_PAUSE, RestartBudget
+from pounce.supervisor.systemd import Notifier
+from pounce.worker.shared import Description
+
+__all__ = ["Supervisor"]
+
+log = logging.getLogger("pounce.supervisor")
+
+FORCED_END = 8.0
+"""Seconds that a process gets to end when it is not to wait for anything."""
+DRAIN_MARGIN = 12.0
+"""Seconds that a process may take for its end beyond what the configuration allows for requests and lifespan."""
+POLL = 0.05
+"""Seconds between two looks for the end of a process, where the system cannot report it."""
+
+
+@dataclass
+class Place:
+    """Where one process is to run."""
+
+    number: int
+    budget: RestartBudget = field(default_factory=RestartBudget)
+    child: Child | None = None
+    successor: Child | None = None
+    """Starts, and takes the place of `child` when it is ready."""
+    start_at: float = inf
+    """When to try again after a death."""
+
+
+class Supervisor:
+    """Serves `app` with the workers that `config` asks for.
+
+    `on_ready` is called once the first generation serves.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        app: ASGIApp | str,
+        on_ready: Callable[[Description, list[Listener]], None],
+        notifier: Notifier,
+    ) -> None:
+        self._config = config
+        self._app = app
+        self._on_ready = on_ready
+        self._notifier = notifier
+        self._next_sign = inf
+        """When systemd expects a sign of life."""
+        self._mode = mode_of(config)
+        self._workers = workers_of(config)
+        self._listeners: list[Listener] = []
+        self._places: list[Place] = []
+        self._coming: list[Place] = []
+        """The generation that starts beside `_places`."""
+        self._reload_again = False
+        self._children: set[Child] = set()
+        self._started = False
+        self._shutdowns = 0
+        self._stopping = False
+        self._error: PounceError | None = None
+        self._requests: list[Callable[[], None]] = []
+        """What other threads and signal handlers want done on this one."""
+        self._wake, self._waker = socket.socketpair()
+        for sock in (self._wake, self._waker):
+            sock.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._pidfds: dict[Child, int] = {}
+        """Descriptors that tell of the end of a process, where the system has them."""
+
+    # From any thread, and from signal handlers
+
+    def shutdown(self, *, force: bool = False) -> None:
+        """End: requests that run get `shutdown_timeout` to finish, none of it with `force`."""
+        self._call(self._force if force else self._stop)
+
+    def reload(self) -> None:
+        """Replace all processes by new ones with the application as it is now."""
+        self._call(self._reload)
+
+    def _call(self, request: Callable[[], None]) -> None:
+        self._requests.append(request)
+        try:
+            self._waker.send(b"\0")
+        except OSError:
+            # It is full: the loop wakes anyway. Or closed: it has ended.
+            pass
+
+    # The loop
+
+    def run(self, *, handle_signals: bool) -> None:
+        """Serve until `shutdown()`; blocks. Raises a `PounceError` when it cannot start or go on.
+
+        With `handle_signals`, which is for the main thread, signals do what docs/workers.md says.
+        """
+        if not isinstance(self._app, str):
+            _check_fork()
+        restore = self._handle_signals() if handle_signals else lambda: None
+        try:
+            self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
+            self._listeners = open_listeners(self._config)
+            self._places = self._start_generation([RestartBudget() for _ in range(self._processes)])
+            while self._children or not self._stopping:
+                for key, _ in self._selector.select(self._until_next_deadline()):
+                    key.data()
+                self._look_at_deadlines()
+        finally:
+            restore()
+            self._close()
+        if self._error is not None:
+            raise self._error
+        if self._shutdowns > 1:
+            raise SystemExit(1)
+
+    def _handle_signals(self) -> Callable[[], None]:
+        def on_end(number: int, frame: FrameType | None) -> None:
+            self._shutdowns += 1
+            if self._shutdowns > 2:
+                for child in tuple(self._children):
+                    child.kill()
+                os._exit(1)
+            self.shutdown(force=self._shutdowns > 1)
+
+        def on_reload(number: int, frame: FrameType | None) -> None:
+            self.reload()
+
+        handlers = {signal.SIGINT: on_end, signal.SIGTERM: on_end, signal.SIGHUP: on_reload}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        return restore
+
+    def _woken(self) -> None:
+        try:
+            self._wake.recv(4096)
+        except OSError:
+            pass
+        while self._requests:
+            self._requests.pop(0)()
+
+    def _until_next_deadline(self) -> float | None:
+        deadlines = [self._next_sign, *(child.kill_at for child in self._children)]
+        deadlines += [place.start_at for place in self._places]
+        deadlines += [time.monotonic() + POLL for child in self._children if self._must_be_polled(child)]
+        first = min(deadlines, default=inf)
+        return None if first == inf else max(0.0, first - time.monotonic())
+
+    def _must_be_polled(self, child: Child) -> bool:
+        return child.channel.ended and child not in self._pidfds
+
+    def _look_at_deadlines(self) -> None:
+        now = time.monotonic()
+        if self._next_sign <= now:
+            self._give_sign()
+        for child in tuple(self._children):
+            if child.kill_at <= now:
+                log.error("Process %d did not end in time and is killed", child.pid)
+                child.kill()
+            if self._must_be_polled(child):
+                self._look_whether_ended(child)
+        for place in self._places:
+            if place.start_at <= now and not self._stopping:
+                place.start_at = inf
+                self._start_successor(place)
+
+    def _give_sign(self) -> None:
+        interval = self._notifier.watchdog_interval
+        if interval is not None:
+            self._notifier.watchdog()
+            self._next_sign = time.monotonic() + interval
+
+    def _close(self) -> None:
+        for child in tuple(self._children):
+            child.kill()
+            child.wait()
+            self._forget(child)
+        self._close_listeners()
+        self._selector.close()
+        self._wake.close()
+        self._waker.close()
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
+    # Processes
+
+    @property
+    def _processes(self) -> int:
+        return self._workers if self._mode == "process" else 1
+
+    def _start_generation(self, budgets: list[RestartBudget]) -> list[Place]:
+        places = [Place(number, budget) for number, budget in enumerate(budgets)]
+        for place in places:
+            self._start_successor(place)
+        return places
+
+    def _start_successor(self, place: Place) -> None:
+        share, rest = divmod(self._config.max_connections, self._processes)
+        limit = max(1, share + (place.number < rest)) if self._config.max_connections else 0
+        spec = Spec(
+            config=replace(self._config, max_connections=limit),
+            app=self._app if isinstance(self._app, str) else "",
+            mode=self._mode,
+            workers=1 if self._mode == "process" else self._workers,
+            first_worker=place.number,
+            listeners=tuple((listener.bind, listener.sock.fileno()) for listener in self._listeners),
+        )
+        child = spawn(spec) if isinstance(self._app, str) else fork(spec, self._app, self._own_descriptors())
+        place.successor = child
+        self._children.add(child)
+        self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._receive(child))
+        try:
+            fd = os.pidfd_open(child.pid)
+        except OSError, AttributeError:
+            # Not on this system. The channel tells of the end too, a moment early.
+            return
+        self._pidfds[child] = fd
+        self._selector.register(fd, selectors.EVENT_READ, lambda: self._look_whether_ended(child))
+
+    def _own_descriptors(self) -> list[int]:
+        """What a fork has no business with."""
+        own = [self._wake.fileno(), self._waker.fileno(), *self._pidfds.values()]
+        own += [child.channel.fileno() for child in self._children]
+        if hasattr(self._selector, "fileno"):
+            own.append(self._selector.fileno())
+        return own
+
+    def _receive(self, child: Child) -> None:
+        for message in child.channel.receive():
+            child.heard = time.monotonic()
+            self._on_message(child, message)
+        if child.channel.ended:
+            self._selector.unregister(child.channel)
+            if child.state is State.SERVING:
+                # It goes down; the end itself follows.
+                child.kill_at = min(child.kill_at, time.monotonic() + FORCED_END)
+
+    def _on_message(self, child: Child, message: Message) -> None:
+        match message:
+            case Ready() if child.state is State.STARTING:
+                child.state = State.SERVING
+                child.ready = message
+                self._on_child_ready(child)
+            case Failed():
+                child.failed = message
+            case Beat():
+                child.beat = message
+            case Recycle(reason):
+                self._recycle(child, reason)
+
+    def _look_whether_ended(self, child: Child) -> None:
+        before = child.state
+        if before is State.ENDED or not child.has_ended():
+            return
+        if not child.channel.ended:
+            # What it said last.
+            self._receive(child)
+        self._forget(child)
+        if before is State.DRAINING:
+            level = logging.WARNING if child.exit_code else logging.DEBUG
+            log.log(level, "Process %d %s", child.pid, child.end_in_words())
+        elif child.ready is None:
+            self._on_failed_start(child)
+        else:
+            self._on_death(child)
+
+    def _forget(self, child: Child) -> None:
+        self._children.discard(child)
+        fd = self._pidfds.pop(child, None)
+        if fd is not None:
+            self._selector.unregister(fd)
+            os.close(fd)
+        if not child.channel.ended:
+            self._selector.unregister(child.channel)
+        child.channel.close()
+
+    # What becomes of a place
+
+    def _on_child_ready(self, child: Child) -> None:
+        log.debug("Process %d serves", child.pid)
+        for place in (*self._places, *self._coming):
+            if place.successor is child:
+                before, place.child, place.successor = place.child, child, None
+                if before is not None:
+                    self._drain(before)
+        if self._coming and all(place.child is not None for place in self._coming):
+            self._take_over()
+        if not self._started and all(place.child is not None for place in self._places):
+            self._started = True
+            assert child.ready is not None
+            self._on_ready(child.ready.description, self._listeners)
+            self._give_sign()
+
+    def _on_failed_start(self, child: Child) -> None:
+        error, text = _why(child)
+        if any(place.successor is child for place in self._coming):
+            self._give_up_reload(error, text)
+            return
+        place = next((place for place in self._places if place.successor is child), None)
+        if place is None or self._stopping:
+            return
+        place.successor = None
+        if not self._started:
+            if text:
+                error.__cause__ = RemoteTraceback(text)
+            self._end_with(error)
+            return
+        log.error("A process could not be started: %s%s", error, f"\n{text}" if text else "")
+        self._start_later(place)
+
+    def _on_death(self, child: Child) -> None:
+        place = next((place for place in (*self._places, *self._coming) if place.child is child), None)
+        if place is None or self._stopping:
+            return
+        log.error("Process %d %s", child.pid, child.end_in_words())
+        place.child = None
+        if place in self._coming:
+            self._give_up_reload(SupervisorError(f"a new process {child.end_in_words()}"), "")
+        elif place.successor is None:
+            self._start_later(place)
+
+    def _start_later(self, place: Place) -> None:
+        pause = place.budget.next_pause(time.monotonic())
+        if pause is None and place.child is not None:
+            # It is its successor that cannot start.
+            pause = LONGEST_PAUSE
+        if pause is None:
+            self._end_with(
+                SupervisorError(
+                    "the processes that serve keep ending: they were restarted too often",
+                    code="POUNCE_SUPERVISOR_RESTARTS_SPENT",
+                    hint="The log says how each of them ended; 5 restarts are allowed within 60 seconds.",
+                )
+            )
+            return
+        log.warning("A new process starts in %g s", pause)
+        place.start_at = time.monotonic() + pause
+
+    def _recycle(self, child: Child, reason: str) -> None:
+        place = next((place for place in self._places if place.child is child), None)
+        if place is not None and place.successor is None and place.start_at == inf and not self._stopping:
+            log.info("Process %d is replaced: %s", child.pid, reason)
+            self._start_successor(place)
+
+    # Reload
+
+    def _reload(self) -> None:
+        if self._stopping or not self._started:
+            return
+        if self._coming:
+            # What has changed since it began may be missed otherwise.
+            self._reload_again = True
+            return
+        log.info("Reloading")
+        self._notifier.reloading()
+        self._coming = self._start_generation([place.budget for place in self._places])
+
+    def _take_over(self) -> None:
+        old, self._places, self._coming = self._places, self._coming, []
+        for place in old:
+            for child in (place.child, place.successor):
+                if child is not None:
+                    self._drain(child)
+        log.info("Reloaded")
+        self._notifier.ready()
+        self._reload_if_asked()
+
+    def _give_up_reload(self, error: PounceError, text: str) -> None:
+        coming, self._coming = self._coming, []
+        for place in coming:
+            for child in (place.child, place.successor):
+                if child is not None:
+                    self._drain(child)
+        self._notifier.ready("The last reload failed")
+        log.error("Reload failed, what served before goes on: %s%s", error, f"\n{text}" if text else "")
+        self._reload_if_asked()
+
+    def _reload_if_asked(self) -> None:
+        if self._reload_again:
+            self._reload_again = False
+            self._reload()
+
+    # The end
+
+    def _drain(self, child: Child) -> None:
+        child.drain(empty=self._stopping, kill_after=self._config.shutdown_timeout * 2 + DRAIN_MARGIN)
+
+    def _stop(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        self._notifier.stopping()
+        # The last one that has a socket open must have emptied it.
+        self._close_listeners()
+        for child in tuple(self._children):
+            self._drain(child)
+
+    def _force(self) -> None:
+        self._stop()
+        for child in tuple(self._children):
+            if child.ready is None:
+                # It has nothing to lose.
+                child.kill()
+            else:
+                child.force(kill_after=FORCED_END)
+
+    def _end_with(self, error: PounceError) -> None:
+        self._error = self._error or error
+        self._stop()
+
+
+def _check_fork() -> None:
+    """Raises `ConfigError` where a copy of this process could not work."""
+    others = [
+        thread.name
+        for thread in threading.enumerate()
+        # The one that writes the log shares nothing with the copy.
+        if thread is not threading.current_thread() and not thread.name.endswith("(_monitor)")
+    ]
+    if others or not hasattr(os, "fork"):
+        raise ConfigError(
+            "an application object cannot be handed to other processes"
+            + (f": this one has other threads ({', '.join(others)})" if others else ""),
+            code="POUNCE_SUPERVISOR_FORK_UNAVAILABLE",
+            hint='Name the application instead: "module:attribute".',
+        )
+
+
+def _why(child: Child) -> tuple[PounceError, str]:
+    if child.failed is not None:
+        return child.failed.error, child.failed.traceback
+    return (
+        SupervisorError(
+            f"a server process {child.end_in_words()} before it could serve", code="POUNCE_WORKER_STARTUP_FAILED"
+        ),
+        "",
+    )

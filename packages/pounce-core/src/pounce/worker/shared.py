@@ -1,0 +1,86 @@
+"""Shared: what the workers of one process have in common, made once before they start."""
+
+import logging
+import ssl
+from dataclasses import dataclass
+
+from pounce.config import ServerConfig
+from pounce.errors import ConfigError
+from pounce.exchange.service import ASGIApp
+from pounce.importer import adapted, called, import_app
+from pounce.registry import Registry, gil_enabled
+
+__all__ = ["Description", "Shared", "prepare"]
+
+log = logging.getLogger("pounce")
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a process tells of how it serves."""
+
+    gil: bool
+    """The GIL is on."""
+    tls: bool
+    wires: tuple[str, ...]
+    http_parser: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the workers of one process have in common; nothing of it changes while they serve."""
+
+    config: ServerConfig
+    app: ASGIApp
+    registry: Registry
+    context: ssl.SSLContext | None
+    server_certificate: str | None
+
+    def describe(self) -> Description:
+        """How it is served."""
+        return Description(
+            gil=gil_enabled(),
+            tls=self.context is not None,
+            wires=tuple(self.registry.wires),
+            http_parser=self.registry.parser(self.config.http_parser).name,
+        )
+
+
+def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None = None) -> Shared:
+    """Find the plugins, import or make the application, read the certificate. Raises a `PounceError`."""
+    registry = registry or Registry.discover(config)
+    _report_plugins(registry)
+    loaded = _load_app(app, config)
+    context, certificate = _tls(config, registry)
+    return Shared(config, loaded, registry, context, certificate)
+
+
+def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:
+    """The application itself, for one that is named or made by a factory. Raises a `PounceError`."""
+    if isinstance(app, str):
+        loaded: ASGIApp
+        loaded, culprit = import_app(app, config)
+        if culprit is not None:
+            log.warning("Importing %s switched the GIL on: workers will not run in parallel", culprit)
+        return loaded
+    made = called(app, repr(app)) if config.factory else app
+    if not callable(made):
+        raise ConfigError(f"app must be an ASGI application or module:attribute (got {made!r})")
+    checked: ASGIApp = adapted(made)
+    return checked
+
+
+def _tls(config: ServerConfig, registry: Registry) -> tuple[ssl.SSLContext | None, str | None]:
+    if config.ssl_certfile is None:
+        return None, None
+    from pounce.net.tls import create_context, server_certificate
+
+    return create_context(config, registry.alpn()), server_certificate(config)
+
+
+def _report_plugins(registry: Registry) -> None:
+    for entry in registry.loaded:
+        if entry.skipped and not entry.skipped.startswith(("disabled", "plugins are off", "not among")):
+            log.warning("Plugin %s (%s) is skipped: %s", entry.name, entry.distribution, entry.skipped)
+        if entry.gil_enabled:
+            log.warning("Plugin %s (%s) switched the GIL on", entry.name, entry.distribution)

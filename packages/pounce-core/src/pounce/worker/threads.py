@@ -1,0 +1,226 @@
+"""WorkerThreads: the workers of one process, each on a thread of its own, behind one dispatcher.
+
+    STARTING ──ready──▶ SERVING ──stop()──▶ DRAINING ──▶ ended
+                           └────set_aside()───┘
+
+They get their connections from the dispatcher, unless there is to be one alone for ever, which then accepts for itself.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pounce.errors import PounceError, SupervisorError
+from pounce.net.bind import Listener
+from pounce.worker.datagrams import open_datagram_sockets
+from pounce.worker.dispatcher import Dispatcher, Inbox
+from pounce.worker.loop import loop_factory, run_on_new_loop
+from pounce.worker.shared import Shared
+from pounce.worker.worker import Worker
+
+__all__ = ["WorkerState", "WorkerThreads"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """How one worker is doing."""
+
+    number: int
+    ident: int | None
+    """Of its thread."""
+    silence: float
+    """Seconds since its loop last showed a sign of life."""
+    connections: int
+    requests: int
+    """Running now."""
+    served: int
+    """Requests since it started."""
+    draining: bool
+
+
+class WorkerThread:
+    """One worker and its thread."""
+
+    def __init__(
+        self, shared: Shared, listeners: list[Listener], number: int, *, accepts: bool, on_end: Callable[[], Any]
+    ) -> None:
+        self._shared = shared
+        self._listeners = listeners
+        self._accepts = accepts
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        """Protects `_stop`, `loop` and `worker`, which other threads use to stop this one."""
+        self._stop: Callable[[Worker], None] | None = None
+        self.number = number
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.worker: Worker | None = None
+        self.inbox: Inbox | None = None
+        self.error: BaseException | None = None
+        self.settled = threading.Event()
+        """It is ready, or it has ended."""
+        self.ended = threading.Event()
+        """The thread is through with everything but its own end."""
+        self.thread = threading.Thread(target=self._run, name=f"pounce worker {number}", daemon=True)
+
+    def stop(self, how: Callable[[Worker], None] = Worker.stop) -> None:
+        """Drain, or with `Worker.force` end; from any thread, at any time."""
+        with self._lock:
+            self._stop = how
+            if self.loop is not None and self.worker is not None:
+                with contextlib.suppress(RuntimeError):  # it has just ended
+                    self.loop.call_soon_threadsafe(how, self.worker)
+
+    def state(self) -> WorkerState | None:
+        """None before it serves."""
+        worker, inbox = self.worker, self.inbox
+        if worker is None or inbox is None:
+            return None
+        connections, requests = inbox.load
+        return WorkerState(
+            number=self.number,
+            ident=self.thread.ident,
+            silence=time.monotonic() - inbox.beat,
+            connections=connections,
+            requests=requests,
+            served=worker.service.requests,
+            draining=worker.service.draining,
+        )
+
+    def _run(self) -> None:
+        try:
+            run_on_new_loop(self._serve(), loop_factory(self._shared.config.loop))
+        except BaseException as exc:  # noqa: BLE001 - kept for the thread that asked for this one
+            self.error = exc
+        finally:
+            self.settled.set()
+            self.ended.set()
+            self._on_end()
+
+    async def _serve(self) -> None:
+        shared = self._shared
+        loop = asyncio.get_running_loop()
+        worker = Worker(
+            shared.config,
+            shared.app,
+            shared.registry,
+            self._listeners,
+            shared.context,
+            # Of its own: the kernel spreads peers over the sockets of all workers.
+            datagrams=open_datagram_sockets(shared.config, shared.registry, self._listeners),
+            worker_id=self.number,
+            server_certificate=shared.server_certificate,
+            accepts=self._accepts,
+        )
+        self.inbox = Inbox(worker, loop)
+        with self._lock:
+            self.loop, self.worker = loop, worker
+            if self._stop is not None:
+                self._stop(worker)
+        try:
+            await worker.serve(self._ready, lambda: None)
+        finally:
+            with self._lock:
+                self.loop = None
+
+    def _ready(self) -> None:
+        assert self.inbox is not None
+        self.inbox.show_life()
+        self.settled.set()
+
+
+class WorkerThreads:
+    """The workers of one process. Its methods are called from one thread, which is none of theirs.
+
+    `on_end` is called, on the thread that ends, whenever a worker does.
+    """
+
+    def __init__(
+        self, shared: Shared, listeners: list[Listener], *, dispatched: bool, on_end: Callable[[], Any]
+    ) -> None:
+        self._shared = shared
+        self._listeners = listeners
+        self._on_end = on_end
+        self._stopping = False
+        self._threads: list[WorkerThread] = []
+        self._dispatcher = Dispatcher(listeners) if dispatched else None
+
+    def start(self, count: int, first: int = 0) -> None:
+        """Start `count` workers, numbered from `first`, and return when they serve.
+
+        Raises what the first of them raised that cannot; the others have ended then.
+        """
+        accepts = self._dispatcher is None
+        threads = [
+            WorkerThread(self._shared, self._listeners, number, accepts=accepts, on_end=self._on_end)
+            for number in range(first, first + count)
+        ]
+        self._threads += threads
+        for thread in threads:
+            thread.thread.start()
+        for thread in threads:
+            thread.settled.wait()
+            if thread.error is not None:
+                self.force()
+                self.join()
+                raise _startup_error(thread.error)
+        self._share_out()
+        for thread in threads:
+            if self._dispatcher is not None and thread.inbox is not None:
+                self._dispatcher.add(thread.inbox)
+
+    def failed(self) -> list[BaseException | None]:
+        """What the workers raised that have ended without being told to; None for one that just returned."""
+        if self._stopping:
+            return []
+        return [thread.error for thread in self._threads if thread.ended.is_set()]
+
+    def _share_out(self) -> None:
+        """Connections in all no more than the setting says; the dispatcher keeps the shares even."""
+        workers = [thread.worker for thread in self._threads if thread.worker is not None]
+        total = self._shared.config.max_connections
+        for number, worker in enumerate(workers):
+            share, rest = divmod(total, len(workers))
+            worker.service.max_connections = max(1, share + (number < rest)) if total else 0
+
+    def states(self) -> list[WorkerState]:
+        """How the workers are doing, also those that are ending."""
+        found = [thread.state() for thread in self._threads if not thread.ended.is_set()]
+        return [state for state in found if state is not None]
+
+    def stop(self, *, empty: bool) -> None:
+        """Let all drain; with `empty` what waits on the listening sockets is accepted first. Returns at once."""
+        if not self._stopping:
+            self._stopping = True
+            if self._dispatcher is not None:
+                self._dispatcher.stop(empty=empty)
+        for thread in self._threads:
+            thread.stop()
+
+    def force(self) -> None:
+        """End all without waiting for what runs."""
+        self.stop(empty=False)
+        for thread in self._threads:
+            thread.stop(Worker.force)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until all have ended; False when `timeout` seconds were not enough."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads:
+            if not thread.ended.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                return False
+            thread.thread.join()
+        return True
+
+
+def _startup_error(error: BaseException) -> BaseException:
+    if isinstance(error, PounceError):
+        return error
+    wrapped = SupervisorError(
+        f"a worker could not start: {type(error).__name__}: {error}", code="POUNCE_WORKER_STARTUP_FAILED"
+    )
+    wrapped.__cause__ = error
+    return wrapped

@@ -1,0 +1,216 @@
+"""A server in processes of its own, started as a user starts it, whose log the test reads."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+PATIENCE = 20.0
+"""Seconds that anything may take before the test fails."""
+
+APP = '''
+import asyncio, ctypes, json, os, threading, time
+
+VERSION = 1
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    path, query = scope["path"], scope["query_string"].decode()
+    if path == "/slow":
+        await asyncio.sleep(float(query))
+    elif path == "/block":
+        time.sleep(float(query))
+    elif path == "/segfault":
+        ctypes.string_at(0)
+    elif path == "/exit":
+        os._exit(7)
+    body = json.dumps({
+        "query": query, "version": VERSION, "pid": os.getpid(), "parent": os.getppid(),
+        "thread": threading.current_thread().name, "worker": scope["extensions"].get("pounce.worker"),
+    }).encode()
+    await send({
+        "type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))],
+    })
+    await send({"type": "http.response.body", "body": body})
+
+async def lifespan(receive, send):
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+'''
+
+
+class Running:
+    """A server, from its start to its end; a context manager that leaves nothing behind."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *flags: str,
+        app: str = APP,
+        environ: dict[str, str] | None = None,
+        wait: bool = True,
+        command: list[str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.write(app)
+        line = command or ["-m", "pounce_cli", "serve", "main:app", "--port", "0", "--no-access-log"]
+        self.process = subprocess.Popen(
+            [sys.executable, *line, "--log-format", "json", *flags] if command is None else [sys.executable, *line],
+            cwd=folder,
+            env=os.environ | (environ or {}),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log: list[dict[str, Any]] = []
+        self._news = threading.Condition()
+        self._closed = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.address = ("", 0)
+        if wait:
+            host, _, port = self.wait_for(is_start)["url"].partition("://")[2].rpartition(":")
+            self.address = (host, int(port))
+
+    def write(self, app: str) -> None:
+        """Make `app` the application that is imported from now on."""
+        path = self.folder / "main.py"
+        path.write_text(app)
+        # Within one second a change of the same size would pass for none.
+        stamp = time.time_ns()
+        os.utime(path, ns=(stamp, stamp))
+        for cached in self.folder.glob("__pycache__/main.*"):
+            cached.unlink(missing_ok=True)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = {"text": line}
+            with self._news:
+                self.log.append(entry)
+                self._news.notify_all()
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+
+    def wait_for(self, wanted: Callable[[dict[str, Any]], bool], *, after: int = 0) -> dict[str, Any]:
+        """The first entry of the log that is wanted, of those that come after the first `after`."""
+        deadline = time.monotonic() + PATIENCE
+        with self._news:
+            while True:
+                for entry in self.log[after:]:
+                    if wanted(entry):
+                        return entry
+                left = deadline - time.monotonic()
+                if self._closed or left <= 0:
+                    raise AssertionError(f"not in the log: {self.text()}")
+                self._news.wait(left)
+
+    def wait_for_message(self, part: str, *, after: int = 0) -> dict[str, Any]:
+        """The first entry whose message has `part` in it."""
+        return self.wait_for(lambda entry: part in entry.get("message", entry.get("text", "")), after=after)
+
+    def text(self) -> str:
+        """The whole log."""
+        return "\n".join(entry.get("text") or json.dumps(entry) for entry in self.log)
+
+    def kill(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, PATIENCE)
+
+    def get(self, path: str = "/") -> dict[str, Any]:
+        """What the application answers over a connection of its own."""
+        with self.connect() as client:
+            return ask(client, path)
+
+    def children(self) -> list[int]:
+        """The processes that this one has started."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Tell it to end; gives its exit code."""
+        self.kill(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end; gives its exit code. All of its log has been read then."""
+        code = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return code
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        # A supervisor that is killed takes its processes along.
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(PATIENCE)
+        assert self.process.stderr is not None
+        if not self._reader.is_alive():
+            self.process.stderr.close()
+
+
+def is_start(entry: dict[str, Any]) -> bool:
+    return entry.get("event") == "startup"
+
+
+def ask(client: socket.socket, path: str = "/") -> dict[str, Any]:
+    """The answer to one request on a connection that stays open."""
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    return read_answer(client)
+
+
+def read_answer(client: socket.socket) -> dict[str, Any]:
+    """The JSON of one answer, which has to be a whole one; `close` tells whether it was announced as the last."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += received(client)
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = head.lower().split(b"\r\n")
+    assert lines[0] == b"http/1.1 200 ok", head
+    length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
+    while len(body) < length:
+        body += received(client)
+    answer: dict[str, Any] = json.loads(body)
+    return answer | {"close": b"connection: close" in lines}
+
+
+def received(client: socket.socket) -> bytes:
+    data = client.recv(65536)
+    assert data, "the connection ended before the answer did"
+    return data
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until `condition` holds; for what nothing reports."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, other than a dead one that nobody has asked after."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
