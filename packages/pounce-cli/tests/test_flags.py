@@ -50,7 +50,9 @@ def test_the_help_shows(item, help_text):
 
 def test_the_help_is_in_panels_by_group(help_text):
     titles = [line.split()[1] for line in help_text.splitlines() if line.startswith("╭")]
-    groups = ["Application", "Workers", "Network", "TLS", "HTTP/3", "Limits", "Deadlines", "Logging", "Plugins"]
+    groups = [
+        "Application", "Workers", "Network", "TLS", "HTTP/3", "Limits", "Deadlines", "WebSocket", "Logging", "Plugins",
+    ]  # fmt: skip
     assert titles == ["Arguments", *groups]
 
 

@@ -75,7 +75,7 @@ def test_head_is_held_until_the_first_piece_of_the_body() -> None:
         request = opened(app)
         await request.settle()
         assert request.stream.status is None
-        request.service.tick()
+        request.service.tick(0.0)
         assert (request.stream.status, request.stream.pieces, request.stream.ended) == (200, [b""], False)
         assert request.service.held == set()
         request.exchange.stream_lost(None)

@@ -129,7 +129,8 @@ def _own_parameters() -> list[inspect.Parameter]:
 def _setting_parameters() -> list[inspect.Parameter]:
     groups: dict[str, Group] = {}
     for item in flags():
-        title = {"tls": "TLS", "http3": "HTTP/3"}.get(item.group, item.group.capitalize())
+        titles = {"tls": "TLS", "http3": "HTTP/3", "websocket": "WebSocket"}
+        title = titles.get(item.group, item.group.capitalize())
         groups.setdefault(item.group, Group(title, sort_key=99 if item.group == "plugins" else len(groups)))
     return [_parameter(item.name, Annotated[_type(item), _flag(item, groups[item.group])]) for item in flags()]
 

@@ -17,6 +17,9 @@ UVICORN_NAMES = {
     "keep_alive_timeout": "--timeout-keep-alive",
     "shutdown_timeout": "--timeout-graceful-shutdown",
     "http3_enabled": "--http3",
+    "websocket_max_message_size": "--ws-max-size",
+    "websocket_ping_interval": "--ws-ping-interval",
+    "websocket_ping_timeout": "--ws-ping-timeout",
 }
 """Second spellings: those of uvicorn where it has another name, and a short one."""
 

@@ -228,6 +228,56 @@ class ServerConfig:
         ge=0,
     )
 
+    # WebSocket
+    websocket_max_message_size: int = option(
+        16_777_216,
+        "Size of a WebSocket message, after decompression; 0 sets no limit.",
+        group="websocket",
+        unit="bytes",
+        ge=0,
+    )
+    websocket_compression: bool = option(
+        True, "Compress WebSocket messages (permessage-deflate) for clients that offer it.", group="websocket"
+    )
+    websocket_compression_min_size: int = option(
+        128, "Smaller messages are sent uncompressed.", group="websocket", unit="bytes", ge=0
+    )
+    websocket_compression_window_bits: int = option(
+        12,
+        "Size of the compression windows as a power of 2; both directions of a connection keep theirs.",
+        group="websocket",
+        ge=9,
+        le=15,
+    )
+    websocket_compression_context_takeover: bool = option(
+        True, "Keep the windows from message to message: smaller messages, more memory.", group="websocket"
+    )
+    websocket_origins: tuple[str, ...] = option(
+        (),
+        "Origins that web pages may connect from, as https://example.org; empty allows all. May be repeated.",
+        group="websocket",
+    )
+    websocket_ping_interval: float = option(
+        20.0, "Time between pings to WebSocket clients; 0 sends none.", group="websocket", unit="seconds", ge=0
+    )
+    websocket_ping_timeout: float = option(
+        20.0,
+        "Time after a ping in which the client must send something, its pong at least; 0 waits for ever.",
+        group="websocket",
+        unit="seconds",
+        ge=0,
+    )
+    websocket_idle_timeout: float = option(
+        0.0,
+        "Time without a message either way that closes a WebSocket; 0 never does.",
+        group="websocket",
+        unit="seconds",
+        ge=0,
+    )
+    websocket_close_timeout: float = option(
+        10.0, "Time for the client's part of the closing handshake.", group="websocket", unit="seconds", gt=0
+    )
+
     # Logging
     log_level: LogLevel = option("info", "Least severe level that is logged.", group="logging")
     log_format: LogFormat = option("auto", "auto is text on a terminal and JSON elsewhere.", group="logging")

@@ -18,6 +18,7 @@ __all__ = [
     "PounceError",
     "SupervisorError",
     "TLSError",
+    "comes_from_client_gone",
 ]
 
 
@@ -72,6 +73,17 @@ class ClientGone(OSError):
     """The peer is gone, so nothing can be sent to it any more (ASGI 2.4: `send()` raises an OSError)."""
 
     code = "POUNCE_CLIENT_GONE"
+
+
+def comes_from_client_gone(exc: BaseException | None) -> bool:
+    """Whether `exc` is a consequence of `ClientGone`: itself, raised from it, or a group of nothing else."""
+    while exc is not None:
+        if isinstance(exc, ClientGone):
+            return True
+        if isinstance(exc, BaseExceptionGroup):
+            return all(comes_from_client_gone(part) for part in exc.exceptions)
+        exc = exc.__cause__ or exc.__context__
+    return False
 
 
 class AppError(PounceError):

@@ -13,7 +13,7 @@ writes, back-pressure and deadlines. `coroutine_wire` is the easy mode. `pounce.
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -23,7 +23,6 @@ from pounce.exchange.stream import Body, ConnectionInfo, Exchange, FileRange, St
 from pounce.net.connection import Connection
 
 if TYPE_CHECKING:
-    from pounce.exchange.http import HttpExchange
     from pounce.exchange.service import Service
 
 __all__ = [
@@ -33,6 +32,7 @@ __all__ = [
     "Body",
     "ClientGone",
     "Command",
+    "Completed",
     "Connection",
     "ConnectionInfo",
     "DatagramSocket",
@@ -50,6 +50,7 @@ __all__ = [
     "RequestHead",
     "Responder",
     "Response",
+    "RunsApp",
     "Service",
     "Stream",
     "Upgrade",
@@ -193,11 +194,51 @@ class Responder:
     create: Callable[[Service], Callable[[RequestHead], Response | None] | None]
 
 
-class Observer(Protocol):
-    """Sees every request of a worker once it is over."""
+class Completed(Protocol):
+    """What an observer sees of a request, or of what an upgrade opened."""
 
-    def completed(self, exchange: HttpExchange) -> None:
+    @property
+    def head(self) -> RequestHead: ...
+
+    @property
+    def stream(self) -> Stream: ...
+
+    @property
+    def status(self) -> int:
+        """0: no answer was begun."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of the body; after an upgrade, of everything."""
+
+    @property
+    def started(self) -> float:
+        """Its `time.monotonic()`."""
+
+    @property
+    def broken(self) -> bool:
+        """It did not reach its end."""
+
+    @property
+    def close_code(self) -> int | None:
+        """How a WebSocket was closed (RFC 6455 7.4); None while it is open, and for everything else."""
+
+
+class Observer(Protocol):
+    """Sees every request of a worker once it is over.
+
+    One that also has `upgraded(exchange)` is called when an upgrade is accepted, long before its end.
+    """
+
+    def completed(self, exchange: Completed) -> None:
         """The last byte of the answer has left, or the stream was lost or broken."""
+
+
+class RunsApp(Protocol):
+    """An exchange with an application of its own, which `Service.call_app` starts."""
+
+    def run(self) -> Coroutine[Any, Any, None]:
+        """Run the application to its end and settle what it leaves behind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

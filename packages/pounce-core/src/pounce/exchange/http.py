@@ -24,7 +24,7 @@ from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pounce.errors import AppError, BadRequest, ClientGone, PounceError
+from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_from_client_gone
 from pounce.exchange.error_pages import app_failed, app_gave_no_answer, error_response, shutting_down
 from pounce.exchange.scope import http_scope
 from pounce.exchange.stream import FileRange
@@ -73,9 +73,11 @@ CLIENT_GONE = "the client closed the connection"
 class HttpExchange:
     """One request and its answer.
 
-    Observers read `head`, `stream`, `status` (0: no answer was begun), `bytes_sent` (body bytes), `started` (loop
-    time) and `broken` (the answer did not reach its end). Wires read `running`: the application has not returned.
+    Observers read it as a `plugin.Completed`; `bytes_sent` are those of the body. Wires read `running`: the application
+    has not returned.
     """
+
+    close_code: int | None = None
 
     __slots__ = (
         "_body",
@@ -205,10 +207,10 @@ class HttpExchange:
             self.running = False
 
     def _app_failed(self, exc: BaseException) -> None:
-        if self._lost is None or not _comes_from_client_gone(exc):
+        if self._lost is None or not comes_from_client_gone(exc):
             self.service.count("app_error")
             self.service.log.error("Exception in ASGI application", exc_info=exc)
-        self._settle(app_failed())
+        self.settle(app_failed())
 
     def _app_ended(self, how: str) -> None:
         if self.answer is MUTED:
@@ -216,9 +218,9 @@ class HttpExchange:
         elif self.answer is not DONE and self._lost is None:
             self.service.count("app_error")
             self.service.log.error("ASGI application %s", how)
-            self._settle(shutting_down() if self.service.draining else app_gave_no_answer())
+            self.settle(shutting_down() if self.service.draining else app_gave_no_answer())
 
-    def _settle(self, error: PounceError) -> None:
+    def settle(self, error: PounceError) -> None:
         """End the answer that the application left open: with an error if nothing was sent, else visibly broken."""
         if self._lost is not None:
             return
@@ -557,17 +559,6 @@ def _wake(waiters: list[asyncio.Future[None]]) -> None:
     for waiter in waiters:
         if not waiter.done():
             waiter.set_result(None)
-
-
-def _comes_from_client_gone(exc: BaseException | None) -> bool:
-    """Whether `exc` is a consequence of `ClientGone`: itself, raised from it, or a group of nothing else."""
-    while exc is not None:
-        if isinstance(exc, ClientGone):
-            return True
-        if isinstance(exc, BaseExceptionGroup):
-            return all(_comes_from_client_gone(part) for part in exc.exceptions)
-        exc = exc.__cause__ or exc.__context__
-    return False
 
 
 def too_large(limit: int) -> BadRequest:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from pounce.exchange.service import Service
     from pounce.exchange.stream import Stream
 
-__all__ = ["ASGI", "SPEC_VERSION", "http_scope", "split_target"]
+__all__ = ["ASGI", "SPEC_VERSION", "http_scope", "split_target", "websocket_scope"]
 
 SPEC_VERSION = "2.5"
 ASGI = {"version": "3.0", "spec_version": SPEC_VERSION}
@@ -50,6 +50,20 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
         "state": service.state.copy(),
         "extensions": extensions,
     }
+
+
+def websocket_scope(service: Service, head: RequestHead, stream: Stream, subprotocols: list[str]) -> dict[str, Any]:
+    """The `websocket` connection scope (ASGI WebSocket 2.5): that of its handshake, but for what only HTTP has."""
+    scope = http_scope(service, head, stream)
+    scope["type"] = "websocket"
+    scope["scheme"] = "wss" if scope["scheme"] in ("https", "wss") else "ws"
+    scope["subprotocols"] = subprotocols
+    del scope["method"]
+    extensions = scope["extensions"]
+    for name in [name for name in extensions if name.startswith("http.")]:
+        del extensions[name]
+    extensions["websocket.http.response"] = {}
+    return scope
 
 
 def split_target(target: bytes) -> tuple[bytes, bytes]:

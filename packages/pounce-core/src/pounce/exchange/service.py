@@ -18,7 +18,7 @@ from pounce.exchange.stream import Exchange, Stream
 
 if TYPE_CHECKING:
     from pounce.net.connection import Connection
-    from pounce.plugin import Observer, ObserverFactory, Parser, Responder, Upgrade
+    from pounce.plugin import Completed, Observer, ObserverFactory, Parser, Responder, RunsApp, Upgrade
 
 __all__ = ["ASGIApp", "Service"]
 
@@ -65,6 +65,8 @@ class Service:
         self.on_drain: set[Callable[[], None]] = set()
         """Called once each when the worker begins to drain, on its loop; for what would otherwise go on for ever, such
         as tunnels. Whoever adds itself removes itself when it ends, and looks at `draining` first."""
+        self.on_tick: set[Callable[[float], None]] = set()
+        """Called a few times a second with the loop's time, for deadlines of what is not a connection."""
         self.something_ended = asyncio.Event()
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -120,7 +122,7 @@ class Service:
             self.log.warning("WebSocket handshake refused: %s", NO_WEBSOCKET.hint)
         return self.refuse(head, stream, NO_WEBSOCKET)
 
-    def call_app(self, exchange: HttpExchange) -> None:
+    def call_app(self, exchange: RunsApp) -> None:
         """Start the application for one exchange: the only place where that happens.
 
         Eagerly, in a task: an application that need not wait is done when this returns, and `asyncio.timeout()`
@@ -132,14 +134,24 @@ class Service:
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
-    def completed(self, exchange: HttpExchange) -> None:
+    def upgraded(self, exchange: Completed) -> None:
+        """An upgrade was accepted: observers that want to know are told; `completed()` follows at its end."""
+        for observer in self._observers:
+            upgraded = getattr(observer, "upgraded", None)
+            if upgraded is not None:
+                self._tell(observer, upgraded, exchange)
+
+    def completed(self, exchange: Completed) -> None:
         """The last byte of an answer has left, or its stream was lost; once for each exchange."""
         for observer in self._observers:
-            try:
-                observer.completed(exchange)
-            except Exception:
-                self.count("observer_error")
-                self.log.exception("Observer %s failed", type(observer).__name__)
+            self._tell(observer, observer.completed, exchange)
+
+    def _tell(self, observer: Observer, event: Callable[[Completed], None], exchange: Completed) -> None:
+        try:
+            event(exchange)
+        except Exception:
+            self.count("observer_error")
+            self.log.exception("Observer %s failed", type(observer).__name__)
 
     def connection_closed(self, connection: Connection) -> None:
         """A connection is gone; called once for each that was added to `connections`."""
@@ -165,12 +177,14 @@ class Service:
         self._connection_id += 1
         return self._connection_id
 
-    def tick(self) -> None:
+    def tick(self, now: float) -> None:
         """A few times a second: a new date, and heads that have waited for their body long enough."""
         self.response_headers.refresh()
         if self.held:
             for exchange in tuple(self.held):
                 exchange.flush_head()
+        for callback in tuple(self.on_tick):
+            callback(now)
 
 
 UNREADABLE = RequestHead(b"-", b"-", [], "1.1", keep_alive=False)

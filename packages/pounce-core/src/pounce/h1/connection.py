@@ -564,6 +564,10 @@ class H1Connection(Connection):
             self.exchange.data_received(data)
 
     def _tunnel_write(self, data: bytes, more: bool) -> None:
+        if self.transport.is_closing():
+            # As in `write()`.
+            self.writable = False
+            return
         if data:
             self.send(data)
         if not more:

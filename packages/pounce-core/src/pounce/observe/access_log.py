@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pounce.plugin import API_VERSION, ObserverFactory, Plugin
 
 if TYPE_CHECKING:
-    from pounce.exchange.http import HttpExchange
     from pounce.exchange.service import Service
+    from pounce.plugin import Completed
 
 __all__ = ["AccessEntry", "plugin"]
 
@@ -30,11 +30,15 @@ class AccessEntry(NamedTuple):
     worker: int
     scheme: str
     complete: bool
+    close_code: int | None = None
+    """Of a WebSocket that has ended (RFC 6455 7.4)."""
 
     def __str__(self) -> str:
         """The line of the text format."""
         status = self.status or "-"
         broken = "" if self.complete else " (incomplete)"
+        if self.close_code is not None:
+            broken = f" (closed {self.close_code})"
         return (
             f'{self.client} - "{escaped(self.method)} {escaped(self.target)} HTTP/{self.version}" {status}'
             f" {self.sent} {self.duration * 1000:.1f}ms w{self.worker}{broken}"
@@ -56,7 +60,11 @@ class AccessLog:
         self._filter = service.config.access_log_filter
         self._log = logging.getLogger("pounce.access")
 
-    def completed(self, exchange: HttpExchange) -> None:
+    def upgraded(self, exchange: Completed) -> None:
+        """A line for the handshake; that of `completed()` tells how and when it ended."""
+        self.completed(exchange)
+
+    def completed(self, exchange: Completed) -> None:
         head, connection = exchange.head, exchange.stream.connection
         method, target = head.method.decode("latin-1"), head.target.decode("latin-1")
         if self._filter is not None and not self._filter(method, target.partition("?")[0], exchange.status):
@@ -77,6 +85,7 @@ class AccessLog:
             worker=self._worker,
             scheme=head.scheme,
             complete=not exchange.broken,
+            close_code=exchange.close_code,
         )
         self._log.log(level, entry)
 

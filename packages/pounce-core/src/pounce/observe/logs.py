@@ -191,6 +191,8 @@ class JSONFormatter(logging.Formatter):
             }
             if not entry.complete:
                 line["incomplete"] = True
+            if entry.close_code is not None:
+                line["close_code"] = entry.close_code
         else:
             line = {"ts": timestamp(record.created), "level": level}
             event = getattr(record, "event", None)

@@ -40,7 +40,7 @@ class Ticker:
     def sweep(self, now: float) -> None:
         """Tell every connection whose deadline lies before `now`; what one of them raises stays its own."""
         try:
-            self._service.tick()
+            self._service.tick(now)
         except Exception:
             self._service.log.exception("A periodic check failed")
         for connection in tuple(self._service.connections):

@@ -1,0 +1,284 @@
+"""Frames (RFC 6455 5): messages and control frames out of bytes, and frames out of messages.
+
+Theory of operation. Most messages are one frame that arrives in one piece; `next_event()` tries that first. Everything
+else goes step by step: a header is read as soon as it is whole, the payload of a data frame as it arrives. Each piece
+is unmasked, inflated, checked as UTF-8 and counted against the limit at once, so that what breaks a rule is noticed
+while it arrives, and no payload is kept that will not be delivered.
+"""
+
+import codecs
+from typing import NamedTuple
+
+from pounce_ws.deflate import Inflater
+from pounce_ws.mask import unmask
+from pounce_ws.violation import Violation
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "FIN",
+    "PING",
+    "PONG",
+    "RSV1",
+    "TEXT",
+    "Control",
+    "MessageReader",
+    "close_frame",
+    "frame",
+    "may_be_sent",
+    "parse_close",
+]
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+FIN, RSV1 = 0x80, 0x40
+WHOLE_TEXT, WHOLE_BINARY = FIN | TEXT, FIN | BINARY
+MASKED_126 = 0x80 | 126
+
+CONTROL_MAX = 125
+"""RFC 6455 5.5: "All control frames MUST have a payload length of 125 bytes or less"."""
+NO_LIMIT = 1 << 62
+NO_STATUS = 1005
+
+_new_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Control(NamedTuple):
+    """A control frame (RFC 6455 5.5): CLOSE, PING or PONG."""
+
+    opcode: int
+    payload: bytes
+
+
+class MessageReader:
+    """Reads the frames of one client.
+
+    `limit` is the largest message in bytes, 0 for none; `inflater` is there when permessage-deflate was agreed on.
+    """
+
+    __slots__ = (
+        "_at",
+        "_buffer",
+        "_decoder",
+        "_discards",
+        "_final",
+        "_frame",
+        "_inflater",
+        "_inflates",
+        "_left",
+        "_limit",
+        "_mask",
+        "_message",
+        "_payload",
+    )
+
+    def __init__(self, limit: int, inflater: Inflater | None = None) -> None:
+        self._limit = limit or NO_LIMIT
+        self._inflater = inflater
+        self._buffer = b""
+        self._at = 0
+        self._message = CONTINUATION
+        """Opcode of the message that has begun; CONTINUATION between messages."""
+        self._frame = CONTINUATION
+        """Opcode of the frame whose header was read last."""
+        self._final = False
+        self._left = -1
+        """Bytes of the frame's payload that were not read yet; -1 between frames."""
+        self._mask = b""
+        self._payload = bytearray()
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._inflates = False
+        self._discards = False
+
+    def receive_data(self, data: bytes) -> None:
+        """Keep `data` for `next_event()`; raises nothing."""
+        at, buffer = self._at, self._buffer
+        self._buffer = data if at == len(buffer) else buffer[at:] + data
+        self._at = 0
+
+    def discard(self) -> None:
+        """Give out no more messages: their payload is thrown away as it arrives. Control frames are still read."""
+        self._discards = True
+        self._payload = bytearray()
+
+    def next_event(self) -> str | bytes | Control | None:
+        """The next message (a text is a str) or control frame, None when more bytes are needed.
+
+        Raises `Violation`. Unless its code is 1002 the frames can still be told apart: `discard()`, and go on.
+        """
+        buffer, at = self._buffer, self._at
+        size = len(buffer)
+        if self._left < 0 and not self._message and not self._discards and size - at >= 6:
+            first, second = buffer[at], buffer[at + 1]
+            if WHOLE_TEXT <= first <= WHOLE_BINARY and 0x80 <= second <= MASKED_126:
+                start, length = at + 6, second & 0x7F
+                if length == 126:
+                    start, length = at + 8, buffer[at + 2] << 8 | buffer[at + 3]
+                end = start + length
+                if end <= size and length <= self._limit and (second != MASKED_126 or length > 125):
+                    self._at = end
+                    payload = unmask(buffer[start:end], buffer[start - 4 : start])
+                    return payload if first == WHOLE_BINARY else decoded(payload)
+        while self._left >= 0 or self._read_header():
+            event = self._read_payload()
+            if event is not None or self._left > 0:
+                return event
+        return None
+
+    def _read_header(self) -> bool:
+        """Read a frame's header if it is all here."""
+        buffer, at = self._buffer, self._at
+        size = len(buffer) - at
+        if size < 2:
+            return False
+        first, second = buffer[at], buffer[at + 1]
+        self._check(first, second)
+        length = second & 0x7F
+        start = at + (6 if length < 126 else 8 if length == 126 else 14)
+        if start > len(buffer):
+            return False
+        if length >= 126:
+            extended = int.from_bytes(buffer[at + 2 : start - 4])
+            # RFC 6455 5.2: "the minimal number of bytes MUST be used to encode the length", "the most significant bit
+            # MUST be 0".
+            if extended < (126 if length == 126 else 65536) or extended >> 63:
+                raise Violation(1002, "payload length is encoded wrongly")
+            length = extended
+        self._at = start
+        self._mask = buffer[start - 4 : start]
+        self._left = length
+        opcode = self._frame = first & 0x0F
+        if opcode < CLOSE:
+            self._final = first >= FIN
+            if opcode:
+                self._message = opcode
+                self._inflates = bool(first & RSV1)
+                if self._decoder is not None:
+                    self._decoder.reset()
+            if not self._inflates and not self._discards and len(self._payload) + length > self._limit:
+                raise too_big(self._limit)
+        return True
+
+    def _check(self, first: int, second: int) -> None:
+        """Raise `Violation` for a header that breaks a rule of RFC 6455 5.2, 5.4 or 5.5."""
+        opcode = first & 0x0F
+        if second < 0x80:
+            raise Violation(1002, "frame is not masked")
+        if first & 0x30 or (first & RSV1 and (self._inflater is None or opcode not in (TEXT, BINARY))):
+            raise Violation(1002, "reserved bit is set")
+        if opcode in (CLOSE, PING, PONG):
+            if first < FIN:
+                raise Violation(1002, "control frame is fragmented")
+            if second & 0x7F > CONTROL_MAX:
+                raise Violation(1002, "control frame is too long")
+        elif opcode == CONTINUATION:
+            if not self._message:
+                raise Violation(1002, "nothing to continue")
+        elif opcode > BINARY:
+            raise Violation(1002, "reserved opcode")
+        elif self._message:
+            raise Violation(1002, "message within a message")
+
+    def _read_payload(self) -> str | bytes | Control | None:
+        """Read what is here of a frame's payload: the event that it completes, if it does."""
+        at, left = self._at, self._left
+        piece = self._buffer[at : at + left]
+        size = len(piece)
+        if self._frame >= CLOSE:
+            if size < left:
+                return None
+            self._at, self._left = at + left, -1
+            return Control(self._frame, unmask(piece, self._mask))
+        self._at = at + size
+        left = self._left = left - size
+        if size and not self._discards:
+            self._take(unmask(piece, self._mask), not left and self._final)
+            turn = size & 3
+            if turn:
+                self._mask = self._mask[turn:] + self._mask[:turn]
+        if left:
+            return None
+        self._left = -1
+        return self._end_message() if self._final else None
+
+    def _take(self, data: bytes, is_last: bool) -> None:
+        """Keep a piece of the message, of which it may be the last."""
+        payload = self._payload
+        if self._inflates and self._inflater is not None:
+            data = self._inflater.inflate(data, self._limit - len(payload))
+        payload += data
+        if self._message == TEXT and not is_last:
+            # The whole is decoded at its end, which notices what a last piece has wrong.
+            if self._decoder is None:
+                self._decoder = _new_decoder()
+            try:
+                self._decoder.decode(data)
+            except UnicodeDecodeError:
+                raise not_utf8() from None
+
+    def _end_message(self) -> str | bytes | None:
+        is_text = self._message == TEXT
+        self._message = CONTINUATION
+        if self._discards:
+            return None
+        payload = self._payload
+        self._payload = bytearray()
+        if self._inflates and self._inflater is not None:
+            payload += self._inflater.end(self._limit - len(payload))
+        return decoded(payload) if is_text else bytes(payload)
+
+
+def decoded(payload: bytes | bytearray) -> str:
+    """The text of a message; raises `Violation` (RFC 6455 8.1)."""
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise not_utf8() from None
+
+
+def not_utf8() -> Violation:
+    return Violation(1007, "text is not UTF-8")
+
+
+def too_big(limit: int) -> Violation:
+    """The error for a message above `limit` bytes."""
+    return Violation(1009, f"message is larger than {limit} bytes")
+
+
+# Writing
+
+_SHORT = {
+    first: tuple(bytes((first, size)) for size in range(126))
+    for first in (FIN | opcode | bit for opcode in (TEXT, BINARY, CLOSE, PING, PONG) for bit in (0, RSV1))
+}
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """A whole frame, unmasked as a server's are; `first` is its first byte: FIN, RSV1 and opcode."""
+    size = len(payload)
+    if size < 126:
+        return _SHORT[first][size] + payload
+    if size < 65536:
+        return b"%c\x7e%c%c%b" % (first, size >> 8, size & 0xFF, payload)
+    return b"%c\x7f%b%b" % (first, size.to_bytes(8), payload)
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """A Close frame (RFC 6455 5.5.1); 1005 stands for one without a code."""
+    if code == NO_STATUS:
+        return frame(FIN | CLOSE, b"")
+    return frame(FIN | CLOSE, code.to_bytes(2) + reason.encode())
+
+
+def parse_close(payload: bytes) -> tuple[int, str]:
+    """Code and reason of a Close frame; 1005 where it has none (RFC 6455 7.1.5). Raises `Violation`."""
+    if not payload:
+        return NO_STATUS, ""
+    code = int.from_bytes(payload[:2])
+    if len(payload) == 1 or not may_be_sent(code):
+        raise Violation(1002, "close code is not valid")
+    return code, decoded(payload[2:])
+
+
+def may_be_sent(code: int) -> bool:
+    """Whether a Close frame may have that code (RFC 6455 7.4, and the IANA registry of close codes)."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
