@@ -10,8 +10,8 @@ Bytes of the stream wait in the reader; messages are read out of them only as fa
 more than `QUEUE_HIGH` is queued nothing is read, and what was not read is not `consumed()`, so that the wire stops in
 its turn. So one connection holds the queue, one message, and what the wire lets through.
 
-A Close is an event in that order too. It is answered when the application asks for the message after the last one, so
-that it can still answer that one, or when it has taken too long to ask.
+A Close is an event in that order too, and so is a breach of the protocol. The client is answered when the application
+asks for the message after the last one, so that it can still answer that one, or when it has taken too long to ask.
 
 What the application is told at the end stands in `_disconnect`; it is given out once, after the messages before it.
 """
@@ -99,6 +99,7 @@ class WebSocketExchange:
         "_disconnect",
         "_disconnected",
         "_eof",
+        "_final",
         "_flush_due",
         "_handshake",
         "_heard",
@@ -106,7 +107,6 @@ class WebSocketExchange:
         "_http",
         "_idle_timeout",
         "_last_message",
-        "_peer_close",
         "_ping_due",
         "_pinged",
         "_pong",
@@ -176,8 +176,8 @@ class WebSocketExchange:
 
         self._eof = False
         self._app_closed = False
-        self._peer_close: tuple[int, str] | None = None
-        """A Close that was not answered yet."""
+        self._final: Control | Violation | None = None
+        """What ended the reading, and was not answered yet: a Close, or a breach of the protocol."""
         self._disconnect: tuple[int, str] | None = None
         self._disconnected = False
 
@@ -208,7 +208,7 @@ class WebSocketExchange:
             self.half_closed()
         elif self.state is not CLOSED:
             self._eof = True
-            if not self._held and self._peer_close is None:
+            if not self._held and self._final is None:
                 self._end_stream(ABNORMAL)
 
     def half_closed(self) -> None:
@@ -230,38 +230,41 @@ class WebSocketExchange:
             self._deny(exc)
             return
         self._cork.clear()
-        held = self._held
-        self._end(*(self._peer_close or (ABNORMAL, "")))
+        held, final = self._held, self._final
+        self._end(ABNORMAL)
         # What has arrived is still read, as the application asks for it.
         self._held = held
+        if final is not None:
+            self._answer(final)
 
     def _read(self) -> None:
         """Take messages and control frames from the reader, as far as the application keeps up."""
         reader = self._reader
-        while self._held and self._peer_close is None and (self._queued < QUEUE_HIGH or self.state is CLOSING):
+        while self._held and self._final is None and (self._queued < QUEUE_HIGH or self.state is CLOSING):
             try:
                 event = reader.next_event()
-                if event is None:
-                    held, self._held = self._held, 0
-                    if self.state is not CLOSED:
-                        self.stream.consumed(held)
-                        if self._eof:
-                            self._end_stream(ABNORMAL)
-                elif isinstance(event, Control):
-                    self._control(event)
-                else:
-                    self.messages_received += 1
-                    self._queued += len(event) + MESSAGE_COST
-                    self._queue.append(event)
-                    if self._idle_timeout:
-                        self._last_message = self.service.loop.time()
-                    _wake(self._readers)
             except Violation as violation:
-                self._fail(violation)
+                self._finally(violation)
+                continue
+            if event is None:
+                held, self._held = self._held, 0
+                if self.state is not CLOSED:
+                    self.stream.consumed(held)
+                    if self._eof:
+                        self._end_stream(ABNORMAL)
+            elif isinstance(event, Control):
+                self._control(event)
+            else:
+                self.messages_received += 1
+                self._queued += len(event) + MESSAGE_COST
+                self._queue.append(event)
+                if self._idle_timeout:
+                    self._last_message = self.service.loop.time()
+                _wake(self._readers)
 
     def _control(self, event: Control) -> None:
         if event.opcode == CLOSE:
-            self._close_received(*parse_close(event.payload))
+            self._finally(event)
         elif event.opcode == PING and self.state is OPEN:
             if self.stream.writable:
                 self._write(frame(FIN | PONG, event.payload))
@@ -269,41 +272,41 @@ class WebSocketExchange:
                 # RFC 6455 5.5.3: a server "MAY elect to send a Pong frame for only the most recently processed Ping".
                 self._pong = event.payload
 
-    def _close_received(self, code: int, reason: str) -> None:
-        if self.state is CLOSING:
-            self._end_stream(self.close_code or code)
-        elif self.state is CLOSED:
-            # The stream was lost, and only now the application has come to what the client sent last.
-            self._disconnect = code, reason
+    def _finally(self, event: Control | Violation) -> None:
+        """A Close, or a breach of the protocol: answer it now, or when the application is through with what it has."""
+        if self.state is OPEN and (self._busy or self._queue):
+            self._final = event
+            self.deadline = self.service.loop.time() + self.service.config.websocket_close_timeout / 2
         else:
-            self._peer_close = code, reason
-            if self._busy or self._queue:
-                self.deadline = self.service.loop.time() + self.service.config.websocket_close_timeout / 2
-            else:
-                self._answer_close()
+            self._answer(event)
 
-    def _answer_close(self) -> None:
-        """Answer the client's Close with one of the same code (RFC 6455 5.5.1)."""
-        assert self._peer_close is not None
-        code, reason = self._peer_close
-        self._flush()
-        self._send(close_frame(code), more=False)
-        self._end(code, reason)
-
-    def _fail(self, violation: Violation) -> None:
-        """The client broke a rule (RFC 6455 7.1.7)."""
-        self.service.count(f"websocket_closed_{violation.code}", "WebSocket closed: %s", violation.reason)
-        if self.state is CLOSED:
-            self._held = 0
-        elif self.state is CLOSING:
-            self._end_stream(violation.code)
-        elif violation.code == 1002:
-            # Nothing that follows can be understood, so there is no Close to wait for.
+    def _answer(self, event: Control | Violation) -> None:
+        """Answer a Close with one of the same code (RFC 6455 5.5.1), a breach with its own (7.1.7)."""
+        self._final = None
+        code, reason, told = 0, "", ""
+        # After a Close nothing follows, after code 1002 nothing that can be understood.
+        ends = True
+        try:
+            if isinstance(event, Violation):
+                ends = event.code == 1002
+                raise event
+            code, told = parse_close(event.payload)
+        except Violation as violation:
+            code, reason = violation.code, violation.reason
+            told = reason
+            self.service.count(f"websocket_closed_{code}", "WebSocket closed: %s", reason)
+        if self.state is OPEN and not ends:
+            self._begin_close(code, reason)
+        elif self.state is OPEN:
             self._flush()
-            self._send(close_frame(violation.code, violation.reason), more=False)
-            self._end(violation.code, violation.reason)
+            self._send(close_frame(code, reason), more=False)
+            self._end(code, told)
+        elif self.state is CLOSING:
+            self._end_stream(code)
         else:
-            self._begin_close(violation.code, violation.reason)
+            # The stream was lost, and only now the application has come to what the client sent last.
+            self._held = 0
+            self._disconnect = code, told
 
     # The application
 
@@ -337,8 +340,8 @@ class WebSocketExchange:
         elif self._http is not None:
             self._http.settle(error)
         elif self.state is OPEN:
-            if self._peer_close is not None:
-                self._answer_close()
+            if self._final is not None:
+                self._answer(self._final)
             else:
                 self._begin_close(code, "")
 
@@ -358,8 +361,8 @@ class WebSocketExchange:
                 self._read()
                 if self._queue:
                     break
-            if self._peer_close is not None and self.state is OPEN:
-                self._answer_close()
+            if self._final is not None:
+                self._answer(self._final)
             if self._disconnect is not None:
                 return self._last_word()
             self._turn = FAIR_SHARE
@@ -521,7 +524,7 @@ class WebSocketExchange:
         if not self._app_closed:
             self._disconnect = code, reason
         self._flush()
-        if self._peer_close is not None:
+        if self._final is not None:
             self._send(close_frame(code, reason), more=False)
             self._end(code, reason)
             return
@@ -550,7 +553,7 @@ class WebSocketExchange:
         self.state = CLOSED
         self.deadline = inf
         self._held = 0
-        self._peer_close = None
+        self._final = None
         if opened:
             self._sockets.ended(self)
         else:
@@ -584,8 +587,8 @@ class WebSocketExchange:
             self.service.count("websocket_close_timeout", "WebSocket: no Close within websocket_close_timeout")
             self.stream.reset()
             self._end(ABNORMAL)
-        elif self._peer_close is not None:
-            self._answer_close()
+        elif self._final is not None:
+            self._answer(self._final)
         elif self._idle_timeout and now - self._last_message >= self._idle_timeout:
             self.service.count("websocket_idle_timeout", "WebSocket: no message within websocket_idle_timeout")
             self._begin_close(1001, "no message for too long")
