@@ -162,7 +162,7 @@ def test_the_tables_of_settings_are_those_of_the_code() -> None:
 
 def test_the_page_on_limits_gives_every_limit_and_deadline_its_default() -> None:
     text = (DOCS / "limits.md").read_text()
-    factors = {"": 1, "KiB": 1024, "MiB": 1024**2, "s": 1, "bytes/s": 1, "(none)": 1}
+    factors = {"": 1, "KiB": 1024, "MiB": 1024**2, "s": 1, "bytes/s": 1, "(none)": 1, "%": 1}
     rows = re.findall(r"^\| `(\w+)` \| ([\d ]*\d) ?(\S*) \|", text, re.MULTILINE)
     config = ServerConfig()
     for name, number, unit in rows:

@@ -227,6 +227,20 @@ class ServerConfig:
         unit="seconds",
         ge=0,
     )
+    drain_delay: float = option(
+        0.0,
+        "Time for which connections are still accepted on shutdown, while health says draining.",
+        group="deadlines",
+        unit="seconds",
+        ge=0,
+    )
+    drain_disconnect: int = option(
+        80,
+        "Per cent of shutdown_timeout after which applications that still run are told http.disconnect; 100 is never.",
+        group="deadlines",
+        ge=0,
+        le=100,
+    )
 
     # WebSocket
     websocket_max_message_size: int = option(

@@ -162,6 +162,10 @@ class HttpExchange:
         if self.answer is DONE:
             self._complete()
 
+    def disconnect(self) -> None:
+        """The worker must end: have the application told, as far as it asks (see `Service.disconnect`)."""
+        self._wake_readers()
+
     def stream_lost(self, exc: Exception | None) -> None:
         self._close_left_file()
         if self._lost is not None:
@@ -202,7 +206,7 @@ class HttpExchange:
             self._app_failed(exc)
         else:
             if self.answer is not DONE:
-                self._app_ended("returned without completing its response")
+                self._app_ended("returned without completing its response", self.service.disconnects)
         finally:
             self.running = False
 
@@ -212,12 +216,14 @@ class HttpExchange:
             self.service.log.error("Exception in ASGI application", exc_info=exc)
         self.settle(app_failed())
 
-    def _app_ended(self, how: str) -> None:
+    def _app_ended(self, how: str, told: bool = False) -> None:
+        """`told` is true where the server has asked for it."""
         if self.answer is MUTED:
             self._end_muted()
         elif self.answer is not DONE and self._lost is None:
-            self.service.count("app_error")
-            self.service.log.error("ASGI application %s", how)
+            if not told:
+                self.service.count("app_error")
+                self.service.log.error("ASGI application %s", how)
             self.settle(shutting_down() if self.service.draining else app_gave_no_answer())
 
     def settle(self, error: PounceError) -> None:
@@ -243,13 +249,21 @@ class HttpExchange:
             if self._lost is not None:
                 # Half a body must never pass for a whole one: what is left of it is not given out.
                 break
+            if self.service.disconnects:
+                break
             if self._client_waits:
                 self._client_waits = False
                 if self.answer is WAITING or self.answer is HELD:
                     self.stream.inform(100, [])
             if self._readers is None:
                 self._readers = []
-            await self._wait(self._readers)
+            receivers = self.service.receivers
+            receivers.add(self)
+            try:
+                await self._wait(self._readers)
+            finally:
+                if not self._readers:
+                    receivers.discard(self)
         return {"type": "http.disconnect"}
 
     def _next_body(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
     extensions: dict[str, Any] = {
         "http.response.early_hint": {},
         "http.response.pathsend": {},
+        "pounce.worker.draining": service.drain_notice,
         "pounce.worker": {"version": 1, "worker_id": service.worker_id, "generation": 0},
     }
     if stream.has_trailers:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig
 from pounce.errors import BadRequest
+from pounce.exchange.draining import DrainNotice
 from pounce.exchange.error_pages import error_response
 from pounce.exchange.head import RequestHead
 from pounce.exchange.http import HttpExchange, too_large
@@ -62,6 +63,11 @@ class Service:
         self.server_certificate = server_certificate
         self.state: dict[str, Any] = {}
         self.draining = False
+        self.drain_notice = DrainNotice()
+        self.disconnects = False
+        """A drain has lasted so long that applications are told `http.disconnect`, though their clients are there."""
+        self.receivers: set[HttpExchange] = set()
+        """Whose application waits in `receive()`."""
         self.on_drain: set[Callable[[], None]] = set()
         """Called once each when the worker begins to drain, on its loop; for what would otherwise go on for ever, such
         as tunnels. Whoever adds itself removes itself when it ends, and looks at `draining` first."""
@@ -152,6 +158,12 @@ class Service:
         except Exception:
             self.count("observer_error")
             self.log.exception("Observer %s failed", type(observer).__name__)
+
+    def disconnect(self) -> None:
+        """From here on `receive()` gives `http.disconnect` where there is nothing else to give; `send()` goes on."""
+        self.disconnects = True
+        for exchange in tuple(self.receivers):
+            exchange.disconnect()
 
     def connection_closed(self, connection: Connection) -> None:
         """A connection is gone; called once for each that was added to `connections`."""

@@ -422,7 +422,8 @@ class Supervisor:
     # The end
 
     def _drain(self, child: Child) -> None:
-        child.drain(empty=self._stopping, kill_after=self._config.shutdown_timeout * 2 + DRAIN_MARGIN)
+        config = self._config
+        child.drain(empty=self._stopping, kill_after=config.drain_delay + config.shutdown_timeout * 2 + DRAIN_MARGIN)
 
     def _stop(self) -> None:
         if self._stopping:

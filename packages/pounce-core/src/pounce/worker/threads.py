@@ -198,7 +198,7 @@ class WorkerThreads:
             if self._dispatcher is not None:
                 self._dispatcher.stop(empty=empty)
         for thread in self._threads:
-            thread.stop()
+            thread.stop(Worker.stop if empty else Worker.retire)
 
     def force(self) -> None:
         """End all without waiting for what runs."""

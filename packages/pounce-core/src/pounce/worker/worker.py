@@ -86,6 +86,7 @@ class Worker:
         self._lifespan = Lifespan(config, app)
         self._ticker = Ticker(self.service)
         self._stop = asyncio.Event()
+        self._delay = config.drain_delay if accepts else 0.0
         self._force = asyncio.Event()
         self._previous_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
 
@@ -107,6 +108,9 @@ class Worker:
             self._datagrams.start()
             ready()
             await self._stop.wait()
+            if self._delay and not self._force.is_set():
+                log.info("Shutting down in %g s: connections are still accepted, health says draining", self._delay)
+                await self._unless_forced(asyncio.sleep(self._delay))
         except asyncio.CancelledError:
             self._force.set()
             raise
@@ -132,11 +136,21 @@ class Worker:
         opening = sum(len(acceptor.handshakes) for acceptor in self._acceptors)
         return len(service.connections) + opening, len(service.tasks)
 
-    def stop(self) -> None:
-        """Begin to drain; call on the worker's loop."""
+    def stop(self, *, delay: float | None = None) -> None:
+        """Begin to drain after `delay` seconds, by default `drain_delay` for a worker that accepts and none for one
+        that is given its connections; call on the worker's loop.
+
+        Until then connections are taken and served. Health and every answer say that this will end soon.
+        """
         # At once, so that answers of this very turn say that the connection closes.
         self.service.draining = True
+        if delay is not None and not self._stop.is_set():
+            self._delay = delay
         self._stop.set()
+
+    def retire(self) -> None:
+        """Begin to drain at once, for another one has taken its place; call on the worker's loop."""
+        self.stop(delay=0.0)
 
     def force(self) -> None:
         """Stop, and wait no longer for what still runs; call on the worker's loop."""
@@ -148,17 +162,20 @@ class Worker:
     async def _drain(self, released: Callable[[], None]) -> None:
         """Accept no more, let what was accepted finish within shutdown_timeout, then cancel, then close.
 
-        A client whose request was accepted before this begins gets its answer, also when the request still lies in
-        the kernel: the sockets are emptied before they are left, and idle connections are read once more.
+        Applications are told at the beginning by their drain notice, and when `drain_disconnect` per cent of the time
+        are over by `http.disconnect`. A client whose request was accepted before this begins gets its answer, also when
+        the request still lies in the kernel: the sockets are emptied before they are left, and idle connections are
+        read once more.
         """
         service = self.service
         service.draining = True
         log.info("Shutting down: %d connections, %d requests running", len(service.connections), len(service.tasks))
-        deadline = self._loop.time() + self._config.shutdown_timeout
+        begun, timeout = self._loop.time(), self._config.shutdown_timeout
         for acceptor in self._acceptors:
             acceptor.stop()
         self._datagrams.drain()
         released()
+        service.drain_notice.set()
         # One turn of the loop reads what has already arrived; only then are connections taken for idle.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -175,14 +192,23 @@ class Worker:
         handshakes = [task for acceptor in self._acceptors for task in acceptor.handshakes]
         if handshakes:
             # A connection that is being opened may carry a request before long, or never.
-            await self._unless_forced(_wait(handshakes, min(HANDSHAKE_GRACE, self._config.shutdown_timeout)))
+            await self._unless_forced(_wait(handshakes, min(HANDSHAKE_GRACE, timeout)))
+        percent = self._config.drain_disconnect
+        if percent < 100:
+            await self._wait_for_the_end(begun + timeout * percent / 100)
+            service.disconnect()
+        await self._wait_for_the_end(begun + timeout)
+        await self._end_what_runs()
+
+    async def _wait_for_the_end(self, deadline: float) -> None:
+        """Wait until nothing runs any more, or the deadline, or `force()`."""
+        service = self.service
         while (service.connections or service.tasks) and not self._force.is_set():
             left = deadline - self._loop.time()
             if left <= 0:
                 break
             service.something_ended.clear()
             await self._unless_forced(self._wait_for_an_end(tuple(service.tasks), left))
-        await self._end_what_runs()
 
     async def _wait_for_an_end(self, tasks: tuple[asyncio.Task[None], ...], timeout: float) -> None:
         """Wait for the end of a connection or of one of `tasks`, which may have come before this begins."""
