@@ -13,8 +13,8 @@ from benchmarks.load.certificate import certificate_files
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pounce import ServerConfig, TLSError
-from pounce.net.tls import create_context, server_certificate
+from pounce import ConfigError, ServerConfig, TLSError
+from pounce.net.tls import ServerContext, ServerTLS, distinguished_name
 from pounce.testing import TestServer
 
 PASSWORD = "correct horse"
@@ -45,6 +45,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     found.encrypted.write_bytes(pem(key, serialization.BestAvailableEncryption(PASSWORD.encode())))
     found.other_key.write_bytes(pem(other, serialization.NoEncryption()))
     return found
+
+
+def create_context(config: ServerConfig) -> ServerContext:
+    return ServerTLS(config, ["http/1.1"]).context(0)
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -85,7 +89,7 @@ def is_served(server: TestServer, files: Files) -> bool:
 
 
 def test_certificate_and_key_are_loaded(files: Files) -> None:
-    context = create_context(files.config(), ["http/1.1"])
+    context = create_context(files.config())
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     assert context.options & ssl.OP_NO_COMPRESSION
     assert context.options & ssl.OP_NO_RENEGOTIATION
@@ -94,16 +98,28 @@ def test_certificate_and_key_are_loaded(files: Files) -> None:
 def test_application_sees_the_first_certificate(files: Files, tmp_path: Path) -> None:
     chain = tmp_path / "chain.pem"
     chain.write_text("text before\n" + files.cert.read_text() * 2)
-    assert server_certificate(files.config(ssl_certfile=str(chain))) == files.cert.read_text()
+    assert create_context(files.config(ssl_certfile=str(chain))).certificate == files.cert.read_text()
 
 
 def test_encrypted_key_is_opened_with_its_password(files: Files) -> None:
-    create_context(files.config(ssl_keyfile=str(files.encrypted), ssl_keyfile_password=PASSWORD), [])
+    create_context(files.config(ssl_keyfile=str(files.encrypted), ssl_keyfile_password=PASSWORD))
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\nmore"], ids=repr)
+def test_password_is_the_first_line_of_its_file(files: Files, tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "password"
+    path.write_bytes(PASSWORD.encode() + ending.encode())
+    create_context(files.config(ssl_keyfile=str(files.encrypted), ssl_keyfile_password_file=str(path)))
+
+
+def test_password_file_that_is_missing_is_an_error(files: Files) -> None:
+    with pytest.raises(TLSError, match="/missing"):
+        create_context(files.config(ssl_keyfile_password_file="/missing"))
 
 
 def test_encrypted_key_without_a_password_is_an_error_and_asks_nobody(files: Files) -> None:
     with pytest.raises(TLSError, match="encrypted") as caught:
-        create_context(files.config(ssl_keyfile=str(files.encrypted)), [])
+        create_context(files.config(ssl_keyfile=str(files.encrypted)))
     assert caught.value.code == "POUNCE_TLS_KEY_PASSWORD"
 
 
@@ -125,7 +141,7 @@ def broken(folder: Path, what: str) -> Path:
 def test_file_that_cannot_be_used_is_an_error(files: Files, tmp_path: Path, what: str, setting: str) -> None:
     path = broken(tmp_path, what)
     with pytest.raises(TLSError) as caught:
-        create_context(files.config(**{setting: str(path)}), [])
+        create_context(files.config(**{setting: str(path)}))
     assert caught.value.exit_code == 6
     assert caught.value.hint
 
@@ -133,19 +149,105 @@ def test_file_that_cannot_be_used_is_an_error(files: Files, tmp_path: Path, what
 def test_file_that_is_missing_is_named(files: Files, tmp_path: Path) -> None:
     for setting in ("ssl_certfile", "ssl_keyfile"):
         with pytest.raises(TLSError, match=str(tmp_path / setting)):
-            create_context(files.config(**{setting: str(tmp_path / setting)}), [])
+            create_context(files.config(**{setting: str(tmp_path / setting)}))
 
 
 @pytest.mark.parametrize("password", ["wrong", ""])
 def test_wrong_password_is_an_error_that_does_not_repeat_it(files: Files, password: str) -> None:
     with pytest.raises(TLSError) as caught:
-        create_context(files.config(ssl_keyfile=str(files.encrypted), ssl_keyfile_password=password), [])
+        create_context(files.config(ssl_keyfile=str(files.encrypted), ssl_keyfile_password=password))
     assert "'wrong'" not in str(caught.value)
+    assert caught.value.code == "POUNCE_TLS_KEY_PASSWORD"
 
 
-def test_key_of_another_certificate_is_an_error(files: Files) -> None:
-    with pytest.raises(TLSError):
-        create_context(files.config(ssl_keyfile=str(files.other_key)), [])
+def test_key_of_another_certificate_is_an_error_that_names_both(files: Files) -> None:
+    with pytest.raises(TLSError, match=f"{files.other_key} does not belong to the certificate {files.cert}") as caught:
+        create_context(files.config(ssl_keyfile=str(files.other_key)))
+    assert caught.value.code == "POUNCE_TLS_KEY_MISMATCH"
+
+
+def test_certificate_in_place_of_the_key_is_an_error_that_says_so(files: Files) -> None:
+    with pytest.raises(TLSError, match="no private key"):
+        create_context(files.config(ssl_keyfile=str(files.cert)))
+    with pytest.raises(TLSError, match="no certificate"):
+        create_context(files.config(ssl_certfile=str(files.key)))
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ssl_sni": ("a=b",)},
+        {"ssl_ca_certs": "ca.pem", "ssl_cert_reqs": "required"},
+        {"ssl_self_signed": True, "ssl_certfile": "c", "ssl_keyfile": "k"},
+        {"ssl_keyfile_password": "a", "ssl_keyfile_password_file": "b"},
+        {"ssl_certfile": "c", "ssl_keyfile": "k", "ssl_cert_reqs": "optional"},
+        {"ssl_certfile": "c", "ssl_keyfile": "k", "ssl_ca_certs": "ca.pem"},
+        {"ssl_certfile": "c", "ssl_keyfile": "k", "ssl_crl": "crl.pem"},
+        {"ssl_self_signed": True, "ssl_cert_reqs": "optional", "ssl_ca_certs": "ca.pem", "http3_enabled": True},
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_go_together_are_an_error(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ServerConfig.of(settings)
+    assert caught.value.hint
+
+
+def test_minimum_version(files: Files) -> None:
+    context = create_context(files.config(ssl_minimum_version="1.3"))
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_3
+
+
+def test_ciphers(files: Files) -> None:
+    context = create_context(files.config(ssl_ciphers="ECDHE-ECDSA-AES256-GCM-SHA384"))
+    names = [entry["name"] for entry in context.get_ciphers() if not entry["name"].startswith("TLS_")]
+    assert names == ["ECDHE-ECDSA-AES256-GCM-SHA384"]
+
+
+def test_ciphers_that_do_not_exist_are_an_error(files: Files) -> None:
+    with pytest.raises(TLSError) as caught:
+        create_context(files.config(ssl_ciphers="NO-SUCH-CIPHER"))
+    assert caught.value.code == "POUNCE_TLS_CIPHERS"
+
+
+@pytest.mark.parametrize("tickets", [0, 3])
+def test_session_tickets(files: Files, tickets: int) -> None:
+    context = create_context(files.config(ssl_session_tickets=tickets))
+    assert context.num_tickets == tickets
+    assert bool(context.options & ssl.OP_NO_TICKET) is (tickets == 0)
+
+
+def test_key_log_is_written_and_warned_of(files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys"
+    with TestServer(app, ssl_certfile=str(files.cert), ssl_keyfile=str(files.key), ssl_keylog=str(path)) as server:
+        assert is_served(server, files)
+    assert "CLIENT_TRAFFIC_SECRET" in path.read_text()
+    assert str(path) in caplog.text
+
+
+def test_key_log_that_cannot_be_written_is_an_error(files: Files) -> None:
+    with pytest.raises(TLSError, match="/no/such"):
+        create_context(files.config(ssl_keylog="/no/such/folder"))
+
+
+@pytest.mark.parametrize(
+    ("subject", "name"),
+    [
+        ([], None),
+        ([[("countryName", "DE")], [("organizationName", "A")], [("commonName", "x")]], "CN=x,O=A,C=DE"),
+        ([[("commonName", "x"), ("userId", "7")]], "CN=x+UID=7"),
+        ([[("commonName", 'a,b+c"d\\e<f>g;h')]], 'CN=a\\,b\\+c\\"d\\\\e\\<f\\>g\\;h'),
+        ([[("commonName", "#x ")]], "CN=\\#x\\ "),
+        ([[("commonName", " ")]], "CN=\\ "),
+        ([[("commonName", "a\0")]], "CN=a\\00"),
+    ],
+    ids=str,
+)
+def test_name_of_a_client_is_written_as_rfc_4514_has_it(subject: Any, name: str | None) -> None:
+    assert distinguished_name({"subject": subject}) == name
 
 
 def test_server_with_a_bad_certificate_does_not_start_and_frees_its_socket(files: Files, tmp_path: Path) -> None:

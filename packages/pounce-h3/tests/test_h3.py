@@ -1,5 +1,6 @@
 """HTTP/3 from the outside: what the conformance suite does not ask of every wire."""
 
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -65,6 +66,12 @@ def test_application_has_the_last_word_on_the_announcement(start: Start) -> None
         await answer(send, headers=[(b"alt-svc", b'h3=":443"')])
 
     assert over_tcp(start(app)).headers["alt-svc"] == 'h3=":443"'
+
+
+def test_bind_of_a_proxy_that_names_its_clients_has_no_datagrams(start: Start) -> None:
+    server = start(hello, bind=("127.0.0.1:0?proxy_protocol=on",))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", server.server.port))
 
 
 def test_needs_a_certificate() -> None:

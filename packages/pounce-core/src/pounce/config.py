@@ -22,6 +22,8 @@ type LogFormat = Literal["auto", "text", "json"]
 type Lifespan = Literal["auto", "on", "off"]
 type IPv6 = Literal["dual", "only", "off"]
 type AltSvc = Literal["auto", "clear", "off"]
+type TLSVersion = Literal["1.2", "1.3"]
+type ClientCertificates = Literal["none", "optional", "required"]
 type Signage = Literal["full", "minimal", "off"]
 type WorkerMode = Literal["auto", "thread", "process", "sync", "async"]
 
@@ -136,6 +138,37 @@ class ServerConfig:
     ssl_keyfile: str | None = option(None, "Private key of the certificate, PEM.", group="tls")
     ssl_keyfile_password: str | None = option(None, "Password of the private key.", group="tls", secret=True)
     tls_handshake_timeout: float = option(10.0, "Time a TLS handshake may take.", group="tls", unit="seconds", gt=0)
+    ssl_keyfile_password_file: str | None = option(
+        None, "File whose first line is the password of the private key.", group="tls"
+    )
+    ssl_self_signed: bool = option(
+        False, "Make a certificate for localhost, for development; kept from one start to the next.", group="tls"
+    )
+    ssl_sni: tuple[str, ...] = option(
+        (),
+        "A further certificate, for clients that ask for a name: name=certfile:keyfile; may be repeated.",
+        group="tls",
+    )
+    ssl_reload: bool = option(
+        True, "Look every few seconds whether a file of TLS has changed, and use it for new connections.", group="tls"
+    )
+    ssl_minimum_version: TLSVersion = option("1.2", "Oldest version of TLS that is spoken.", group="tls")
+    ssl_ciphers: str = option(
+        "ECDHE+AESGCM:ECDHE+CHACHA20", "Ciphers for TLS 1.2, as OpenSSL writes a list of them.", group="tls"
+    )
+    ssl_session_tickets: int = option(
+        2, "Tickets a client gets to resume its session with; 0 gives none.", group="tls", ge=0, le=16
+    )
+    ssl_cert_reqs: ClientCertificates = option(
+        "none", "Whether clients are asked for a certificate, and turned away without one.", group="tls"
+    )
+    ssl_ca_certs: str | None = option(
+        None, "Authorities that client certificates must come from: a file, PEM, or a folder.", group="tls"
+    )
+    ssl_crl: str | None = option(None, "List of client certificates that are revoked, PEM.", group="tls")
+    ssl_keylog: str | None = option(
+        None, "Write the secrets of all connections to this file, for analysis; never in production.", group="tls"
+    )
 
     # HTTP/3
     http3_enabled: bool = option(
@@ -319,7 +352,7 @@ class ServerConfig:
     @property
     def uses_tls(self) -> bool:
         """Whether there is a certificate."""
-        return self.ssl_certfile is not None
+        return self.ssl_certfile is not None or self.ssl_self_signed
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> ServerConfig:
@@ -347,12 +380,36 @@ class ServerConfig:
             raise ConfigError(
                 f"{given} is given without {missing}", hint=f"TLS needs both; add {missing} or leave out {given}."
             )
-        if self.http3_enabled and self.ssl_certfile is None:
+        if self.http3_enabled and not self.uses_tls:
             raise ConfigError(
                 "http3_enabled is given without ssl_certfile", hint="HTTP/3 is always encrypted; add a certificate."
             )
         if self.http3_enabled and self.uds is not None:
             raise ConfigError("http3_enabled and uds exclude each other", hint="HTTP/3 needs a UDP port.")
+        if self.http3_enabled and self.ssl_cert_reqs != "none":
+            raise ConfigError(
+                "http3_enabled and ssl_cert_reqs exclude each other",
+                hint="HTTP/3 asks no client for a certificate, and would be a way past that.",
+            )
+        if self.ssl_self_signed and self.ssl_certfile is not None:
+            raise ConfigError("ssl_self_signed and ssl_certfile exclude each other", hint="Leave out one of them.")
+        if self.ssl_keyfile_password is not None and self.ssl_keyfile_password_file is not None:
+            raise ConfigError(
+                "ssl_keyfile_password and ssl_keyfile_password_file exclude each other", hint="Leave out one of them."
+            )
+        if (self.ssl_cert_reqs == "none") != (self.ssl_ca_certs is None):
+            raise ConfigError(
+                "client certificates need both ssl_cert_reqs and ssl_ca_certs",
+                hint="For example --ssl-cert-reqs required --ssl-ca-certs ca.pem.",
+            )
+        if self.ssl_crl is not None and self.ssl_ca_certs is None:
+            raise ConfigError("ssl_crl is given without ssl_ca_certs", hint="It says which of their clients are out.")
+        if not self.uses_tls:
+            for name in ("ssl_sni", "ssl_ca_certs"):
+                if getattr(self, name):
+                    raise ConfigError(
+                        f"{name} is given without a certificate", hint="Add ssl_certfile and ssl_keyfile."
+                    )
         if not self.host:
             raise ConfigError("host must not be empty", hint="Use 127.0.0.1 for this machine, 0.0.0.0 or :: for all.")
         if self.uds == "":

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig
 from pounce.errors import BindError, ConfigError, SupervisorError
@@ -26,6 +26,9 @@ from pounce.worker.datagrams import open_datagram_sockets
 from pounce.worker.loop import busy_threads, loop_factory, run_on_new_loop
 from pounce.worker.shared import Description, prepare
 from pounce.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from pounce.net.tls import ServerTLS
 
 __all__ = ["Server", "StartInfo", "run"]
 
@@ -68,7 +71,7 @@ class Server:
         registry: Registry | None = None,
         on_ready: Callable[[StartInfo], None] | None = None,
     ) -> None:
-        self._config = config
+        self._config = config if not config.ssl_self_signed else _with_certificate(config)
         self._app = app
         self._registry = registry
         self._on_ready = on_ready
@@ -80,6 +83,7 @@ class Server:
         self._shutdown = False
         self._signals = 0
         self._notifier = Notifier()
+        self._tls: ServerTLS | None = None
         self.start_info: StartInfo | None = None
 
     @property
@@ -156,6 +160,7 @@ class Server:
     async def _serve_alone(self) -> None:
         config = self._config
         shared = prepare(config, self._app, self._registry)
+        self._tls = shared.tls
         listeners, datagrams = _open_sockets(config, shared.registry)
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         try:
@@ -164,9 +169,8 @@ class Server:
                 shared.app,
                 shared.registry,
                 listeners,
-                shared.context,
+                shared.tls,
                 datagrams=datagrams,
-                server_certificate=shared.server_certificate,
             )
 
             def end(force: bool) -> None:
@@ -197,6 +201,7 @@ class Server:
 
         config = self._config
         shared = prepare(config, self._app, self._registry)
+        self._tls = shared.tls
         listeners = open_listeners(config)
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         workers = WorkerThreads(shared, listeners, dispatched=True, on_end=lambda: loop.call_soon_threadsafe(ended.set))
@@ -265,6 +270,15 @@ class Server:
             if self._end is not None:
                 self._end(force)
 
+    def reload_certificates(self) -> bool:
+        """Read the files of TLS again, for connections that begin from now on.
+
+        False when they cannot be used, and the old ones stay: the log says why. May be called from any thread. It
+        concerns the workers of this process: those in others look by themselves, as all do, and SIGHUP replaces them.
+        """
+        tls = self._tls
+        return tls.reload() if tls is not None else True
+
     def _tell(
         self, description: Description, listeners: list[Listener], loop: asyncio.AbstractEventLoop | None = None
     ) -> None:
@@ -319,7 +333,7 @@ def _open_sockets(
         try:
             return listeners, open_datagram_sockets(config, registry, listeners)
         except BaseException as exc:
-            chosen = any(listener.bind.path is None and not listener.bind.port for listener in listeners)
+            chosen = any(listener.bind.host and not listener.bind.port for listener in listeners)
             _close(listeners)
             attempts -= 1
             # A free TCP port that the system chose need not be free for UDP; another one will be.
@@ -331,6 +345,12 @@ def _close(listeners: list[Listener]) -> None:
     for listener in listeners:
         listener.close()
     listeners.clear()
+
+
+def _with_certificate(config: ServerConfig) -> ServerConfig:
+    from pounce.net.tls import with_certificate
+
+    return with_certificate(config)
 
 
 def run(

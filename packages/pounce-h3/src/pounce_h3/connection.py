@@ -235,7 +235,7 @@ class H3Connection(Connection):
 
     def _begin(self, event: Connected) -> None:
         """The handshake is complete: say what we speak (RFC 9114 6.2.1, 7.2.4)."""
-        config = self.service.config
+        config, tls = self.service.config, self.service.tls
         self._connected = True
         self.deadline = inf
         self._endpoint.validated(self)
@@ -247,7 +247,7 @@ class H3Connection(Connection):
             scheme="https",
             alpn=event.alpn,
             tls={
-                "server_cert": self.service.server_certificate,
+                "server_cert": tls.context(self.service.loop.time()).certificate if tls is not None else None,
                 "client_cert_chain": [],
                 "client_cert_name": None,
                 "client_cert_error": None,

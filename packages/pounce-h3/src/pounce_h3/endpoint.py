@@ -19,7 +19,6 @@ from pounce_h3.engine import Engine, Initial
 from pounce_h3.ids import ID_LENGTH, Keys, new_id
 
 if TYPE_CHECKING:
-    from pounce.config import ServerConfig
     from pounce.plugin import Address, Service
     from pounce_h3.settings import H3Settings
 
@@ -39,7 +38,7 @@ class Endpoint(asyncio.DatagramProtocol):
         self._loop = service.loop
         settings: H3Settings = service.settings["h3"]
         self._keys = Keys(settings.secret)
-        self.engine = engine(service.config, settings)
+        self.engine = engine(service, settings)
         self._connections: dict[bytes, H3Connection] = {}
         self._open: set[H3Connection] = set()
         self._unvalidated: set[H3Connection] = set()
@@ -198,10 +197,11 @@ class Endpoint(asyncio.DatagramProtocol):
         self._draining = True
 
 
-def engine(config: ServerConfig, settings: H3Settings) -> Engine:
+def engine(service: Service, settings: H3Settings) -> Engine:
     """The engine that the configuration names. Raises `ConfigError`, `TLSError`."""
+    config = service.config
     if config.http3_engine == "qh3":
         from pounce_h3.qh3_engine import Qh3Engine
 
-        return Qh3Engine(config)
+        return Qh3Engine(config, service.tls.password() if service.tls is not None else None)
     raise ConfigError(f"http3_engine must be qh3 or zoomies (got {config.http3_engine!r})")

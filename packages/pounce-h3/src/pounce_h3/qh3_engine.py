@@ -70,7 +70,7 @@ class Qh3Engine:
     interoperable = True
     names_nameless = False
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, password: str | None) -> None:
         assert config.ssl_certfile is not None
         quic = QuicConfiguration(
             is_client=False,
@@ -81,7 +81,7 @@ class Qh3Engine:
             max_stream_data=STREAM_WINDOW,
         )
         try:
-            quic.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, config.ssl_keyfile_password)
+            quic.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, password)
         except Exception as exc:
             raise TLSError(
                 f"certificate or key cannot be used for HTTP/3: {exc}",

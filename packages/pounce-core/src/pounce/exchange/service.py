@@ -19,6 +19,7 @@ from pounce.exchange.stream import Exchange, Stream
 
 if TYPE_CHECKING:
     from pounce.net.connection import Connection
+    from pounce.net.tls import ServerTLS
     from pounce.plugin import Completed, Observer, ObserverFactory, Parser, Responder, RunsApp, Upgrade
 
 __all__ = ["ASGIApp", "Service"]
@@ -50,7 +51,7 @@ class Service:
         observers: tuple[ObserverFactory, ...] = (),
         settings: Mapping[str, Any] = MappingProxyType({}),
         create_parser: Callable[[], Parser] | None = None,
-        server_certificate: str | None = None,
+        tls: ServerTLS | None = None,
     ) -> None:
         self.config = config
         self.app = app
@@ -60,7 +61,8 @@ class Service:
         self.settings = settings
         self.upgrades = upgrades
         self.create_parser = create_parser
-        self.server_certificate = server_certificate
+        self.tls = tls
+        """Certificates of the server, for wires that do TLS themselves; None without TLS."""
         self.state: dict[str, Any] = {}
         self.draining = False
         self.drain_notice = DrainNotice()

@@ -274,7 +274,7 @@ def connection_info(
         from pounce.net.tls import tls_extension
 
         alpn = ssl_object.selected_alpn_protocol()
-        tls = tls_extension(ssl_object, service.server_certificate)
+        tls = tls_extension(ssl_object)
     info = ConnectionInfo(
         id=service.next_connection_id(),
         peer=(peer[0], peer[1]) if isinstance(peer, tuple) else None,

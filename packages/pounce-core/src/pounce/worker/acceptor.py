@@ -14,6 +14,7 @@ from pounce.net.sniff import WireChooser, WireTable
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
+    from pounce.net.tls import ServerTLS
     from pounce.plugin import Wire
 
 __all__ = ["Acceptor", "Intake", "accept"]
@@ -60,7 +61,7 @@ class Intake:
     """Takes the connections of one worker that came in over one listener, whoever accepted them."""
 
     def __init__(
-        self, service: Service, listener: Listener, table: WireTable, named: Wire | None, context: ssl.SSLContext | None
+        self, service: Service, listener: Listener, table: WireTable, named: Wire | None, tls: ServerTLS | None
     ) -> None:
         self._service = service
         self._loop = service.loop
@@ -68,7 +69,7 @@ class Intake:
         self._tcp = not listener.is_unix
         self._table = table
         self._named = named
-        self._context = context
+        self._tls = tls
         self._proxies = ProxyPolicy.of(service.config, listener.bind)
         self.handshakes: set[asyncio.Task[None]] = set()
         """Connections that were accepted and are not yet handed to their wire."""
@@ -103,7 +104,7 @@ class Intake:
         """Over max_connections: say so where the client can read it, at no further cost."""
         self._service.count("max_connections", "max_connections reached, connection turned away")
         try:
-            if self._context is None and self._named is None:
+            if self._tls is None and self._named is None:
                 sock.send(OVERLOADED)
                 sock.shutdown(socket.SHUT_WR)
                 # What the client has sent already would turn the close into a reset that destroys the answer.
@@ -129,8 +130,8 @@ class Intake:
             await self._loop.connect_accepted_socket(
                 lambda: WireChooser(self._service, self._table, self._named, opened, proxied),
                 sock,
-                ssl=self._context,
-                ssl_handshake_timeout=self._service.config.tls_handshake_timeout if self._context else None,
+                ssl=self._tls.context(self._loop.time()) if self._tls else None,
+                ssl_handshake_timeout=self._service.config.tls_handshake_timeout if self._tls else None,
             )
         except (OSError, ssl.SSLError) as exc:
             # The peer's doing: no TLS, no common version, too slow, or gone.
@@ -142,9 +143,9 @@ class Acceptor(Intake):
     """Accepts for one worker on one listener."""
 
     def __init__(
-        self, service: Service, listener: Listener, table: WireTable, named: Wire | None, context: ssl.SSLContext | None
+        self, service: Service, listener: Listener, table: WireTable, named: Wire | None, tls: ServerTLS | None
     ) -> None:
-        super().__init__(service, listener, table, named, context)
+        super().__init__(service, listener, table, named, tls)
         self._resume: asyncio.TimerHandle | None = None
 
     def start(self) -> None:

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pounce.errors import BindError, ConfigError
+from pounce.net.proxy_protocol import ProxyPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -228,7 +229,9 @@ def open_datagram_sockets(
     try:
         for listener in listeners:
             inet = listener.sock.family in (socket.AF_INET, socket.AF_INET6)
-            if inet and listener.bind.wire is None and listener.bind.tls is not False:
+            # A proxy that names its clients hands on no datagrams; who sends some has gone past it.
+            direct = ProxyPolicy.of(config, listener.bind) is None
+            if inet and direct and listener.bind.wire is None and listener.bind.tls is not False:
                 opened += [(wire, _bind_beside(listener.sock)) for wire in wires]
     except BaseException:
         for _, sock in opened:

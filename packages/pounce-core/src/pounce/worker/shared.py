@@ -1,14 +1,17 @@
 """Shared: what the workers of one process have in common, made once before they start."""
 
 import logging
-import ssl
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
 from pounce.exchange.service import ASGIApp
 from pounce.importer import adapted, called, import_app
 from pounce.registry import Registry, gil_enabled
+
+if TYPE_CHECKING:
+    from pounce.net.tls import ServerTLS
 
 __all__ = ["Description", "Shared", "prepare"]
 
@@ -28,19 +31,19 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the workers of one process have in common; nothing of it changes while they serve."""
+    """What the workers of one process have in common; nothing of it changes while they serve, but for certificates
+    that are renewed."""
 
     config: ServerConfig
     app: ASGIApp
     registry: Registry
-    context: ssl.SSLContext | None
-    server_certificate: str | None
+    tls: ServerTLS | None
 
     def describe(self) -> Description:
         """How it is served."""
         return Description(
             gil=gil_enabled(),
-            tls=self.context is not None,
+            tls=self.tls is not None,
             wires=tuple(self.registry.wires),
             http_parser=self.registry.parser(self.config.http_parser).name,
         )
@@ -51,8 +54,7 @@ def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None 
     registry = registry or Registry.discover(config)
     _report_plugins(registry)
     loaded = _load_app(app, config)
-    context, certificate = _tls(config, registry)
-    return Shared(config, loaded, registry, context, certificate)
+    return Shared(config, loaded, registry, _tls(config, registry))
 
 
 def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:
@@ -70,12 +72,12 @@ def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:
     return checked
 
 
-def _tls(config: ServerConfig, registry: Registry) -> tuple[ssl.SSLContext | None, str | None]:
-    if config.ssl_certfile is None:
-        return None, None
-    from pounce.net.tls import create_context, server_certificate
+def _tls(config: ServerConfig, registry: Registry) -> ServerTLS | None:
+    if not config.uses_tls:
+        return None
+    from pounce.net.tls import ServerTLS
 
-    return create_context(config, registry.alpn()), server_certificate(config)
+    return ServerTLS(config, registry.alpn())
 
 
 def _report_plugins(registry: Registry) -> None:

@@ -108,11 +108,10 @@ class WorkerThread:
             shared.app,
             shared.registry,
             self._listeners,
-            shared.context,
+            shared.tls,
             # Of its own: the kernel spreads peers over the sockets of all workers.
             datagrams=open_datagram_sockets(shared.config, shared.registry, self._listeners),
             worker_id=self.number,
-            server_certificate=shared.server_certificate,
             accepts=self._accepts,
         )
         self.inbox = Inbox(worker, loop)

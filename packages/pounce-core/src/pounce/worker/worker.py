@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import socket
-import ssl
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig
 from pounce.exchange.service import ASGIApp, Service
@@ -17,6 +16,9 @@ from pounce.worker.acceptor import Acceptor, Intake
 from pounce.worker.datagrams import Datagrams
 from pounce.worker.lifespan import Lifespan
 from pounce.worker.ticker import Ticker
+
+if TYPE_CHECKING:
+    from pounce.net.tls import ServerTLS
 
 __all__ = ["Worker"]
 
@@ -45,11 +47,10 @@ class Worker:
         app: ASGIApp,
         registry: Registry,
         listeners: list[Listener],
-        context: ssl.SSLContext | None = None,
+        tls: ServerTLS | None = None,
         *,
         datagrams: Iterable[tuple[DatagramWire, socket.socket]] = (),
         worker_id: int = 0,
-        server_certificate: str | None = None,
         accepts: bool = True,
     ) -> None:
         """With `accepts` False connections come by `take()` alone."""
@@ -68,7 +69,7 @@ class Worker:
             observers=registry.observers,
             settings=registry.settings(config.plugin_settings),
             create_parser=lambda: parser.create(limits),
-            server_certificate=server_certificate,
+            tls=tls,
         )
         table = registry.wire_table()
         kind = Acceptor if accepts else Intake
@@ -78,7 +79,7 @@ class Worker:
                 listener,
                 table,
                 registry.wire_named(listener.bind.wire) if listener.bind.wire else None,
-                context if listener.bind.tls is not False else None,
+                tls if listener.bind.tls is not False else None,
             )
             for listener in listeners
         ]
