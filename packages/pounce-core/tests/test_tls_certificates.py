@@ -1,5 +1,6 @@
 """TLS over connections: certificates by name, renewed ones, those of clients, and one for development."""
 
+import contextlib
 import datetime
 import json
 import logging
@@ -261,18 +262,21 @@ def test_broken_new_certificate_keeps_the_old_and_is_logged_once(
     assert tls.context(30) is not first
 
 
-def test_connection_keeps_its_certificate_and_the_next_has_the_new_one(authority: Authority) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_connection_keeps_its_certificate_and_the_next_has_the_new_one(authority: Authority, workers: int) -> None:
     path = authority.issue("localhost")
-    config = config_of(path, port=0, access_log=False)
-    with Running(Server(config, app)) as running:
-        client = Client(running, authority.file)  # type: ignore[arg-type]
-        with client.connect() as old:
+    config = config_of(path, port=0, access_log=False, loop="asyncio", workers=workers)
+    with Running(Server(config, app)) as running, contextlib.ExitStack() as open_ones:
+        client = Client(running, authority.file)
+        seen: list[ssl.SSLSocket] = []
+        for _ in range(5):
+            seen.append(open_ones.enter_context(client.connect()))
             renewed(authority, path)
             assert running.server.reload_certificates() is True
-            with client.connect() as new:
-                assert old.getpeercert(True) != new.getpeercert(True)
-            old.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert old.recv(65536).startswith(b"HTTP/1.1 200")
+        assert len({sock.getpeercert(True) for sock in seen}) == 5
+        for sock in seen:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
 
 
 def test_server_without_tls_has_nothing_to_read_again() -> None:
@@ -359,7 +363,7 @@ def test_session_does_not_outlive_the_trust_in_its_authority(
     shutil.copy(authority.file, trusted)
     settings = {"ssl_cert_reqs": "required", "ssl_ca_certs": str(trusted), "port": 0, "access_log": False}
     with Running(Server(config_of(clients["server"], **settings), app)) as running:
-        alice = Client(running, authority.file, clients["alice"])  # type: ignore[arg-type]
+        alice = Client(running, authority.file, clients["alice"])
         alice.context.maximum_version = version
         alice.get()
         resumed = alice.get(session=alice.session)

@@ -3,15 +3,20 @@
 import socket
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from benchmarks.load.certificate import certificate_files
+from qh3.quic.configuration import QuicConfiguration
 from tests.conformance.wires import Started, answer, read_body
 
-from pounce import ConfigError
+from pounce import ConfigError, ServerConfig
+from pounce.net.tls import ServerTLS
 from pounce.registry import Registry
 from pounce.testing import TestServer
+from pounce_h3.qh3_engine import Qh3Engine
 
 Start = Callable[..., Started]
 
@@ -72,6 +77,29 @@ def test_bind_of_a_proxy_that_names_its_clients_has_no_datagrams(start: Start) -
     server = start(hello, bind=("127.0.0.1:0?proxy_protocol=on",))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.bind(("127.0.0.1", server.server.port))
+
+
+def test_renewed_certificate_is_used_for_new_connections(tmp_path: Path) -> None:
+    def renew() -> str:
+        return certificate_files(tmp_path)[0].read_text()
+
+    old = renew()
+    config = ServerConfig(ssl_certfile=str(tmp_path / "certificate.pem"), ssl_keyfile=str(tmp_path / "key.pem"))
+    tls = ServerTLS(config, [])
+    engine = Qh3Engine(config, tls)
+    first = engine.configuration(0.0)
+    assert engine.configuration(0.0) is first
+    new = renew()
+    assert old != new
+    assert tls.reload() is True
+    second = engine.configuration(0.0)
+    assert shown(first) == old
+    assert shown(second) == new
+
+
+def shown(configuration: QuicConfiguration) -> str:
+    """The certificate that clients get, PEM."""
+    return ssl.DER_cert_to_PEM_cert(configuration.certificate.public_bytes())
 
 
 def test_needs_a_certificate() -> None:

@@ -203,5 +203,7 @@ def engine(service: Service, settings: H3Settings) -> Engine:
     if config.http3_engine == "qh3":
         from pounce_h3.qh3_engine import Qh3Engine
 
-        return Qh3Engine(config, service.tls.password() if service.tls is not None else None)
+        # The configuration has no HTTP/3 without a certificate.
+        assert service.tls is not None
+        return Qh3Engine(config, service.tls)
     raise ConfigError(f"http3_engine must be qh3 or zoomies (got {config.http3_engine!r})")

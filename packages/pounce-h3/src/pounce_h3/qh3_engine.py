@@ -3,6 +3,7 @@
 import hmac
 import logging
 import socket
+import time
 from typing import TYPE_CHECKING, cast
 
 from qh3._hazmat import (
@@ -44,9 +45,12 @@ from pounce_h3.ids import ID_LENGTH
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
+    from pounce.net.tls import ServerTLS
     from pounce.plugin import Address, DatagramSocket, Headers
 
 __all__ = ["Qh3Engine", "open_socket"]
+
+log = logging.getLogger("pounce")
 
 INITIAL_SUITE = CipherSuite.AES_128_GCM_SHA256
 STREAM_WINDOW = 262_144
@@ -70,7 +74,14 @@ class Qh3Engine:
     interoperable = True
     names_nameless = False
 
-    def __init__(self, config: ServerConfig, password: str | None) -> None:
+    def __init__(self, config: ServerConfig, tls: ServerTLS) -> None:
+        self._config = config
+        self._tls = tls
+        self._context: object = tls.context(time.monotonic())
+        self._configuration = self._load()
+
+    def _load(self) -> QuicConfiguration:
+        config = self._config
         assert config.ssl_certfile is not None
         quic = QuicConfiguration(
             is_client=False,
@@ -81,16 +92,27 @@ class Qh3Engine:
             max_stream_data=STREAM_WINDOW,
         )
         try:
-            quic.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, password)
+            quic.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, self._tls.password())
         except Exception as exc:
             raise TLSError(
                 f"certificate or key cannot be used for HTTP/3: {exc}",
                 hint="Both must be PEM; the key RSA, or EC with curve P-256, P-384 or P-521.",
             ) from exc
-        self._configuration = quic
+        return quic
+
+    def configuration(self, now: float) -> QuicConfiguration:
+        """That of a connection which begins at `now`: with new certificates once connections over TCP have them."""
+        context = self._tls.context(now)
+        if context is not self._context:
+            self._context = context
+            try:
+                self._configuration = self._load()
+            except TLSError as exc:
+                log.error("HTTP/3 goes on with the old certificate: %s", exc.message)
+        return self._configuration
 
     def accept(self, initial: Initial) -> Qh3Connection:
-        return Qh3Connection(Quic(self._configuration, initial))
+        return Qh3Connection(Quic(self.configuration(time.monotonic()), initial))
 
     def codec(self, max_table_capacity: int, blocked_streams: int, max_size: int) -> Qpack:
         return Qpack(max_table_capacity, blocked_streams, max_size)
