@@ -140,6 +140,33 @@ class H3Client:
         self.flush()
         return request
 
+    def raw(self, data: bytes, end: bool = False) -> H3Request:
+        """A request stream that carries these bytes."""
+        stream_id = self.quic.get_next_available_stream_id()
+        request = self.requests[stream_id] = H3Request(self, stream_id)
+        request.send_raw(data, end)
+        return request
+
+    def raw_unidirectional(self, data: bytes, end: bool = False) -> int:
+        """A unidirectional stream that carries these bytes."""
+        stream_id = self.quic.get_next_available_stream_id(is_unidirectional=True)
+        self.quic.send_stream_data(stream_id, data, end)
+        self.flush()
+        return stream_id
+
+    def close_code(self) -> int:
+        """Wait until the server closes the connection: with what error."""
+        self.read_eof()
+        assert self.terminated is not None
+        return int(self.terminated.error_code)
+
+    def move(self) -> None:
+        """Go on from another port, as behind a NAT that has forgotten us."""
+        self.sock.close()
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.connect(self.server_address)
+        self.address = self.sock.getsockname()
+
     def request(self, method: str, path: str, headers: Headers = (), body: bytes = b"") -> Response:
         fields = list(headers)
         if body and not any(name.lower() == b"content-length" for name, _ in fields):
@@ -215,6 +242,16 @@ class H3Request:
             client.quic.reset_stream(self.id, 0x10C)
         client.quic.stop_stream(self.id, 0x10C)
         client.flush()
+
+    def reset(self) -> int:
+        """Wait until the server gives up the stream: with what error."""
+        try:
+            while self.read_piece():
+                pass
+        except Broken:
+            pass
+        assert self.reset_code is not None, "the stream was not reset"
+        return self.reset_code
 
     def _next(self) -> Any:
         client = self._client

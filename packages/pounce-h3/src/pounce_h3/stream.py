@@ -227,6 +227,9 @@ class H3Stream:
             self._too_large()
             return True
         except FieldSectionUnreadable:
+            if len(section) > self.h3.service.config.max_header_size:
+                self._too_large()
+                return True
             self._refuse(BadRequest("Header fields cannot be read", code="POUNCE_PARSE_BAD_HEADER"))
             return True
         self._fields_received(fields, last)
