@@ -140,6 +140,13 @@ class H3Client:
         self.flush()
         return request
 
+    def later(self, stream_id: int, path: str) -> H3Request:
+        """A request on a stream of the caller's choice, in a packet of its own."""
+        request = self.requests[stream_id] = H3Request(self, stream_id)
+        fields = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a"), (b":path", path.encode())]
+        request.send_raw(encode_frame(FrameType.HEADERS, literal_section(fields)), True)
+        return request
+
     def raw(self, data: bytes, end: bool = False) -> H3Request:
         """A request stream that carries these bytes."""
         stream_id = self.quic.get_next_available_stream_id()

@@ -143,6 +143,16 @@ def test_application_hears_that_its_request_was_given_up(start: Start) -> None:
     assert (told.get(), told.get()) == ("http.disconnect", "refused")
 
 
+def test_requests_may_arrive_out_of_order(start: Start) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, scope["path"].encode())
+
+    client = connect(start(app))
+    first, second = client.quic.get_next_available_stream_id(), client.quic.get_next_available_stream_id() + 4
+    requests = [client.later(stream_id, f"/{stream_id}") for stream_id in (second, first)]
+    assert [request.response().body for request in requests] == [b"/%d" % second, b"/%d" % first]
+
+
 # Priorities (RFC 9218)
 
 

@@ -75,6 +75,8 @@ PRIORITIES_MAX = 100
 """Priorities kept for requests that have not arrived."""
 DRAIN_GRACE = 0.25
 """Seconds in which requests that were on their way when a drain began are still taken."""
+HANDSHAKE_GRACE = 1.0
+"""Seconds a handshake may still take in a drain."""
 RESETS_MAX = 200
 """Requests that the peer may give up unanswered at once, beyond `RESETS_PER_SECOND`."""
 RESETS_PER_SECOND = 20
@@ -120,6 +122,7 @@ class H3Connection(Connection):
         "_highest",
         "_holding",
         "_kinds",
+        "_missing",
         "_peer_streams",
         "_queue",
         "_resets",
@@ -127,6 +130,7 @@ class H3Connection(Connection):
         "_settings_received",
         "_streams",
         "_transmit",
+        "_unwanted",
         "early",
         "fields",
         "ids",
@@ -168,9 +172,13 @@ class H3Connection(Connection):
         self._blocked: dict[int, H3Stream] = {}
         self._queue: set[H3Stream] = set()
         self._broken: list[tuple[int, int]] = []
+        self._unwanted: set[int] = set()
+        """Requests that were given up before anything was seen of them, and whose end has not come yet."""
         self._held = 0
         self._holding = False
         self._highest = -4
+        self._missing: set[int] = set()
+        """Request streams below the highest that have not been heard of; as many as the peer has credit for."""
         self._goaway: int | None = None
         self._connected = False
         self._settings_received = False
@@ -203,24 +211,30 @@ class H3Connection(Connection):
         if not events:
             return
         try:
-            # A request that is given up in the same read never reaches an application.
-            given_up = {event.stream_id for event in events if isinstance(event, StreamReset)}
+            for event in events:
+                if isinstance(event, StreamReset) and self._is_given_up(event.stream_id):
+                    self._unwanted.add(event.stream_id)
             over = self.quic.is_over
             for event in events:
                 if not (over and isinstance(event, (StreamData, Connected))):
-                    self._handle(event, given_up)
+                    self._handle(event)
         except QuicError as exc:
             self.service.count("h3_protocol_error", "h3: the peer broke the protocol: %s", exc.reason)
             self.close_with(exc.code, exc.reason)
 
-    def _handle(self, event: QuicEvent, given_up: set[int]) -> None:
+    def _handle(self, event: QuicEvent) -> None:
         if isinstance(event, StreamData):
             if event.stream_id & 2:
                 self._peer_stream_received(event.stream_id, event.data, event.end)
-            else:
-                self._request_received(event.stream_id, event.data, event.end, event.stream_id in given_up)
+            elif event.stream_id not in self._unwanted:
+                self._request_received(event.stream_id, event.data, event.end)
+            elif event.end:
+                self._unwanted.discard(event.stream_id)
         elif isinstance(event, StreamReset):
-            self._given_up(event)
+            if event.stream_id & 2:
+                self._peer_stream_given_up(event.stream_id)
+            else:
+                self._given_up(event)
         elif isinstance(event, Connected):
             self._begin(event)
         elif isinstance(event, IdIssued):
@@ -280,19 +294,35 @@ class H3Connection(Connection):
 
     # Requests
 
-    def _request_received(self, stream_id: int, data: bytes, end: bool, given_up: bool) -> None:
+    def _is_given_up(self, stream_id: int) -> bool:
+        """Whether a request is given up of which nothing has been seen: it never reaches an application."""
+        if stream_id & 2 or not self._is_new(stream_id):
+            return False
+        self._count_reset()
+        self.quic.reset(stream_id, H3_REQUEST_REJECTED)
+        return True
+
+    def _is_new(self, stream_id: int) -> bool:
+        """Whether this is the first that is heard of a request stream; they need not come in their order."""
+        if stream_id > self._highest:
+            self._missing.update(range(self._highest + 4, stream_id, 4))
+            self._highest = stream_id
+            return True
+        if stream_id in self._missing:
+            self._missing.discard(stream_id)
+            return True
+        return False
+
+    def _request_received(self, stream_id: int, data: bytes, end: bool) -> None:
         stream = self._streams.get(stream_id)
         if stream is None:
-            if stream_id <= self._highest and stream_id & 1 == 0:
-                # Its request is over; what arrives late is nobody's.
+            if not self._is_new(stream_id):
+                # Its request is over.
                 return
             if self._goaway is not None and stream_id >= self._goaway:
                 # RFC 9114 5.2: requests at or above the id of GOAWAY were not and will not be processed.
                 self.quic.reset(stream_id, H3_REQUEST_REJECTED)
                 self.quic.stop(stream_id, H3_REQUEST_REJECTED)
-                return
-            self._highest = stream_id
-            if given_up:
                 return
             stream = self._streams[stream_id] = H3Stream(self, stream_id, self.connection)
             stream.data_received(data, end)
@@ -305,31 +335,25 @@ class H3Connection(Connection):
             self._blocked[stream_id] = stream
 
     def _given_up(self, event: StreamReset) -> None:
-        stream_id = event.stream_id
-        if stream_id & 2:
-            peer = self._peer_streams.get(stream_id)
-            if stream_id in (self._control_id, self._encoder_id, self._decoder_id) or (
-                peer is not None and peer.kind in (CONTROL, ENCODER, DECODER)
-            ):
-                raise QuicError(H3_CLOSED_CRITICAL_STREAM, "a critical stream was given up")
-            self._peer_streams.pop(stream_id, None)
-            return
-        stream = self._streams.get(stream_id)
-        if isinstance(event, StopSending):
-            if stream is not None:
-                self._count_reset(stream)
-                stream.stop_received()
-            return
+        stream = self._streams.get(event.stream_id)
         if stream is None:
-            if stream_id > self._highest or stream_id == self._highest:
-                self._highest = max(self._highest, stream_id)
-                self._count_reset(None)
-                self.quic.reset(stream_id, H3_REQUEST_REJECTED)
+            if not isinstance(event, StopSending):
+                self._unwanted.discard(event.stream_id)
             return
-        self._count_reset(stream)
-        stream.reset_received()
+        self._count_reset()
+        if isinstance(event, StopSending):
+            stream.stop_received()
+        else:
+            stream.reset_received()
 
-    def _count_reset(self, stream: H3Stream | None) -> None:
+    def _peer_stream_given_up(self, stream_id: int) -> None:
+        peer = self._peer_streams.pop(stream_id, None)
+        if stream_id in (self._control_id, self._encoder_id, self._decoder_id) or (
+            peer is not None and peer.kind in (CONTROL, ENCODER, DECODER)
+        ):
+            raise QuicError(H3_CLOSED_CRITICAL_STREAM, "a critical stream was given up")
+
+    def _count_reset(self) -> None:
         """Requests that are given up cost work that nobody pays for (CVE-2023-44487): they have a budget."""
         now = self.loop.time()
         self._resets = min(RESETS_MAX, self._resets + (now - self._resets_at) * RESETS_PER_SECOND) - 1
@@ -345,9 +369,13 @@ class H3Connection(Connection):
             limit = self.service.config.max_requests_per_connection
             if limit and self.requests >= limit and self._goaway is None:
                 self._send_goaway(self._highest + 4)
-            if not self._streams and self._goaway is not None:
-                # Rule 2: not from inside a Stream method.
-                self.loop.call_soon(self._close_when_done)
+        if self._goaway is not None and not self._is_busy():
+            # Rule 2: not from inside a Stream method.
+            self.loop.call_soon(self._close_when_done)
+
+    def _is_busy(self) -> bool:
+        """A request is still to be answered."""
+        return any(not stream.is_answered for stream in self._streams.values())
 
     # Field sections
 
@@ -704,7 +732,10 @@ class H3Connection(Connection):
 
     def drain(self) -> None:
         """RFC 9114 5.2: announce the end, take what is on its way, then name the last request that is served."""
-        if not self._connected or self.quic.is_over or self._goaway is not None:
+        if not self._connected:
+            self.watch(self.loop.time() + HANDSHAKE_GRACE)
+            return
+        if self.quic.is_over or self._goaway is not None:
             return
         self._send_goaway((1 << 62) - 4)
         self.watch(self.loop.time() + DRAIN_GRACE)
@@ -715,7 +746,8 @@ class H3Connection(Connection):
         self.transmit_soon()
 
     def _close_when_done(self) -> None:
-        if not self._streams and self._goaway is not None and self._goaway < 1 << 60 and not self.quic.is_over:
+        announced = self._goaway is not None and self._goaway < 1 << 60
+        if announced and not self._is_busy() and not self.quic.is_over:
             self._guarded(self.close)
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection, QuicConnectionError
 from qh3.quic.crypto import CIPHER_SUITES, derive_key_iv_hp
 from qh3.quic.tls_bridge import QuicTlsBridge
-from qh3.tls import CipherSuite, Epoch, cipher_suite_hash, hkdf_expand_label
+from qh3.tls import CipherSuite, Epoch, ExtensionType, cipher_suite_hash, hkdf_expand_label
 
 from pounce.errors import TLSError
 from pounce_h3.codes import QPACK_DECODER_STREAM_ERROR, QPACK_DECOMPRESSION_FAILED, QPACK_ENCODER_STREAM_ERROR
@@ -134,6 +134,11 @@ class Quic(QuicConnection):
     def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
         bridge = super()._create_tls(remote_source_cid)
         bridge.stateless_reset_token = self._initial.reset_token
+        # It has put a token of its own into what it is going to say.
+        bridge.tls.handshake_extensions = [
+            (kind, bridge.serialize_transport_parameters() if kind == ExtensionType.QUIC_TRANSPORT_PARAMETERS else data)
+            for kind, data in bridge.tls.handshake_extensions
+        ]
         bridge.remote_initial_source_connection_id = self._initial.source
         return bridge
 

@@ -146,10 +146,12 @@ class H3Stream:
 
     def data_received(self, data: bytes, end: bool) -> None:
         """Bytes of the stream. Raises `QuicError` for what ends the connection."""
-        if self.reading is STOPPED:
-            return
         if end:
             self._ended = True
+        if self.reading is STOPPED:
+            if end:
+                self.h3.stream_ended(self)
+            return
         if self._buffer or self._blocked:
             self._buffer += data
             if self._blocked:
@@ -362,8 +364,10 @@ class H3Stream:
 
     def reset_received(self) -> None:
         """The peer has given up its half, and with it the request (RFC 9114 4.1.1)."""
-        if self.reading is DONE or self.reading is TRAILERS:
-            # The request is complete, so its answer is still wanted.
+        self._ended = True
+        if self.reading is DONE or self.reading is TRAILERS or self.reading is STOPPED:
+            # The request is complete, or was refused: its answer may still be wanted.
+            self.h3.stream_ended(self)
             return
         self.reading = STOPPED
         self.lose()
@@ -612,14 +616,19 @@ class H3Stream:
         return self._blocked
 
     @property
-    def is_over(self) -> bool:
-        """Both directions are done with, and all bytes have been handed over."""
+    def is_answered(self) -> bool:
+        """The answer has been handed over to its last byte, and nothing more is read."""
         return (
             self.writing is SENT
             and not self.pending_size
             and self.writable
             and (self.reading is DONE or self.reading is STOPPED)
         )
+
+    @property
+    def is_over(self) -> bool:
+        """Answered, and the peer has ended its half: nothing more will come of this stream."""
+        return self._ended and self.is_answered
 
 
 TOO_EARLY = BadRequest(
