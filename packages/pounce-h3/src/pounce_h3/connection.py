@@ -216,11 +216,15 @@ class H3Connection(Connection):
                     self._unwanted.add(event.stream_id)
             over = self.quic.is_over
             for event in events:
-                if not (over and isinstance(event, (StreamData, Connected))):
+                # Of a connection that is over only what completes a request is of interest.
+                if not over or self._is_known(event):
                     self._handle(event)
         except QuicError as exc:
             self.service.count("h3_protocol_error", "h3: the peer broke the protocol: %s", exc.reason)
             self.close_with(exc.code, exc.reason)
+
+    def _is_known(self, event: QuicEvent) -> bool:
+        return event.stream_id in self._streams if isinstance(event, StreamData) else not isinstance(event, Connected)
 
     def _handle(self, event: QuicEvent) -> None:
         if isinstance(event, StreamData):
