@@ -75,7 +75,8 @@ def replies(sock: socket.socket) -> list[bytes]:
 def endpoint_of(server: Started) -> Endpoint:
     """The running server's endpoint."""
     port = server.server.port
-    [found] = [item for item in gc.get_objects() if type(item) is Endpoint and item.local[1] == port]
+    endpoints = [item for item in gc.get_objects() if type(item) is Endpoint and item.local[1] == port]
+    [found] = [item for item in endpoints if not item._transport.is_closing()]
     return found
 
 
