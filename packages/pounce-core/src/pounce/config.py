@@ -24,6 +24,8 @@ type IPv6 = Literal["dual", "only", "off"]
 type AltSvc = Literal["auto", "clear", "off"]
 type TLSVersion = Literal["1.2", "1.3"]
 type ClientCertificates = Literal["none", "optional", "required"]
+type LifespanScope = Literal["worker", "process"]
+type WorkerStartupFailure = Literal["shutdown", "ignore"]
 type Signage = Literal["full", "minimal", "off"]
 type WorkerMode = Literal["auto", "thread", "process", "sync", "async"]
 
@@ -92,6 +94,40 @@ class ServerConfig:
         "What workers run in: auto is thread without the GIL and process with it; sync and async are auto.",
         group="workers",
     )
+
+    executor_threads_per_worker: int = option(
+        0, "Threads for what an application runs in its loop's executor; 0 is Python's own number.",
+        group="workers", ge=0, le=1024,
+    )  # fmt: skip
+    lifespan_scope: LifespanScope = option(
+        "worker",
+        "Run the lifespan once for each worker, on its loop, or once for all workers of a process.",
+        group="workers",
+    )
+    worker_hooks: bool = option(
+        False, "Call the application with pounce.worker.startup, .draining and .shutdown in each worker.",
+        group="workers",
+    )  # fmt: skip
+    worker_startup_failure: WorkerStartupFailure = option(
+        "shutdown", "What a pounce.worker.startup that fails means: the end of the start, or nothing.", group="workers"
+    )
+    max_requests: int = option(
+        0, "Requests after which a worker is replaced by a fresh one; 0 sets no limit.", group="workers", ge=0
+    )
+    max_lifetime: float = option(
+        0.0, "Time after which a worker is replaced; 0 sets no limit.", group="workers", unit="seconds", ge=0
+    )
+    max_rss: int = option(
+        0,
+        "Physical memory of its process at which a worker is replaced (Linux); 0 sets no limit.",
+        group="workers",
+        unit="bytes",
+        ge=0,
+    )
+    recycle_jitter: int = option(
+        10, "Per cent by which each of these is raised at random, so that workers do not end together.",
+        group="workers", ge=0, le=100,
+    )  # fmt: skip
 
     # Network
     host: str = option(

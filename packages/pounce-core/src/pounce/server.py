@@ -204,7 +204,18 @@ class Server:
         self._tls = shared.tls
         listeners = open_listeners(config)
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        workers = WorkerThreads(shared, listeners, dispatched=True, on_end=lambda: loop.call_soon_threadsafe(ended.set))
+
+        def recycle(reason: str) -> None:
+            log.warning("The server ends after %s, to be started again", reason)
+            self.shutdown()
+
+        workers = WorkerThreads(
+            shared,
+            listeners,
+            dispatched=True,
+            on_end=lambda: loop.call_soon_threadsafe(ended.set),
+            on_recycle=recycle,
+        )
 
         def end(force: bool) -> None:
             if force:

@@ -104,7 +104,10 @@ class ServerProcess:
         listeners = [Listener.from_fd(bind, fd) for bind, fd in spec.listeners]
         try:
             shared = prepare(spec.config, app)
-            workers = WorkerThreads(shared, listeners, dispatched=spec.mode == "thread", on_end=self._notify)
+            workers = WorkerThreads(
+                shared, listeners, dispatched=spec.mode == "thread", on_end=self._notify,
+                on_recycle=lambda reason: self._channel.send(Recycle(reason)),
+            )  # fmt: skip
             workers.start(spec.workers, spec.first_worker)
             ready = Ready(shared.describe())
         except Exception as exc:  # noqa: BLE001 - told to the supervisor

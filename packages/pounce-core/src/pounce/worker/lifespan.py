@@ -1,14 +1,16 @@
-"""The ASGI lifespan of a worker (ASGI lifespan 2.0)."""
+"""The ASGI lifespan of a worker or of a process (ASGI lifespan 2.0), and the hooks of workers."""
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from pounce.config import ServerConfig
 from pounce.errors import AppError, LifespanError
+from pounce.worker.loop import loop_factory, run_on_new_loop
 
-__all__ = ["Lifespan"]
+__all__ = ["Lifespan", "ProcessLifespan", "call_hook"]
 
 log = logging.getLogger("pounce.lifespan")
 
@@ -22,13 +24,15 @@ class Lifespan:
 
     With `auto` an application has no lifespan when it ends before it asks for an event, or sends the messages of a
     request; an exception after it was told to start up is a failed startup, not a missing feature.
+
+    With `shared` the process has run the lifespan already: startup and shutdown do nothing, and the state is its own.
     """
 
-    def __init__(self, config: ServerConfig, app: Callable[..., Any]) -> None:
+    def __init__(self, config: ServerConfig, app: Callable[..., Any], shared: ProcessLifespan | None = None) -> None:
         self._config = config
         self._app = app
-        self.state: dict[str, Any] = {}
-        self.supported = config.lifespan != "off"
+        self.state: dict[str, Any] = {} if shared is None else shared.state
+        self.supported = config.lifespan != "off" and shared is None
         self._events: asyncio.Queue[str] = asyncio.Queue(maxsize=2)
         self._answers: asyncio.Queue[tuple[str, str]] = asyncio.Queue(maxsize=2)
         self._asked = False
@@ -127,6 +131,76 @@ class Lifespan:
             raise AppError(f"{kind} is not what answers {self._phase}", code="POUNCE_APP_BAD_MESSAGE")
         self._phase = "lifespan.shutdown" if self._phase == "lifespan.startup" else "the end of the lifespan"
         self._answers.put_nowait((kind, message.get("message", "")))
+
+
+class ProcessLifespan:
+    """The lifespan of all workers of a process (`lifespan_scope = process`), on a loop and a thread of its own.
+
+    Whoever starts the workers calls `start()` before the first of them and hands this to each `Worker`, then `stop()`
+    when the last one has ended. That way it does not matter which of them come and go in between. What the application
+    puts into the state must not belong to an event loop.
+    """
+
+    def __init__(self, config: ServerConfig, app: Callable[..., Any]) -> None:
+        self._config = config
+        self._lifespan = Lifespan(config, app)
+        self._settled = threading.Event()
+        self._error: BaseException | None = None
+        self._end: Callable[[float], None] | None = None
+        self._thread = threading.Thread(target=self._run, name="pounce lifespan", daemon=True)
+        self.state: dict[str, Any] = self._lifespan.state
+        """What the startup left; nobody changes it afterwards."""
+
+    def start(self) -> None:
+        """Run the startup, and wait for it. Raises `LifespanError`."""
+        self._thread.start()
+        self._settled.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+
+    def stop(self, timeout: float) -> None:
+        """Run the shutdown, within `timeout` seconds, and wait for it; does nothing without a startup, or again."""
+        end, self._end = self._end, None
+        if end is not None:
+            end(timeout)
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            run_on_new_loop(self._live(), loop_factory(self._config.loop))
+        except BaseException as exc:  # noqa: BLE001 - kept for the thread that starts this one
+            self._error = exc
+        finally:
+            self._settled.set()
+
+    async def _live(self) -> None:
+        await self._lifespan.startup()
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[float] = loop.create_future()
+
+        def end(timeout: float) -> None:
+            loop.call_soon_threadsafe(ended.set_result, timeout)
+
+        self._end = end
+        self._settled.set()
+        await self._lifespan.shutdown(await ended)
+
+
+async def call_hook(app: Callable[..., Any], scope: dict[str, Any], timeout: float) -> None:
+    """Call the application with a scope of a worker's life; raises what it raises, `TimeoutError` after `timeout`.
+
+    There is nothing to receive but `http.disconnect`, and what it sends is ignored.
+    """
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        pass
+
+    async with asyncio.timeout(timeout):
+        await app({"asgi": {"version": "3.0", "spec_version": "2.0"}, **scope}, receive, send)
 
 
 def _is_unsupported(error: BaseException | None) -> bool:

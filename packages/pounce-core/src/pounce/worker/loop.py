@@ -13,7 +13,7 @@ from typing import Any
 
 from pounce.errors import ConfigError
 
-__all__ = ["busy_threads", "loop_factory", "run_on_new_loop"]
+__all__ = ["busy_threads", "executor", "loop_factory", "run_on_new_loop"]
 
 BATCH = 16
 """Events that are handled before the loop looks for new ones."""
@@ -92,13 +92,18 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return made
 
 
+def executor(threads: int | None = None) -> ThreadPoolExecutor:
+    """What a worker's calls in threads run on; None is Python's own number of threads, by the CPUs."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=EXECUTOR)
+
+
 def run_on_new_loop(main: Coroutine[Any, Any, None], factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """Run `main` as `asyncio.run` does, but wait no longer than `END_TIMEOUT` for what it leaves behind.
 
     A task that swallows its cancellation, or a call in a thread, must not keep a server from ending in its time.
     """
     loop = factory()
-    loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix=EXECUTOR))
+    loop.set_default_executor(executor())
     try:
         loop.run_until_complete(main)
     finally:

@@ -18,9 +18,10 @@ from pounce.errors import PounceError, SupervisorError
 from pounce.net.bind import Listener
 from pounce.worker.datagrams import open_datagram_sockets
 from pounce.worker.dispatcher import Dispatcher, Inbox
+from pounce.worker.lifespan import ProcessLifespan
 from pounce.worker.loop import loop_factory, run_on_new_loop
 from pounce.worker.shared import Shared
-from pounce.worker.worker import Worker
+from pounce.worker.worker import FORCED_SHUTDOWN, Worker
 
 __all__ = ["WorkerState", "WorkerThreads"]
 
@@ -46,9 +47,19 @@ class WorkerThread:
     """One worker and its thread."""
 
     def __init__(
-        self, shared: Shared, listeners: list[Listener], number: int, *, accepts: bool, on_end: Callable[[], Any]
+        self,
+        shared: Shared,
+        listeners: list[Listener],
+        number: int,
+        *,
+        accepts: bool,
+        lifespan: ProcessLifespan | None,
+        on_end: Callable[[], Any],
+        on_recycle: Callable[[str], Any] | None,
     ) -> None:
         self._shared = shared
+        self._lifespan = lifespan
+        self._on_recycle = on_recycle
         self._listeners = listeners
         self._accepts = accepts
         self._on_end = on_end
@@ -113,6 +124,8 @@ class WorkerThread:
             datagrams=open_datagram_sockets(shared.config, shared.registry, self._listeners),
             worker_id=self.number,
             accepts=self._accepts,
+            lifespan=self._lifespan,
+            on_recycle=self._on_recycle,
         )
         self.inbox = Inbox(worker, loop)
         with self._lock:
@@ -138,9 +151,19 @@ class WorkerThreads:
     """
 
     def __init__(
-        self, shared: Shared, listeners: list[Listener], *, dispatched: bool, on_end: Callable[[], Any]
+        self,
+        shared: Shared,
+        listeners: list[Listener],
+        *,
+        dispatched: bool,
+        on_end: Callable[[], Any],
+        on_recycle: Callable[[str], Any] | None = None,
     ) -> None:
+        """`on_recycle` is called on a worker's thread with the reason why it should be replaced."""
         self._shared = shared
+        self._on_recycle = on_recycle
+        self._lifespan: ProcessLifespan | None = None
+        self._forced = False
         self._listeners = listeners
         self._on_end = on_end
         self._stopping = False
@@ -153,8 +176,21 @@ class WorkerThreads:
         Raises what the first of them raised that cannot; the others have ended then.
         """
         accepts = self._dispatcher is None
+        shared = self._shared
+        if shared.config.lifespan_scope == "process" and self._lifespan is None and not accepts:
+            lifespan = ProcessLifespan(shared.config, shared.app)
+            lifespan.start()
+            self._lifespan = lifespan
         threads = [
-            WorkerThread(self._shared, self._listeners, number, accepts=accepts, on_end=self._on_end)
+            WorkerThread(
+                shared,
+                self._listeners,
+                number,
+                accepts=accepts,
+                lifespan=self._lifespan,
+                on_end=self._on_end,
+                on_recycle=self._on_recycle,
+            )
             for number in range(first, first + count)
         ]
         self._threads += threads
@@ -201,6 +237,7 @@ class WorkerThreads:
 
     def force(self) -> None:
         """End all without waiting for what runs."""
+        self._forced = True
         self.stop(empty=False)
         for thread in self._threads:
             thread.stop(Worker.force)
@@ -212,6 +249,8 @@ class WorkerThreads:
             if not thread.ended.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
                 return False
             thread.thread.join()
+        if self._lifespan is not None:
+            self._lifespan.stop(FORCED_SHUTDOWN if self._forced else self._shared.config.shutdown_timeout)
         return True
 
 

@@ -1,6 +1,8 @@
 """Ticker: the one timer of a worker."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,13 +20,18 @@ class Ticker:
     Deadlines are numbers on the connections, so a request costs no timer.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, also: Callable[[float], object] | None = None) -> None:
+        """`also` is called at each tick with the monotonic time."""
         self._service = service
+        self._also = also
+        self.heartbeat = time.monotonic()
+        """When the loop last came round to its ticker (`time.monotonic()`); may be read from any thread."""
         self._loop = service.loop
         self._handle: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Sweep every `INTERVAL` from now on."""
+        self.heartbeat = time.monotonic()
         self._handle = self._loop.call_later(INTERVAL, self._tick)
 
     def stop(self) -> None:
@@ -35,7 +42,13 @@ class Ticker:
 
     def _tick(self) -> None:
         self._handle = self._loop.call_later(INTERVAL, self._tick)
+        self.heartbeat = time.monotonic()
         self.sweep(self._loop.time())
+        if self._also is not None:
+            try:
+                self._also(self.heartbeat)
+            except Exception:
+                self._service.log.exception("A periodic check of the worker failed")
 
     def sweep(self, now: float) -> None:
         """Tell every connection whose deadline lies before `now`; what one of them raises stays its own."""

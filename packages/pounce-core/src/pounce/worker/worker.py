@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig
+from pounce.errors import LifespanError
 from pounce.exchange.service import ASGIApp, Service
 from pounce.net.bind import Listener
 from pounce.net.connection import Connection
@@ -14,7 +16,10 @@ from pounce.plugin import DatagramWire, ParserLimits
 from pounce.registry import Registry
 from pounce.worker.acceptor import Acceptor, Intake
 from pounce.worker.datagrams import Datagrams
-from pounce.worker.lifespan import Lifespan
+from pounce.worker.gil_watch import GilWatch
+from pounce.worker.lifespan import Lifespan, ProcessLifespan, call_hook
+from pounce.worker.loop import executor
+from pounce.worker.recycling import Recycling
 from pounce.worker.ticker import Ticker
 
 if TYPE_CHECKING:
@@ -26,6 +31,8 @@ log = logging.getLogger("pounce")
 
 HANDSHAKE_GRACE = 1.0
 """Seconds a connection that is being opened may still take during a drain."""
+DRAINING_HOOK = 1.0
+"""Seconds that pounce.worker.draining may take."""
 FORCED_SHUTDOWN = 1.0
 """Seconds the lifespan shutdown gets when waiting was cut short."""
 
@@ -52,8 +59,14 @@ class Worker:
         datagrams: Iterable[tuple[DatagramWire, socket.socket]] = (),
         worker_id: int = 0,
         accepts: bool = True,
+        lifespan: ProcessLifespan | None = None,
+        on_recycle: Callable[[str], object] | None = None,
     ) -> None:
-        """With `accepts` False connections come by `take()` alone."""
+        """With `accepts` False connections come by `take()` alone.
+
+        `lifespan` is that of the process, where it has one for all its workers. `on_recycle` is called once, on the
+        loop, with the reason why the worker should be replaced; it serves on. Without it the worker ends itself.
+        """
         loop = asyncio.get_running_loop()
         self._config = config
         self._loop = loop
@@ -84,8 +97,11 @@ class Worker:
             for listener in listeners
         ]
         self._datagrams = Datagrams(self.service, datagrams)
-        self._lifespan = Lifespan(config, app)
-        self._ticker = Ticker(self.service)
+        self._lifespan = Lifespan(config, app, lifespan)
+        self._recycling: Recycling | None = Recycling(config, time.monotonic())
+        self._on_recycle = on_recycle
+        self._gil = GilWatch()
+        self._ticker = Ticker(self.service, self._look_after)
         self._stop = asyncio.Event()
         self._delay = config.drain_delay if accepts else 0.0
         self._force = asyncio.Event()
@@ -98,8 +114,11 @@ class Worker:
 
         Raises `LifespanError` when the application cannot start. Cancelling drains without waiting.
         """
+        if threads := self._config.executor_threads_per_worker:
+            self._loop.set_default_executor(executor(threads))
         await self._lifespan.startup()
         self.service.state = self._lifespan.state
+        await self._start_hook()
         self._previous_handler = self._loop.get_exception_handler()
         self._loop.set_exception_handler(self._on_loop_error)
         try:
@@ -122,9 +141,9 @@ class Worker:
                 self._datagrams.close()
                 self._ticker.stop()
                 self._loop.set_exception_handler(self._previous_handler)
-                await self._lifespan.shutdown(
-                    FORCED_SHUTDOWN if self._force.is_set() else self._config.shutdown_timeout
-                )
+                timeout = FORCED_SHUTDOWN if self._force.is_set() else self._config.shutdown_timeout
+                await self._hook("shutdown", timeout)
+                await self._lifespan.shutdown(timeout)
 
     def take(self, listener: int, sock: socket.socket) -> None:
         """Serve a connection that was accepted from `listeners[listener]`; call on the worker's loop."""
@@ -136,6 +155,25 @@ class Worker:
         service = self.service
         opening = sum(len(acceptor.handshakes) for acceptor in self._acceptors)
         return len(service.connections) + opening, len(service.tasks)
+
+    @property
+    def heartbeat(self) -> float:
+        """When the loop last showed that it turns (`time.monotonic()`), every `ticker.INTERVAL`; from any thread."""
+        return self._ticker.heartbeat
+
+    def _look_after(self, now: float) -> None:
+        """What is looked at with each tick beside the connections."""
+        self._gil.look()
+        if self._recycling is None or self.service.draining:
+            return
+        reason = self._recycling.reason(self.service.requests, now)
+        if reason is not None:
+            self._recycling = None
+            if self._on_recycle is not None:
+                self._on_recycle(reason)
+            else:
+                log.warning("Worker %d ends after %s, to be started again", self.service.worker_id, reason)
+                self.retire()
 
     def stop(self, *, delay: float | None = None) -> None:
         """Begin to drain after `delay` seconds, by default `drain_delay` for a worker that accepts and none for one
@@ -158,6 +196,32 @@ class Worker:
         self._force.set()
         self.stop()
 
+    # Hooks
+
+    async def _start_hook(self) -> None:
+        try:
+            await self._hook("startup", self._config.startup_timeout, raises=True)
+        except Exception as exc:
+            await self._lifespan.shutdown(self._config.shutdown_timeout)
+            raise LifespanError(
+                f"pounce.worker.startup failed: {type(exc).__name__}: {exc}",
+                code="POUNCE_WORKER_STARTUP_FAILED",
+                hint="With worker_startup_failure ignore the worker serves nevertheless.",
+            ) from exc
+
+    async def _hook(self, kind: str, within: float, /, *, raises: bool = False, **more: Any) -> None:
+        """Tell the application of this event in the worker's life, where it wants to be told."""
+        if not self._config.worker_hooks:
+            return
+        service = self.service
+        scope = {"type": f"pounce.worker.{kind}", "worker_id": service.worker_id, "generation": 0, **more}
+        try:
+            await call_hook(service.app, scope | {"state": service.state}, within)
+        except Exception:
+            if raises and self._config.worker_startup_failure == "shutdown":
+                raise
+            log.exception("pounce.worker.%s failed", kind)
+
     # Drain
 
     async def _drain(self, released: Callable[[], None]) -> None:
@@ -177,6 +241,7 @@ class Worker:
         self._datagrams.drain()
         released()
         service.drain_notice.set()
+        hook = self._loop.create_task(self._hook("draining", min(timeout, DRAINING_HOOK), timeout=timeout))
         # One turn of the loop reads what has already arrived; only then are connections taken for idle.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -199,6 +264,8 @@ class Worker:
             await self._wait_for_the_end(begun + timeout * percent / 100)
             service.disconnect()
         await self._wait_for_the_end(begun + timeout)
+        await self._unless_forced(_wait([hook], DRAINING_HOOK))
+        hook.cancel()
         await self._end_what_runs()
 
     async def _wait_for_the_end(self, deadline: float) -> None:

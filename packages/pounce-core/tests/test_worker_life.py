@@ -1,0 +1,289 @@
+"""The life of a worker beside its requests: hooks, recycling, the heartbeat, the executor, one lifespan for many."""
+
+import asyncio
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from pounce import LifespanError, ServerConfig
+from pounce.testing import TestServer
+from pounce.worker import gil_watch
+from pounce.worker.gil_watch import GilWatch
+from pounce.worker.lifespan import ProcessLifespan
+from pounce.worker.recycling import Recycling, resident_bytes
+
+
+class App:
+    """Notes every scope that is not a request, and on which thread."""
+
+    def __init__(self, *, fails: str = "", hangs: str = "") -> None:
+        self.fails, self.hangs = fails, hangs
+        self.events: list[str] = []
+        self.scopes: dict[str, dict[str, Any]] = {}
+        self.threads: dict[str, set[str]] = {}
+
+    def note(self, event: str) -> None:
+        self.events.append(event)
+        self.threads.setdefault(event, set()).add(threading.current_thread().name)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        kind = scope["type"]
+        if kind == "lifespan":
+            await receive()
+            self.note("lifespan.startup")
+            scope["state"]["made"] = "by the lifespan"
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            self.note("lifespan.shutdown")
+            await send({"type": "lifespan.shutdown.complete"})
+        elif kind == "http":
+            body = str(scope["state"].get("made")).encode()
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": body})
+        else:
+            self.note(kind)
+            self.scopes[kind] = scope
+            assert await receive() == {"type": "http.disconnect"}
+            await send({"type": "ignored"})
+            if kind == self.hangs:
+                await asyncio.Event().wait()
+            if kind == self.fails:
+                raise RuntimeError("it failed")
+
+
+# Hooks
+
+
+def test_hooks_are_called_between_the_events_of_the_lifespan_where_they_are_wanted() -> None:
+    app = App()
+    with TestServer(app, worker_hooks=True, shutdown_timeout=3.0) as server:
+        httpx.get(server.url)
+        assert app.events == ["lifespan.startup", "pounce.worker.startup"]
+    assert app.events[2:] == ["pounce.worker.draining", "pounce.worker.shutdown", "lifespan.shutdown"]
+    assert {scope["worker_id"] for scope in app.scopes.values()} == {0}
+    assert app.scopes["pounce.worker.startup"]["state"] == {"made": "by the lifespan"}
+    assert app.scopes["pounce.worker.draining"]["timeout"] == 3.0
+
+
+def test_hooks_are_called_only_where_they_are_wanted() -> None:
+    app = App()
+    with TestServer(app):
+        pass
+    assert app.events == ["lifespan.startup", "lifespan.shutdown"]
+
+
+def test_a_startup_hook_that_fails_ends_the_start_after_the_lifespan() -> None:
+    app = App(fails="pounce.worker.startup")
+    with pytest.raises(LifespanError, match="it failed") as raised:
+        TestServer(app, worker_hooks=True).start()
+    assert (raised.value.code, raised.value.exit_code) == ("POUNCE_WORKER_STARTUP_FAILED", 3)
+    assert app.events[-1] == "lifespan.shutdown"
+
+
+def test_a_startup_hook_that_hangs_ends_the_start_after_its_time() -> None:
+    with pytest.raises(LifespanError, match="TimeoutError"):
+        TestServer(App(hangs="pounce.worker.startup"), worker_hooks=True, startup_timeout=0.1).start()
+
+
+def test_a_startup_hook_that_fails_can_be_ignored() -> None:
+    app = App(fails="pounce.worker.startup")
+    with TestServer(app, worker_hooks=True, worker_startup_failure="ignore") as server:
+        assert httpx.get(server.url).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["fails", "hangs"])
+@pytest.mark.parametrize("kind", ["pounce.worker.draining", "pounce.worker.shutdown"])
+def test_a_later_hook_that_does_not_work_keeps_nothing_from_ending(how: str, kind: str) -> None:
+    app = App(**{how: kind})
+    began = time.monotonic()
+    with TestServer(app, worker_hooks=True, shutdown_timeout=0.2):
+        pass
+    assert app.events[-1] == "lifespan.shutdown"
+    assert time.monotonic() - began < 5
+
+
+# Recycling
+
+
+def recycling(now: float = 100.0, **settings: Any) -> Recycling:
+    return Recycling(ServerConfig.of(settings), now)
+
+
+def test_a_worker_without_limits_goes_on_for_ever() -> None:
+    assert recycling().reason(10**12, 10.0**12) is None
+
+
+def test_a_worker_goes_after_so_many_requests() -> None:
+    subject = recycling(max_requests=1000, recycle_jitter=0)
+    assert [bool(subject.reason(count, 100.0)) for count in (999, 1000)] == [False, True]
+
+
+def test_a_worker_goes_after_so_long() -> None:
+    subject = recycling(max_lifetime=60.0, recycle_jitter=0)
+    assert [bool(subject.reason(0, now)) for now in (159.9, 160.0)] == [False, True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_a_worker_goes_when_its_process_has_grown() -> None:
+    assert 1_000_000 < resident_bytes() < 10**12
+    assert recycling(max_rss=10**15).reason(0, 100.0) is None
+    assert "max_rss" in str(recycling(max_rss=1000).reason(0, 100.0))
+
+
+def test_limits_are_raised_at_random_by_no_more_than_the_jitter() -> None:
+    ends = {
+        next(count for count in range(1000, 1200) if subject.reason(count, 100.0))
+        for subject in (recycling(max_requests=1000, recycle_jitter=10) for _ in range(200))
+    }
+    assert len(ends) > 20
+    assert min(ends) >= 1000
+    assert max(ends) <= 1101
+
+
+def test_a_server_of_one_worker_ends_itself_after_its_requests_and_loses_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = TestServer(App(), max_requests=5, recycle_jitter=0)
+    server.start()
+    served = 0
+    until = time.monotonic() + 10
+    with httpx.Client() as client:
+        while time.monotonic() < until:
+            try:
+                served += client.get(server.url).status_code == 200
+            except httpx.TransportError:
+                break
+    server.stop()
+    assert served >= 5
+    assert "to be started again" in caplog.text
+
+
+def test_a_server_of_several_workers_ends_itself_too() -> None:
+    server = TestServer(App(), workers=2, worker_mode="thread", max_lifetime=0.2)
+    server.start()
+    until = time.monotonic() + 10
+    while server.is_running:
+        assert time.monotonic() < until, "it does not end"
+        time.sleep(0.02)
+    server.stop()
+
+
+# Executor and heartbeat
+
+
+def test_the_executor_has_the_threads_that_were_asked_for() -> None:
+    running, most = 0, 0
+    lock = threading.Lock()
+
+    def work() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        await asyncio.gather(*(asyncio.to_thread(work) for _ in range(12)))
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    with TestServer(app, executor_threads_per_worker=3) as server:
+        assert httpx.get(server.url).status_code == 200
+    assert most == 3
+
+
+def test_the_heartbeat_stands_still_with_the_loop() -> None:
+    async def test() -> None:
+        from pounce.testing.memory import memory_service
+        from pounce.worker.ticker import INTERVAL, Ticker
+
+        ticks: list[float] = []
+        ticker = Ticker(memory_service(App()), ticks.append)
+        ticker.start()
+        started = ticker.heartbeat
+        time.sleep(2 * INTERVAL)
+        assert ticker.heartbeat == started
+        while not ticks:
+            await asyncio.sleep(0.01)
+        ticker.stop()
+        assert ticker.heartbeat == ticks[0] > started
+
+    asyncio.run(test())
+
+
+# One lifespan for a process
+
+
+def test_workers_of_a_process_share_one_lifespan_where_they_are_to() -> None:
+    app = App()
+    with TestServer(app, workers=3, worker_mode="thread", lifespan_scope="process") as server:
+        assert app.events == ["lifespan.startup"]
+        assert httpx.get(server.url).text == "by the lifespan"
+    assert app.events == ["lifespan.startup", "lifespan.shutdown"]
+    assert app.threads["lifespan.startup"] == app.threads["lifespan.shutdown"] == {"pounce lifespan"}
+
+
+def test_workers_of_a_process_have_a_lifespan_each_otherwise() -> None:
+    app = App()
+    with TestServer(app, workers=3, worker_mode="thread"):
+        pass
+    assert sorted(app.events) == ["lifespan.shutdown"] * 3 + ["lifespan.startup"] * 3
+
+
+def test_a_lifespan_of_the_process_that_fails_ends_the_start() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise RuntimeError("no database")
+
+    with pytest.raises(LifespanError, match="no database"):
+        TestServer(app, workers=2, worker_mode="thread", lifespan_scope="process").start()
+
+
+def test_a_lifespan_of_the_process_that_was_not_started_need_not_be_stopped() -> None:
+    ProcessLifespan(ServerConfig(), App()).stop(1.0)
+
+
+# The GIL
+
+
+@pytest.fixture
+def untold() -> Iterator[None]:
+    GilWatch.told.clear()
+    yield
+    GilWatch.told.clear()
+
+
+def test_what_switches_the_gil_on_while_serving_is_named_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, untold: None
+) -> None:
+    enabled = False
+    monkeypatch.setattr(gil_watch, "gil_enabled", lambda: enabled)
+    watches = [GilWatch(), GilWatch()]
+    for watch in watches:
+        watch.look()
+    culprit = type(sys)("a_culprit")
+    culprit.__file__ = "/nowhere/a_culprit.so"
+    monkeypatch.setitem(sys.modules, "a_culprit", culprit)
+    enabled = True
+    for watch in watches * 2:
+        watch.look()
+    assert [record.getMessage() for record in caplog.records] == [
+        "The GIL was switched on while serving, by a_culprit: workers do not run in parallel any more"
+    ]
+
+
+def test_a_gil_that_was_on_from_the_start_is_not_reported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, untold: None
+) -> None:
+    monkeypatch.setattr(gil_watch, "gil_enabled", lambda: True)
+    GilWatch().look()
+    assert not caplog.records
