@@ -480,7 +480,7 @@ def repeat(rng: random.Random) -> bytes:
     made = b""
     for _ in range(rng.randint(2, 6)):
         ours = list(fields)
-        change = rng.choice(["none", "none", "none", "add", "tell", "drop", "replace"])
+        change = rng.choice(["none", "none", "none", "value", "value", "value", "add", "tell", "drop", "replace"])
         if change == "add":
             ours.insert(rng.randrange(len(ours) + 1), rng.choice(_PLAIN))
         elif change == "tell":
@@ -489,6 +489,12 @@ def repeat(rng: random.Random) -> bytes:
             ours.pop(rng.randrange(len(ours)))
         elif change == "replace" and ours:
             ours[rng.randrange(len(ours))] = rng.choice(_PLAIN + _TELLING)
+        elif change == "value" and ours:
+            at = rng.randrange(len(ours))
+            value = rng.choice(
+                [b"", b" ", b" a", b"b\t", b" a: b", b"\xff", b" %d" % rng.randrange(1000), b"\r", b" \0"]
+            )
+            ours[at] = ours[at].partition(b":")[0] + b":" + value
         if rng.randrange(2):
             fields = ours
         line = rng.choice(_LINES if rng.randrange(2) else _LINES[:3])

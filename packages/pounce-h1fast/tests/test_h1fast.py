@@ -143,6 +143,82 @@ def test_same_request_line_does_not_excuse_a_bad_field(fields: bytes) -> None:
     assert error_of(request(), request(), request(fields)).status in (400, 417)
 
 
+# Requests that fit the pattern of two before
+
+
+def like(first: bytes, second: bytes, end: bytes = b"Accept: */*\r\n") -> bytes:
+    return request(b"X-Id: " + first + b"\r\nVia: proxy\r\nX-Time:" + second + b"\r\n" + end)
+
+
+LIKE = (like(b"1", b"a"), like(b"22", b"bb"))
+
+
+def fields_of(*requests: bytes) -> list[tuple[bytes, bytes]]:
+    return heads(*requests)[-1].headers
+
+
+@pytest.mark.parametrize(("first", "second"), [(b"333", b"ccc"), (b"", b""), (b" \t4 ", b" d\t"), (b"\xff:", b":,")])
+def test_values_that_differ_again_are_read(first: bytes, second: bytes) -> None:
+    last = like(first, second)
+    assert fields_of(*LIKE, last) == fields_of(last)
+    assert fields_of(*LIKE, last, LIKE[0], last) == fields_of(last)
+    assert fields_of(*LIKE, last)[1] == (b"x-id", first.strip())
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        like(b"3", b"c", b""),
+        like(b"3", b"c", b"Accept: */*\r\nX: y\r\n"),
+        like(b"3", b"c", b"Accept: text/html\r\n"),
+        like(b"3\r\nX: y", b"c"),
+        like(b"3\r\nVia: proxy\r\nX-Time: c", b"d"),
+        like(b"3", b"c").replace(b"X-Id", b"x-iD"),
+        like(b"3", b"c").replace(b"X-Id: ", b"X-Id:"),
+        like(b"3", b"c").replace(b"Via: proxy\r\n", b""),
+        like(b"3", b"c").replace(b"example", b"another"),
+        like(b"3", b"c", b"Connection: close\r\n"),
+    ],
+)
+def test_a_request_that_does_not_fit_is_read_from_the_start(last: bytes) -> None:
+    warm, cold = heads(*LIKE, last, LIKE[0])[-2], heads(last)[0]
+    assert (warm.headers, warm.keep_alive) == (cold.headers, cold.keep_alive)
+
+
+@pytest.mark.parametrize("byte", [b"\r", b"\n", b"\0", b"\x7f", b"\x1b"])
+@pytest.mark.parametrize("where", [0, 1])
+def test_a_pattern_excuses_no_bad_value(byte: bytes, where: int) -> None:
+    values = [b"3", b"4"]
+    values[where] = b"x" + byte + b"y"
+    assert error_of(*LIKE, like(*values)).code == error_of(like(*values)).code
+
+
+@pytest.mark.parametrize(
+    "name", [b"Host", b"Connection", b"Content-Length", b"Transfer-Encoding", b"Upgrade", b"Expect"]
+)
+def test_a_field_that_tells_how_to_serve_is_never_part_of_a_pattern(name: bytes) -> None:
+    def with_value(value: bytes) -> bytes:
+        return b"GET / HTTP/1.1\r\n" + (b"" if name == b"Host" else HOST) + name + b": " + value + b"\r\n\r\n"
+
+    good = {b"Host": b"a", b"Connection": b"close", b"Content-Length": b"0", b"Upgrade": b"x"}.get(name, b"")
+    if good:
+        assert fields_of(with_value(good), with_value(good + good), with_value(good))[-1] == (name.lower(), good)
+    bad = {b"Host": b"a b", b"Content-Length": b"-1", b"Transfer-Encoding": b"x", b"Expect": b"x"}.get(name, b"\0")
+    before = [with_value(good), with_value(good)] if good else [request(), request()]
+    assert error_of(*before, with_value(bad)).code == error_of(with_value(bad)).code
+
+
+def test_a_body_of_the_same_length_follows_the_same_fields() -> None:
+    reader = parser()
+    for number in range(4):
+        reader.receive_data(POST + b"X-Id: %d\r\nContent-Length: 3\r\n\r\nab%d" % (number, number))
+        head = reader.next_event()
+        assert isinstance(head, RequestHead)
+        assert (head.method, head.content_length) == (b"POST", 3)
+        assert reader.next_event() == b"ab%d" % number
+        assert isinstance(reader.next_event(), EndOfBody)
+
+
 def test_a_request_with_a_body_does_not_pass_its_length_on() -> None:
     reader = parser()
     fields = b"Content-Length: 2\r\n"

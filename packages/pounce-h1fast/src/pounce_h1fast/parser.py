@@ -4,9 +4,10 @@ Theory of operation. A head is found with one `find` and cut with one `split`; t
 of lines that were checked before. Clients repeat themselves: on a connection most lines are the same in every request,
 and `Accept-Encoding: gzip, deflate, br` is the same for half the world. A line that is not in the table is checked
 against the grammar, whole, so that no CR, LF or control inside it can pass. A connection whose next request has the
-very same fields skips even the look-ups, and one with almost the same looks only at the lines that differ. Only the few
-fields that say where the body ends, and for whom the request is, are looked at again, by the same rules that every
-parser of this server uses (`pounce.h1.framing`).
+very same fields skips even the look-ups. When it differs in a few values, what it has in common with the one before is
+kept as a pattern: a request that fits is compared piece by piece, and only its values are checked, with no line taken
+apart. The few fields that say where the body ends, and for whom the request is, must be the same for that, or are
+looked at again, by the same rules that every parser of this server uses (`pounce.h1.framing`).
 
 The tables are bounded in entries and in the length of an entry, belong to one thread, forget in generations, and have
 only so much room for the lines of one name: ids that never come again push out nothing that does.
@@ -15,8 +16,6 @@ only so much room for the lines of one name: ids that never come again push out 
 import re
 import threading
 from enum import Enum
-from itertools import compress
-from operator import ne
 from typing import cast
 
 from pounce.errors import BadRequest
@@ -61,6 +60,9 @@ GENERATION = 8192
 """Misses after which a new generation begins even if the young one is not full, so that habits may change."""
 BLOCK_MAX = 4096
 """Bytes of the fields that a connection keeps for its next request: what an idle one may hold."""
+
+PATTERN_MAX = 8
+"""Values that may differ from request to request without each being read from scratch."""
 
 END_OF_BODY = EndOfBody()
 
@@ -154,12 +156,13 @@ class FastParser:
     __slots__ = (
         "_before",
         "_block",
-        "_block_lines",
         "_buffer",
         "_limits",
         "_lines",
         "_max_head",
         "_overhead",
+        "_pattern",
+        "_pattern_end",
         "_remaining",
         "_scanned",
         "_state",
@@ -175,11 +178,13 @@ class FastParser:
         self._remaining = 0
         self._overhead = 0
         self._before: RequestHead | None = None
-        """A request without a body that came before on this connection: the next one is probably like it."""
+        """A request that came before on this connection: the next one is probably like it."""
         self._block = b""
-        """Its header fields as they came."""
-        self._block_lines: list[bytes] = []
-        """The same, line by line."""
+        """Its header fields as they came, until there is a pattern."""
+        self._pattern: list[tuple[bytes, int, bytes]] = []
+        """What two requests had in common: bytes up to a value in which they differ, index and name of its field."""
+        self._pattern_end = b""
+        """And the bytes after the last such value."""
 
     def receive_data(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -194,16 +199,11 @@ class FastParser:
 
     def next_event(self) -> RequestHead | bytes | EndOfBody | None:
         state = self._state
-        if state is HEAD:
-            return self._read_head() if self._buffer else None
-        if state is LENGTH_BODY:
-            return self._read_length_body()
-        return self._read_chunked()
-
-    # Heads
-
-    def _read_head(self) -> RequestHead | None:
+        if state is not HEAD:
+            return self._read_length_body() if state is LENGTH_BODY else self._read_chunked()
         buffer = self._buffer
+        if not buffer:
+            return None
         if buffer[0] == 13:  # CR
             # RFC 9112 2.2: ignore empty lines before the request line.
             start = 0
@@ -226,28 +226,63 @@ class FastParser:
         method, target, version = match.groups()
         block = buffer[line_end:end]
         before = self._before
-        if before is None or block != self._block:
-            if version[0] != 49:  # 1
-                raise unsupported_version()
-            lines = block.split(b"\r\n")
-            del lines[0]
-            if len(lines) > self._limits.max_headers:
-                raise self._too_many()
-            if before is None or len(lines) != len(self._block_lines):
-                return self._new_head(method, target, version, block, lines, self._fields(lines))
-            headers = self._fields_like(before.headers, lines)
-            if headers is None or len(block) > BLOCK_MAX:
-                return self._new_head(method, target, version, block, lines, headers or self._fields(lines))
-            # Only fields that bear on nothing here differ from the request before.
-            before.headers = headers
-            self._block = block
-            self._block_lines = lines
-        # The same fields mean the same with every plain request line.
+        if before is None:
+            return self._new_head(method, target, version, block)
+        headers = before.headers.copy()
+        if block != self._block and not self._read_like(block, headers):
+            return self._new_head(method, target, version, block)
+        # Fields that say the same about this mean the same with every plain request line.
         if version != b"1.1" or target[0] != 47 or b"#" in target or method == b"CONNECT":
-            return self._new_head(method, target, version, block, self._block_lines, before.headers.copy())
-        return RequestHead(
-            method, target, before.headers.copy(), "1.1", "http", before.upgrade, 0, False, before.keep_alive
-        )
+            return self._new_head(method, target, version, block)
+        length = before.content_length
+        if length:
+            self._state = LENGTH_BODY
+            self._remaining = length
+        return RequestHead(method, target, headers, "1.1", "http", before.upgrade, length, False, before.keep_alive)
+
+    def _read_like(self, block: bytes, headers: Headers) -> bool:
+        """Read a field section that differs from the one before in no more than some values of no consequence.
+
+        `headers` are the fields of the one before, and become those of this one. False when it differs in more.
+        """
+        if not self._pattern:
+            return self._learn_pattern(block, headers)
+        at = 0
+        values = []
+        for text, index, name in self._pattern:
+            if not block.startswith(text, at):
+                return False
+            at += len(text)
+            end = block.find(b"\r\n", at)
+            value = block[at:end] if end >= 0 else block[at:]
+            at += len(value)
+            headers[index] = (name, value.strip(b" \t"))
+            values.append(value)
+        return block[at:] == self._pattern_end and 0 not in b"".join(values).translate(_WRONG_TO_NUL)
+
+    def _learn_pattern(self, block: bytes, headers: Headers) -> bool:
+        """As `_read_like()`, with the block before at hand, and keep what the two have in common for the next."""
+        lines, before = block.split(b"\r\n"), self._block.split(b"\r\n")
+        if len(lines) != len(before):
+            return False
+        pattern: list[tuple[bytes, int, bytes]] = []
+        start = read = 0
+        for index, line in enumerate(lines):
+            if line != before[index]:
+                name, colon, value = line.partition(b":")
+                lower = headers[index - 1][0]
+                if not colon or not before[index].startswith(name + colon) or lower in SPECIAL_FIELDS:
+                    return False
+                if len(pattern) == PATTERN_MAX or 0 in value.translate(_WRONG_TO_NUL):
+                    return False
+                headers[index - 1] = (lower, value.strip(b" \t"))
+                pattern.append((block[read : start + len(name) + 1], index - 1, lower))
+                read = start + len(line)
+            start += len(line) + 2
+        self._pattern = pattern
+        self._pattern_end = block[read:]
+        self._block = b""
+        return True
 
     def _fields(self, lines: list[bytes]) -> Headers:
         """The fields of some lines. Raises `BadRequest`."""
@@ -260,43 +295,30 @@ class FastParser:
         table.hits += len(lines) - (table.misses - misses)
         return fields
 
-    def _fields_like(self, before: Headers, lines: list[bytes]) -> Headers | None:
-        """The fields of some lines, read off those of the request before where the line is the same.
-
-        None when one differs that `request_head` looks at. Raises `BadRequest`.
-        """
-        table = self._lines
-        misses = table.misses
-        young = table.young
-        fields = before.copy()
-        for index in compress(range(len(lines)), map(ne, lines, self._block_lines, strict=True)):
-            line = lines[index]
-            field = young.get(line) or table.find(line)
-            if field[0] in SPECIAL_FIELDS or fields[index][0] in SPECIAL_FIELDS:
-                return None
-            fields[index] = field
-        table.hits += len(lines) - (table.misses - misses)
-        return fields
-
-    def _new_head(
-        self, method: bytes, target: bytes, version: bytes, block: bytes, lines: list[bytes], headers: Headers
-    ) -> RequestHead:
+    def _new_head(self, method: bytes, target: bytes, version: bytes, block: bytes) -> RequestHead:
+        if version[0] != 49:  # 1
+            raise unsupported_version()
+        lines = block.split(b"\r\n")
+        del lines[0]
+        if len(lines) > self._limits.max_headers:
+            raise self._too_many()
+        headers = self._fields(lines)
         head = request_head(method, target, version, headers)
         length = head.content_length
-        if length == 0:
-            if version == b"1.1" and target[0] == 47 and len(block) <= BLOCK_MAX:
-                # The head's own list goes to the application, so what is kept here needs another.
-                self._before = RequestHead(
-                    method, target, headers.copy(), "1.1", "http", head.upgrade, 0, False, head.keep_alive
-                )
-                self._block = block
-                self._block_lines = lines
-        elif length is None:
+        if length is None:
             self._state = CHUNK_LINE
             self._overhead = 0
-        else:
+            return head
+        if length:
             self._state = LENGTH_BODY
             self._remaining = length
+        if version == b"1.1" and target[0] == 47 and len(block) <= BLOCK_MAX and not head.expect_continue:
+            # The head's own list goes to the application, so what is kept here needs another.
+            self._before = RequestHead(
+                method, target, headers.copy(), "1.1", "http", head.upgrade, length, False, head.keep_alive
+            )
+            self._block = block
+            self._pattern = []
         return head
 
     def _check_unfinished(self, buffer: bytes, end: int) -> None:
