@@ -445,7 +445,7 @@ def test_observers_see_each_request_once(fails: bool) -> None:
         if fails:
             first.completed = lambda exchange: 1 / 0  # type: ignore[assignment, method-assign, return-value]
         service = memory_service(app)
-        service._observers = (first, second)
+        service.observers = (first, second)
         request = Opened(service, RecordingStream(), head())
         request.exchange.stream_lost(None)
         await request.settle()
@@ -464,7 +464,7 @@ def test_request_is_completed_when_its_last_byte_has_left() -> None:
     async def test() -> None:
         observer = Count()
         service = memory_service(app)
-        service._observers = (observer,)
+        service.observers = (observer,)
         stream = RecordingStream()
         stream.writable = False
         request = Opened(service, stream, head())

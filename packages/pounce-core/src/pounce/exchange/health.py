@@ -24,7 +24,7 @@ def health_responder(service: Service) -> Callable[[RequestHead], Response | Non
     started = time.monotonic()
 
     def respond(head: RequestHead) -> Response | None:
-        if split_target(head.target)[0] != wanted:
+        if wanted not in head.target or split_target(head.target)[0] != wanted:
             return None
         if head.method not in (b"GET", b"HEAD"):
             return None

@@ -67,6 +67,9 @@ class RequestBody(Enum):
 
 ARRIVING, COMPLETE, TAKEN = RequestBody
 
+BODILESS = frozenset((204, 205, 304))
+"""RFC 9110 6.4.1: answers with these have no content; 15.3.6: nor have 205 ones."""
+
 CLIENT_GONE = "the client closed the connection"
 
 
@@ -288,11 +291,11 @@ class HttpExchange:
         if self._lost is not None:
             raise ClientGone(CLIENT_GONE) from self._lost
         kind = message["type"]
-        if kind == "http.response.body":
-            self._send_body(message.get("body", b""), message.get("more_body", False))
-        elif kind == "http.response.start":
+        if kind == "http.response.start":
             self._send_start(message)
             return
+        if kind == "http.response.body":
+            self._send_body(message.get("body", b""), message.get("more_body", False))
         elif kind == "http.response.pathsend":
             await self._send_path(message["path"])
             return
@@ -342,16 +345,19 @@ class HttpExchange:
                 raise AppError(f"body must be bytes (got {type(body).__name__})", code="POUNCE_APP_BAD_MESSAGE")
             body = bytes(body)
         answer = self.answer
-        if answer is HELD and self._is_bodiless():
+        if answer is HELD and (self.head.method == b"HEAD" or self.status in BODILESS):
             self._start_bodiless(len(body), more)
             return
         if answer is HELD or answer is STREAMING:
-            self._count_body(len(body), more)
+            if self._expected is not None:
+                self._check_length(len(body), more)
+            self.bytes_sent += len(body)
             ends = not more and self._trailers is None
             # The state first: an answer is over before the wire can react to its end.
             self.answer = DONE if ends else STREAMING if more else TRAILERS
             if answer is HELD:
-                self.service.held.discard(self)
+                if more:
+                    self.service.held.discard(self)
                 self.stream.start(self.status, self._headers, body, not ends)
             elif body or ends:
                 self.stream.write(body, not ends)
@@ -368,8 +374,7 @@ class HttpExchange:
             raise self._out_of_order("http.response.body")
 
     def _is_bodiless(self) -> bool:
-        # RFC 9110 6.4.1: no content in answers to HEAD and in 204 and 304 answers; 15.3.6: none in 205 ones.
-        return self.status in (204, 205, 304) or self.head.method == b"HEAD"
+        return self.head.method == b"HEAD" or self.status in BODILESS
 
     def _start_bodiless(self, length: int, more: bool) -> None:
         """Send a head that no body follows; what the application sends further is not wanted."""
@@ -394,10 +399,6 @@ class HttpExchange:
             self.stream.write(b"", False)
             if self.stream.writable:
                 self._complete()
-
-    def _count_body(self, count: int, more: bool) -> None:
-        self._check_length(count, more)
-        self.bytes_sent += count
 
     def _check_length(self, count: int, more: bool) -> None:
         """Hold the application to the Content-Length it gave."""
@@ -534,8 +535,10 @@ class HttpExchange:
         if not self._completed:
             self._completed = True
             self.service.held.discard(self)
-            self._wake_readers()
-            self.service.completed(self)
+            if self._readers is not None:
+                self._wake_readers()
+            if self.service.observers:
+                self.service.completed(self)
 
     # Waiting: each waiter has a future of its own, so that cancelling one leaves the others alone
 

@@ -67,10 +67,15 @@ class ResponseHeaders:
         server, date, alt_svc = self._server, self._date, self.alt_svc
         known = self._known
         for pair in given:
-            name, value = pair
-            found = known.get((name, value)) if type(name) is bytes and type(value) is bytes else None
+            if type(pair) is not tuple:
+                pair = tuple(pair)
+            try:
+                found = known.get(pair)  # type: ignore[arg-type]
+            except TypeError:
+                # Something that cannot be hashed is not bytes either.
+                found = None
             if found is None:
-                found = self._checked(name, value)
+                found = self._checked(*pair)
             field, kind = found
             if kind:
                 if kind == CONTENT_LENGTH:

@@ -11,13 +11,22 @@ if TYPE_CHECKING:
 __all__ = ["ASGI", "SPEC_VERSION", "http_scope", "split_target", "websocket_scope"]
 
 SPEC_VERSION = "2.5"
+METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")}
 ASGI = {"version": "3.0", "spec_version": SPEC_VERSION}
 
 
 def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str, Any]:
     """The `http` connection scope (ASGI HTTP 2.5); containers are fresh for each request."""
     connection = stream.connection
-    path, query = split_target(head.target)
+    target = head.target
+    if target[:1] == b"/":
+        path, _, query = target.partition(b"?")
+    else:
+        path, query = split_target(target)
+    text = path.decode("ascii", "replace")
+    if "%" in text:
+        # As UTF-8; what is not becomes U+FFFD.
+        text = unquote(text)
     # "*" is no path, so nothing is mounted above it.
     root_path = service.config.root_path if path != b"*" else ""
     extensions: dict[str, Any] = {
@@ -39,9 +48,9 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
         "type": "http",
         "asgi": ASGI.copy(),
         "http_version": head.version,
-        "method": head.method.decode("ascii"),
+        "method": METHODS.get(head.method) or head.method.decode("ascii"),
         "scheme": head.scheme,
-        "path": root_path + decode_path(path),
+        "path": root_path + text,
         "raw_path": quote(root_path).encode() + path if root_path else path,
         "query_string": query,
         "root_path": root_path,
@@ -75,9 +84,3 @@ def split_target(target: bytes) -> tuple[bytes, bytes]:
         if scheme:
             path = b"/" + rest.partition(b"/")[2]
     return path, query
-
-
-def decode_path(path: bytes) -> str:
-    """Percent-decoded, as UTF-8; what is not becomes U+FFFD."""
-    text = path.decode("ascii", "replace")
-    return unquote(text) if "%" in text else text

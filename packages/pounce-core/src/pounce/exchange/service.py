@@ -91,12 +91,16 @@ class Service:
         self._context = contextvars.copy_context()
         self._logged: set[str] = set()
         self._responders = tuple(respond for item in responders if (respond := item.create(self)) is not None)
-        self._observers: tuple[Observer, ...] = tuple(
+        self.observers: tuple[Observer, ...] = tuple(
             observer for factory in observers if (observer := factory.create(self)) is not None
         )
 
-    def open(self, head: RequestHead, stream: Stream) -> Exchange:
-        """Take a request: the exchange that this returns gets its body. Never waits."""
+    def open(self, head: RequestHead, stream: Stream, body: bytes = b"", ended: bool = False) -> Exchange:
+        """Take a request: the exchange that this returns gets its body. Never waits.
+
+        `body` is what came of it together with the head, and `ended` says that this is all of it: an application
+        that asks for its body then need not wait. Where the server answers by itself they are left alone.
+        """
         self.requests += 1
         length = head.content_length
         if length and length > self.max_request_size > 0:
@@ -104,7 +108,12 @@ class Service:
         if head.upgrade is not None:
             upgrade = self.upgrades.get(head.upgrade)
             if upgrade is not None:
-                return upgrade.open(self, head, stream)
+                opened = upgrade.open(self, head, stream)
+                if body:
+                    opened.data_received(body)
+                if ended:
+                    opened.eof_received()
+                return opened
             if head.upgrade == b"websocket":
                 return self._refuse_websocket(head, stream)
         for respond in self._responders:
@@ -114,6 +123,10 @@ class Service:
                 exchange.respond(response)
                 return exchange
         exchange = HttpExchange(self, head, stream)
+        if body:
+            exchange.data_received(body)
+        if ended:
+            exchange.eof_received()
         self.call_app(exchange)
         return exchange
 
@@ -144,14 +157,14 @@ class Service:
 
     def upgraded(self, exchange: Completed) -> None:
         """An upgrade was accepted: observers that want to know are told; `completed()` follows at its end."""
-        for observer in self._observers:
+        for observer in self.observers:
             upgraded = getattr(observer, "upgraded", None)
             if upgraded is not None:
                 self._tell(observer, upgraded, exchange)
 
     def completed(self, exchange: Completed) -> None:
         """The last byte of an answer has left, or its stream was lost; once for each exchange."""
-        for observer in self._observers:
+        for observer in self.observers:
             self._tell(observer, observer.completed, exchange)
 
     def _tell(self, observer: Observer, event: Callable[[Completed], None], exchange: Completed) -> None:

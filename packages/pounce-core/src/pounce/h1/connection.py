@@ -24,8 +24,8 @@ from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.head import Headers, RequestHead
 from pounce.exchange.stream import Body, Exchange, FileRange
 from pounce.h1.encode import LAST_CHUNK, HeadTable, chunk_head, encode_fields, status_line
-from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, NONE, answer_framing
-from pounce.net.connection import Connection
+from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, LENGTH, NONE, answer_framing
+from pounce.net.connection import Connection, WireFailed
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT, go_on, second_descriptor
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ IDLE, HEAD, BODY, DISCARD, DONE, TUNNEL, CLOSED = Reading
 READY, OPEN, SENT = Writing
 
 
-class H1Connection(Connection):
+class H1Connection(Connection, guarded=("eof_received",)):
     """RFC 9112 on one connection; implements `Stream` for the request being served."""
 
     __slots__ = (
@@ -89,6 +89,7 @@ class H1Connection(Connection):
         "_file",
         "_framing",
         "_heads",
+        "_held_back",
         "_keep_alive",
         "_paused_at",
         "_second",
@@ -123,6 +124,9 @@ class H1Connection(Connection):
         self._body_deadline_base = 0.0
         self._client_waits = False
         self._paused_at = 0.0
+        """Loop time since when reading rests because the application leaves its body alone, 0 when it does not."""
+        self._held_back = False
+        """Reading rests because too much follows the request that is being served."""
         self._file: asyncio.Task[None] | None = None
         self._second: socket.socket | None = None
 
@@ -130,6 +134,7 @@ class H1Connection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.write_past_transport()
         self.sends_files = (
             self.connection.tls is None
             and isinstance(self.loop, asyncio.BaseEventLoop)
@@ -151,13 +156,18 @@ class H1Connection(Connection):
         if reading is DONE and (self.writing is not SENT or not self.writable):
             # A request is being served: what follows it waits.
             if parser.buffered > BUFFER_HIGH:
+                self._held_back = True
                 self.transport.pause_reading()
             return
         self.corked = True
         try:
             self._read()
+        except OSError as exc:
+            raise WireFailed(str(exc)) from exc
         finally:
-            self.uncork()
+            self.corked = False
+            if self._cork:
+                self.flush()
 
     def eof_received(self) -> bool:
         self._ended_by_peer = True
@@ -214,21 +224,22 @@ class H1Connection(Connection):
         """Take events from the parser for as long as there are any and someone to take them."""
         try:
             while True:
-                if self.reading is DONE:
+                reading = self.reading
+                if reading is DONE:
                     if self.writing is not SENT or not self.writable or not self._next_request():
                         return
-                event = self.parser.next_event()
-                if event is None:
-                    self._await_bytes()
+                elif reading is CLOSED or reading is TUNNEL:
                     return
+                event = self.parser.next_event()
                 if type(event) is RequestHead:
                     self._open(event)
+                elif event is None:
+                    self._await_bytes()
+                    return
                 elif type(event) is bytes:
                     self._body_received(event)
                 else:
                     self._body_ended(event)
-                if self.reading is CLOSED or self.reading is TUNNEL:
-                    return
         except BadRequest as error:
             self._refuse(error)
 
@@ -237,20 +248,33 @@ class H1Connection(Connection):
         self.head = head
         if self.connection.scheme != "http":
             head.scheme = self.connection.scheme
-        self.writing = READY
         self.has_trailers = head.version != "1.0"
         limit = self.service.config.max_requests_per_connection
         self._keep_alive = head.keep_alive and (not limit or self.requests < limit)
         if head.content_length == 0:
             self.reading = DONE
             self.deadline = inf
+            self.service.open(head, self)
         else:
-            self.reading = BODY
-            self._unconsumed = self._body_read = 0
-            # RFC 9110 10.1.1: no need for 100 (Continue) once a part of the content is here.
-            self._client_waits = head.expect_continue and not self.parser.buffered
-            self._body_deadline_base = self.loop.time() + RATE_GRACE
-        self.service.open(head, self)
+            self._open_with_body(head)
+
+    def _open_with_body(self, head: RequestHead) -> None:
+        self.reading = BODY
+        self._unconsumed = self._body_read = 0
+        # RFC 9110 10.1.1: no need for 100 (Continue) once a part of the content is here.
+        self._client_waits = head.expect_continue and not self.parser.buffered
+        self._body_deadline_base = self.loop.time() + RATE_GRACE
+        body = b""
+        if head.content_length and self.parser.buffered:
+            # A body without chunks cannot be wrong, so that the application may be told of it before it starts.
+            body = cast(bytes, self.parser.next_event())
+            self._body_read = len(body)
+            self._hold(len(body))
+            if len(body) == head.content_length:
+                self.parser.next_event()
+                self.reading = DONE
+                self.deadline = inf
+        self.service.open(head, self, body, self.reading is DONE)
 
     def _body_received(self, data: bytes) -> None:
         self._body_read += len(data)
@@ -306,11 +330,12 @@ class H1Connection(Connection):
         self.deadline = deadline
 
     def _next_request(self) -> bool:
-        """Make ready for the next request; False when this was the last one."""
+        """Make ready for the next request; False when nothing of it is here, or this was the last one."""
         self.exchange = cast(Exchange, None)
         head, self.head = self.head, None
-        if not self._keep_alive or self._is_last():
-            if head is not None and not head.keep_alive and not self.parser.buffered:
+        buffered = self.parser.buffered
+        if not self._keep_alive or (not buffered and (self.service.draining or self._ended_by_peer)):
+            if head is not None and not head.keep_alive and not buffered:
                 # RFC 9112 9.6: the client that asked for it sends no further requests.
                 self.reading = CLOSED
                 self.close()
@@ -320,14 +345,12 @@ class H1Connection(Connection):
         self.reading = IDLE
         self.writing = READY
         self.deadline = self.loop.time() + self.service.config.keep_alive_timeout
-        self._paused_at = 0.0
-        if self.parser.buffered <= BUFFER_LOW and self.transport.is_reading() is False:
-            self.transport.resume_reading()
-        return True
-
-    def _is_last(self) -> bool:
-        """No request will follow: none is here, and none is to come."""
-        return (self.service.draining or self._ended_by_peer) and not self.parser.buffered
+        if self._paused_at or self._held_back:
+            self._paused_at = 0.0
+            self._held_back = buffered > BUFFER_LOW
+            if not self._held_back and self.transport.is_reading() is False:
+                self.transport.resume_reading()
+        return buffered > 0
 
     def _continue(self) -> None:
         """Go on after an answer that ended outside `data_received`."""
@@ -358,8 +381,14 @@ class H1Connection(Connection):
     def start(self, status: int, headers: Headers, body: Body, more: bool) -> None:
         request = self.head
         method, version = (request.method, request.version) if request is not None else (b"", "1.1")
-        head, has_length, closes = self._heads.encode(status, headers)
-        framing = self._framing = answer_framing(method, version, status, has_length, more)
+        head, whole, has_length, closes = self._heads.encode(status, headers)
+        if has_length and method != b"HEAD" and status != 204 and status != 304:
+            # As the table of `answer_framing()` has it, without the call.
+            framing = LENGTH
+        else:
+            framing = answer_framing(method, version, status, has_length, more)
+        self._framing = framing
+        self.writing = OPEN
         if framing is ADD_LENGTH:
             head += b"content-length: %d\r\n" % len(body)
         elif framing is CHUNKED:
@@ -370,8 +399,7 @@ class H1Connection(Connection):
         elif version == "1.0":
             head += b"connection: keep-alive\r\n\r\n"
         else:
-            head += b"\r\n"
-        self.writing = OPEN
+            head = whole if has_length else head + b"\r\n"
         self._write_piece(head, body, more)
 
     def write(self, body: Body, more: bool) -> None:
@@ -445,7 +473,7 @@ class H1Connection(Connection):
 
     def _reusable(self) -> bool:
         """Whether another request can follow, as far as is known when the answer begins."""
-        if not self._keep_alive or self._is_last():
+        if not self._keep_alive or ((self.service.draining or self._ended_by_peer) and not self.parser.buffered):
             return False
         if self.reading is BODY and self.head is not None:
             # RFC 9112 9.3: the rest of the body has to be read first. A client that waits for 100 (Continue) may
@@ -458,7 +486,9 @@ class H1Connection(Connection):
 
     def _write_piece(self, head: bytes, body: Body, more: bool) -> None:
         framing = self._framing
-        if framing is NONE:
+        if framing is LENGTH and type(body) is bytes and len(body) < COPY_MAX:
+            self.send(head + body)
+        elif framing is NONE:
             self.send(head)
         elif isinstance(body, FileRange):
             self._send_file(head, body, more)

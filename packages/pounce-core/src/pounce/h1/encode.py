@@ -34,6 +34,8 @@ class AnswerHead(NamedTuple):
     """The encoded part of a head that does not depend on the connection: status line and the exchange's fields."""
 
     data: bytes
+    whole: bytes
+    """`data` with the empty line after it."""
     has_length: bool
     """Content-Length is among the fields."""
     closes: bool
@@ -71,4 +73,5 @@ def _encode(status: int, headers: Headers) -> AnswerHead:
     if any(name == b"upgrade" for name, _ in fields):
         fields.append((b"connection", b"upgrade"))
     has_length = any(name == b"content-length" for name, _ in fields)
-    return AnswerHead(status_line(status) + encode_fields(fields), has_length, closes)
+    data = status_line(status) + encode_fields(fields)
+    return AnswerHead(data, data + b"\r\n", has_length, closes)

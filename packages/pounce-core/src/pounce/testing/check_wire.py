@@ -100,8 +100,12 @@ class CheckedExchange(HttpExchange):
 class CheckedService(Service):
     """Serves every request with a `CheckedExchange`."""
 
-    def open(self, head: RequestHead, stream: Stream) -> Exchange:
+    def open(self, head: RequestHead, stream: Stream, body: bytes = b"", ended: bool = False) -> Exchange:
         exchange = CheckedExchange(self, head, stream)
+        if body:
+            exchange.data_received(body)
+        if ended:
+            exchange.eof_received()
         self.call_app(exchange)
         return exchange
 

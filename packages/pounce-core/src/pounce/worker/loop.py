@@ -44,7 +44,9 @@ if hasattr(selectors, "EpollSelector"):
             ready = []
             for fd, event in found:
                 key = keys.get(fd)
-                if key is not None:
+                if event == select.EPOLLIN and key is not None:
+                    ready.append((key, selectors.EVENT_READ))
+                elif key is not None:
                     # As in the base class: an error or a hang-up makes a descriptor readable and writable.
                     events = (event & ~select.EPOLLIN and selectors.EVENT_WRITE) | (
                         event & ~select.EPOLLOUT and selectors.EVENT_READ
