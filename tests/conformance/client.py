@@ -438,8 +438,13 @@ class H2Request:
         self._client.flush()
 
     def abort(self) -> None:
-        self._client.h2.reset_stream(self.id, h2.errors.ErrorCodes.CANCEL)
-        self._client.flush()
+        try:
+            self._client.h2.reset_stream(self.id, h2.errors.ErrorCodes.CANCEL)
+        except h2.exceptions.StreamClosedError:
+            # Both sides have ended it: only the end of the connection tells the server now.
+            self._client.close()
+        else:
+            self._client.flush()
 
     def _read(self) -> None:
         if self.reset_with is not None:
