@@ -18,6 +18,7 @@ change in between; so the heads of such requests are copied instead of decoded a
 """
 
 import asyncio
+import socket
 from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,6 +27,7 @@ from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.fields import checked_trailers, request_head
 from pounce.exchange.head import Headers, RequestHead
 from pounce.net.connection import Connection
+from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT, go_on, second_descriptor
 from pounce_h2.abuse import Budgets, ConnectionFailed
 from pounce_h2.decode import CompressionError, FieldDecoder, HuffmanMemo
 from pounce_h2.encode import BlockTable
@@ -48,7 +50,7 @@ from pounce_h2.frames import (
 )
 from pounce_h2.plugin import H2Settings
 from pounce_h2.priority import DEFAULT, Priority, Scheduler, parse_priority
-from pounce_h2.stream import FRAME_MAX, HELD_HIGH, TUNNEL_END, H2Stream, Receiving, Sending
+from pounce_h2.stream import FRAME_MAX, HELD_HIGH, H2Stream, Receiving, Sending
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
@@ -84,9 +86,6 @@ SKIPPED_MAX = 64
 """Gaps between stream ids that are remembered."""
 EARLY_PRIORITIES_MAX = 100
 """Priorities for requests that have not arrived."""
-LINGER_TIMEOUT = 1.0
-LINGER_MAX = 1_048_576
-"""How long (seconds) and how much is read after our last GOAWAY, so that a reset does not destroy it."""
 DRAIN_GRACE = 1.0
 """Seconds in which requests that are on their way may arrive when a drain begins."""
 LOG_INTERVAL = 1.0
@@ -167,6 +166,7 @@ class H2Connection(Connection):
         "_requests_paid",
         "_resets",
         "_rest",
+        "_second",
         "_skipped",
         "_streams",
         "_turn_due",
@@ -199,6 +199,7 @@ class H2Connection(Connection):
         self.scheduler = Scheduler()
         self._phase = Phase.PREFACE
         self._rest = bytearray()
+        self._second: socket.socket | None = None
         self._needed = 0
         self._block: Block | None = None
         self._block_max = max(BLOCK_MIN, config.max_header_size)
@@ -277,6 +278,9 @@ class H2Connection(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._phase = Phase.CLOSED
+        if self._second is not None:
+            go_on(self.service, self.wire, self._second, exc)
+            self._second = None
         self._lose_all()
 
     def resume_writing(self) -> None:
@@ -464,7 +468,11 @@ class H2Connection(Connection):
             self.give_back(count)
             self._stream_error(stream, PROTOCOL_ERROR)
             return
-        if count:
+        if upload.discarded:
+            self.give_back(count)
+            if not count and not ends:
+                self.budgets.empty_data.spend()
+        elif count:
             upload.held += count
             upload.pieces += 1
             upload.last = self.loop.time()
@@ -483,7 +491,7 @@ class H2Connection(Connection):
             stream.receiving = RECEIVED
             if stream.sending is ENDED:
                 self.forget(stream)
-            if stream.exchange is not None:
+            elif stream.exchange is not None:
                 stream.exchange.eof_received()
 
     def give_back(self, count: int) -> None:
@@ -563,7 +571,9 @@ class H2Connection(Connection):
             self._stream_error(stream, PROTOCOL_ERROR)
             return
         stream.receiving = RECEIVED
-        if stream.exchange is None:
+        if stream.sending is ENDED:
+            self.forget(stream)
+        elif stream.exchange is None:
             upload.trailers = trailers
         else:
             stream.exchange.eof_received(trailers)
@@ -756,7 +766,8 @@ class H2Connection(Connection):
         if stream is None:
             self._check_not_idle(id)
             return
-        self._spend_reset()
+        if stream.sending is not ENDED:
+            self._spend_reset()
         self._remember_reset(id, ResetBy.PEER)
         self._lose(stream)
 
@@ -916,10 +927,6 @@ class H2Connection(Connection):
         stream.writable = True
         self.forget(stream)
 
-    def abandon(self, stream: H2Stream) -> None:
-        """The answer is complete: the rest of the request is not wanted."""
-        self.reset(stream, ErrorCode.NO_ERROR)
-
     def _remember_reset(self, id: int, by: ResetBy) -> None:
         self._resets[id] = by
         if len(self._resets) > RESETS_MAX:
@@ -971,16 +978,27 @@ class H2Connection(Connection):
     def _close(self, code: ErrorCode, message: str = "") -> None:
         """The last GOAWAY; then read on for a moment, so that the peer can read it (RFC 9112 9.6 has the reason)."""
         self.emit(goaway_frame(self._last_opened, code, message.encode()))
-        self._phase = Phase.CLOSED
         self._lose_all()
+        self._linger()
+
+    def _linger(self) -> None:
+        self._phase = Phase.CLOSED
         self.flush()
+        self._needed = 0
         self.deadline = self.loop.time() + LINGER_TIMEOUT
         transport = self.transport
-        self._needed = 0
         if transport.is_closing():
             return
         if transport.can_write_eof():
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:
+                # The peer is gone already; asyncio will find out.
+                transport.close()
+        else:
+            self._second = second_descriptor(transport)
+            transport.close()
+        self.watch_unsent()
 
     def _linger_over(self, count: int) -> None:
         self._needed += count
@@ -996,12 +1014,7 @@ class H2Connection(Connection):
 
     def _say_goodbye(self) -> None:
         """Everything is answered."""
-        self._phase = Phase.CLOSED
-        self.deadline = inf
-        self.close()
-        if self.write_deadline == inf:
-            # Nothing is owed to the peer, and it need not be waited for to end TLS in good order.
-            self.deadline = self.loop.time() + LINGER_TIMEOUT
+        self._linger()
 
     def drain(self) -> None:
         """6.8: say that the end is near, wait a round trip for requests that are under way, then take no more."""
@@ -1048,8 +1061,12 @@ class H2Connection(Connection):
         """Look for what is due, and when the next thing will be."""
         now = self.deadline
         if self._phase is Phase.CLOSED:
-            self.deadline = inf
-            self.abort()
+            if self.write_deadline == inf or not self.transport.get_write_buffer_size():
+                self.deadline = inf
+                self.abort()
+            else:
+                # What is still to leave has a deadline of its own.
+                self.deadline = self.loop.time() + LINGER_TIMEOUT
             return
         # The time for which this was called; the clock itself may be behind it in tests.
         now = max(now, self.loop.time())
@@ -1099,13 +1116,13 @@ class H2Connection(Connection):
                 self._lose(stream)
                 return
             self.due(due)
+        if stream.peer_ends_by != inf:
+            if stream.peer_ends_by <= now:
+                self.reset(stream, ErrorCode.NO_ERROR)
+            else:
+                self.due(stream.peer_ends_by)
+            return
         if stream.is_tunnel:
-            if stream.sending is ENDED:
-                due = stream.blocked_since + TUNNEL_END
-                if due <= now:
-                    self.abandon(stream)
-                else:
-                    self.due(due)
             return
         upload = stream.upload
         if upload is not None and stream.receiving is RECEIVING:

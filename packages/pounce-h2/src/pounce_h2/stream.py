@@ -45,7 +45,8 @@ HELD_HIGH = 65_536
 RATE_GRACE = 5.0
 """Seconds before min_body_rate applies."""
 TUNNEL_END = 2.0
-"""Seconds the peer has to end its half of a tunnel after we ended ours."""
+UPLOAD_END = 0.25
+"""Seconds the peer has to end its half of a tunnel, or of an upload that is answered, after we ended ours."""
 
 
 BODILESS = frozenset((204, 205, 304))
@@ -82,6 +83,7 @@ class Upload:
     __slots__ = (
         "base",
         "credit",
+        "discarded",
         "early",
         "expected",
         "held",
@@ -103,6 +105,8 @@ class Upload:
         """Bytes that the application has not taken."""
         self.pieces = 0
         """In how many pieces they came."""
+        self.discarded = False
+        """The answer is complete, and nobody wants the rest."""
         self.credit = 0
         """Bytes that were taken, and not yet given back to the peer's window."""
         self.early: list[bytes] = []
@@ -134,6 +138,7 @@ class H2Stream:
         "method",
         "parked",
         "parked_size",
+        "peer_ends_by",
         "priority",
         "receiving",
         "send_window",
@@ -165,6 +170,7 @@ class H2Stream:
         self.parked_size = 0
         self.trailer_block: bytes | None = None
         self.blocked_since = inf
+        self.peer_ends_by = inf
         self.is_tunnel = False
 
     # Stream: called by the exchange
@@ -369,13 +375,22 @@ class H2Stream:
         self.h2.answered += 1
         if self.receiving is not RECEIVING:
             self.h2.forget(self)
-        elif self.is_tunnel:
-            self.h2.due(self.h2.loop.time() + TUNNEL_END)
-            self.blocked_since = self.h2.loop.time()
         else:
             # RFC 9113 8.1: "the server MAY request that the client abort transmission of a request without error by
-            # sending a RST_STREAM with an error code of NO_ERROR after sending a complete response"
-            self.h2.abandon(self)
+            # sending a RST_STREAM with an error code of NO_ERROR after sending a complete response". Some clients
+            # throw the response away when both come at once, so theirs is the first move.
+            self.peer_ends_by = self.h2.loop.time() + (TUNNEL_END if self.is_tunnel else UPLOAD_END)
+            self.h2.due(self.peer_ends_by)
+            self._discard_upload()
+
+    def _discard_upload(self) -> None:
+        upload = self.upload
+        if upload is not None and not self.is_tunnel:
+            upload.discarded = True
+            upload.early.clear()
+            self.h2.held_pieces -= upload.pieces
+            self.h2.give_back(upload.held)
+            upload.held = upload.pieces = 0
 
     # Receiving: called by the connection
 
