@@ -44,13 +44,16 @@ class Blocking:
 
 
 @in_loop
-async def test_an_idle_connection_is_closed_at_the_next_look(parser: str) -> None:
+async def test_an_idle_connection_is_closed_after_a_moment(parser: str) -> None:
     peer = connect(path_app, parser)
     peer.feed(get("/1"))
     await peer.settle()
     peer.service.draining = True
     peer.protocol.drain()
-    peer.after(0.01)
+    peer.after(0.9)
+    await peer.settle()
+    assert not peer.ended
+    peer.after(1.1)
     await peer.settle()
     assert peer.ended
 

@@ -26,7 +26,7 @@ async def app(scope, receive, send):
         return
     path, query = scope["path"], scope["query_string"].decode()
     if path == "/slow":
-        await asyncio.sleep(float(query))
+        await asyncio.sleep(float(query.partition("&")[0]))
     elif path == "/block":
         time.sleep(float(query))
     elif path == "/segfault":

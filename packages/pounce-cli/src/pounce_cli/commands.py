@@ -18,7 +18,7 @@ from pounce_cli.flags import Given, flags, shown_default, spellings, switched_of
 
 __all__ = ["run"]
 
-BUILT_IN = ("serve", "plugins")
+BUILT_IN = ("serve", "plugins", "status", "reload", "stop")
 HELP = ("--help", "-h")
 SERVE_HELP = """Serve an ASGI application.
 
@@ -78,6 +78,9 @@ def _app(serve: Callable[[Given], None], discover: Callable[[], Registry]) -> Ap
     )
     app.command(_serve_command(serve), name="serve", help=SERVE_HELP)
     app.command(_plugins_command(discover), name="plugins", help="Show the installed plugins, and why one is skipped.")
+    app.command(_status_command, name="status", help="Show how a running server does.")
+    app.command(_control_command("reload"), name="reload", help="Have a running server start with new processes.")
+    app.command(_control_command("stop"), name="stop", help="Have a running server finish its requests and end.")
     app.register_install_completion_command(help="Install completion for this shell.")
     return app
 
@@ -102,6 +105,30 @@ def _plugins_command(discover: Callable[[], Registry]) -> Callable[..., None]:
         from pounce_cli.plugins import show_plugins
 
         show_plugins(discover(), as_json=as_json)
+
+    return command
+
+
+_CONTROL = Parameter(
+    name="--control-socket", help="The control socket that the server was started with.", metavar="PATH"
+)
+
+
+def _status_command(
+    *,
+    control_socket: Annotated[str, _CONTROL],
+    as_json: Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.", show_default=False)] = False,
+) -> None:
+    from pounce_cli import control
+
+    control.status(control_socket, as_json=as_json)
+
+
+def _control_command(name: str) -> Callable[..., None]:
+    def command(*, control_socket: Annotated[str, _CONTROL]) -> None:
+        from pounce_cli import control
+
+        getattr(control, name)(control_socket)
 
     return command
 

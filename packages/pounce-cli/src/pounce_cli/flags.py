@@ -20,6 +20,7 @@ UVICORN_NAMES = {
     "websocket_max_message_size": "--ws-max-size",
     "websocket_ping_interval": "--ws-ping-interval",
     "websocket_ping_timeout": "--ws-ping-timeout",
+    "reload_dirs": "--reload-dir",
 }
 """Second spellings: those of uvicorn where it has another name, and a short one."""
 

@@ -128,6 +128,30 @@ class ServerConfig:
         10, "Per cent by which each of these is raised at random, so that workers do not end together.",
         group="workers", ge=0, le=100,
     )  # fmt: skip
+    worker_timeout: float = option(
+        30.0,
+        "Time an event loop may stand still before its worker is replaced; 0 sets no limit.",
+        group="workers",
+        unit="seconds",
+        ge=0,
+    )
+    pid_file: str | None = option(None, "File that holds the process id while the server runs.", group="workers")
+    control_socket: str | None = option(
+        None, "Unix socket on which pounce status, reload and stop reach the server.", group="workers"
+    )
+    reload: bool = option(False, "Start new processes when files of the application change.", group="workers")
+    reload_dirs: tuple[str, ...] = option(
+        (), "Watch this folder too, beside app_dir; may be repeated.", group="workers"
+    )
+    reload_include: tuple[str, ...] = option(
+        (), "Watch files of this name or pattern too, for example *.sql; may be repeated.", group="workers"
+    )
+    reload_exclude: tuple[str, ...] = option(
+        (), "Do not watch files and folders of this name or pattern; may be repeated.", group="workers"
+    )
+    reload_delay: float = option(
+        0.25, "Time that files must rest before a change counts.", group="workers", unit="seconds", ge=0
+    )
 
     # Network
     host: str = option(

@@ -14,13 +14,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig
-from pounce.errors import BindError, ConfigError, SupervisorError
+from pounce.errors import BindError, ConfigError
 from pounce.exchange.service import ASGIApp
 from pounce.importer import is_importing
 from pounce.net.bind import Listener, open_listeners
 from pounce.plugin import DatagramWire
 from pounce.registry import Registry
 from pounce.supervisor.modes import is_supervised, mode_of, workers_of
+from pounce.supervisor.pid_file import PidFile
 from pounce.supervisor.systemd import Notifier
 from pounce.worker.datagrams import open_datagram_sockets
 from pounce.worker.loop import busy_threads, loop_factory, run_on_new_loop
@@ -102,10 +103,11 @@ class Server:
         processes that this one supervises. systemd is told of the start and the end where it has asked.
         """
         self._notifier = Notifier.from_environ()
-        if is_supervised(self._config):
-            self._supervise(handle_signals=threading.current_thread() is threading.main_thread())
-        else:
-            run_on_new_loop(self._serve_with_signals(), loop_factory(self._config.loop))
+        with PidFile(self._config.pid_file):
+            if is_supervised(self._config):
+                self._supervise(handle_signals=threading.current_thread() is threading.main_thread())
+            else:
+                run_on_new_loop(self._serve_with_signals(), loop_factory(self._config.loop))
 
     async def _serve_with_signals(self) -> None:
         restore = self._handle_signals(asyncio.get_running_loop())
@@ -150,7 +152,9 @@ class Server:
         that a thread of this one supervises.
         """
         config = self._config
-        if not is_supervised(config):
+        if config.reload or config.control_socket is not None:
+            raise ConfigError("reload and control_socket need a process of their own", hint="Use run() or the command.")
+        if workers_of(config) == 1 and config.worker_mode != "process":
             await self._serve_alone()
         elif mode_of(config) == "thread":
             await self._serve_on_threads()
@@ -203,19 +207,16 @@ class Server:
         shared = prepare(config, self._app, self._registry)
         self._tls = shared.tls
         listeners = open_listeners(config)
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def on_change() -> None:
+            loop.call_soon_threadsafe(changed.set)
 
         def recycle(reason: str) -> None:
             log.warning("The server ends after %s, to be started again", reason)
             self.shutdown()
 
-        workers = WorkerThreads(
-            shared,
-            listeners,
-            dispatched=True,
-            on_end=lambda: loop.call_soon_threadsafe(ended.set),
-            on_recycle=recycle,
-        )
+        workers = WorkerThreads(shared, listeners, dispatched=True, on_change=on_change, on_recycle=recycle)
 
         def end(force: bool) -> None:
             if force:
@@ -227,13 +228,14 @@ class Server:
             with self._ended_by(lambda force: loop.call_soon_threadsafe(end, force)):
                 await asyncio.to_thread(workers.start, workers_of(config))
                 self._tell(shared.describe(), listeners)
-                # Any of them: one that ends without being told to takes the others along.
-                await ended.wait()
-                failed = workers.failed()
-                workers.stop(empty=True)
-                await asyncio.to_thread(workers.join)
-            for error in failed:
-                raise error or SupervisorError("a worker ended unexpectedly")
+                while not workers.join(0):
+                    await changed.wait()
+                    changed.clear()
+                    for error in workers.settle():
+                        # There is no reason to trust the others.
+                        workers.stop(empty=True)
+                        await asyncio.to_thread(workers.join)
+                        raise error
         finally:
             workers.force()
             workers.join()

@@ -657,8 +657,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self._refuse(BadRequest(message, status=408, code=code, hint=f"See {setting}."))
 
     def drain(self) -> None:
-        """Serve what has begun, then close; a connection without a request gets a moment to bring the one that may
-        already be on its way."""
+        """Serve what has begun, then close; an idle connection gets a moment to bring the request that may already be
+        on its way: no answer has told its client yet that it would end."""
         if self.reading is IDLE or (self.reading is HEAD and not self.parser.buffered):
-            grace = 0.0 if self.requests else DRAIN_GRACE
-            self.deadline = min(self.deadline, self.loop.time() + grace)
+            self.deadline = min(self.deadline, self.loop.time() + DRAIN_GRACE)

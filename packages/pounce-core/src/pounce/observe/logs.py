@@ -4,6 +4,7 @@ An event loop must not wait for a terminal or a pipe that nobody reads. Records 
 full they are counted and dropped, and the number is logged as soon as there is room again.
 """
 
+import contextlib
 import io
 import json
 import logging
@@ -17,7 +18,7 @@ from typing import Any, Self, TextIO
 from pounce.config import ServerConfig
 from pounce.observe.access_log import AccessEntry, escaped
 
-__all__ = ["Logs", "wants_json"]
+__all__ = ["Logs", "reopen_log_files", "wants_json"]
 
 QUEUE_SIZE = 10_000
 END_TIMEOUT = 2.0
@@ -29,6 +30,21 @@ def wants_json(config: ServerConfig, stream: TextIO | None = None) -> bool:
     if config.log_format == "auto":
         return not (stream or sys.stderr).isatty()
     return config.log_format == "json"
+
+
+def reopen_log_files() -> None:
+    """Close the files of all `logging.FileHandler`s of this process and open them anew, by their names.
+
+    For whoever has moved them away, as logrotate does.
+    """
+    loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
+    for logger in loggers:
+        for handler in getattr(logger, "handlers", ()):
+            if isinstance(handler, logging.FileHandler):
+                with handler.lock or contextlib.nullcontext():
+                    if handler.stream is not None:
+                        handler.stream.close()
+                        handler.stream = handler._open()
 
 
 class Logs:

@@ -35,6 +35,10 @@ main({fd})
 """
 
 
+DUMP = signal.SIGUSR2
+"""Makes a server process write the stacks of its threads to stderr, also when Python itself stands still."""
+
+
 class State(enum.Enum):
     """See the top of the file."""
 
@@ -58,6 +62,8 @@ class Child:
         self.ready: Ready | None = None
         self.failed: Failed | None = None
         self.beat: Beat | None = None
+        self.silent = False
+        """It said nothing for too long."""
         self.kill_at = inf
         """When a process that drains is given up."""
         self.exit_code: int | None = None
@@ -85,6 +91,11 @@ class Child:
         if self.state is not State.ENDED:
             self.kill_at = inf
             os.kill(self.pid, signal.SIGKILL)
+
+    def dump_stacks(self) -> None:
+        """Make it write the stacks of its threads to stderr."""
+        if self.state is not State.ENDED:
+            os.kill(self.pid, DUMP)
 
     def has_ended(self) -> bool:
         """Whether it has; sets `exit_code` and lets go of it then."""

@@ -5,6 +5,7 @@
         ◀─────────── Ready or Failed ──   accepts connections, or ends
         ◀────────────────────── Beat ──   every second from then on
         ◀─────────────────── Recycle ──   wishes to be replaced
+        ── Resize, ReopenLogs ────────▶
         ── Stop, Force ───────────────▶   drains; ends
 """
 
@@ -17,7 +18,7 @@ from pounce.supervisor.modes import Mode
 from pounce.worker.shared import Description
 from pounce.worker.threads import WorkerState
 
-__all__ = ["Beat", "Failed", "Force", "Message", "Ready", "Recycle", "Spec", "Start", "Stop"]
+__all__ = ["Beat", "Failed", "Force", "Message", "Ready", "Recycle", "ReopenLogs", "Resize", "Spec", "Start", "Stop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,18 @@ class Recycle:
 
 
 @dataclass(frozen=True, slots=True)
+class Resize:
+    """Serve with so many workers."""
+
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenLogs:
+    """Open the files of the log again: they were moved away."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Drain, then end."""
 
@@ -89,4 +102,4 @@ class Force:
     """End without waiting for what runs."""
 
 
-type Message = Start | Ready | Failed | Beat | Recycle | Stop | Force
+type Message = Start | Ready | Failed | Beat | Recycle | Resize | ReopenLogs | Stop | Force

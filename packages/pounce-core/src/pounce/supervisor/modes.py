@@ -25,4 +25,10 @@ def mode_of(config: ServerConfig) -> Mode:
 
 def is_supervised(config: ServerConfig) -> bool:
     """Whether it takes more than one loop in the calling process."""
-    return workers_of(config) > 1 or config.worker_mode == "process"
+    return (
+        workers_of(config) > 1
+        or config.worker_mode == "process"
+        or config.reload
+        or bool(config.max_requests or config.max_lifetime or config.max_rss)
+        or config.control_socket is not None
+    )

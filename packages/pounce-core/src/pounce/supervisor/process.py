@@ -18,27 +18,41 @@ from math import inf
 from types import FrameType
 from typing import NoReturn
 
+from pounce.config import ServerConfig
 from pounce.errors import PounceError, SupervisorError
 from pounce.exchange.service import ASGIApp
 from pounce.importer import application_traceback
 from pounce.net.bind import Listener
-from pounce.observe.logs import Logs
+from pounce.observe.logs import Logs, reopen_log_files
 from pounce.supervisor.channel import Channel
-from pounce.supervisor.messages import Beat, Failed, Force, Message, Ready, Recycle, Spec, Start, Stop
+from pounce.supervisor.child import DUMP
+from pounce.supervisor.messages import (
+    Beat,
+    Failed,
+    Force,
+    Message,
+    Ready,
+    Recycle,
+    ReopenLogs,
+    Resize,
+    Spec,
+    Start,
+    Stop,
+)
 from pounce.worker.loop import busy_threads
 from pounce.worker.shared import prepare
-from pounce.worker.threads import WorkerThreads
+from pounce.worker.threads import WorkerState, WorkerThreads
 
-__all__ = ["BEAT", "DUMP", "main", "serve"]
+__all__ = ["drain_bound", "main", "serve"]
 
 log = logging.getLogger("pounce")
 
 BEAT = 1.0
 """Seconds between two messages that all is well."""
+END_MARGIN = 8.0
+"""Seconds that what ignores its end is waited for, beside the times of the configuration."""
 FORCED_END = 5.0
 """Seconds that workers get to end when they are not to wait for anything."""
-DUMP = signal.SIGUSR2
-"""Makes a server process write the stacks of its threads to stderr, also when Python itself stands still."""
 
 
 def main(fd: int) -> NoReturn:
@@ -95,8 +109,14 @@ class ServerProcess:
         self._wake, self._waker = socket.socketpair()
         self._waker.setblocking(False)
         self._stopping = False
+        self._stop_at = inf
+        """When the drain begins."""
+        self._empty = False
+        """What waits on the sockets then is accepted first."""
         self._give_up_at = inf
-        self._failed = False
+        self._exit_code = 0
+        self._set_aside: dict[int, float] = {}
+        """Threads of workers that stood still, and when they are given up, with the process."""
 
     def run(self, app: ASGIApp | str) -> int:
         """Serve; returns the exit code."""
@@ -105,19 +125,21 @@ class ServerProcess:
         try:
             shared = prepare(spec.config, app)
             workers = WorkerThreads(
-                shared, listeners, dispatched=spec.mode == "thread", on_end=self._notify,
-                on_recycle=lambda reason: self._channel.send(Recycle(reason)),
-            )  # fmt: skip
+                shared,
+                listeners,
+                dispatched=spec.mode == "thread",
+                on_change=self._notify,
+                on_recycle=self._ask_for_another,
+            )
             workers.start(spec.workers, spec.first_worker)
-            ready = Ready(shared.describe())
         except Exception as exc:  # noqa: BLE001 - told to the supervisor
             self._channel.send(_failed(exc))
             return 1
-        self._channel.send(ready)
+        self._channel.send(Ready(shared.describe()))
         self._answer_for(workers)
         for listener in listeners:
             listener.close()
-        return 1 if self._failed else 0
+        return self._exit_code
 
     def _notify(self) -> None:
         """Wake the main thread; from any."""
@@ -134,44 +156,105 @@ class ServerProcess:
             now = time.monotonic()
             if now >= next_beat:
                 next_beat = now + BEAT
-                self._channel.send(Beat(tuple(workers.states())))
+                states = workers.states()
+                self._channel.send(Beat(tuple(states)))
+                self._look_for_stuck(workers, states)
+            if now >= self._stop_at:
+                self._stop(workers, empty=self._empty)
             if now >= self._give_up_at:
-                log.error("Workers did not end in time and are abandoned")
-                self._failed = True
+                log.error("%d workers did not end in time and are abandoned", len(workers.states()))
+                self._exit_code = 1
                 return
-            self._look_for_failures(workers)
             # Nobody is left to speak to when the supervisor is gone.
             channels: list[Channel | socket.socket] = [self._wake]
             if not self._channel.ended:
                 channels.append(self._channel)
-            readable, _, _ = select.select(channels, [], [], min(next_beat, self._give_up_at) - now)
+            deadline = min(next_beat, self._stop_at, self._give_up_at)
+            readable, _, _ = select.select(channels, [], [], max(0.0, deadline - time.monotonic()))
             if self._wake in readable:
                 self._wake.recv(4096)
+                self._settle(workers)
             if self._channel in readable:
                 self._listen(workers)
 
-    def _look_for_failures(self, workers: WorkerThreads) -> None:
-        if self._failed:
+    def _settle(self, workers: WorkerThreads) -> None:
+        for error in workers.settle():
+            log.critical("%s", error, exc_info=error.__cause__)
+            self._exit_code = 1
+            self._ask_for_another(str(error))
+
+    def _ask_for_another(self, reason: str) -> None:
+        self._channel.send(Recycle(reason))
+
+    def _look_for_stuck(self, workers: WorkerThreads, states: list[WorkerState]) -> None:
+        """Have others do the work of a worker whose loop stands still; it drains should it turn again."""
+        now, timeout = time.monotonic(), self._spec.config.worker_timeout
+        running = {state.ident for state in states}
+        for ident in tuple(self._set_aside):
+            if ident not in running:
+                del self._set_aside[ident]
+            elif self._set_aside[ident] <= now:
+                self._set_aside[ident] = inf
+                self._ask_for_another("a worker stands still")
+        if not timeout or self._stopping:
             return
-        for error in workers.failed():
-            self._failed = True
-            log.critical("A worker ended unexpectedly", exc_info=error)
-            self._channel.send(Recycle("a worker ended unexpectedly"))
+        for state in states:
+            if state.silence > timeout and state.ident is not None and state.ident not in self._set_aside:
+                stack = _stack(state.ident)
+                log.error("Worker %d stands still for %.0f s:\n%s", state.number, state.silence, stack)
+                # Alone it cannot be replaced but with its process.
+                alone = self._spec.mode == "process"
+                self._set_aside[state.ident] = now if alone else now + drain_bound(self._spec.config)
+                if not alone:
+                    workers.take_away(state.number)
+                    workers.add(state.number)
 
     def _listen(self, workers: WorkerThreads) -> None:
         for message in self._channel.receive():
             match message:
                 case Stop(empty):
                     self._stopping = True
-                    workers.stop(empty=empty)
+                    delay = self._spec.config.drain_delay if empty else 0.0
+                    self._stop_at, self._empty = time.monotonic() + delay, empty
+                    if delay:
+                        log.info("Shutting down in %g s: connections are still accepted, health says draining", delay)
+                        workers.announce_end()
                 case Force():
                     self._stopping = True
+                    self._stop_at = inf
                     self._give_up_at = time.monotonic() + FORCED_END
                     workers.force()
+                case Resize(count) if not self._stopping:
+                    self._resize(workers, count)
+                case ReopenLogs():
+                    reopen_log_files()
         if self._channel.ended and not self._stopping:
             log.error("The supervisor is gone: no further connections are accepted")
-            self._stopping = True
-            workers.stop(empty=True)
+            self._stop(workers, empty=True)
+
+    def _stop(self, workers: WorkerThreads, *, empty: bool) -> None:
+        self._stopping = True
+        self._stop_at = inf
+        self._give_up_at = time.monotonic() + drain_bound(self._spec.config)
+        workers.stop(empty=empty)
+
+    def _resize(self, workers: WorkerThreads, count: int) -> None:
+        numbers = sorted(workers.numbers)
+        for number in numbers[count:]:
+            workers.take_away(number)
+        free = [number for number in range(count) if number not in numbers]
+        for number in free[: count - len(numbers)]:
+            workers.add(number)
+
+
+def drain_bound(config: ServerConfig) -> float:
+    """Seconds within which a worker ends that is told to, unless it stands still."""
+    return config.shutdown_timeout * 2 + END_MARGIN
+
+
+def _stack(ident: int) -> str:
+    frame = sys._current_frames().get(ident)
+    return "".join(traceback.format_stack(frame)).rstrip() if frame is not None else "  it has no Python code"
 
 
 def _failed(error: Exception) -> Failed:

@@ -21,20 +21,25 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from types import FrameType
+from typing import Any
 
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError, PounceError, SupervisorError
 from pounce.exchange.service import ASGIApp
 from pounce.importer import RemoteTraceback
 from pounce.net.bind import Listener, open_listeners
+from pounce.observe.logs import reopen_log_files
 from pounce.supervisor.child import Child, State, fork, spawn
-from pounce.supervisor.messages import Beat, Failed, Message, Ready, Recycle, Spec
+from pounce.supervisor.control import Answer, ControlSocket
+from pounce.supervisor.messages import Beat, Failed, Message, Ready, Recycle, ReopenLogs, Resize, Spec
 from pounce.supervisor.modes import mode_of, workers_of
+from pounce.supervisor.process import drain_bound
 from pounce.supervisor.restart_budget import LONGEST_PAUSE, RestartBudget
 from pounce.supervisor.systemd import Notifier
+from pounce.supervisor.watch_files import FileWatcher
 from pounce.worker.shared import Description
 
 __all__ = ["Supervisor"]
@@ -43,8 +48,10 @@ log = logging.getLogger("pounce.supervisor")
 
 FORCED_END = 8.0
 """Seconds that a process gets to end when it is not to wait for anything."""
-DRAIN_MARGIN = 12.0
-"""Seconds that a process may take for its end beyond what the configuration allows for requests and lifespan."""
+DRAIN_MARGIN = 4.0
+"""Seconds that a process may take for its own end, when its workers have ended or were given up."""
+SILENCE_MARGIN = 5.0
+"""Seconds that a process may be silent for longer than its workers may."""
 POLL = 0.05
 """Seconds between two looks for the end of a process, where the system cannot report it."""
 
@@ -88,8 +95,17 @@ class Supervisor:
         self._coming: list[Place] = []
         """The generation that starts beside `_places`."""
         self._reload_again = False
+        self._resize_by = 0
+        """Workers to add when the reload is over."""
+        self._watcher: FileWatcher | None = None
+        self._control: ControlSocket | None = None
+        self._reload_answers: list[Answer] = []
+        """Who waits for the end of the reload, and of the one after it."""
+        self._next_reload_answers: list[Answer] = []
+        self._started_at = time.time()
         self._children: set[Child] = set()
         self._started = False
+        self._urls: list[str] = []
         self._shutdowns = 0
         self._stopping = False
         self._error: PounceError | None = None
@@ -112,6 +128,14 @@ class Supervisor:
         """Replace all processes by new ones with the application as it is now."""
         self._call(self._reload)
 
+    def resize(self, by: int) -> None:
+        """Serve with so many workers more, or fewer with a negative number; one at the least."""
+        self._call(lambda: self._resize(by))
+
+    def reopen_logs(self) -> None:
+        """Open the files that the application logs to again, in all processes."""
+        self._call(self._reopen_logs)
+
     def _call(self, request: Callable[[], None]) -> None:
         self._requests.append(request)
         try:
@@ -127,13 +151,18 @@ class Supervisor:
 
         With `handle_signals`, which is for the main thread, signals do what docs/workers.md says.
         """
-        if not isinstance(self._app, str):
-            _check_fork()
         restore = self._handle_signals() if handle_signals else lambda: None
         try:
+            if not isinstance(self._app, str):
+                _check_fork(self._config)
             self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
             self._listeners = open_listeners(self._config)
+            if self._config.control_socket is not None:
+                commands = {"status": self._tell_status, "reload": self._reload_for, "stop": self._stop_for}
+                self._control = ControlSocket(self._config.control_socket, self._selector, commands)
             self._places = self._start_generation([RestartBudget() for _ in range(self._processes)])
+            if self._config.reload:
+                self._watcher = FileWatcher(self._config, self.reload)
             while self._children or not self._stopping:
                 for key, _ in self._selector.select(self._until_next_deadline()):
                     key.data()
@@ -155,11 +184,18 @@ class Supervisor:
                 os._exit(1)
             self.shutdown(force=self._shutdowns > 1)
 
-        def on_reload(number: int, frame: FrameType | None) -> None:
-            self.reload()
+        handlers: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGHUP: self.reload,
+            signal.SIGTTIN: lambda: self.resize(+1),
+            signal.SIGTTOU: lambda: self.resize(-1),
+            signal.SIGUSR1: self.reopen_logs,
+        }
 
-        handlers = {signal.SIGINT: on_end, signal.SIGTERM: on_end, signal.SIGHUP: on_reload}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        def on_other(number: int, frame: FrameType | None) -> None:
+            handlers[signal.Signals(number)]()
+
+        before = {number: signal.signal(number, on_end) for number in (signal.SIGINT, signal.SIGTERM)}
+        before |= {number: signal.signal(number, on_other) for number in handlers}
 
         def restore() -> None:
             for number, handler in before.items():
@@ -178,9 +214,25 @@ class Supervisor:
     def _until_next_deadline(self) -> float | None:
         deadlines = [self._next_sign, *(child.kill_at for child in self._children)]
         deadlines += [place.start_at for place in self._places]
+        deadlines += [self._silent_at(child) for child in self._children]
         deadlines += [time.monotonic() + POLL for child in self._children if self._must_be_polled(child)]
         first = min(deadlines, default=inf)
         return None if first == inf else max(0.0, first - time.monotonic())
+
+    def _silent_at(self, child: Child) -> float:
+        """When this process will have been silent for too long."""
+        timeout = self._config.worker_timeout
+        if not timeout or child.state is not State.SERVING or child.silent:
+            return inf
+        # Its workers may be silent so long; it answers for them within a second.
+        return child.heard + timeout + SILENCE_MARGIN
+
+    def _on_silence(self, child: Child) -> None:
+        """Not even its main thread runs, so Python itself stands still: have it say where, and do without it."""
+        child.silent = True
+        log.error("Process %d stands still; the stacks of its threads follow where it can still write them", child.pid)
+        child.dump_stacks()
+        self._recycle(child, "it stands still")
 
     def _must_be_polled(self, child: Child) -> bool:
         return child.channel.ended and child not in self._pidfds
@@ -193,6 +245,8 @@ class Supervisor:
             if child.kill_at <= now:
                 log.error("Process %d did not end in time and is killed", child.pid)
                 child.kill()
+            if self._silent_at(child) <= now:
+                self._on_silence(child)
             if self._must_be_polled(child):
                 self._look_whether_ended(child)
         for place in self._places:
@@ -207,11 +261,15 @@ class Supervisor:
             self._next_sign = time.monotonic() + interval
 
     def _close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
         for child in tuple(self._children):
             child.kill()
             child.wait()
             self._forget(child)
         self._close_listeners()
+        if self._control is not None:
+            self._control.close()
         self._selector.close()
         self._wake.close()
         self._waker.close()
@@ -259,7 +317,9 @@ class Supervisor:
     def _own_descriptors(self) -> list[int]:
         """What a fork has no business with."""
         own = [self._wake.fileno(), self._waker.fileno(), *self._pidfds.values()]
-        own += [child.channel.fileno() for child in self._children]
+        own += [child.channel.fileno() for child in self._children if not child.channel.ended]
+        if self._control is not None:
+            own += self._control.descriptors()
         if hasattr(self._selector, "fileno"):
             own.append(self._selector.fileno())
         return own
@@ -327,8 +387,15 @@ class Supervisor:
         if not self._started and all(place.child is not None for place in self._places):
             self._started = True
             assert child.ready is not None
+            if self._watcher is not None:
+                self._watcher.start()
+            scheme = "https" if child.ready.description.tls else "http"
+            self._urls = [listener.url(scheme) for listener in self._listeners]
             self._on_ready(child.ready.description, self._listeners)
             self._give_sign()
+        if self._mode == "thread" and child.spec.workers != self._workers:
+            # Their number has changed while it started.
+            child.channel.send(Resize(self._workers))
 
     def _on_failed_start(self, child: Child) -> None:
         error, text = _why(child)
@@ -401,6 +468,7 @@ class Supervisor:
                 if child is not None:
                     self._drain(child)
         log.info("Reloaded")
+        self._answer_reload({"ok": True})
         self._notifier.ready()
         self._reload_if_asked()
 
@@ -412,24 +480,105 @@ class Supervisor:
                     self._drain(child)
         self._notifier.ready("The last reload failed")
         log.error("Reload failed, what served before goes on: %s%s", error, f"\n{text}" if text else "")
+        self._answer_reload({"ok": False, "error": f"reload failed: {error}"})
         self._reload_if_asked()
 
     def _reload_if_asked(self) -> None:
+        by, self._resize_by = self._resize_by, 0
+        if by:
+            self._resize(by)
         if self._reload_again:
             self._reload_again = False
             self._reload()
 
+    # The control socket
+
+    def _reload_for(self, answer: Answer) -> None:
+        if self._stopping or not self._started:
+            answer({"ok": False, "error": "the server is starting or ending"})
+        elif self._coming:
+            self._next_reload_answers.append(answer)
+            self._reload()
+        else:
+            self._reload_answers.append(answer)
+            self._reload()
+
+    def _answer_reload(self, outcome: dict[str, Any]) -> None:
+        answers, self._reload_answers, self._next_reload_answers = self._reload_answers, self._next_reload_answers, []
+        for answer in answers:
+            answer(outcome)
+
+    def _stop_for(self, answer: Answer) -> None:
+        answer({"ok": True})
+        self._stop()
+
+    def _tell_status(self, answer: Answer) -> None:
+        from pounce import __version__
+
+        state = "ending" if self._stopping else "reloading" if self._coming else "serving"
+        processes = [
+            {
+                "pid": child.pid,
+                "state": child.state.name.lower(),
+                "workers": [asdict(worker) for worker in child.beat.workers] if child.beat is not None else [],
+            }
+            for child in sorted(self._children, key=lambda child: child.started)
+        ]
+        status = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "state": state if self._started else "starting",
+            "urls": self._urls,
+            "uptime_seconds": round(time.time() - self._started_at, 1),
+            "workers": self._workers,
+            "worker_mode": self._mode,
+            "processes": processes,
+        }
+        answer({"ok": True, "status": status})
+
+    # More and fewer workers
+
+    def _resize(self, by: int) -> None:
+        if self._coming:
+            self._resize_by += by
+            return
+        if self._stopping or not self._started:
+            return
+        self._workers = max(1, self._workers + by)
+        log.info("Serving with %d workers", self._workers)
+        if self._mode == "thread":
+            for place in self._places:
+                if place.child is not None:
+                    place.child.channel.send(Resize(self._workers))
+            return
+        while len(self._places) < self._workers:
+            place = Place(len(self._places))
+            self._places.append(place)
+            self._start_successor(place)
+        while len(self._places) > self._workers:
+            place = self._places.pop()
+            for child in (place.child, place.successor):
+                if child is not None:
+                    self._drain(child)
+
+    def _reopen_logs(self) -> None:
+        reopen_log_files()
+        for child in self._children:
+            child.channel.send(ReopenLogs())
+
     # The end
 
     def _drain(self, child: Child) -> None:
-        config = self._config
-        child.drain(empty=self._stopping, kill_after=config.drain_delay + config.shutdown_timeout * 2 + DRAIN_MARGIN)
+        kill_after = self._config.drain_delay + drain_bound(self._config) + DRAIN_MARGIN
+        child.drain(empty=self._stopping, kill_after=kill_after)
 
     def _stop(self) -> None:
         if self._stopping:
             return
         self._stopping = True
         self._notifier.stopping()
+        if self._control is not None:
+            self._control.leave()
         # The last one that has a socket open must have emptied it.
         self._close_listeners()
         for child in tuple(self._children):
@@ -449,8 +598,12 @@ class Supervisor:
         self._stop()
 
 
-def _check_fork() -> None:
+def _check_fork(config: ServerConfig) -> None:
     """Raises `ConfigError` where a copy of this process could not work."""
+    if config.reload:
+        raise ConfigError(
+            "reload needs the name of the application, to import it anew", hint='Write "module:attribute".'
+        )
     others = [
         thread.name
         for thread in threading.enumerate()

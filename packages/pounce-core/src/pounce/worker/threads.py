@@ -54,7 +54,7 @@ class WorkerThread:
         *,
         accepts: bool,
         lifespan: ProcessLifespan | None,
-        on_end: Callable[[], Any],
+        on_change: Callable[[], Any],
         on_recycle: Callable[[str], Any] | None,
     ) -> None:
         self._shared = shared
@@ -62,7 +62,7 @@ class WorkerThread:
         self._on_recycle = on_recycle
         self._listeners = listeners
         self._accepts = accepts
-        self._on_end = on_end
+        self._on_change = on_change
         self._lock = threading.Lock()
         """Protects `_stop`, `loop` and `worker`, which other threads use to stop this one."""
         self._stop: Callable[[Worker], None] | None = None
@@ -75,15 +75,26 @@ class WorkerThread:
         """It is ready, or it has ended."""
         self.ended = threading.Event()
         """The thread is through with everything but its own end."""
+        self.told = False
+        """It was told to end."""
+        self.admitted = False
+        """It is among those that get connections, or was."""
         self.thread = threading.Thread(target=self._run, name=f"pounce worker {number}", daemon=True)
 
-    def stop(self, how: Callable[[Worker], None] = Worker.stop) -> None:
+    def stop(self, how: Callable[[Worker], None] = Worker.retire) -> None:
         """Drain, or with `Worker.force` end; from any thread, at any time."""
         with self._lock:
+            self.told = True
             self._stop = how
             if self.loop is not None and self.worker is not None:
                 with contextlib.suppress(RuntimeError):  # it has just ended
                     self.loop.call_soon_threadsafe(how, self.worker)
+
+    def announce_end(self) -> None:
+        """Let health and every answer say that the end is near; from any thread."""
+        if self.worker is not None:
+            # One of the few fields of a service that others may set.
+            self.worker.service.draining = True
 
     def state(self) -> WorkerState | None:
         """None before it serves."""
@@ -109,7 +120,7 @@ class WorkerThread:
         finally:
             self.settled.set()
             self.ended.set()
-            self._on_end()
+            self._on_change()
 
     async def _serve(self) -> None:
         shared = self._shared
@@ -142,12 +153,13 @@ class WorkerThread:
         assert self.inbox is not None
         self.inbox.show_life()
         self.settled.set()
+        self._on_change()
 
 
 class WorkerThreads:
     """The workers of one process. Its methods are called from one thread, which is none of theirs.
 
-    `on_end` is called, on the thread that ends, whenever a worker does.
+    `on_change` is called, on the thread of the worker, whenever one serves or has ended; `settle()` is to follow.
     """
 
     def __init__(
@@ -156,7 +168,7 @@ class WorkerThreads:
         listeners: list[Listener],
         *,
         dispatched: bool,
-        on_end: Callable[[], Any],
+        on_change: Callable[[], Any],
         on_recycle: Callable[[str], Any] | None = None,
     ) -> None:
         """`on_recycle` is called on a worker's thread with the reason why it should be replaced."""
@@ -165,7 +177,7 @@ class WorkerThreads:
         self._lifespan: ProcessLifespan | None = None
         self._forced = False
         self._listeners = listeners
-        self._on_end = on_end
+        self._on_change = on_change
         self._stopping = False
         self._threads: list[WorkerThread] = []
         self._dispatcher = Dispatcher(listeners) if dispatched else None
@@ -175,47 +187,72 @@ class WorkerThreads:
 
         Raises what the first of them raised that cannot; the others have ended then.
         """
-        accepts = self._dispatcher is None
         shared = self._shared
-        if shared.config.lifespan_scope == "process" and self._lifespan is None and not accepts:
+        if shared.config.lifespan_scope == "process" and self._lifespan is None and self._dispatcher is not None:
             lifespan = ProcessLifespan(shared.config, shared.app)
             lifespan.start()
             self._lifespan = lifespan
-        threads = [
-            WorkerThread(
-                shared,
-                self._listeners,
-                number,
-                accepts=accepts,
-                lifespan=self._lifespan,
-                on_end=self._on_end,
-                on_recycle=self._on_recycle,
-            )
-            for number in range(first, first + count)
-        ]
-        self._threads += threads
-        for thread in threads:
-            thread.thread.start()
-        for thread in threads:
+        for number in range(first, first + count):
+            self.add(number)
+        for thread in self._threads:
             thread.settled.wait()
-            if thread.error is not None:
-                self.force()
-                self.join()
-                raise _startup_error(thread.error)
-        self._share_out()
-        for thread in threads:
-            if self._dispatcher is not None and thread.inbox is not None:
-                self._dispatcher.add(thread.inbox)
+        for error in self.settle():
+            self.force()
+            self.join()
+            raise error
 
-    def failed(self) -> list[BaseException | None]:
-        """What the workers raised that have ended without being told to; None for one that just returned."""
-        if self._stopping:
-            return []
-        return [thread.error for thread in self._threads if thread.ended.is_set()]
+    def add(self, number: int) -> None:
+        """Start one more; it gets connections when it serves."""
+        thread = WorkerThread(
+            self._shared,
+            self._listeners,
+            number,
+            accepts=self._dispatcher is None,
+            lifespan=self._lifespan,
+            on_change=self._on_change,
+            on_recycle=self._on_recycle,
+        )
+        thread.thread.start()
+        self._threads.append(thread)
+
+    def settle(self) -> list[PounceError]:
+        """Take note of workers that serve by now, and of those that have ended.
+
+        Gives what is wrong with those that have ended without being told to, once for each.
+        """
+        for thread in self._threads:
+            if thread.settled.is_set() and not thread.admitted and thread.inbox is not None:
+                thread.admitted = True
+                if self._dispatcher is not None and not thread.told:
+                    self._dispatcher.add(thread.inbox)
+        ended = [thread for thread in self._threads if thread.ended.is_set()]
+        self._threads = [thread for thread in self._threads if thread not in ended]
+        for thread in ended:
+            thread.thread.join()
+            if self._dispatcher is not None and thread.inbox is not None:
+                self._dispatcher.remove(thread.inbox)
+        self._share_out()
+        return [_translated(thread.error) for thread in ended if not thread.told]
+
+    def take_away(self, number: int) -> None:
+        """Let this worker drain and end: it gets nothing more, and what it has not taken yet goes to the others."""
+        for thread in self._threads:
+            if thread.number == number and not thread.told:
+                if self._dispatcher is not None and thread.inbox is not None:
+                    self._dispatcher.remove(thread.inbox)
+                # Before its loop turns again, if it stands still.
+                thread.announce_end()
+                thread.stop()
+        self._share_out()
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the workers that serve."""
+        return [thread.number for thread in self._threads if not thread.told and not thread.ended.is_set()]
 
     def _share_out(self) -> None:
         """Connections in all no more than the setting says; the dispatcher keeps the shares even."""
-        workers = [thread.worker for thread in self._threads if thread.worker is not None]
+        workers = [thread.worker for thread in self._threads if thread.worker is not None and not thread.told]
         total = self._shared.config.max_connections
         for number, worker in enumerate(workers):
             share, rest = divmod(total, len(workers))
@@ -226,14 +263,22 @@ class WorkerThreads:
         found = [thread.state() for thread in self._threads if not thread.ended.is_set()]
         return [state for state in found if state is not None]
 
+    def announce_end(self) -> None:
+        """Let health and all answers say that the end is near; connections are accepted and served as before."""
+        for thread in self._threads:
+            thread.announce_end()
+
     def stop(self, *, empty: bool) -> None:
-        """Let all drain; with `empty` what waits on the listening sockets is accepted first. Returns at once."""
+        """Let all drain, also those that are still starting. Returns at once.
+
+        With `empty` what waits on the listening sockets is accepted first.
+        """
         if not self._stopping:
             self._stopping = True
             if self._dispatcher is not None:
                 self._dispatcher.stop(empty=empty)
         for thread in self._threads:
-            thread.stop(Worker.stop if empty else Worker.retire)
+            thread.stop()
 
     def force(self) -> None:
         """End all without waiting for what runs."""
@@ -254,11 +299,10 @@ class WorkerThreads:
         return True
 
 
-def _startup_error(error: BaseException) -> BaseException:
+def _translated(error: BaseException | None) -> PounceError:
     if isinstance(error, PounceError):
         return error
-    wrapped = SupervisorError(
-        f"a worker could not start: {type(error).__name__}: {error}", code="POUNCE_WORKER_STARTUP_FAILED"
-    )
-    wrapped.__cause__ = error
-    return wrapped
+    what = f": {type(error).__name__}: {error}" if error is not None else ""
+    translated = SupervisorError(f"a worker ended without being told to{what}", code="POUNCE_WORKER_FAILED")
+    translated.__cause__ = error
+    return translated

@@ -1,0 +1,56 @@
+"""`pounce status`, `pounce reload` and `pounce stop`: speak to a running server through its control socket."""
+
+import json
+import sys
+from typing import Any
+
+from pounce.errors import ConfigError, SupervisorError
+from pounce.supervisor.control import ask
+
+__all__ = ["reload", "status", "stop"]
+
+
+def status(path: str, *, as_json: bool = False) -> None:
+    """Print how the server does. Raises `ConfigError` when none answers at `path`."""
+    answer = _ask(path, "status", timeout=10.0)
+    if as_json:
+        print(json.dumps(answer["status"], indent=2))
+        return
+    found = answer["status"]
+    print(f"pounce {found['version']}  pid {found['pid']}  {', '.join(found['urls'])}")
+    print(f"up {found['uptime_seconds']:.0f} s, {found['workers']} workers ({found['worker_mode']}), {found['state']}")
+    print(f"{'process':>8}  {'state':<9} {'worker':>6} {'connections':>11} {'requests':>8} {'served':>10}  silent")
+    for process in found["processes"]:
+        for worker in process["workers"] or [None]:
+            line = f"{process['pid']:>8}  {process['state']:<9}"
+            if worker is not None:
+                line += f" {worker['number']:>6} {worker['connections']:>11} {worker['requests']:>8}"
+                line += f" {worker['served']:>10}  {worker['silence']:.1f} s"
+            print(line)
+
+
+def reload(path: str) -> None:
+    """Have the server reload, and wait until it has. Raises `SupervisorError` when it could not."""
+    _ask(path, "reload")
+    print("reloaded")
+
+
+def stop(path: str) -> None:
+    """Have the server end, and wait until it has."""
+    _ask(path, "stop", until_end=True)
+    print("stopped")
+
+
+def _ask(path: str, command: str, **options: Any) -> dict[str, Any]:
+    try:
+        answer = ask(path, command, **options)
+    except OSError as exc:
+        raise ConfigError(
+            f"no server answers at {path}: {exc.strerror or exc}",
+            code="POUNCE_CONTROL_NO_SERVER",
+            hint="Start it with the same --control-socket, as the same user.",
+        ) from exc
+    if not answer["ok"]:
+        raise SupervisorError(answer["error"], code="POUNCE_CONTROL_FAILED")
+    sys.stdout.flush()
+    return answer

@@ -1,0 +1,178 @@
+"""The control socket: how a running server is asked how it does, told to reload, and told to end.
+
+A Unix socket that its owner alone can open. One line of JSON goes each way: `{"command": "status"}`, then an answer
+with `"ok"`, and with `"error"` where that is false. `reload` is answered when it is over, `stop` when the drain begins;
+the connection then stays open until the server has ended.
+"""
+
+import json
+import logging
+import os
+import selectors
+import socket
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pounce.errors import BindError
+
+__all__ = ["ControlSocket", "ask"]
+
+log = logging.getLogger("pounce.supervisor")
+
+LINE_MAX = 4096
+CLIENTS_MAX = 16
+
+type Answer = Callable[[dict[str, Any]], None]
+
+
+class ControlSocket:
+    """The server's end. `commands` are called with the function that answers, at once or later, on the same thread."""
+
+    def __init__(
+        self, path: str, selector: selectors.BaseSelector, commands: Mapping[str, Callable[[Answer], None]]
+    ) -> None:
+        """Raises `BindError` when somebody answers at `path`, or it cannot be had."""
+        self._path = path
+        self._selector = selector
+        self._commands = commands
+        self._clients: dict[socket.socket, bytes] = {}
+        self._sock = _listen(path)
+        status = os.stat(path)
+        self._file = (status.st_dev, status.st_ino)
+        selector.register(self._sock, selectors.EVENT_READ, self._accept)
+
+    def descriptors(self) -> list[int]:
+        """All that belong to it."""
+        return [self._sock.fileno(), *(client.fileno() for client in self._clients)]
+
+    def leave(self) -> None:
+        """Answer no further client, and leave the path, unless it is another's by now."""
+        if self._sock.fileno() < 0:
+            return
+        self._selector.unregister(self._sock)
+        try:
+            status = os.lstat(self._path)
+            if (status.st_dev, status.st_ino) == self._file:
+                os.unlink(self._path)
+        except OSError:
+            pass
+        self._sock.close()
+
+    def close(self) -> None:
+        """Leave, and let go of the clients."""
+        self.leave()
+        for client in tuple(self._clients):
+            self._drop(client)
+
+    def _accept(self) -> None:
+        try:
+            client, _ = self._sock.accept()
+        except OSError:
+            return
+        if len(self._clients) >= CLIENTS_MAX:
+            client.close()
+            return
+        client.setblocking(False)
+        self._clients[client] = b""
+        self._selector.register(client, selectors.EVENT_READ, lambda: self._read(client))
+
+    def _read(self, client: socket.socket) -> None:
+        try:
+            data = client.recv(LINE_MAX)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        line = self._clients[client] + data
+        if not data or len(line) > LINE_MAX:
+            self._drop(client)
+            return
+        self._clients[client] = line
+        if line.endswith(b"\n"):
+            self._clients[client] = b""
+            self._obey(client, line)
+
+    def _obey(self, client: socket.socket, line: bytes) -> None:
+        try:
+            command = self._commands[json.loads(line)["command"]]
+        except ValueError, KeyError, TypeError:
+            self._answer(client, {"ok": False, "error": f"commands are {', '.join(self._commands)}"})
+            return
+        command(lambda answer: self._answer(client, answer))
+
+    def _answer(self, client: socket.socket, answer: dict[str, Any]) -> None:
+        if client not in self._clients:
+            return
+        try:
+            client.sendall(json.dumps(answer).encode() + b"\n")
+        except OSError:
+            self._drop(client)
+
+    def _drop(self, client: socket.socket) -> None:
+        if self._clients.pop(client, None) is not None:
+            self._selector.unregister(client)
+            client.close()
+
+
+def _listen(path: str) -> socket.socket:
+    """A socket at `path` that only the owner can open; never in the place of one that answers, or of another file."""
+    sock = socket.socket(socket.AF_UNIX)
+    # Bound beside the path and moved there when it is complete: a socket that is taken over is at no time missing.
+    beside = f"{path}.{os.getpid()}"
+    try:
+        if _is_taken(path):
+            raise BindError(
+                f"{path} is in use by another process",
+                code="POUNCE_BIND_IN_USE",
+                hint="Is the server running? pounce status tells; else choose another path.",
+            )
+        mask = os.umask(0o177)
+        try:
+            sock.bind(beside)
+        finally:
+            os.umask(mask)
+        sock.listen(CLIENTS_MAX)
+        sock.setblocking(False)
+        os.rename(beside, path)
+    except OSError as exc:
+        sock.close()
+        Path(beside).unlink(missing_ok=True)
+        if isinstance(exc, BindError):
+            raise
+        raise BindError(f"cannot open the control socket {path}: {exc.strerror or exc}") from exc
+    return sock
+
+
+def _is_taken(path: str) -> bool:
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return True
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1.0)
+            probe.connect(path)
+    except FileNotFoundError, ConnectionRefusedError:
+        return False
+    return True
+
+
+def ask(path: str, command: str, *, timeout: float | None = None, until_end: bool = False) -> dict[str, Any]:
+    """The client's end: the answer to a command, which with `until_end` is given when the server has ended.
+
+    Raises `OSError` when no server answers at `path`, `TimeoutError` after `timeout` seconds.
+    """
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(timeout)
+        sock.connect(path)
+        sock.sendall(json.dumps({"command": command}).encode() + b"\n")
+        data = b""
+        while not data.endswith(b"\n"):
+            piece = sock.recv(65536)
+            if not piece:
+                raise ConnectionError("the server ended without an answer")
+            data += piece
+        answer: dict[str, Any] = json.loads(data)
+        while until_end and answer.get("ok") and sock.recv(65536):
+            pass
+        return answer

@@ -1,0 +1,263 @@
+"""Reload: new processes take over from old ones, or do not, and nobody who speaks to the server notices."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.workers.checking_client import CheckingClient
+from tests.workers.running import APP, Running, ask, eventually, is_running, read_answer
+
+MODES = ("thread", "process")
+
+
+def version(number: int, app: str = APP) -> str:
+    return app.replace("VERSION = 1", f"VERSION = {number}")
+
+
+@pytest.fixture(params=MODES)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
+    with Running(tmp_path, "--workers", "2", "--worker-mode", request.param) as running:
+        yield running
+
+
+def reload(server: Running) -> None:
+    at = len(server.log)
+    server.kill(signal.SIGHUP)
+    server.wait_for_message("Reloaded", after=at)
+
+
+def test_sighup_brings_new_code_without_a_fault(server: Running) -> None:
+    with CheckingClient(server.address, keep_alive=16, pause=0.005) as client:
+        eventually(lambda: client.verified > 100)
+        server.write(version(2))
+        reload(server)
+        eventually(lambda: client.versions[2] > 100)
+    assert client.faults == {}
+
+
+def test_old_processes_end_after_a_reload(server: Running) -> None:
+    old = server.children()
+    reload(server)
+    eventually(lambda: not any(map(is_running, old)))
+    assert len(server.children()) == len(old)
+
+
+def test_request_that_runs_is_finished_by_the_old_process(server: Running) -> None:
+    old = server.children()
+    with server.connect() as client:
+        client.sendall(b"GET /slow?1.5 HTTP/1.1\r\nHost: test\r\n\r\n")
+        time.sleep(0.2)  # it has to be in the application, and nothing tells that it is
+        server.write(version(2))
+        reload(server)
+        answer = read_answer(client)
+    assert answer["pid"] in old
+    assert (answer["version"], answer["close"]) == (1, True)
+
+
+@pytest.mark.parametrize("broken", ["syntax error", "import os; os._exit(1)", "import ctypes; ctypes.string_at(0)"])
+def test_new_version_that_cannot_start_changes_nothing(server: Running, broken: str) -> None:
+    before = server.children()
+    with CheckingClient(server.address) as client:
+        server.write(broken)
+        server.kill(signal.SIGHUP)
+        server.wait_for_message("Reload failed")
+        seen = client.verified
+        eventually(lambda: client.verified > seen + 50)
+    assert client.faults == {}
+    assert set(client.versions) == {1}
+    assert server.children() == before
+    server.write(version(3))
+    reload(server)
+    eventually(lambda: server.get()["version"] == 3)
+
+
+def test_failed_reload_shows_the_error_of_the_application(server: Running) -> None:
+    server.write("def deep():\n    raise RuntimeError('out of luck')\ndeep()")
+    server.kill(signal.SIGHUP)
+    message = server.wait_for_message("Reload failed")["message"]
+    assert "in deep" in message
+    assert "RuntimeError: out of luck" in message
+
+
+def test_reload_during_a_reload_is_not_forgotten(server: Running) -> None:
+    server.write(version(2))
+    server.kill(signal.SIGHUP)
+    server.wait_for_message("Reloading")
+    server.write(version(3))
+    server.kill(signal.SIGHUP)
+    eventually(lambda: server.get()["version"] == 3)
+
+
+def test_end_during_a_reload_ends_all(server: Running) -> None:
+    server.kill(signal.SIGHUP)
+    server.wait_for_message("Reloading")
+    children = server.children()
+    assert server.end() == 0
+    assert not any(map(is_running, children))
+
+
+def test_sockets_with_tls_and_unix_sockets_are_kept(tmp_path: Path, tls_files: tuple[str, str]) -> None:
+    import ssl
+
+    context = ssl.create_default_context(cafile=tls_files[0])
+    flags = ("--workers", "2", "--ssl-certfile", tls_files[0], "--ssl-keyfile", tls_files[1])
+    binds = ("--bind", "https://127.0.0.1:0", "--bind", f"unix:{tmp_path / 'socket'}?tls=off")
+    with Running(tmp_path, *flags, *binds[:2]) as server:
+        with CheckingClient(server.address, tls=context, keep_alive=4, short=2, slow=1) as client:
+            eventually(lambda: client.verified > 20)
+            server.write(version(2))
+            reload(server)
+            eventually(lambda: client.versions[2] > 20)
+        assert client.faults == {}
+
+
+def test_unix_socket_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with Running(tmp_path, "--workers", "2", "--bind", "127.0.0.1:0", "--bind", f"unix:{path}") as server:
+        inode = path.stat().st_ino
+        server.write(version(2))
+        reload(server)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            assert ask(client)["version"] in (1, 2)
+        assert path.stat().st_ino == inode
+
+
+# Files that change
+
+
+def test_changed_file_is_served(tmp_path: Path) -> None:
+    with Running(tmp_path, "--reload") as server:
+        assert server.get()["parent"] == server.process.pid
+        server.write(version(2))
+        server.wait_for_message("Reloaded")
+        eventually(lambda: server.get()["version"] == 2)
+
+
+# Signals
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ttin_and_ttou_change_the_number_of_workers(mode: str, tmp_path: Path) -> None:
+    def workers() -> int:
+        clients = [server.connect() for _ in range(12)]
+        found = {(answer["pid"], answer["thread"]) for answer in map(ask, clients)}
+        for client in clients:
+            client.close()
+        return len(found)
+
+    with Running(tmp_path, "--workers", "1", "--worker-mode", mode, "--reload") as server:
+        server.kill(signal.SIGTTIN)
+        server.wait_for_message("Serving with 2 workers")
+        eventually(lambda: workers() == 2)
+        server.kill(signal.SIGTTOU)
+        server.wait_for_message("Serving with 1 workers")
+        eventually(lambda: workers() == 1)
+        at = len(server.log)
+        server.kill(signal.SIGTTOU)
+        server.wait_for_message("Serving with 1 workers", after=at)
+        assert server.get()["query"] == ""
+
+
+def test_number_of_workers_outlives_a_reload(tmp_path: Path) -> None:
+    with Running(tmp_path, "--workers", "2", "--worker-mode", "process") as server:
+        server.kill(signal.SIGTTIN)
+        eventually(lambda: len(server.children()) == 3)
+        at = len(server.log)
+        reload(server)
+        server.wait_for_message("Reloaded", after=at)
+        eventually(lambda: len(server.children()) == 3)
+
+
+def test_usr1_opens_log_files_again(tmp_path: Path) -> None:
+    path = tmp_path / "app.log"
+    app = APP + f"\nimport logging\nlogging.getLogger().addHandler(logging.FileHandler({str(path)!r}))\n"
+    app = app.replace('    body = json', '    logging.getLogger().error("request %s", query)\n    body = json')
+    with Running(tmp_path, "--workers", "2", app=app) as server:
+        server.get("/?one")
+        path.rename(tmp_path / "app.log.1")
+        server.kill(signal.SIGUSR1)
+        eventually(path.exists)
+        server.get("/?two")
+        assert "request two" in path.read_text()
+        assert "request two" not in (tmp_path / "app.log.1").read_text()
+
+
+# Workers that stand still
+
+
+def test_worker_that_stands_still_is_shown_and_replaced(tmp_path: Path) -> None:
+    flags = ("--workers", "2", "--worker-mode", "thread", "--worker-timeout", "2")
+    with Running(tmp_path, *flags) as server, server.connect() as client:
+        before = server.children()
+        client.sendall(b"GET /block?6 HTTP/1.1\r\nHost: test\r\n\r\n")
+        message = server.wait_for_message("stands still")["message"]
+        assert "time.sleep(float(query" in message
+        # The block ends within the drain bound: nothing is killed, and its request is answered.
+        answer = read_answer(client)
+        assert (answer["query"], answer["close"]) == ("6", True)
+        eventually(lambda: len({server.get()["thread"] for _ in range(8)}) == 2)
+        assert server.children() == before
+
+
+def test_process_that_stands_still_is_replaced_first(tmp_path: Path) -> None:
+    flags = ("--workers", "2", "--worker-mode", "process", "--worker-timeout", "2", "--shutdown-timeout", "1")
+    with Running(tmp_path, *flags) as server, server.connect() as client:
+        client.sendall(b"GET /block?60 HTTP/1.1\r\nHost: test\r\n\r\n")
+        server.wait_for_message("is replaced: a worker stands still")
+        for _ in range(20):
+            assert server.get("/?here")["query"] == "here"
+        server.wait_for_message("abandoned")
+        eventually(lambda: len(server.children()) == 2)
+        assert server.end() == 0
+
+
+@pytest.mark.faults
+def test_process_that_does_not_even_beat_is_replaced(tmp_path: Path) -> None:
+    flags = ("--workers", "2", "--worker-mode", "thread", "--worker-timeout", "2", "--shutdown-timeout", "1")
+    with Running(tmp_path, *flags) as server:
+        (child,) = server.children()
+        os.kill(child, signal.SIGSTOP)
+        server.wait_for_message("is replaced: it stands still")
+        assert server.get()["pid"] != child
+        server.wait_for_message("was killed by SIGKILL")
+
+
+# The command line
+
+
+def pounce(*words: str) -> subprocess.CompletedProcess[str]:
+    script = shutil.which("pounce", path=str(Path(os.sys.executable).parent))  # type: ignore[attr-defined]
+    assert script is not None
+    return subprocess.run([script, *words], capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_running_server_is_controlled_by_its_socket(tmp_path: Path) -> None:
+    path = tmp_path / "control"
+    pid_file = tmp_path / "pid"
+    with Running(tmp_path, "--workers", "2", "--control-socket", str(path), "--pid-file", str(pid_file)) as server:
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert int(pid_file.read_text()) == server.process.pid
+        time.sleep(1.1)  # the first sign of life has to have come
+        shown = pounce("status", "--control-socket", str(path))
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert f"pid {server.process.pid}" in shown.stdout
+        assert "2 workers" in shown.stdout
+        server.write(version(2))
+        assert pounce("reload", "--control-socket", str(path)).returncode == 0
+        eventually(lambda: server.get()["version"] == 2)
+        server.write("nonsense")
+        failed = pounce("reload", "--control-socket", str(path))
+        assert failed.returncode == 3
+        assert "reload failed" in failed.stderr
+        assert pounce("stop", "--control-socket", str(path)).returncode == 0
+        assert server.wait() == 0
+        assert not path.exists()
+        assert not pid_file.exists()
+        assert pounce("status", "--control-socket", str(path)).returncode == 2
