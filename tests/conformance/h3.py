@@ -32,10 +32,12 @@ WINDOW = 65536
 class H3Client:
     """One QUIC connection. Nothing happens on it but inside its methods, which wait for the network as needed."""
 
-    def __init__(self, host: str, port: int, certfile: str, **settings: Any) -> None:
+    def __init__(
+        self, host: str, port: int, certfile: str, *, alpn: tuple[str, ...] = ("h3",), **settings: Any
+    ) -> None:
         configuration = QuicConfiguration(
             is_client=True,
-            alpn_protocols=["h3"],
+            alpn_protocols=list(alpn),
             server_name="localhost",
             verify_mode=ssl.CERT_NONE,
             **({"idle_timeout": 20.0} | settings),
@@ -140,11 +142,13 @@ class H3Client:
         self.flush()
         return request
 
-    def later(self, stream_id: int, path: str) -> H3Request:
+    def later(self, stream_id: int, path: str, *, send: bool = True) -> H3Request:
         """A request on a stream of the caller's choice, in a packet of its own."""
         request = self.requests[stream_id] = H3Request(self, stream_id)
         fields = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a"), (b":path", path.encode())]
-        request.send_raw(encode_frame(FrameType.HEADERS, literal_section(fields)), True)
+        self.quic.send_stream_data(stream_id, encode_frame(FrameType.HEADERS, literal_section(fields)), True)
+        if send:
+            self.flush()
         return request
 
     def raw(self, data: bytes, end: bool = False) -> H3Request:

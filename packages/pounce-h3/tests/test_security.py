@@ -467,6 +467,31 @@ def test_connection_id_says_who_has_the_connection(start: Start, app: App) -> No
     assert (len(name), worker_of(name)) == (ID_LENGTH, (3, 7))
 
 
+def endpoints_of(server: Started) -> list[Endpoint]:
+    port = server.server.port
+    found = [item for item in gc.get_objects() if type(item) is Endpoint and item.local[1] == port]
+    return [item for item in found if not item._transport.is_closing()]
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("named", [True, False], ids=["by its first name", "by another name"])
+def test_packet_on_the_wrong_socket_reaches_its_worker(start: Start, app: App, workers: int, named: bool) -> None:
+    server = start(app, workers=workers)
+    with connect(server) as client:
+        endpoints = endpoints_of(server)
+        assert len(endpoints) == workers
+        [owner] = [item for item in endpoints if item._open]
+        if not named:
+            client.request("GET", "/")
+            client.quic.change_connection_id()
+        other = next(item for item in endpoints if item is not owner)
+        stream_id = client.quic.get_next_available_stream_id()
+        request = client.later(stream_id, "/", send=False)
+        for data, _ in client.quic.datagrams_to_send(time.monotonic()):
+            other._loop.call_soon_threadsafe(other.datagrams_received, [(data, client.address)])
+        assert request.response().body == str(client.address).encode()
+
+
 def test_packets_are_told_apart_by_their_connection_id() -> None:
     assert destination(b"\x4012345678rest") == b"12345678"
     assert destination(b"\xc0\0\0\0\x01\x0412345678rest") == b"1234"

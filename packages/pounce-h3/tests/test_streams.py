@@ -314,6 +314,24 @@ def test_exception_in_a_plugin_costs_its_connection_and_no_other(start: Start, c
     assert "Plugin h3 failed on a connection" in caplog.text
 
 
+def test_websocket_runs_unchanged(start: Start) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (scope["type"], scope["http_version"], scope["scheme"]) == ("websocket", "3", "wss")
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": (await receive())["text"].upper()})
+        await receive()
+
+    client = connect(start(app))
+    request = client.open(
+        "CONNECT", "/chat", [(b"sec-websocket-version", b"13")], pseudo=[(b":protocol", b"websocket")], body=True
+    )
+    assert request.read_head().status == 200
+    mask = b"\1\2\3\4"
+    request.send_body(b"\x81\x85" + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(b"hello")))
+    assert request.read_piece() == b"\x81\x05HELLO"
+
+
 # The end
 
 

@@ -9,14 +9,15 @@ needs no memory here.
 
 import asyncio
 import logging
-from os import urandom
+import os
+import threading
 from typing import TYPE_CHECKING, cast
 
 from pounce.errors import ConfigError
 from pounce_h3 import packets
 from pounce_h3.connection import H3Connection
 from pounce_h3.engine import Engine, Initial
-from pounce_h3.ids import ID_LENGTH, Keys, new_id
+from pounce_h3.ids import ID_LENGTH, Keys, new_id, worker_of
 
 if TYPE_CHECKING:
     from pounce.plugin import Address, Service
@@ -26,12 +27,23 @@ __all__ = ["Endpoint"]
 
 log = logging.getLogger("pounce.h3")
 
+PASSED_ON_PER_TURN = 256
+"""Datagrams of one batch that other workers are asked about."""
 RESETS_PER_TURN = 16
 """Stateless resets for one batch of datagrams: they are a courtesy, and must not become a load."""
 
 
+# The endpoints of all workers of this process. The tuple is replaced, never changed, under the lock.
+_lock = threading.Lock()
+_endpoints: tuple[Endpoint, ...] = ()
+
+
 class Endpoint(asyncio.DatagramProtocol):
-    """One worker's connections on one socket."""
+    """One worker's connections on one socket.
+
+    The kernel spreads packets by address, so one whose sender has moved may land on another worker's socket: it is
+    passed on through that worker's loop.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -44,7 +56,10 @@ class Endpoint(asyncio.DatagramProtocol):
         self._unvalidated: set[H3Connection] = set()
         self._transport: asyncio.DatagramTransport = cast(asyncio.DatagramTransport, None)
         self._draining = False
-        self._resets = 0
+        self._process = os.getpid() & 0xFF
+        self._worker = service.worker_id & 0xFF
+        self._alone = service.config.workers == 1
+        self._resets = self._passed_on = 0
         self.local: tuple[str, int] = ("", 0)
 
     # Events from the transport
@@ -52,8 +67,14 @@ class Endpoint(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
         self.local = transport.get_extra_info("sockname")[:2]
+        global _endpoints
+        with _lock:
+            _endpoints = (*_endpoints, self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        global _endpoints
+        with _lock:
+            _endpoints = tuple(endpoint for endpoint in _endpoints if endpoint is not self)
         for connection in tuple(self._open):
             self.forget(connection)
 
@@ -65,7 +86,7 @@ class Endpoint(asyncio.DatagramProtocol):
 
     def datagrams_received(self, datagrams: list[tuple[bytes, Address]]) -> None:
         """Give every connection its datagrams, those that came one after the other in one go."""
-        self._resets = RESETS_PER_TURN
+        self._resets, self._passed_on = RESETS_PER_TURN, PASSED_ON_PER_TURN
         batch: list[bytes] = []
         last: H3Connection | None = None
         last_address: Address = ()
@@ -97,6 +118,8 @@ class Endpoint(asyncio.DatagramProtocol):
         """The connection that a datagram opens, if it does."""
         if not data or address[1] == 0:
             return None
+        if self._pass_on(data, address, ()):
+            return None
         if not packets.is_long(data):
             self._reset(data, address)
             return None
@@ -113,6 +136,38 @@ class Endpoint(asyncio.DatagramProtocol):
             return None
         return self._accept(header, address)
 
+    def _pass_on(self, data: bytes, address: Address, asked: tuple[Endpoint, ...]) -> bool:
+        """Pass a packet on to the worker that its connection id names, or to the next that may know it.
+
+        False when there is none. Packets of the handshake go by name alone: most are of new clients, whom nobody knows.
+        """
+        others = [item for item in _endpoints if item.local == self.local and item is not self and item not in asked]
+        if not others or self._passed_on <= 0:
+            return False
+        name = packets.destination(data)
+        if len(name) == ID_LENGTH and worker_of(name) == (self._process, self._worker):
+            return False
+        named = [item for item in others if len(name) == ID_LENGTH and worker_of(name) == (item._process, item._worker)]
+        if not named and packets.is_long(data):
+            return False
+        self._passed_on -= 1
+        other = (named or others)[0]
+        try:
+            other._loop.call_soon_threadsafe(other.passed_on, data, address, (*asked, self))
+        except RuntimeError:
+            # Its loop has just ended.
+            return False
+        return True
+
+    def passed_on(self, data: bytes, address: Address, asked: tuple[Endpoint, ...]) -> None:
+        """A packet that landed on the sockets of others; called on this endpoint's loop."""
+        self._resets, self._passed_on = max(self._resets, 1), max(self._passed_on, 1)
+        connection = self._connections.get(packets.destination(data))
+        if connection is not None:
+            self._deliver(connection, [data], address)
+        elif not self._pass_on(data, address, asked) and not packets.is_long(data):
+            self._reset(data, address)
+
     def _accept(self, header: packets.LongHeader, address: Address) -> H3Connection | None:
         service, config = self._service, self._service.config
         original, retry = header.destination, None
@@ -126,7 +181,7 @@ class Endpoint(asyncio.DatagramProtocol):
         name = retry or self._name_for(header)
         if retry is None and (name is None or len(self._unvalidated) >= config.http3_retry_above):
             service.count("h3_retry", "h3: a client has to prove its address")
-            new = new_id(0, service.worker_id)
+            new = new_id(self._process, self._worker)
             token = self._keys.retry_token(address, original, new)
             self._transport.sendto(packets.retry(header.source, new, original, token), address)
             return None
@@ -147,7 +202,7 @@ class Endpoint(asyncio.DatagramProtocol):
     def _name_for(self, header: packets.LongHeader) -> bytes | None:
         """Our name for a new connection, None where only a Retry can give it one."""
         if header.source or self.engine.names_nameless:
-            return new_id(0, self._service.worker_id)
+            return new_id(self._process, self._worker)
         return header.destination if len(header.destination) == ID_LENGTH else None
 
     def _reset(self, data: bytes, address: Address) -> None:
@@ -155,10 +210,13 @@ class Endpoint(asyncio.DatagramProtocol):
         size = min(len(data) - 1, 42)
         if size < packets.MIN_RESET or self._resets <= 0:
             return
+        if not self._alone and data[1] != self._process:
+            # It may be the connection of another process, and alive.
+            return
         self._resets -= 1
         self._service.count("h3_stateless_reset")
         token = self._keys.reset_token(data[1 : 1 + ID_LENGTH])
-        self._transport.sendto(bytes((0x40 | urandom(1)[0] & 0x3F,)) + urandom(size - 17) + token, address)
+        self._transport.sendto(bytes((0x40 | os.urandom(1)[0] & 0x3F,)) + os.urandom(size - 17) + token, address)
 
     # For connections
 
