@@ -3,7 +3,8 @@
 import pytest
 
 from pounce.errors import BadRequest
-from pounce.h1.encode import HeadTable, chunk_head, status_line
+from pounce.exchange.head import AnswerFields
+from pounce.h1.encode import chunk_head, encode_head, status_line
 from pounce.h1.framing import (
     ADD_LENGTH,
     CHUNKED,
@@ -162,23 +163,21 @@ def test_the_size_of_a_chunk_is_hexadecimal() -> None:
 
 
 def test_heads_that_differ_are_not_mixed_up() -> None:
-    table = HeadTable()
-    fields = [(b"a", b"1")], [(b"a", b"2")], [(b"a", b"1"), (b"b", b"2")], []
+    fields = [AnswerFields(given) for given in ([(b"a", b"1")], [(b"a", b"2")], [(b"a", b"1"), (b"b", b"2")], [])]
     for _ in range(2):
         for status in (200, 201):
             for headers in fields:
                 expected = status_line(status) + b"".join(b"%b: %b\r\n" % field for field in headers)
-                assert table.encode(status, headers).data == expected
+                assert encode_head(status, headers).data == expected
 
 
-def test_a_table_of_heads_does_not_grow_without_end() -> None:
-    table = HeadTable()
-    for n in range(5000):
-        table.encode(200, [(b"x", b"%d" % n)])
-    assert len(table._known) <= 256
+def test_fields_that_another_wire_has_encoded_are_encoded_anew() -> None:
+    headers = AnswerFields([(b"a", b"1")])
+    headers.encoded = b"another wire's"
+    assert encode_head(200, headers).data == b"HTTP/1.1 200 OK\r\na: 1\r\n"
 
 
 def test_the_connection_field_of_an_application_is_a_wish() -> None:
-    head = HeadTable().encode(200, [(b"connection", b"x, Close"), (b"content-length", b"1")])
+    head = encode_head(200, [(b"connection", b"x, Close"), (b"content-length", b"1")])
     assert (head.closes, head.has_length) == (True, True)
     assert b"connection" not in head.data

@@ -1,8 +1,23 @@
 """RequestHead: what a wire knows about a request before its body."""
 
-__all__ = ["Headers", "RequestHead"]
+from typing import Any
+
+__all__ = ["AnswerFields", "Headers", "RequestHead"]
 
 type Headers = list[tuple[bytes, bytes]]
+
+
+class AnswerFields(list[tuple[bytes, bytes]]):
+    """The fields of an answer, checked and complete. Many answers may share them, so they are never changed.
+
+    `encoded` is for the wire that sends them: what it made of them, to be had again for the next answer.
+    """
+
+    __slots__ = ("encoded",)
+
+    def __init__(self, fields: Headers) -> None:
+        super().__init__(fields)
+        self.encoded: Any = None
 
 
 class RequestHead:

@@ -385,7 +385,7 @@ class HttpExchange:
             if self.status == 205:
                 headers.append((b"content-length", b"0"))
         elif self._expected is None and not more and self.status != 304:
-            headers.append((b"content-length", b"%d" % length))
+            headers = [*headers, (b"content-length", b"%d" % length)]
         self.service.held.discard(self)
         ends = not more and self._trailers is None
         self.answer = DONE if ends else MUTED
@@ -485,7 +485,7 @@ class HttpExchange:
 
     async def _read_file(self, fd: int, offset: int, count: int, more: bool) -> None:
         if not more and self._expected is None and self.answer is HELD:
-            self._headers.append((b"content-length", b"%d" % count))
+            self._headers = [*self._headers, (b"content-length", b"%d" % count)]
             self._expected = count
         self._check_length(count, more)
         while count:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from pounce.config import ServerConfig
 from pounce.errors import AppError
-from pounce.exchange.head import Headers
+from pounce.exchange.head import AnswerFields, Headers
 
 __all__ = ["ResponseHeaders"]
 
@@ -21,6 +21,7 @@ _bad_value = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 
 _KNOWN_MAX = 1024
 _KNOWN_VALUE_MAX = 96
+_COMPLETE_MAX = 256
 
 PLAIN, CONTENT_LENGTH, DATE, SERVER, DROPPED, ALT_SVC = range(6)
 _KINDS = {
@@ -41,6 +42,7 @@ class ResponseHeaders:
 
     def __init__(self, config: ServerConfig) -> None:
         self._known: dict[tuple[bytes, bytes], tuple[tuple[bytes, bytes], int]] = {}
+        self._complete: dict[tuple[Iterable[bytes], ...], tuple[AnswerFields, int | None]] = {}
         self._server = (b"server", config.server_header.encode()) if config.server_header else None
         self._date_header = config.date_header
         self.alt_svc: tuple[bytes, bytes] | None = None
@@ -56,12 +58,27 @@ class ResponseHeaders:
             if now != self._second:
                 self._second = now
                 self._date = (b"date", http_date(now))
+                self._complete.clear()
 
-    def complete(self, given: Iterable[Iterable[bytes]]) -> tuple[Headers, int | None]:
+    def complete(self, given: Iterable[Iterable[bytes]]) -> tuple[AnswerFields, int | None]:
         """The fields to send, Server and Date added, and the Content-Length that the application set, if any.
 
-        Raises `AppError` for a field that may not be sent.
+        An application that gives the same again within a second gets the same again. Raises `AppError` for a field
+        that may not be sent.
         """
+        key = tuple(given)
+        try:
+            found = self._complete.get(key)
+        except TypeError:
+            # Lists, or something that is not bytes.
+            return self._completed(key)
+        if found is None:
+            found = self._completed(key)
+            if len(self._complete) < _COMPLETE_MAX and all(pair in self._known for pair in key):
+                self._complete[key] = found
+        return found
+
+    def _completed(self, given: Iterable[Iterable[bytes]]) -> tuple[AnswerFields, int | None]:
         headers: Headers = []
         length: int | None = None
         server, date, alt_svc = self._server, self._date, self.alt_svc
@@ -97,7 +114,7 @@ class ResponseHeaders:
             headers.append(server)
         if alt_svc is not None:
             headers.append(alt_svc)
-        return headers, length
+        return AnswerFields(headers), length
 
     def checked(self, given: Iterable[Iterable[bytes]]) -> Headers:
         """The fields of a trailer section or an interim answer, validated; raises `AppError`."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, cast
 from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.head import Headers, RequestHead
 from pounce.exchange.stream import Body, Exchange, FileRange
-from pounce.h1.encode import LAST_CHUNK, HeadTable, chunk_head, encode_fields, status_line
+from pounce.h1.encode import LAST_CHUNK, chunk_head, encode_fields, encode_head, status_line
 from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, LENGTH, NONE, answer_framing
 from pounce.net.connection import Connection, WireFailed
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT, go_on, second_descriptor
@@ -88,7 +88,6 @@ class H1Connection(Connection, guarded=("eof_received",)):
         "_ended_by_peer",
         "_file",
         "_framing",
-        "_heads",
         "_held_back",
         "_keep_alive",
         "_paused_at",
@@ -116,7 +115,6 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self.sends_files = False
         self.has_trailers = True
         self._framing = NONE
-        self._heads: HeadTable = service.shared.get("h1.heads") or service.shared.setdefault("h1.heads", HeadTable())
         self._keep_alive = True
         self._ended_by_peer = False
         self._unconsumed = 0
@@ -381,7 +379,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
     def start(self, status: int, headers: Headers, body: Body, more: bool) -> None:
         request = self.head
         method, version = (request.method, request.version) if request is not None else (b"", "1.1")
-        head, whole, has_length, closes = self._heads.encode(status, headers)
+        _, head, whole, has_length, closes = encode_head(status, headers)
         if has_length and method != b"HEAD" and status != 204 and status != 304:
             # As the table of `answer_framing()` has it, without the call.
             framing = LENGTH

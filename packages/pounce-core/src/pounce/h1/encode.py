@@ -3,16 +3,13 @@
 from http import HTTPStatus
 from typing import NamedTuple
 
-from pounce.exchange.head import Headers
+from pounce.exchange.head import AnswerFields, Headers
 
-__all__ = ["LAST_CHUNK", "AnswerHead", "HeadTable", "chunk_head", "encode_fields", "status_line"]
+__all__ = ["LAST_CHUNK", "AnswerHead", "chunk_head", "encode_fields", "encode_head", "status_line"]
 
 LAST_CHUNK = b"0\r\n\r\n"
 
 _STATUS_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
-
-HEADS_MAX = 256
-"""Heads that a table keeps."""
 
 
 def status_line(status: int) -> bytes:
@@ -33,6 +30,7 @@ def chunk_head(count: int) -> bytes:
 class AnswerHead(NamedTuple):
     """The encoded part of a head that does not depend on the connection: status line and the exchange's fields."""
 
+    status: int
     data: bytes
     whole: bytes
     """`data` with the empty line after it."""
@@ -42,26 +40,14 @@ class AnswerHead(NamedTuple):
     """The application asked for the connection to be closed."""
 
 
-class HeadTable:
-    """Encodes answer heads, and keeps those it has encoded: an application repeats a few, for a second at least.
-
-    Belongs to one worker. When it is full it begins anew.
-    """
-
-    __slots__ = ("_known",)
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], AnswerHead] = {}
-
-    def encode(self, status: int, headers: Headers) -> AnswerHead:
-        """The head of an answer without framing fields and without the empty line that ends it."""
-        key = (status, *headers)
-        found = self._known.get(key)
-        if found is None:
-            if len(self._known) >= HEADS_MAX:
-                self._known.clear()
-            found = self._known[key] = _encode(status, headers)
-        return found
+def encode_head(status: int, headers: Headers) -> AnswerHead:
+    """The head of an answer without framing fields. Fields that answers share are encoded once."""
+    if type(headers) is not AnswerFields:
+        return _encode(status, headers)
+    found = headers.encoded
+    if type(found) is not AnswerHead or found.status != status:
+        found = headers.encoded = _encode(status, headers)
+    return found
 
 
 def _encode(status: int, headers: Headers) -> AnswerHead:
@@ -74,4 +60,4 @@ def _encode(status: int, headers: Headers) -> AnswerHead:
         fields.append((b"connection", b"upgrade"))
     has_length = any(name == b"content-length" for name, _ in fields)
     data = status_line(status) + encode_fields(fields)
-    return AnswerHead(data, data + b"\r\n", has_length, closes)
+    return AnswerHead(status, data, data + b"\r\n", has_length, closes)

@@ -190,7 +190,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._direct = False
                 self.transport.writelines(cork)
-            self._cork = []
+            cork.clear()
             self._cork_size = 0
 
     def uncork(self) -> None:
