@@ -1,6 +1,7 @@
 """How a server ends: within its bound, whatever applications and clients do."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -208,6 +209,20 @@ def test_a_tunnel_is_told_of_the_drain() -> None:
         with client.makefile("rb") as reader:
             assert reader.read() == b"goodbye"
     server.stop()
+
+
+def test_a_client_that_is_gone_when_the_server_ends_its_half_is_no_failure() -> None:
+    async def end() -> bool:
+        connection = MemoryConnection(answer)
+
+        def write_eof() -> None:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+        connection.transport.write_eof = write_eof  # type: ignore[method-assign]
+        connection.feed(b"GET / HTTP/1.1\r\n\r\n")
+        return connection.transport.is_closing()
+
+    assert asyncio.run(end())
 
 
 def test_ipv4_and_ipv6_wildcards_share_a_port() -> None:

@@ -614,7 +614,12 @@ class H1Connection(Connection, guarded=("eof_received",)):
         if self._ended_by_peer:
             self.transport.close()
         elif self.transport.can_write_eof():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:
+                # The peer is gone already, and the transport has yet to find out.
+                self.abort()
+                return
             self.watch_unsent()
             self.transport.resume_reading()
         else:
