@@ -107,6 +107,12 @@ def test_needs_a_certificate() -> None:
         TestServer(hello, http3_enabled=True)
 
 
+@pytest.mark.parametrize("settings", [{"http3_engine": "other"}, {"http3_zero_rtt_enabled": True}], ids=str)
+def test_what_no_engine_offers_is_refused(start: Start, settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        start(hello, **settings)
+
+
 def test_needs_the_plugin(tls_files: tuple[str, str]) -> None:
     from pounce.h1.plugin import plugin
 

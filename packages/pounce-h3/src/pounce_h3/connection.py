@@ -131,7 +131,6 @@ class H3Connection(Connection):
         "_streams",
         "_transmit",
         "_unwanted",
-        "early",
         "fields",
         "ids",
         "max_section",
@@ -158,8 +157,6 @@ class H3Connection(Connection):
         self.priorities: dict[int, Priority] = {}
         """Of requests that have not arrived yet, by the id of their stream."""
         self.requests = 0
-        self.early = False
-        """What arrives now is 0-RTT data."""
         self._endpoint = endpoint
         self._codec = endpoint.engine.codec(
             config.http3_qpack_max_table_capacity,

@@ -50,7 +50,7 @@ class Endpoint(asyncio.DatagramProtocol):
         self._loop = service.loop
         settings: H3Settings = service.settings["h3"]
         self._keys = Keys(settings.secret)
-        self.engine = engine(service, settings)
+        self.engine = engine(service)
         self._connections: dict[bytes, H3Connection] = {}
         self._open: set[H3Connection] = set()
         self._unvalidated: set[H3Connection] = set()
@@ -255,13 +255,15 @@ class Endpoint(asyncio.DatagramProtocol):
         self._draining = True
 
 
-def engine(service: Service, settings: H3Settings) -> Engine:
+def engine(service: Service) -> Engine:
     """The engine that the configuration names. Raises `ConfigError`, `TLSError`."""
     config = service.config
+    if config.http3_zero_rtt_enabled:
+        raise ConfigError("http3_zero_rtt_enabled is on, but no engine accepts 0-RTT data", hint="Leave it off.")
     if config.http3_engine == "qh3":
         from pounce_h3.qh3_engine import Qh3Engine
 
         # The configuration has no HTTP/3 without a certificate.
         assert service.tls is not None
         return Qh3Engine(config, service.tls)
-    raise ConfigError(f"http3_engine must be qh3 or zoomies (got {config.http3_engine!r})")
+    raise ConfigError(f"http3_engine must be qh3 (got {config.http3_engine!r})")

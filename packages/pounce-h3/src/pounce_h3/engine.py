@@ -210,8 +210,6 @@ class QuicConnection(Protocol):
 class Engine(Protocol):
     """A QUIC implementation with a certificate; made once for each worker."""
 
-    interoperable: bool
-    """It speaks with other implementations; one that does not has no place on the open network."""
     names_nameless: bool
     """It gives a name of our choice to a client that has none itself (an empty connection id); without that, such a
     client's first choice is kept as the name, or it gets one by a Retry."""

@@ -71,7 +71,6 @@ def open_socket(sock: socket.socket) -> DatagramSocket:
 class Qh3Engine:
     """See `pounce_h3.engine.Engine`. Raises `TLSError` when the certificate cannot be used."""
 
-    interoperable = True
     names_nameless = False
 
     def __init__(self, config: ServerConfig, tls: ServerTLS) -> None:

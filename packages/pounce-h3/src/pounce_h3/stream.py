@@ -290,10 +290,7 @@ class H3Stream:
             self._body_deadline_base = h3.loop.time() + RATE_GRACE
         updated = h3.priorities.pop(self.id, None)
         self.priority = updated if updated is not None else priority_of(head.headers)
-        if h3.early and head.method not in (b"GET", b"HEAD", b"OPTIONS", b"TRACE"):
-            # RFC 8470 5.2: what arrives before the handshake is complete may be a replay.
-            h3.service.refuse(head, self, TOO_EARLY)
-        elif head.upgrade is not None and head.upgrade not in h3.service.upgrades and head.upgrade != b"websocket":
+        if head.upgrade is not None and head.upgrade not in h3.service.upgrades and head.upgrade != b"websocket":
             h3.service.refuse(head, self, UNKNOWN_PROTOCOL)
         else:
             h3.requests += 1
@@ -631,9 +628,6 @@ class H3Stream:
         return self._ended and self.is_answered
 
 
-TOO_EARLY = BadRequest(
-    "Too Early", status=425, code="POUNCE_H3_TOO_EARLY", hint="Send the request again after the handshake."
-)
 UNKNOWN_PROTOCOL = BadRequest(
     "The protocol of an extended CONNECT is not known", status=501, code="POUNCE_H3_UNKNOWN_PROTOCOL"
 )
