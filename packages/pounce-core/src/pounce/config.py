@@ -135,6 +135,9 @@ class ServerConfig:
         unit="seconds",
         ge=0,
     )
+    cpu_affinity: bool = option(
+        False, "Keep each worker on a CPU of its own, of those that are allowed (Linux).", group="workers"
+    )
     pid_file: str | None = option(None, "File that holds the process id while the server runs.", group="workers")
     control_socket: str | None = option(
         None, "Unix socket on which pounce status, reload and stop reach the server.", group="workers"

@@ -12,6 +12,7 @@ it to another one: whoever pops it from the inbox owns it.
 
 import asyncio
 import collections
+import functools
 import logging
 import selectors
 import socket
@@ -105,9 +106,10 @@ class Inbox:
 
 
 class Dispatcher:
-    """Accepts on `listeners` in a thread of its own, as long as there is a worker. The listeners stay the caller's."""
+    """Accepts on `listeners` in a thread of its own, as long as there is a worker."""
 
     def __init__(self, listeners: list[Listener]) -> None:
+        self._listeners = listeners
         self._sockets = [listener.sock for listener in listeners]
         self._lock = threading.Lock()
         """Protects `_inboxes`, and the giving to one of them: after `remove()` an inbox gets nothing more."""
@@ -141,8 +143,11 @@ class Dispatcher:
         self._give(inbox.take_back())
 
     def stop(self, *, empty: bool) -> None:
-        """Accept no more, with `empty` only after what clients have already opened; returns when that is done."""
-        self._stopping = self._accept_all if empty else lambda: None
+        """Close the listeners, with `empty` after accepting what clients have already opened.
+
+        Returns when that is done.
+        """
+        self._stopping = functools.partial(self._close, empty=empty)
         self._notify()
         self._thread.join()
 
@@ -161,6 +166,7 @@ class Dispatcher:
                 pause = self._paused_until - time.monotonic()
                 self._listen(on=bool(self._inboxes) and pause <= 0)
                 self._turn(max(0.0, pause) if pause > 0 else None)
+            self._listen(on=False)
             self._stopping()
         finally:
             self._selector.close()
@@ -189,10 +195,12 @@ class Dispatcher:
                     break
         self._redistribute()
 
-    def _accept_all(self) -> None:
-        for number in range(len(self._sockets)):
-            while self._inboxes and self._accept_one(number):
+    def _close(self, *, empty: bool) -> None:
+        for number, listener in enumerate(self._listeners):
+            while empty and self._inboxes and self._accept_one(number):
                 pass
+            # At once: who connects from now on must be refused, not left waiting for nobody.
+            listener.close()
 
     def _accept_one(self, number: int) -> bool:
         """Take one connection; False when there is none, or none can be taken now."""

@@ -8,6 +8,8 @@ They get their connections from the dispatcher, unless there is to be one alone 
 
 import asyncio
 import contextlib
+import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +26,8 @@ from pounce.worker.shared import Shared
 from pounce.worker.worker import FORCED_SHUTDOWN, Worker
 
 __all__ = ["WorkerState", "WorkerThreads"]
+
+log = logging.getLogger("pounce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class WorkerThread:
         *,
         accepts: bool,
         lifespan: ProcessLifespan | None,
+        released: Callable[[], None],
         on_change: Callable[[], Any],
         on_recycle: Callable[[str], Any] | None,
     ) -> None:
@@ -62,6 +67,7 @@ class WorkerThread:
         self._on_recycle = on_recycle
         self._listeners = listeners
         self._accepts = accepts
+        self._released = released
         self._on_change = on_change
         self._lock = threading.Lock()
         """Protects `_stop`, `loop` and `worker`, which other threads use to stop this one."""
@@ -114,6 +120,8 @@ class WorkerThread:
 
     def _run(self) -> None:
         try:
+            if self._shared.config.cpu_affinity:
+                stay_on_one_cpu(self.number)
             run_on_new_loop(self._serve(), loop_factory(self._shared.config.loop))
         except BaseException as exc:  # noqa: BLE001 - kept for the thread that asked for this one
             self.error = exc
@@ -144,7 +152,7 @@ class WorkerThread:
             if self._stop is not None:
                 self._stop(worker)
         try:
-            await worker.serve(self._ready, lambda: None)
+            await worker.serve(self._ready, self._released)
         finally:
             with self._lock:
                 self.loop = None
@@ -157,8 +165,9 @@ class WorkerThread:
 
 
 class WorkerThreads:
-    """The workers of one process. Its methods are called from one thread, which is none of theirs.
+    """The workers of one process, which close `listeners` when they drain.
 
+    Its methods are called from one thread, which is none of theirs.
     `on_change` is called, on the thread of the worker, whenever one serves or has ended; `settle()` is to follow.
     """
 
@@ -209,6 +218,7 @@ class WorkerThreads:
             number,
             accepts=self._dispatcher is None,
             lifespan=self._lifespan,
+            released=self._release if self._dispatcher is None else lambda: None,
             on_change=self._on_change,
             on_recycle=self._on_recycle,
         )
@@ -263,6 +273,11 @@ class WorkerThreads:
         found = [thread.state() for thread in self._threads if not thread.ended.is_set()]
         return [state for state in found if state is not None]
 
+    def _release(self) -> None:
+        """The listening sockets are not needed any more."""
+        for listener in self._listeners:
+            listener.close()
+
     def announce_end(self) -> None:
         """Let health and all answers say that the end is near; connections are accepted and served as before."""
         for thread in self._threads:
@@ -297,6 +312,16 @@ class WorkerThreads:
         if self._lifespan is not None:
             self._lifespan.stop(FORCED_SHUTDOWN if self._forced else self._shared.config.shutdown_timeout)
         return True
+
+
+def stay_on_one_cpu(number: int) -> None:
+    """Keep this thread on one of the CPUs that it may use: another one for each `number`, as far as there are any."""
+    if hasattr(os, "sched_setaffinity"):
+        allowed = sorted(os.sched_getaffinity(0))
+        try:
+            os.sched_setaffinity(0, {allowed[number % len(allowed)]})
+        except OSError as exc:
+            log.warning("Worker %d cannot be kept on one CPU: %s", number, exc.strerror or exc)
 
 
 def _translated(error: BaseException | None) -> PounceError:

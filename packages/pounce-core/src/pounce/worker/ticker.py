@@ -42,8 +42,11 @@ class Ticker:
 
     def _tick(self) -> None:
         self._handle = self._loop.call_later(INTERVAL, self._tick)
-        self.heartbeat = time.monotonic()
-        self.sweep(self._loop.time())
+        before, self.heartbeat = self.heartbeat, time.monotonic()
+        if self.heartbeat - before < 2 * INTERVAL:
+            self.sweep(self._loop.time())
+        # Else the loop stood still. What has arrived meanwhile is in time: it is read before the next tick, also by
+        # loops that look at their timers first.
         if self._also is not None:
             try:
                 self._also(self.heartbeat)
