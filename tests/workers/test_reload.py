@@ -71,7 +71,7 @@ def test_new_version_that_cannot_start_changes_nothing(server: Running, broken: 
         eventually(lambda: client.verified > seen + 50)
     assert client.faults == {}
     assert set(client.versions) == {1}
-    assert server.children() == before
+    eventually(lambda: server.children() == before)
     server.write(version(3))
     reload(server)
     eventually(lambda: server.get()["version"] == 3)
