@@ -125,6 +125,7 @@ class WebSocketExchange:
         "head",
         "messages_received",
         "messages_sent",
+        "running",
         "service",
         "started",
         "state",
@@ -145,6 +146,8 @@ class WebSocketExchange:
         self.broken = False
         self.messages_received = self.messages_sent = 0
         self.bytes_received = self.bytes_sent = 0
+        self.running = False
+        """The application has not returned; wires read it."""
         self.state = CONNECTING
         self.deadline = inf
         """Loop time at which `deadline_passed()` is due."""
@@ -313,6 +316,7 @@ class WebSocketExchange:
     async def run(self) -> None:
         """Run the application to its end and settle what it leaves behind."""
         scope = websocket_scope(self.service, self.head, self.stream, self._handshake.subprotocols)
+        self.running = True
         try:
             await self.service.app(scope, self.receive, self.send)
         except asyncio.CancelledError:
@@ -330,6 +334,8 @@ class WebSocketExchange:
                 self.service.count("app_error")
                 self.service.log.error("ASGI application returned without accepting or closing the WebSocket")
             self._settle(app_gave_no_answer(), 1000)
+        finally:
+            self.running = False
 
     def _settle(self, error: PounceError, code: int) -> None:
         """The application is gone: end what it left open."""
@@ -366,7 +372,15 @@ class WebSocketExchange:
             if self._disconnect is not None:
                 return self._last_word()
             self._turn = FAIR_SHARE
-            await self._wait(self._readers)
+            # As in `_wait()`, without a coroutine of its own.
+            waiter: asyncio.Future[None] = self.service.loop.create_future()
+            self._readers.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter in self._readers:
+                    self._readers.remove(waiter)
+                raise
         message = self._queue.popleft()
         self._queued -= len(message) + MESSAGE_COST
         self._busy = True
@@ -424,8 +438,14 @@ class WebSocketExchange:
         self.messages_sent += 1
         if self._idle_timeout:
             self._last_message = self.service.loop.time()
-        self._write(frame(first, payload))
-        if not self.stream.writable:
+        data = frame(first, payload)
+        stream = self.stream
+        if self._queue or self._cork:
+            self._gather(data)
+        else:
+            self.bytes_sent += len(data)
+            stream.write(data, True)
+        if not stream.writable:
             await self._wait_until_writable()
         else:
             self._turn -= 1
@@ -630,15 +650,18 @@ class WebSocketExchange:
     def _write(self, data: bytes) -> None:
         """Write a frame; while messages wait for the application it is gathered with what will follow."""
         if self._queue or self._cork:
-            self._cork.append(data)
-            self._corked += len(data)
-            if self._corked >= CORK_LIMIT or not self._queue:
-                self._flush()
-            elif not self._flush_due:
-                self._flush_due = True
-                self.service.loop.call_soon(self._flush)
+            self._gather(data)
         else:
             self._send(data)
+
+    def _gather(self, data: bytes) -> None:
+        self._cork.append(data)
+        self._corked += len(data)
+        if self._corked >= CORK_LIMIT or not self._queue:
+            self._flush()
+        elif not self._flush_due:
+            self._flush_due = True
+            self.service.loop.call_soon(self._flush)
 
     def _send(self, data: bytes, more: bool = True) -> None:
         self.bytes_sent += len(data)

@@ -107,6 +107,8 @@ class MessageReader:
         """
         buffer, at = self._buffer, self._at
         size = len(buffer)
+        if at == size and self._left:
+            return None
         if self._left < 0 and not self._message and not self._discards and size - at >= 6:
             first, second = buffer[at], buffer[at + 1]
             if WHOLE_TEXT <= first <= WHOLE_BINARY and 0x80 <= second <= MASKED_126:

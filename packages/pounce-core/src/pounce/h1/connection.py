@@ -401,11 +401,15 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self._write_piece(head, body, more)
 
     def write(self, body: Body, more: bool) -> None:
-        if self.reading is TUNNEL:
-            self._tunnel_write(cast(bytes, body), more)
-        elif self.transport.is_closing():
+        transport = self.transport
+        if transport.is_closing():
             # The peer is gone, and `connection_lost()` is on its way to say so.
             self.writable = False
+        elif self.reading is TUNNEL:
+            if not more or self.corked:
+                self._tunnel_write(cast(bytes, body), more)
+            else:
+                transport.write(cast(bytes, body))
         elif self.writing is OPEN:
             self._write_piece(b"", body, more)
 
@@ -587,15 +591,13 @@ class H1Connection(Connection, guarded=("eof_received",)):
     def _tunnel_received(self, data: bytes) -> None:
         if self.parser.buffered:
             data = self.parser.take_rest() + data
-        self._hold(len(data))
+        self._unconsumed += len(data)
+        if self._unconsumed > BUFFER_HIGH:
+            self._hold(0)
         if self.exchange is not None:
             self.exchange.data_received(data)
 
     def _tunnel_write(self, data: bytes, more: bool) -> None:
-        if self.transport.is_closing():
-            # As in `write()`.
-            self.writable = False
-            return
         if data:
             self.send(data)
         if not more:

@@ -1,0 +1,281 @@
+"""What must never happen, row by row: memory and time that a client can take, and what it can make others believe."""
+
+import asyncio
+import tracemalloc
+import zlib
+from typing import Any
+
+import pytest
+from peer import BINARY, CONTINUATION, DEFLATE, PING, TEXT, App, Echo, Peer, in_loop, masked, opened
+
+from pounce_ws.exchange import QUEUE_HIGH
+from pounce_ws.frames import MessageReader
+from pounce_ws.violation import Violation
+
+MIB = 2**20
+
+
+def deflated(data: bytes) -> bytes:
+    """A payload as permessage-deflate has it."""
+    deflater = zlib.compressobj(wbits=-15)
+    return (deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+@pytest.mark.parametrize("size", [1001, 70_000, 1 << 40])
+@in_loop
+async def test_message_above_the_limit_is_refused_by_its_header_alone(size: int) -> None:
+    app = App()
+    peer = await opened(app, websocket_max_message_size=1000)
+    if size < 65536:
+        peer.send(b"\x82\xfe" + size.to_bytes(2) + bytes(4))
+    else:
+        peer.send(b"\x82\xff" + size.to_bytes(8) + bytes(4))
+    assert (await peer.one()).close[0] == 1009
+    await peer.settle()
+    assert app.disconnect is not None
+    assert app.disconnect[0] == 1009
+
+
+@in_loop
+async def test_message_of_exactly_the_limit_passes() -> None:
+    peer = await opened(Echo(), websocket_max_message_size=1000)
+    peer.send(masked(BINARY, bytes(1000)))
+    assert len((await peer.one()).payload) == 1000
+
+
+@in_loop
+async def test_fragments_are_added_up_before_the_one_that_exceeds_the_limit_is_kept() -> None:
+    app = App()
+    peer = await opened(app, websocket_max_message_size=1000)
+    peer.send(*[masked(BINARY, bytes(500), fin=False)], masked(CONTINUATION, bytes(500), fin=False))
+    await peer.settle()
+    assert peer.frames() == []
+    peer.send(b"\x80\x81" + bytes(4))
+    assert (await peer.one()).close[0] == 1009
+
+
+@in_loop
+async def test_no_limit_with_0() -> None:
+    peer = await opened(Echo(), websocket_max_message_size=0)
+    peer.send(masked(BINARY, bytes(70_000)))
+    assert len((await peer.one()).payload) == 70_000
+
+
+@in_loop
+async def test_client_that_was_refused_is_heard_until_it_answers_and_no_message_is_kept() -> None:
+    app = App()
+    peer = await opened(app, websocket_max_message_size=1000)
+    big = masked(BINARY, bytes(100_000))
+    peer.send(big[:50_000])
+    assert (await peer.one()).close[0] == 1009
+    peer.send(big[50_000:], masked(TEXT, b"small"), masked(8, b"\x03\xf1"))
+    await peer.settle()
+    assert peer.ended
+    assert app.messages == []
+
+
+def test_a_bomb_is_not_inflated_beyond_the_limit() -> None:
+    from pounce_ws.deflate import Agreement, Inflater
+
+    bomb = masked(BINARY, deflated(bytes(64 * MIB)), rsv=4)
+    reader = MessageReader(MIB, Inflater(Agreement(False, False, 12, False, 15, False)))
+    reader.receive_data(bomb)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Violation, match="too large"):
+            reader.next_event()
+        assert tracemalloc.get_traced_memory()[1] < 4 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+@in_loop
+async def test_inflated_fragments_are_added_up() -> None:
+    peer = await opened(App(), DEFLATE, websocket_max_message_size=1000)
+    data = deflated(bytes(1001))
+    peer.send(masked(BINARY, data[:3], rsv=4, fin=False), masked(CONTINUATION, data[3:]))
+    assert (await peer.one()).close[0] == 1009
+
+
+@in_loop
+async def test_messages_that_inflate_much_are_not_inflated_before_the_application_takes_them() -> None:
+    app = App(eager=False)
+    peer = await opened(app, DEFLATE)
+    frames = b"".join(masked(BINARY, deflated(bytes(MIB)), rsv=4) for _ in range(40))
+    assert len(frames) < 65536
+    peer.send(frames)
+    await peer.settle()
+    exchange: Any = peer.connection.protocol.exchange
+    assert exchange._queued < 2 * MIB + QUEUE_HIGH
+    assert [len((await app.take())["bytes"]) for _ in range(40)] == [MIB] * 40
+
+
+@pytest.mark.parametrize("payload", [b"\xff\xff\xff", b"\x07\x00\x00"])
+@in_loop
+async def test_what_cannot_be_inflated_is_1007(payload: bytes) -> None:
+    peer = await opened(App(), DEFLATE)
+    peer.send(masked(BINARY, payload, rsv=4))
+    assert (await peer.one()).close[0] == 1007
+
+
+def test_final_blocks_without_end_do_not_cost_an_inflater_each() -> None:
+    from pounce_ws.deflate import Agreement, Inflater
+
+    reader = MessageReader(MIB, Inflater(Agreement(False, False, 12, False, 15, False)))
+    reader.receive_data(masked(BINARY, b"\x03\x00" * 1000, rsv=4))
+    with pytest.raises(Violation):
+        reader.next_event()
+
+
+@in_loop
+async def test_a_deflater_that_ends_its_stream_with_each_message_is_understood() -> None:
+    """RFC 7692 7.2.3.4: a block with BFINAL set to 1."""
+    app = App()
+    peer = await opened(app, DEFLATE)
+    for _ in range(3):
+        deflater = zlib.compressobj(wbits=-15)
+        peer.send(masked(TEXT, deflater.compress(b"hello") + deflater.flush() + b"\x00", rsv=4))
+    await peer.settle()
+    assert app.messages == ["hello"] * 3
+
+
+# Back-pressure
+
+
+@pytest.mark.parametrize("size", [0, 10, 30_000])
+@in_loop
+async def test_what_the_application_does_not_take_is_not_read_and_nothing_is_lost(size: int) -> None:
+    app = App(eager=False)
+    peer = await opened(app)
+    transport = peer.connection.transport
+    sent = 0
+    frame = masked(BINARY, bytes(size)) * max(1, 1000 // (size + 1))
+    count = max(1, 1000 // (size + 1))
+    while transport.is_reading():
+        peer.send(frame)
+        sent += count
+        assert sent * (size + 6) < 10 * QUEUE_HIGH
+        await peer.connection.settle(3)
+    exchange: Any = peer.connection.protocol.exchange
+    assert exchange._queued <= QUEUE_HIGH + size + 128
+    assert exchange._held < 2 * QUEUE_HIGH
+    for _ in range(sent):
+        assert len((await app.take())["bytes"]) == size
+    assert transport.is_reading()
+
+
+@in_loop
+async def test_a_large_message_is_read_to_its_end_though_nobody_has_asked_for_it() -> None:
+    app = App(eager=False)
+    peer = await opened(app)
+    data = masked(BINARY, bytes(MIB))
+    for at in range(0, len(data), 100_000):
+        peer.send(data[at : at + 100_000])
+        await peer.connection.settle(3)
+    assert len((await app.take())["bytes"]) == MIB
+
+
+def test_a_message_in_pieces_of_one_byte_takes_no_more_than_its_size() -> None:
+    reader = MessageReader(0)
+    reader.receive_data(masked(TEXT, b"", fin=False))
+    assert reader.next_event() is None
+    piece = masked(CONTINUATION, b"x", fin=False) * 1000
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            reader.receive_data(piece)
+            assert reader.next_event() is None
+        assert tracemalloc.get_traced_memory()[0] < 2 * 200_000
+    finally:
+        tracemalloc.stop()
+
+
+@in_loop
+async def test_send_waits_for_a_client_that_does_not_read() -> None:
+    app = App(eager=False)
+    peer = await opened(app)
+    peer.connection.transport.stall()
+    sending = asyncio.ensure_future(_send_many(app, 100))
+    await peer.settle()
+    assert not sending.done()
+    assert peer.connection.transport.largest_waiting < 100_000
+    peer.connection.transport.unstall()
+    await asyncio.wait_for(sending, 5)
+    assert len(await peer.next(100)) == 100
+
+
+async def _send_many(app: App, count: int) -> None:
+    for _ in range(count):
+        await app.send(bytes(10_000))
+
+
+@in_loop
+async def test_pings_of_a_client_that_does_not_read_pile_up_nothing() -> None:
+    app = App(eager=False)
+    peer = await opened(app)
+    transport = peer.connection.transport
+    transport.stall()
+    sending = asyncio.ensure_future(_send_many(app, 100))
+    await peer.settle()
+    before = len(transport.waiting)
+    for number in range(1000):
+        peer.send(masked(PING, b"%d" % number))
+    assert len(transport.waiting) == before
+    transport.unstall()
+    await asyncio.wait_for(sending, 5)
+    pongs = [frame.payload for frame in await peer.next(101) if frame.opcode == 10]
+    assert pongs == [b"999"]
+
+
+@in_loop
+async def test_client_that_takes_nothing_is_given_up_and_the_application_told() -> None:
+    app = App(eager=False)
+    peer = await opened(app, write_timeout=30)
+    peer.connection.transport.stall()
+    sending = asyncio.ensure_future(_send_many(app, 100))
+    await peer.settle()
+    peer.connection.after(31)
+    await peer.settle()
+    with pytest.raises(OSError, match="closed"):
+        await sending
+    assert (await app.take())["code"] == 1006
+
+
+@in_loop
+async def test_application_that_only_sends_leaves_others_their_turn() -> None:
+    turns = 0
+
+    class Floods(App):
+        async def serve(self) -> None:
+            for _ in range(1000):
+                await self.send("x")
+
+    peer = Peer(Floods())
+    asyncio.get_running_loop().call_soon(lambda: None)
+    waiting = asyncio.ensure_future(peer.open())
+    while not waiting.done() or len(peer.connection.received) < 1000 * 3:
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns > 10
+
+
+@in_loop
+async def test_one_handshake_cannot_break_the_worker_for_others() -> None:
+    """CVE-2026-42544: a subprotocol that is not ASCII."""
+    peer = Peer(App(subprotocol="chät"))
+    assert (await peer.handshake((b"sec-websocket-protocol", "chät".encode()))).status == 400
+    peer.service.app = App()
+    peer.connection.transport.received.clear()
+    assert (await peer.handshake()).status == 101
+
+
+@in_loop
+async def test_fields_of_the_handshake_reach_the_application_as_they_were_sent() -> None:
+    """CVE-2026-44546: nothing is written out and read again."""
+    app = App()
+    peer = Peer(app)
+    await peer.open((b"x-a", b'"quoted\\"; b=\xff'), (b"cookie", b"a=1; b=2"))
+    assert [pair for pair in app.scope["headers"] if pair[0] in (b"x-a", b"cookie")] == [
+        (b"x-a", b'"quoted\\"; b=\xff'),
+        (b"cookie", b"a=1; b=2"),
+    ]
