@@ -7,11 +7,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
+
 from pounce.h1.plugin import plugin as h1
 from pounce.observe.access_log import plugin as access_log
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection
+from pounce.testing.memory import memory_service
 from pounce_h1fast.plugin import plugin as h1fast
+from pounce_h2.plugin import plugin as h2_plugin
 from pounce_ws.plugin import plugin as ws
 
 REGISTRY = Registry.of(h1, h1fast, access_log, ws)
@@ -78,7 +85,9 @@ class Answer:
 
 
 class Peer:
-    """One client of an application, over HTTP/1.1."""
+    """One client of an application, over HTTP/1.1 in memory; `H2Peer` is the same over HTTP/2."""
+
+    accepted = 101
 
     def __init__(self, app: Any, **settings: Any) -> None:
         self.connection = MemoryConnection(app, registry=settings.pop("registry", REGISTRY), **settings)
@@ -112,16 +121,31 @@ class Peer:
     async def open(self, *fields: tuple[bytes, bytes], **more: Any) -> Answer:
         """A handshake that is accepted."""
         answer = await self.handshake(*fields, **more)
-        assert answer.status == 101, self.connection.received
+        assert answer.status == self.accepted, answer
         return answer
+
+    @property
+    def exchange(self) -> Any:
+        """The server's side of the WebSocket that is open."""
+        (exchange,) = self.service.shared["ws"]._open
+        return exchange
+
+    @property
+    def received(self) -> bytes:
+        """What came back, from the beginning; frames after `_taken`."""
+        return self.connection.received
 
     def send(self, *frames: bytes) -> None:
         """Bytes arrive in one piece."""
         self.connection.feed(b"".join(frames))
 
+    def end_half(self) -> None:
+        """The client ends its half without a Close."""
+        self.connection.feed_eof()
+
     def frames(self) -> list[Frame]:
         """Whole frames that came back since the last call."""
-        data = self.connection.received
+        data = self.received
         found = []
         while True:
             rest = data[self._taken :]
@@ -232,9 +256,106 @@ class Echo(App):
             await self._send({**message, "type": "websocket.send"})
 
 
+class H2Peer(Peer):
+    """The same by extended CONNECT (RFC 8441)."""
+
+    accepted = 200
+
+    def __init__(self, app: Any, **settings: Any) -> None:
+        registry = Registry.of(h1, access_log, ws, h2_plugin)
+        service = memory_service(app, registry, **settings)
+        self.connection = MemoryConnection(wire=h2_plugin.wires[0], service=service)
+        self.service = service
+        self._taken = 0
+        self._received = b""
+        self._answer_fields: list[tuple[bytes, bytes]] | None = None
+        self._stream = 0
+        self._ended = False
+        self._heard = 0
+        config = h2.config.H2Configuration(header_encoding=None, validate_outbound_headers=False)
+        self._h2 = h2.connection.H2Connection(config)
+        self._h2.initiate_connection()
+        self._h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**30})
+        self._h2.increment_flow_control_window(2**30)
+        self.connection.feed(self._h2.data_to_send())
+
+    def _hear(self) -> None:
+        data = self.connection.received[self._heard :]
+        self._heard += len(data)
+        for event in self._h2.receive_data(data):
+            if isinstance(event, h2.events.ResponseReceived):
+                self._answer_fields = list(event.headers)
+            elif isinstance(event, h2.events.DataReceived):
+                self._received += event.data
+            elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
+                self._ended = True
+        answer = self._h2.data_to_send()
+        if answer:
+            self.connection.feed(answer)
+
+    async def handshake(
+        self, *fields: tuple[bytes, bytes], path: bytes = b"/", method: bytes = b"CONNECT", early: bytes = b"", **_: Any
+    ) -> Answer:
+        await self.settle()
+        self._hear()
+        usual = {
+            b":method": method,
+            b":protocol": b"websocket",
+            b":scheme": b"https",
+            b":path": path,
+            b":authority": b"example.org",
+            b"sec-websocket-version": b"13",
+        }
+        names = {name for name, _ in fields}
+        lines = [pair for pair in usual.items() if pair[0] not in names] + [pair for pair in fields if pair[1]]
+        self._stream = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(self._stream, lines)
+        if early:
+            self._h2.send_data(self._stream, early)
+        self.connection.feed(self._h2.data_to_send())
+
+        def answered() -> bool:
+            self._hear()
+            return self._answer_fields is not None
+
+        await self.connection.wait_until(answered)
+        assert self._answer_fields is not None
+        (_, status), *headers = self._answer_fields
+        return Answer(int(status), headers)
+
+    @property
+    def received(self) -> bytes:
+        self._hear()
+        return self._received
+
+    def send(self, *frames: bytes) -> None:
+        data = b"".join(frames)
+        while data and not self._ended:
+            self._hear()
+            size = min(self._h2.local_flow_control_window(self._stream), 16384, len(data))
+            assert size, "the window is used up"
+            self._h2.send_data(self._stream, data[:size])
+            data = data[size:]
+            self.connection.feed(self._h2.data_to_send())
+
+    def end_half(self) -> None:
+        self._h2.end_stream(self._stream)
+        self.connection.feed(self._h2.data_to_send())
+
+    @property
+    def ended(self) -> bool:
+        self._hear()
+        return self._ended or self.connection.closed
+
+
+WIRES = {"h1": Peer, "h2": H2Peer}
+chosen: list[type[Peer]] = [Peer]
+"""What `opened()` makes; the fixture `wire` sets it."""
+
+
 async def opened(app: App, *fields: tuple[bytes, bytes], **settings: Any) -> Peer:
-    """A client whose WebSocket is open."""
-    peer = Peer(app, **settings)
+    """A client whose WebSocket is open, over the wire of the test."""
+    peer = chosen[0](app, **settings)
     await peer.open(*fields)
     return peer
 

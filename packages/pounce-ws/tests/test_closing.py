@@ -9,6 +9,8 @@ from peer import PING, TEXT, App, Echo, Peer, closing, in_loop, masked, opened
 
 from pounce.errors import AppError, ClientGone
 
+pytestmark = pytest.mark.usefixtures("wire")
+
 
 @in_loop
 async def test_application_closes_and_the_client_answers() -> None:
@@ -33,7 +35,7 @@ async def test_application_that_closes_is_done_even_if_the_client_never_answers(
     assert not peer.ended
     peer.connection.after(3.1)
     await peer.settle()
-    assert peer.connection.closed
+    assert peer.ended
     assert (await app.take())["type"] == "websocket.disconnect"
 
 
@@ -139,7 +141,7 @@ async def test_a_client_that_ends_its_half_without_close_is_1006(partial: bytes)
     peer = await opened(app)
     if partial:
         peer.send(partial)
-    peer.connection.feed_eof()
+    peer.end_half()
     await peer.settle()
     assert app.disconnect == (1006, "")
     assert peer.ended
@@ -306,9 +308,9 @@ async def test_a_client_whose_messages_the_application_lets_wait_is_not_given_up
     peer = await opened(app, websocket_ping_interval=10, websocket_ping_timeout=5)
     peer.connection.after(10.1)
     await peer.one()
-    peer.connection.protocol.exchange._heard = False
+    peer.exchange._heard = False
     peer.send(masked(2, bytes(70_000)), masked(2, bytes(70_000)))
-    peer.connection.protocol.exchange._heard = False
+    peer.exchange._heard = False
     peer.connection.after(15.2)
     assert peer.frames() == []
 
@@ -336,7 +338,7 @@ async def test_idle_timeout_begins_anew_with_each_message(caplog: pytest.LogCapt
     caplog.set_level(logging.DEBUG)
     app = App()
     peer = await opened(app, websocket_idle_timeout=60, websocket_ping_interval=0)
-    exchange: Any = peer.connection.protocol.exchange
+    exchange: Any = peer.exchange
     exchange._last_message -= 59
     peer.send(masked(TEXT, b"x"))
     peer.connection.after(30)

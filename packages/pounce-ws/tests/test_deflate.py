@@ -9,6 +9,8 @@ from peer import BINARY, CONTINUATION, DEFLATE, TEXT, App, Echo, Peer, in_loop, 
 from pounce.errors import BadRequest
 from pounce_ws.deflate import negotiate, parse_extensions
 
+pytestmark = pytest.mark.usefixtures("wire")
+
 OFFERS = {
     "permessage-deflate": "permessage-deflate",
     "permessage-deflate; client_max_window_bits": "permessage-deflate; client_max_window_bits=12",

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, App, Echo, Peer, closing, in_loop, masked, opened
 
+pytestmark = pytest.mark.usefixtures("wire")
+
 SIZES = [0, 1, 2, 3, 4, 5, 125, 126, 127, 4095, 4096, 4097, 65535, 65536, 200_001]
 
 

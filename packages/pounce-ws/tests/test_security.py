@@ -105,7 +105,7 @@ async def test_messages_that_inflate_much_are_not_inflated_before_the_applicatio
     assert len(frames) < 65536
     peer.send(frames)
     await peer.settle()
-    exchange: Any = peer.connection.protocol.exchange
+    exchange: Any = peer.exchange
     assert exchange._queued < 2 * MIB + QUEUE_HIGH
     assert [len((await app.take())["bytes"]) for _ in range(40)] == [MIB] * 40
 
@@ -156,7 +156,7 @@ async def test_what_the_application_does_not_take_is_not_read_and_nothing_is_los
         sent += count
         assert sent * (size + 6) < 10 * QUEUE_HIGH
         await peer.connection.settle(3)
-    exchange: Any = peer.connection.protocol.exchange
+    exchange: Any = peer.exchange
     assert exchange._queued <= QUEUE_HIGH + size + 128
     assert exchange._held < 2 * QUEUE_HIGH
     for _ in range(sent):
