@@ -3,6 +3,7 @@
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from benchmarks.load.certificate import certificate_files
 from qh3.quic.configuration import QuicConfiguration
 from tests.conformance.wires import Started, answer, read_body
 
-from pounce import ConfigError, ServerConfig
+from pounce import ConfigError, ServerConfig, TLSError
 from pounce.net.tls import ServerTLS
 from pounce.registry import Registry
 from pounce.testing import TestServer
@@ -95,6 +96,25 @@ def test_renewed_certificate_is_used_for_new_connections(tmp_path: Path) -> None
     second = engine.configuration(0.0)
     assert shown(first) == old
     assert shown(second) == new
+
+
+@pytest.mark.parametrize("order", [("key", "certificate"), ("certificate", "key")])
+def test_key_and_certificate_may_lie_in_one_file(
+    tls_files: tuple[str, str], tmp_path: Path, order: tuple[str, str]
+) -> None:
+    texts = {"certificate": Path(tls_files[0]).read_text(), "key": Path(tls_files[1]).read_text()}
+    both = tmp_path / "both.pem"
+    both.write_text("".join("Bag Attributes: none\n" + texts[name] for name in order))
+    config = ServerConfig(ssl_certfile=str(both), ssl_keyfile=str(both))
+    assert shown(Qh3Engine(config, ServerTLS(config, [])).configuration(0.0)) == texts["certificate"]
+
+
+def test_file_without_a_key_is_named_as_the_reason(tls_files: tuple[str, str], tmp_path: Path) -> None:
+    config = ServerConfig(ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1])
+    tls = ServerTLS(config, [])
+    without = replace(config, ssl_keyfile=tls_files[0])
+    with pytest.raises(TLSError, match="no PRIVATE KEY in the file"):
+        Qh3Engine(without, tls)
 
 
 def shown(configuration: QuicConfiguration) -> str:

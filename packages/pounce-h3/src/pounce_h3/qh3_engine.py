@@ -2,8 +2,10 @@
 
 import hmac
 import logging
+import re
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from qh3._hazmat import (
@@ -81,7 +83,7 @@ class Qh3Engine:
 
     def _load(self) -> QuicConfiguration:
         config = self._config
-        assert config.ssl_certfile is not None
+        assert config.ssl_certfile is not None and config.ssl_keyfile is not None
         quic = QuicConfiguration(
             is_client=False,
             alpn_protocols=["h3"],
@@ -91,7 +93,12 @@ class Qh3Engine:
             max_stream_data=STREAM_WINDOW,
         )
         try:
-            quic.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, self._tls.password())
+            # qh3 takes a file of both for one with the certificates first, whatever else is in it.
+            certificates = Path(config.ssl_certfile).read_bytes()
+            key = Path(config.ssl_keyfile).read_bytes()
+            quic.load_cert_chain(
+                _pem_blocks(certificates, b"CERTIFICATE"), _pem_blocks(key, b"PRIVATE KEY"), self._tls.password()
+            )
         except Exception as exc:
             raise TLSError(
                 f"certificate or key cannot be used for HTTP/3: {exc}",
@@ -115,6 +122,14 @@ class Qh3Engine:
 
     def codec(self, max_table_capacity: int, blocked_streams: int, max_size: int) -> Qpack:
         return Qpack(max_table_capacity, blocked_streams, max_size)
+
+
+def _pem_blocks(data: bytes, label: bytes) -> bytes:
+    """The blocks of a PEM file whose labels end in `label` (RFC 7468 2). Raises `ValueError` if it has none."""
+    blocks = re.findall(rb"-----BEGIN (?:[A-Z]+ )*%b-----.*?-----END [A-Z ]+-----" % label, data, re.DOTALL)
+    if not blocks:
+        raise ValueError(f"there is no {label.decode()} in the file")
+    return b"".join(block + b"\n" for block in blocks)
 
 
 class Quic(QuicConnection):
