@@ -1,13 +1,18 @@
 """Masking (RFC 6455 5.3): every payload of a client comes XORed with four bytes.
 
-Python has no XOR for bytes, so short payloads are XORed as one integer, and long ones in four strides, each with the
-translation table of its mask byte. Where the package websockets is installed with its C function (the extra
-`speedups`), that one is used: it saves about 15 µs for 16 KiB.
+The package websockets has a C function for it. Where that one cannot be loaded, which a platform without a compiled
+wheel and a subinterpreter are examples of, Python does it: it has no XOR for bytes, so short payloads are XORed as one
+integer, and long ones in four strides, each with the translation table of its mask byte. That takes 8 times as long for
+64 bytes, and 50 times for 16 KiB.
 """
 
 from collections.abc import Callable
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
 
 __all__ = ["unmask"]
+
+type Unmask = Callable[[bytes, bytes], bytes]
 
 LONG = 4096
 """Bytes from which on tables are faster than an integer."""
@@ -29,10 +34,26 @@ def _unmask(data: bytes, mask: bytes) -> bytes:
     return bytes(result)
 
 
-unmask: Callable[[bytes, bytes], bytes]
+def _compiled() -> Unmask:
+    """`apply_mask` of websockets.speedups; raises `ImportError`.
+
+    The module is loaded without its package, which is of no use here and would take 15 ms of the first handshake, and
+    under a name of our own, so that whoever imports the package finds it untouched.
+    """
+    package = find_spec("websockets")
+    spec = PathFinder.find_spec("pounce_ws.speedups", package.submodule_search_locations) if package else None
+    if spec is None or spec.loader is None:
+        raise ImportError("websockets.speedups is not there")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    apply_mask: Unmask = module.apply_mask
+    return apply_mask
+
+
+unmask: Unmask
 """`data` XORed with the four bytes of `mask` again and again."""
 
 try:
-    from websockets.speedups import apply_mask as unmask
+    unmask = _compiled()
 except ImportError:
     unmask = _unmask
