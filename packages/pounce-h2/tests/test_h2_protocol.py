@@ -58,6 +58,20 @@ CONNECTION_ERRORS: dict[str, tuple[bytes, ErrorCode]] = {
     "a table larger than promised": (head(1, b"\x3f\xe2\x1f" + BLOCK), ErrorCode.COMPRESSION_ERROR),
     "a table update after a field": (head(1, b"\x82\x20"), ErrorCode.COMPRESSION_ERROR),
     "bad Huffman code": (head(1, b"\x00\x84\xff\xff\xff\xff\x00"), ErrorCode.COMPRESSION_ERROR),
+    "Huffman code padded with zeros": (
+        head(1, BLOCK + b"\x00\x01x\x83\x49\x50\x90"), ErrorCode.COMPRESSION_ERROR),
+    "Huffman code with an octet of padding": (
+        head(1, BLOCK + b"\x00\x01x\x84\x49\x50\x9f\xff"), ErrorCode.COMPRESSION_ERROR),
+    "EOS inside a Huffman code": (
+        head(1, BLOCK + b"\x00\x01x\x87\xff\xff\xff\xfd\x25\x42\x7f"), ErrorCode.COMPRESSION_ERROR),
+    "a name that is not in the table": (head(1, BLOCK + b"\x7f\x80\x01\x01x"), ErrorCode.COMPRESSION_ERROR),
+    "an integer of seven octets": (
+        head(1, b"\xff\x80\x80\x80\x80\x80\x80" + BLOCK), ErrorCode.COMPRESSION_ERROR),
+    "trailers that cannot be decoded": (
+        head(1, POST, END_HEADERS) + head(1, b"\x80"), ErrorCode.COMPRESSION_ERROR),
+    "a block that cannot be decoded, of a stream that was reset": (
+        head(1, POST, END_HEADERS) + frame(Kind.RST_STREAM, 0, 1, number(8)) + head(1, b"\x80"),
+        ErrorCode.COMPRESSION_ERROR),
     "another frame inside a block": (
         head(1, BLOCK, END_STREAM) + frame(Kind.PING, 0, 0, bytes(8)), PROTOCOL_ERROR),
     "an unknown frame inside a block": (head(1, BLOCK, END_STREAM) + frame(0x42, 0, 0, b""), PROTOCOL_ERROR),

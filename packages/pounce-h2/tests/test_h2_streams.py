@@ -10,7 +10,7 @@ from pounce.exchange.head import Headers, RequestHead
 from pounce.exchange.service import Service
 from pounce.exchange.stream import Exchange, Stream
 from pounce.plugin import API_VERSION, Plugin, Upgrade
-from pounce_h2.frames import END_HEADERS, END_STREAM, ErrorCode, Kind, Setting, frame
+from pounce_h2.frames import ACK, END_HEADERS, END_STREAM, PREFACE, ErrorCode, Kind, Setting, frame, settings_frame
 from pounce_h2.priority import Priority, parse_priority
 
 POST = request(b"POST")
@@ -103,6 +103,17 @@ async def test_windows_above_the_maximum_by_settings_are_a_connection_error() ->
 
 
 @in_loop
+async def test_only_the_last_window_of_a_settings_frame_counts() -> None:
+    """What 2,730 of them would do to every stream is done once."""
+    peer = Peer(sized(100), settings={Setting.INITIAL_WINDOW_SIZE: 0})
+    peer.headers(1)
+    peer.open_window(1, 10)
+    windows = b"".join(b"\0\x04" + value.to_bytes(4) for value in (2**31 - 1, 50))
+    peer.send(Kind.SETTINGS, 0, 0, windows)
+    assert (peer.failed, len(peer.body(1))) == (None, 60)
+
+
+@in_loop
 async def test_streams_share_the_window_of_the_connection() -> None:
     peer = Peer(sized(50_000))
     peer.headers(1)
@@ -185,6 +196,23 @@ async def test_window_opens_when_the_application_has_taken_the_body() -> None:
     peer.take_frames()
     updates = [(found.stream, found.number) for found in peer.frames[before:] if found.kind == Kind.WINDOW_UPDATE]
     assert sorted(updates) == [(0, 80_000), (1, 80_000)]
+
+
+@in_loop
+async def test_small_window_binds_the_peer_once_it_has_acknowledged_it() -> None:
+    """RFC 9113 6.9.3: the sender "might send data that exceeds the lower limit prior to processing the SETTINGS"."""
+    peer = Peer(hang, begin=False, h2={"stream_window": 1024})
+    peer.feed(PREFACE + settings_frame({}))
+    peer.headers(1, POST, OPEN)
+    peer.data(1, bytes(10_000))
+    peer.send(Kind.SETTINGS, ACK)
+    peer.data(1, b"", end=True)
+    assert (peer.failed, peer.resets()) == (None, [])
+    peer.headers(3, POST, OPEN)
+    peer.data(3, bytes(1024))
+    assert peer.resets() == []
+    peer.data(3, b"x")
+    assert peer.resets() == [ErrorCode.FLOW_CONTROL_ERROR]
 
 
 @in_loop

@@ -39,6 +39,7 @@ from pounce_h2.frames import (
     PADDED,
     PREFACE,
     PRIORITY_FLAG,
+    SETTING,
     ErrorCode,
     Kind,
     Setting,
@@ -184,6 +185,7 @@ class H2Connection(Connection):
         "send_window",
         "settings",
         "table_must_shrink",
+        "upload_window",
     )
 
     def __init__(self, service: Service) -> None:
@@ -224,6 +226,8 @@ class H2Connection(Connection):
         # What the peer may send
         self._receive_window = settings.connection_window
         self._receive_credit = 0
+        # 6.9.3: "the receiver MUST be prepared to receive data that exceeds this window size", until SETTINGS is known.
+        self.upload_window = max(settings.stream_window, WINDOW_DEFAULT)
         self.held_pieces = 0
         # What we may send
         self.send_window = WINDOW_DEFAULT
@@ -451,7 +455,7 @@ class H2Connection(Connection):
             self._stream_error(stream, ErrorCode.STREAM_CLOSED)
             return
         upload.window -= size
-        if upload.window < 0:
+        if upload.window < 0 < size:
             self.give_back(size)
             self._stream_error(stream, ErrorCode.FLOW_CONTROL_ERROR)
             return
@@ -779,6 +783,7 @@ class H2Connection(Connection):
         if flags & ACK:
             if payload:
                 raise ConnectionFailed(FRAME_SIZE_ERROR, "an acknowledgement with settings")
+            self._settings_are_known()
             return
         if len(payload) % 6:
             raise ConnectionFailed(FRAME_SIZE_ERROR, "SETTINGS is not a multiple of six octets")
@@ -787,9 +792,27 @@ class H2Connection(Connection):
             self._phase = Phase.OPEN
             if self.service.draining:
                 self.drain()
-        for at in range(0, len(payload), 6):
-            self._set(int.from_bytes(payload[at : at + 2]), int.from_bytes(payload[at + 2 : at + 6]))
+        window = self.initial_window
+        for setting, value in SETTING.iter_unpack(payload):
+            if setting == Setting.INITIAL_WINDOW_SIZE:
+                if value > WINDOW_MAX:
+                    raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
+                window = value
+            else:
+                self._set(setting, value)
+        # Every stream is touched, so once for a frame that may say it 2,730 times: nothing is sent in between.
+        if window != self.initial_window:
+            self._set_initial_window(window)
         self.emit(frame(Kind.SETTINGS, ACK, 0))
+
+    def _settings_are_known(self) -> None:
+        """The peer has acknowledged our SETTINGS: what it sends from now on keeps to them."""
+        change = self.settings.stream_window - self.upload_window
+        if change:
+            self.upload_window += change
+            for stream in self._streams.values():
+                if stream.upload is not None:
+                    stream.upload.window += change
 
     def _set(self, setting: int, value: int) -> None:
         match setting:
@@ -799,10 +822,6 @@ class H2Connection(Connection):
             case Setting.ENABLE_PUSH | Setting.ENABLE_CONNECT_PROTOCOL | Setting.NO_RFC7540_PRIORITIES:
                 if value > 1:
                     raise ConnectionFailed(PROTOCOL_ERROR, f"setting {setting} is neither 0 nor 1")
-            case Setting.INITIAL_WINDOW_SIZE:
-                if value > WINDOW_MAX:
-                    raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
-                self._set_initial_window(value)
             case Setting.MAX_FRAME_SIZE:
                 if not 16_384 <= value < 2**24:
                     raise ConnectionFailed(PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of range")

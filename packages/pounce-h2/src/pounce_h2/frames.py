@@ -12,6 +12,7 @@ __all__ = [
     "PADDED",
     "PREFACE",
     "PRIORITY_FLAG",
+    "SETTING",
     "ErrorCode",
     "Kind",
     "Setting",
@@ -29,8 +30,10 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEAD = Struct(">LBL")
 """The nine octets before a payload: its length and the type in one number (length << 8 | type), flags, stream."""
 
+SETTING = Struct(">HL")
+"""A setting: its parameter and value."""
+
 _number = Struct(">L").pack
-_setting = Struct(">HL").pack
 
 
 class Kind(IntEnum):
@@ -95,7 +98,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 def settings_frame(settings: dict[Setting, int]) -> bytes:
     """SETTINGS with these values."""
-    return frame(Kind.SETTINGS, 0, 0, b"".join([_setting(*item) for item in settings.items()]))
+    return frame(Kind.SETTINGS, 0, 0, b"".join([SETTING.pack(*item) for item in settings.items()]))
 
 
 def window_update_frame(stream: int, increment: int) -> bytes:

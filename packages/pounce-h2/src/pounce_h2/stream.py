@@ -397,7 +397,7 @@ class H2Stream:
     def open_upload(self, expected: int | None, now: float) -> Upload:
         """A body follows the head."""
         self.receiving = RECEIVING
-        self.upload = Upload(self.h2.settings.stream_window, expected, now)
+        self.upload = Upload(self.h2.upload_window, expected, now)
         return self.upload
 
     def extend_window(self, count: int) -> None:
