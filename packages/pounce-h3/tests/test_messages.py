@@ -20,10 +20,11 @@ from pounce_h3.codes import (
     H3_SETTINGS_ERROR,
     H3_STREAM_CREATION_ERROR,
     QPACK_DECODER_STREAM_ERROR,
+    QPACK_DECOMPRESSION_FAILED,
     QPACK_ENCODER_STREAM_ERROR,
 )
 from pounce_h3.frames import frame, varint
-from pounce_h3.qh3_engine import literal_section
+from pounce_h3.qh3_engine import is_section, literal_section
 
 Start = Callable[..., Started]
 
@@ -215,6 +216,12 @@ CONNECTION_ERRORS = {
     "frame of HTTP/2": (frame(2, b""), H3_FRAME_UNEXPECTED),
     "third HEADERS": (headers_frame(GOOD) + headers_frame([(b"x", b"1")]) * 2, H3_FRAME_UNEXPECTED),
     "DATA after trailers": (headers_frame(GOOD) + headers_frame([(b"x", b"1")]) + frame(0, b"x"), H3_FRAME_UNEXPECTED),
+    "empty field section": (frame(1, b""), QPACK_DECOMPRESSION_FAILED),
+    "static index that is none": (frame(1, b"\0\0\xff\x24"), QPACK_DECOMPRESSION_FAILED),
+    "name of a static index that is none": (frame(1, b"\0\0\x5f\x54\0"), QPACK_DECOMPRESSION_FAILED),
+    "dynamic index without entries": (frame(1, b"\0\0\x80"), QPACK_DECOMPRESSION_FAILED),
+    "index behind the base without entries": (frame(1, b"\0\0\x10"), QPACK_DECOMPRESSION_FAILED),
+    "field line that is cut off": (frame(1, b"\0\0\x23ab"), QPACK_DECOMPRESSION_FAILED),
     "end inside a frame": (headers_frame(GOOD) + frame(0, b"four")[:-1], H3_FRAME_ERROR),
     "end inside a frame's head": (headers_frame(GOOD) + b"\0\x40", H3_FRAME_ERROR),
 }
@@ -246,7 +253,12 @@ CONTROL = {
     "second SETTINGS": (frame(4, b""), H3_FRAME_UNEXPECTED),
     "CANCEL_PUSH": (frame(3, b"\0"), H3_ID_ERROR),
     "GOAWAY that is no integer": (frame(7, b""), H3_FRAME_ERROR),
-    "PRIORITY_UPDATE of a push": (frame(0xF0700, b"\x03u=1"), H3_ID_ERROR),
+    "PRIORITY_UPDATE of what is no request": (frame(0xF0700, b"\x03u=1"), H3_ID_ERROR),
+    "PRIORITY_UPDATE of a push": (frame(0xF0701, b"\0u=1"), H3_ID_ERROR),
+    "MAX_PUSH_ID that shrinks": (frame(0xD, b"\x05") + frame(0xD, b"\x04"), H3_ID_ERROR),
+    "MAX_PUSH_ID with more behind it": (frame(0xD, b"\x05\x05"), H3_FRAME_ERROR),
+    "GOAWAY that grows": (frame(7, b"\x04") + frame(7, b"\x05"), H3_ID_ERROR),
+    "CANCEL_PUSH that is cut off": (frame(3, b"\x40"), H3_FRAME_ERROR),
 }
 
 
@@ -289,6 +301,7 @@ class Silent(H3Client):
 SETTINGS = {
     "repeated": (frame(4, b"\x01\x00\x01\x00"), H3_SETTINGS_ERROR),
     "of HTTP/2": (frame(4, b"\x02\x00"), H3_SETTINGS_ERROR),
+    "reserved": (frame(4, b"\x00\x00"), H3_SETTINGS_ERROR),
     "cut off": (frame(4, b"\x01"), H3_FRAME_ERROR),
     "not first": (frame(7, b"\0"), H3_MISSING_SETTINGS),
     "neither 0 nor 1": (frame(4, b"\x08\x02"), H3_SETTINGS_ERROR),
@@ -323,3 +336,90 @@ def test_unknown_streams_and_frames_are_ignored(client: H3Client) -> None:
     assert control is not None
     client.quic.send_stream_data(control, frame(0x21, b"g" * 5000))
     assert client.request("GET", "/").status == 200
+
+
+def test_push_ids_may_be_repeated(client: H3Client) -> None:
+    control = client.h3._local_control_stream_id
+    assert control is not None
+    client.quic.send_stream_data(control, (frame(0xD, b"\x20") + frame(7, b"\x04")) * 2 + frame(7, b"\x03"))
+    assert client.request("GET", "/").status == 200
+
+
+# Field sections that wait for the table (RFC 9204 2.1.2)
+
+
+INSERT_PATH = b"\x3f\xe1\x1f" + b"\xc1\x05/late"
+"""A table of 4096 bytes, and in it the path /late."""
+BLOCKED = frame(1, b"\2\0" + b"\xd4\xd7" + b"\x50\1a" + b"\x80")
+"""POST, https, the authority a, and the first entry of the table."""
+INSERT_TRAILER = b"\x43x-t\1y"
+BLOCKED_TRAILER = frame(1, b"\3\0" + b"\x80")
+
+
+class Deaf:
+    """In place of the client's encoder, which does not know what the tests have encoded."""
+
+    def apply_settings(self, **settings: int) -> bytes:
+        return b""
+
+    def feed_decoder(self, data: bytes) -> None: ...
+
+
+@pytest.fixture
+def deaf(client: H3Client) -> H3Client:
+    client.h3._encoder = Deaf()
+    return client
+
+
+def instruct(client: H3Client, instructions: bytes) -> None:
+    stream_id = client.h3._local_encoder_stream_id
+    assert stream_id is not None
+    client.quic.send_stream_data(stream_id, instructions)
+    client.wait_until(lambda: client.quic.get_send_buffer_size() == 0)
+
+
+def test_request_waits_for_the_table(deaf: H3Client, app: App) -> None:
+    request = deaf.raw(BLOCKED + frame(0, b"body"), True)
+    instruct(deaf, INSERT_PATH)
+    assert request.response().body == b"body"
+    assert app.scopes[0]["path"] == "/late"
+
+
+def test_trailers_wait_for_the_table_after_the_head_has(deaf: H3Client) -> None:
+    request = deaf.raw(BLOCKED + frame(0, b"body") + BLOCKED_TRAILER, True)
+    instruct(deaf, INSERT_PATH)
+    instruct(deaf, INSERT_TRAILER)
+    assert request.response().body == b"body"
+
+
+def test_request_that_waited_too_long_never_reaches_the_application(start: Start, app: App) -> None:
+    client = start(app, header_timeout=0.3).connect()
+    assert isinstance(client, H3Client)
+    client.h3._encoder = Deaf()
+    request = client.raw(BLOCKED)
+    assert request.response().status == 408
+    instruct(client, INSERT_PATH)
+    assert client.raw(headers_frame(GOOD), True).response().status == 200
+    assert [scope["path"] for scope in app.scopes] == ["/"]
+
+
+def test_giving_up_requests_that_wait_for_the_table_costs_no_other(deaf: H3Client) -> None:
+    for _ in range(2):
+        for _ in range(12):
+            request = deaf.raw(BLOCKED)
+            request.abort()
+    assert deaf.raw(headers_frame(GOOD), True).response().status == 200
+
+
+@pytest.mark.parametrize(
+    "section", [b"", b"\0", b"\1\0", b"\0\x80", b"\0\0\x7f\xff", b"\0\0\x51", b"\0\0\x51\x02a", b"\0\0\x27"]
+)
+def test_field_section_that_is_none(section: bytes) -> None:
+    assert not is_section(section)
+
+
+@pytest.mark.parametrize(
+    "section", [b"\0\0", b"\0\0\xff\x23", b"\0\0\x5f\x53\1\xff", literal_section([(b"x" * 300, b"\xff" * 300)])]
+)
+def test_field_section_that_can_be_told_apart(section: bytes) -> None:
+    assert is_section(section)

@@ -14,11 +14,11 @@ from tests.conformance.wires import Started, answer, read_body
 from pounce.errors import ClientGone
 from pounce.plugin import API_VERSION, Headers, Plugin, RequestHead, Service, Stream, Upgrade
 from pounce.registry import Registry
-from pounce_h3.codes import H3_NO_ERROR, H3_REQUEST_REJECTED
+from pounce_h3.codes import H3_FRAME_UNEXPECTED, H3_NO_ERROR, H3_REQUEST_REJECTED
 from pounce_h3.connection import HOLD_MAX
 from pounce_h3.frames import frame
 from pounce_h3.priority import Priority, parse_priority
-from pounce_h3.qh3_engine import CONNECTION_WINDOW, STREAM_WINDOW
+from pounce_h3.qh3_engine import CONNECTION_WINDOW, STREAM_WINDOW, literal_section
 
 Start = Callable[..., Started]
 
@@ -294,6 +294,14 @@ def test_bytes_that_come_before_the_tunnel_are_not_lost(start: Start) -> None:
     assert request.read_piece() == b"ABC"
 
 
+def test_tunnel_has_no_trailers(start: Start) -> None:
+    client = connect(start(nothing, registry=registry(Echo)))
+    request = tunnel(client)
+    request.read_head()
+    request.send_raw(frame(1, literal_section([(b"x", b"1")])))
+    assert client.close_code() == H3_FRAME_UNEXPECTED
+
+
 def test_tunnel_may_be_refused(start: Start) -> None:
     response = tunnel(connect(start(nothing, registry=registry(Refusing)))).response()
     assert (response.status, response.body) == (403, b"no")
@@ -355,6 +363,38 @@ def test_drain_names_the_end_and_serves_what_has_begun(start: Start) -> None:
     gate.open()
     assert request.response().body == b"done"
     assert client.close_code() == H3_NO_ERROR
+
+
+def test_answer_arrives_whole_before_the_connection_is_closed(start: Start) -> None:
+    gate = Gate()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await gate.wait(scope["path"])
+        await answer(send, b"x" * 60_000)
+
+    server = start(app)
+    client = connect(server)
+    request = client.open("GET", "/")
+    client.wait_until(lambda: not gate.begun.empty())
+    server.server.shutdown()
+    client.wait_until(lambda: client.goaway == 4)
+    gate.open()
+    assert len(request.response().body) == 60_000
+    assert client.close_code() == H3_NO_ERROR
+
+
+def test_peer_that_is_gone_holds_up_no_drain(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pounce_h3.connection.LINGER", 0.2)
+    server = start(nothing)
+    client = connect(server)
+    client.sock.close()
+    server.server.stop(timeout=PATIENCE)
+
+
+def test_tunnel_whose_peer_ends_it_at_once_hears_of_it(start: Start) -> None:
+    client = connect(start(nothing, registry=registry(Echo)))
+    request = client.open("CONNECT", "/chat", pseudo=[(b":protocol", b"echo")])
+    assert request.read_piece() == b"bye"
 
 
 def test_request_on_its_way_when_a_drain_begins_is_served(start: Start) -> None:

@@ -29,6 +29,7 @@ from pounce_h3.codes import (
 from pounce_h3.engine import (
     Closed,
     Connected,
+    FieldSectionTooLarge,
     IdIssued,
     IdRetired,
     QuicError,
@@ -43,6 +44,7 @@ from pounce_h3.frames import (
     MAX_PUSH_ID,
     NOT_ON_CONTROL,
     PRIORITY_UPDATE,
+    PRIORITY_UPDATE_PUSH,
     SETTINGS,
     frame,
     integers,
@@ -55,7 +57,7 @@ from pounce_h3.request import FieldTable
 from pounce_h3.stream import H3Stream
 
 if TYPE_CHECKING:
-    from pounce.plugin import Address, Headers, Service
+    from pounce.plugin import Address, Exchange, Headers, Service
     from pounce_h3.endpoint import Endpoint
     from pounce_h3.engine import QuicConnection, QuicEvent
 
@@ -75,6 +77,8 @@ PRIORITIES_MAX = 100
 """Priorities kept for requests that have not arrived."""
 DRAIN_GRACE = 0.25
 """Seconds in which requests that were on their way when a drain began are still taken."""
+LINGER = 3.0
+"""Seconds in which a peer has to acknowledge something of what was sent last, before the connection is closed."""
 HANDSHAKE_GRACE = 1.0
 """Seconds a handshake may still take in a drain."""
 RESETS_MAX = 200
@@ -83,7 +87,7 @@ RESETS_PER_SECOND = 20
 
 # RFC 9114 7.2.4.1, RFC 9204 5, RFC 9220 5
 QPACK_MAX_TABLE_CAPACITY, MAX_FIELD_SECTION_SIZE, QPACK_BLOCKED_STREAMS, ENABLE_CONNECT_PROTOCOL = 0x1, 0x6, 0x7, 0x8
-_HTTP2_SETTINGS = {0x2, 0x3, 0x4, 0x5}
+_HTTP2_SETTINGS = {0x0, 0x2, 0x3, 0x4, 0x5}
 
 # RFC 9114 6.2, RFC 9204 4.2
 CONTROL, PUSH, ENCODER, DECODER = 0x0, 0x1, 0x2, 0x3
@@ -122,7 +126,10 @@ class H3Connection(Connection):
         "_highest",
         "_holding",
         "_kinds",
+        "_linger_until",
+        "_max_push",
         "_missing",
+        "_peer_goaway",
         "_peer_streams",
         "_queue",
         "_resets",
@@ -130,6 +137,7 @@ class H3Connection(Connection):
         "_settings_received",
         "_streams",
         "_transmit",
+        "_unacknowledged",
         "_unwanted",
         "fields",
         "ids",
@@ -177,6 +185,9 @@ class H3Connection(Connection):
         self._missing: set[int] = set()
         """Request streams below the highest that have not been heard of; as many as the peer has credit for."""
         self._goaway: int | None = None
+        self._peer_goaway = inf
+        self._unacknowledged = self._linger_until = inf
+        self._max_push = -1
         self._connected = False
         self._settings_received = False
         self._control_id = self._encoder_id = self._decoder_id = -1
@@ -300,6 +311,8 @@ class H3Connection(Connection):
         if stream_id & 2 or not self._is_new(stream_id):
             return False
         self._count_reset()
+        self.priorities.pop(stream_id, None)
+        self.cancel_section(stream_id)
         self.quic.reset(stream_id, H3_REQUEST_REJECTED)
         return True
 
@@ -324,6 +337,8 @@ class H3Connection(Connection):
                 # RFC 9114 5.2: requests at or above the id of GOAWAY were not and will not be processed.
                 self.quic.reset(stream_id, H3_REQUEST_REJECTED)
                 self.quic.stop(stream_id, H3_REQUEST_REJECTED)
+                self.priorities.pop(stream_id, None)
+                self.cancel_section(stream_id)
                 return
             stream = self._streams[stream_id] = H3Stream(self, stream_id, self.connection)
             stream.data_received(data, end)
@@ -366,17 +381,18 @@ class H3Connection(Connection):
         """A direction of a stream is done with: forget the stream when both are."""
         if stream.is_over and self._streams.get(stream.id) is stream:
             del self._streams[stream.id]
-            self._blocked.pop(stream.id, None)
+            # Stream and exchange must not keep each other alive.
+            stream.exchange = cast("Exchange", None)
+            self.priorities.pop(stream.id, None)
             limit = self.service.config.max_requests_per_connection
             if limit and self.requests >= limit and self._goaway is None:
                 self._send_goaway(self._highest + 4)
-        if self._goaway is not None and not self._is_busy():
-            # Rule 2: not from inside a Stream method.
-            self.loop.call_soon(self._close_when_done)
+        if self._goaway is not None:
+            self.transmit_soon()
 
     def _is_busy(self) -> bool:
-        """A request is still to be answered."""
-        return any(not stream.is_answered for stream in self._streams.values())
+        """A request is still to be answered, or on its way, as a later one has arrived."""
+        return bool(self._missing) or any(not stream.is_answered for stream in self._streams.values())
 
     # Field sections
 
@@ -396,7 +412,7 @@ class H3Connection(Connection):
 
     def cancel_section(self, stream_id: int) -> None:
         """A section that will not be decoded (RFC 9204 4.4.2)."""
-        if self.service.config.http3_qpack_max_table_capacity:
+        if self._decoder_id >= 0 and self.service.config.http3_qpack_max_table_capacity:
             self.quic.write(self._decoder_id, prefixed(0x40, 6, stream_id), False)
 
     def encode(self, stream_id: int, fields: Headers) -> bytes:
@@ -450,10 +466,15 @@ class H3Connection(Connection):
     def _unblock(self) -> None:
         for stream_id, stream in tuple(self._blocked.items()):
             try:
-                stream.unblock()
+                fields = self.resume(stream_id)
             except StreamBlocked:
                 continue
-            self._blocked.pop(stream_id, None)
+            except FieldSectionTooLarge:
+                fields = None
+            del self._blocked[stream_id]
+            stream.unblock(fields)
+            if stream.blocked:
+                self._blocked[stream_id] = stream
 
     def _control_received(self, stream: PeerStream, data: bytes) -> None:
         buffer = stream.buffer
@@ -486,6 +507,9 @@ class H3Connection(Connection):
             raise QuicError(H3_MISSING_SETTINGS, "the first frame is not SETTINGS")
         if kind in NOT_ON_CONTROL or (kind == SETTINGS and self._settings_received):
             raise QuicError(H3_FRAME_UNEXPECTED, f"frame type {kind:#x} on the control stream")
+        if kind == PRIORITY_UPDATE_PUSH:
+            # RFC 9218 7.2: no push was ever promised.
+            raise QuicError(H3_ID_ERROR, "PRIORITY_UPDATE of a push")
         if length > CONTROL_FRAME_MAX and kind in (SETTINGS, GOAWAY, MAX_PUSH_ID, CANCEL_PUSH, PRIORITY_UPDATE):
             raise QuicError(H3_EXCESSIVE_LOAD, "a frame on the control stream is too large")
 
@@ -501,6 +525,16 @@ class H3Connection(Connection):
         elif kind == CANCEL_PUSH:
             # RFC 9114 7.2.3: no push was ever promised.
             raise QuicError(H3_ID_ERROR, "CANCEL_PUSH without a push")
+        elif kind == GOAWAY:
+            # RFC 9114 5.2: "the identifier [...] MUST NOT be greater than the identifier in a previous frame".
+            if values[0] > self._peer_goaway:
+                raise QuicError(H3_ID_ERROR, "the id of GOAWAY grows")
+            self._peer_goaway = values[0]
+        elif kind == MAX_PUSH_ID:
+            # RFC 9114 7.2.7: it "cannot reduce the maximum push ID".
+            if values[0] < self._max_push:
+                raise QuicError(H3_ID_ERROR, "MAX_PUSH_ID shrinks")
+            self._max_push = values[0]
 
     def _settings(self, values: list[int] | None) -> None:
         if values is None or len(values) % 2:
@@ -528,7 +562,7 @@ class H3Connection(Connection):
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.priority = priority
-        elif stream_id > self._highest and len(self.priorities) < PRIORITIES_MAX:
+        elif (stream_id > self._highest or stream_id in self._missing) and len(self.priorities) < PRIORITIES_MAX:
             self.priorities[stream_id] = priority
 
     # What applications let wait
@@ -621,6 +655,8 @@ class H3Connection(Connection):
             for stream in tuple(self.waiting):
                 stream.bytes_left()
         self._arm(quic.timer, now)
+        if self._goaway is not None:
+            self._close_when_done()
 
     def _feed(self) -> None:
         """Hand bytes to the engine, the most urgent first (RFC 9218 10)."""
@@ -715,7 +751,6 @@ class H3Connection(Connection):
         now = self.loop.time()
         if self._goaway is not None and self._goaway >= 1 << 60:
             self._send_goaway(self._highest + 4)
-            self._close_when_done()
         for stream in tuple(self._streams.values()):
             if stream.deadline <= now:
                 stream.deadline_passed()
@@ -747,9 +782,21 @@ class H3Connection(Connection):
         self.transmit_soon()
 
     def _close_when_done(self) -> None:
-        announced = self._goaway is not None and self._goaway < 1 << 60
-        if announced and not self._is_busy() and not self.quic.is_over:
-            self._guarded(self.close)
+        """After GOAWAY: close once every answer has arrived. What is on its way would be lost by closing."""
+        if self._goaway is None or self._goaway >= 1 << 60 or self.quic.is_over:
+            return
+        if self._is_busy():
+            self._unacknowledged = inf
+            return
+        now = self.loop.time()
+        left = self.quic.unacknowledged
+        if left < self._unacknowledged:
+            self._unacknowledged = left
+            self._linger_until = now + LINGER
+        if not left or now >= self._linger_until:
+            self.close()
+        else:
+            self.watch(self._linger_until)
 
     def close(self) -> None:
         """End the connection at once, in good order."""
@@ -796,6 +843,12 @@ class H3Connection(Connection):
         if self._transmit is not None:
             self._transmit.cancel()
             self._transmit = None
+        self.loop.call_soon(self._release)
+
+    def _release(self) -> None:
+        """Leave nothing that only the collector of cycles could find: it comes rarely."""
+        self.transport = cast(asyncio.Transport, None)
+        self.quic.release()
 
     def _guarded(self, call: object) -> None:
         """Run what the loop called; what it raises costs this connection and no more."""

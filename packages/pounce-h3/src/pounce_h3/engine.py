@@ -198,6 +198,10 @@ class QuicConnection(Protocol):
     def unsent(self, stream_id: int) -> int:
         """Bytes written that have not left for the first time."""
 
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes written that the peer has not acknowledged, about."""
+
     def reset(self, stream_id: int, code: int) -> None:
         """Give up our sending half."""
 
@@ -205,6 +209,9 @@ class QuicConnection(Protocol):
         """Ask the peer to give up its half."""
 
     def close(self, code: int, reason: str) -> None: ...
+
+    def release(self) -> None:
+        """The connection is over and forgotten: keep nothing alive in a cycle of references."""
 
 
 class Engine(Protocol):

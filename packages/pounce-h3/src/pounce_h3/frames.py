@@ -9,6 +9,7 @@ __all__ = [
     "NOT_ON_CONTROL",
     "NOT_ON_REQUEST",
     "PRIORITY_UPDATE",
+    "PRIORITY_UPDATE_PUSH",
     "PUSH_PROMISE",
     "SETTINGS",
     "frame",
@@ -16,6 +17,7 @@ __all__ = [
     "integers",
     "prefixed",
     "pull",
+    "pull_prefixed",
     "varint",
 ]
 
@@ -103,3 +105,20 @@ def prefixed(pattern: int, bits: int, value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
+
+
+def pull_prefixed(data: bytes, at: int, bits: int) -> tuple[int, int]:
+    """The integer in the low `bits` of the byte at `at`, and where it ends. Raises `IndexError` when it is cut off."""
+    limit = (1 << bits) - 1
+    value = data[at] & limit
+    at += 1
+    if value < limit:
+        return value, at
+    shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value += (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, at

@@ -42,7 +42,7 @@ from pounce_h3.engine import (
     StreamData,
     StreamReset,
 )
-from pounce_h3.frames import prefixed
+from pounce_h3.frames import prefixed, pull_prefixed
 from pounce_h3.ids import ID_LENGTH
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ __all__ = ["Qh3Engine", "open_socket"]
 log = logging.getLogger("pounce")
 
 INITIAL_SUITE = CipherSuite.AES_128_GCM_SHA256
+STATIC_TABLE_SIZE = 99
+"""Entries of QPACK's static table (RFC 9204 A)."""
 STREAM_WINDOW = 262_144
 """Bytes a peer may send on one stream ahead of what was given out."""
 CONNECTION_WINDOW = 1_048_576
@@ -181,6 +183,10 @@ class Quic(QuicConnection):
         )
 
 
+def _forgotten(*args: object) -> None:
+    """Takes the place of what a connection that is over is not told any more."""
+
+
 def initial_secrets(connection_id: bytes) -> tuple[bytes, bytes]:
     """What the keys of the first packets of client and server are made from (RFC 9001 5.2)."""
     initial = hmac.digest(bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), connection_id, "sha256")
@@ -265,6 +271,11 @@ class Qh3Connection:
     def unsent(self, stream_id: int) -> int:
         return self._quic.get_send_buffer_size(stream_id)
 
+    @property
+    def unacknowledged(self) -> int:
+        core = self._quic._core
+        return 0 if core is None else core.bytes_in_flight + self._quic.get_send_buffer_size()
+
     def reset(self, stream_id: int, code: int) -> None:
         quic = self._quic
         if not quic.is_over and quic._stream_can_send(stream_id):
@@ -280,6 +291,12 @@ class Qh3Connection:
 
     def close(self, code: int, reason: str) -> None:
         self._quic.close(code, reason_phrase=reason)
+
+    def release(self) -> None:
+        bridge, self._quic._tls = self._quic._tls, None
+        if bridge is not None:
+            bridge.tls.alpn_cb = bridge.tls.get_session_ticket_cb = bridge.tls.new_session_ticket_cb = None
+            bridge.tls.update_traffic_key_cb = _forgotten
 
 
 class Qpack:
@@ -313,8 +330,8 @@ class Qpack:
         except HeaderTooLarge:
             raise FieldSectionTooLarge from None
         except (DecompressionFailed, DecoderStreamError) as exc:
-            if section[:1] == b"\0":
-                # It uses no dynamic table, so nothing else depends on it. qh3 reads UTF-8 only.
+            if is_section(section):
+                # qh3 reads UTF-8 only.
                 raise FieldSectionUnreadable from None
             raise QuicError(QPACK_DECOMPRESSION_FAILED, "field section cannot be decoded") from exc
 
@@ -339,6 +356,37 @@ class Qpack:
             self._encoder.feed_decoder(data)
         except DecoderStreamError as exc:
             raise QuicError(QPACK_DECODER_STREAM_ERROR, "decoder instruction") from exc
+
+
+def is_section(data: bytes) -> bool:
+    """Whether the lines of a field section can be told apart and none uses the dynamic table, so that nothing else
+    depends on it (RFC 9204 4.5)."""
+    at = 2
+    if data[:1] != b"\0" or len(data) < 2 or data[1] >= 0x80:
+        return False
+    try:
+        while at < len(data):
+            first = data[at]
+            if first >= 0x80:
+                index, at = pull_prefixed(data, at, 6)
+                is_static = first & 0x40
+            elif first >= 0x40:
+                index, at = pull_prefixed(data, at, 4)
+                is_static = first & 0x10
+            elif first >= 0x20:
+                index, is_static = 0, True
+                length, at = pull_prefixed(data, at, 3)
+                at += length
+            else:
+                return False
+            if not is_static or index >= STATIC_TABLE_SIZE:
+                return False
+            if first < 0x80:
+                length, at = pull_prefixed(data, at, 7)
+                at += length
+    except IndexError:
+        return False
+    return at == len(data)
 
 
 def literal_section(fields: Headers) -> bytes:

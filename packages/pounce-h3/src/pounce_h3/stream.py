@@ -190,7 +190,9 @@ class H3Stream:
                 self._left, self._skip = length[0], False
                 at = payload
             elif kind[0] == HEADERS:
-                if self.reading is not HEAD and self.reading is not BODY:
+                # RFC 9114 4.4: with CONNECT "only DATA frames are permitted" once the head is there.
+                is_tunnel = self.head is not None and self.head.upgrade is not None
+                if (self.reading is not HEAD and self.reading is not BODY) or is_tunnel:
                     raise QuicError(H3_FRAME_UNEXPECTED, "HEADERS out of place")
                 if length[0] > self.h3.max_section:
                     self._too_large()
@@ -237,14 +239,14 @@ class H3Stream:
         self._fields_received(fields, last)
         return True
 
-    def unblock(self) -> None:
-        """The peer's table has grown; try again. Raises `QuicError`, `StreamBlocked`."""
-        try:
-            fields = self.h3.resume(self.id)
-        except FieldSectionTooLarge:
+    def unblock(self, fields: Fields | None) -> None:
+        """The section that waited has been decoded; None for one that is too large. Raises `QuicError`."""
+        self._blocked = False
+        if self.reading is STOPPED:
+            return
+        if fields is None:
             self._too_large()
             return
-        self._blocked = False
         rest = bytes(self._buffer)
         self._buffer.clear()
         try:
@@ -305,7 +307,8 @@ class H3Stream:
         self._stop_reading(H3_NO_ERROR)
 
     def _too_large(self) -> None:
-        self.h3.cancel_section(self.id)
+        if self._ended:
+            self.h3.cancel_section(self.id)
         self._refuse(BadRequest("Header fields too large", status=431, code="POUNCE_PARSE_HEADERS_TOO_LARGE"))
 
     def _body_received(self, data: bytes) -> None:
@@ -356,7 +359,7 @@ class H3Stream:
         self.deadline = inf
         if trailers is None:
             self.reading = DONE
-        if head.content_length != 0:
+        if head.content_length != 0 or head.upgrade is not None:
             self.exchange.eof_received(trailers)
 
     def reset_received(self) -> None:
@@ -366,7 +369,9 @@ class H3Stream:
             # The request is complete, or was refused: its answer may still be wanted.
             self.h3.stream_ended(self)
             return
-        self.reading = STOPPED
+        if not self._blocked:
+            self.h3.cancel_section(self.id)
+        self._stop_reading(H3_REQUEST_CANCELLED)
         self.lose()
         if self.writing is not SENT:
             self._abandon(H3_REQUEST_CANCELLED)
@@ -410,9 +415,11 @@ class H3Stream:
         self.deadline = inf
         self._buffer.clear()
         self._early.clear()
-        self._blocked = False
         self._release()
         if not self._ended:
+            # A section that is blocked will be decoded, and acknowledged, but nobody gets it.
+            if not self._blocked:
+                self.h3.cancel_section(self.id)
             self.h3.quic.stop(self.id, code)
             self.h3.transmit_soon()
 
@@ -504,7 +511,8 @@ class H3Stream:
     def tunnel(self, headers: Fields) -> None:
         # RFC 8441 5: "a 2xx response (typically 200)" is what 101 is in HTTP/1.1.
         self.start(200, headers, b"", True)
-        self.reading = TUNNEL
+        if self.reading is BODY:
+            self.reading = TUNNEL
         self.deadline = inf
         if self._early:
             # Rule 2: not from inside a Stream method.
