@@ -14,11 +14,15 @@ import h2.exceptions
 import hpack
 import pytest
 from h2_peer import Peer
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
+from hpack.huffman_table import decode_huffman
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pounce_h2.decode import CompressionError, FieldDecoder, HuffmanMemo
+from pounce_h2.decode import CompressionError, FieldDecoder
 from pounce_h2.frames import PREFACE, ErrorCode, Kind, frame, settings_frame
+from pounce_h2.huffman import HuffmanDecoder
 
 GET = b"\x82\x86\x84\x01\x0bexample.org"
 POST = b"\x83\x86\x84\x01\x0bexample.org"
@@ -163,7 +167,7 @@ SECTIONS = st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=12), max_size=8)
 @given(SECTIONS, st.booleans(), st.lists(st.sampled_from([0, 64, 100, 4096]), max_size=8))
 def test_what_hpack_encodes_is_decoded(sections: Any, huffman: bool, sizes: list[int]) -> None:
     encoder = hpack.Encoder()
-    decoder = FieldDecoder(4096, 2**20, 1000, HuffmanMemo())
+    decoder = FieldDecoder(4096, 2**20, 1000, HuffmanDecoder())
     for number, section in enumerate(sections):
         if number < len(sizes):
             encoder.header_table_size = sizes[number]
@@ -177,7 +181,7 @@ def test_what_hpack_encodes_is_decoded(sections: Any, huffman: bool, sizes: list
 def test_any_octets_mean_the_same_to_hpack(blocks: list[bytes]) -> None:
     theirs = hpack.Decoder(max_header_list_size=2**20)
     theirs.max_allowed_table_size = 4096
-    ours = FieldDecoder(4096, 2**20, 1000, HuffmanMemo())
+    ours = FieldDecoder(4096, 2**20, 1000, HuffmanDecoder())
     for block in blocks:
         try:
             expected: Any = [(bytes(name), bytes(value)) for name, value in theirs.decode(block, raw=True)]
@@ -191,6 +195,30 @@ def test_any_octets_mean_the_same_to_hpack(blocks: list[bytes]) -> None:
             assert found is expected, block
             return
         assert found[0] == expected
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.binary(max_size=12), st.sampled_from([b"", b"\x7f", b"\xff", b"\xff\xff\xff\xff"]))
+def test_any_octets_are_the_same_huffman_code_to_hpack(start: bytes, end: bytes) -> None:
+    found: bytes | None
+    try:
+        expected: bytes | None = bytes(decode_huffman(start + end))
+    except hpack.HPACKDecodingError:
+        expected = None
+    try:
+        found = HuffmanDecoder().decode(start + end, True)
+    except ValueError:
+        found = None
+    assert found == expected
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=100))
+def test_every_octet_has_its_huffman_code(data: bytes) -> None:
+    encoder = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
+    decoder = HuffmanDecoder()
+    encoded = encoder.encode(data)
+    assert [decoder.decode(encoded, secret) for secret in (True, False, False)] == [data] * 3
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))

@@ -24,12 +24,12 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from pounce.errors import BadRequest, ClientGone
-from pounce.exchange.fields import checked_trailers, request_head
+from pounce.exchange.fields import FieldTable, checked_trailers, request_head
 from pounce.exchange.head import Headers, RequestHead
 from pounce.net.connection import Connection
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT, go_on, second_descriptor
 from pounce_h2.abuse import Budgets, ConnectionFailed
-from pounce_h2.decode import CompressionError, FieldDecoder, HuffmanMemo
+from pounce_h2.decode import CompressionError, FieldDecoder
 from pounce_h2.encode import BlockTable
 from pounce_h2.frames import (
     ACK,
@@ -49,6 +49,7 @@ from pounce_h2.frames import (
     settings_frame,
     window_update_frame,
 )
+from pounce_h2.huffman import HuffmanDecoder
 from pounce_h2.plugin import H2Settings
 from pounce_h2.priority import DEFAULT, Priority, Scheduler, parse_priority
 from pounce_h2.stream import FRAME_MAX, HELD_HIGH, H2Stream, Receiving, Sending
@@ -152,6 +153,7 @@ class H2Connection(Connection):
         "_decoder",
         "_drain_due",
         "_early_priorities",
+        "_fields",
         "_goaway_sent",
         "_head_memory",
         "_idle_since",
@@ -194,9 +196,10 @@ class H2Connection(Connection):
         self.settings = settings = settings or H2Settings()
         shared = service.shared
         self.blocks: BlockTable = shared.get("h2.blocks") or shared.setdefault("h2.blocks", BlockTable())
-        memo: HuffmanMemo = shared.get("h2.huffman") or shared.setdefault("h2.huffman", HuffmanMemo())
+        huffman: HuffmanDecoder = shared.get("h2.huffman") or shared.setdefault("h2.huffman", HuffmanDecoder())
+        self._fields: FieldTable = shared.get("fields") or shared.setdefault("fields", FieldTable())
         config = service.config
-        self._decoder = FieldDecoder(TABLE_SIZE, config.max_header_size, config.max_headers, memo)
+        self._decoder = FieldDecoder(TABLE_SIZE, config.max_header_size, config.max_headers, huffman)
         self.budgets = Budgets(settings.reset_burst, settings.reset_rate, self.loop.time)
         self.scheduler = Scheduler()
         self._phase = Phase.PREFACE
@@ -653,7 +656,7 @@ class H2Connection(Connection):
             return too_large(self.service.config.max_header_size, self.service.config.max_headers)
         headers, size = fields
         try:
-            head = request_head(headers, "2", self.connection.scheme)
+            head = request_head(headers, "2", self.connection.scheme, self._fields)
         except BadRequest as error:
             return error
         priority = DEFAULT

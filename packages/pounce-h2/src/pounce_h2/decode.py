@@ -7,52 +7,23 @@ A block that does not change the dynamic table means the same for as long as the
 such blocks from others, and `generation` tells when the table has changed.
 """
 
-from hpack.exceptions import HPACKDecodingError
-from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from pounce.exchange.head import Headers
+from pounce_h2.huffman import HuffmanDecoder
 
-__all__ = ["CompressionError", "FieldDecoder", "HuffmanMemo"]
+__all__ = ["CompressionError", "FieldDecoder"]
 
 STATIC: tuple[tuple[bytes, bytes], ...] = tuple((bytes(name), bytes(value)) for name, value in HeaderTable.STATIC_TABLE)
 ENTRY_OVERHEAD = 32
 """RFC 7541 4.1: what an entry counts beside its octets."""
 
-MEMO_MAX = 512
-MEMO_VALUE_MAX = 128
 SECRETS = frozenset((b"cookie", b"authorization", b"proxy-authorization"))
 """Fields whose values are never remembered."""
 
 
 class CompressionError(Exception):
     """The block cannot be decoded, and with it nothing that follows on its connection (RFC 9113 4.3)."""
-
-
-class HuffmanMemo:
-    """Strings that were decoded before; decoding is a pure function of the octets. Belongs to one worker.
-
-    When it is full it begins anew.
-    """
-
-    __slots__ = ("_known",)
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, bytes] = {}
-
-    def decode(self, data: bytes, secret: bool) -> bytes:
-        """The string that `data` encodes (RFC 7541 5.2)."""
-        found = self._known.get(data)
-        if found is None:
-            try:
-                found = bytes(decode_huffman(data))
-            except HPACKDecodingError as exc:
-                raise CompressionError("not a Huffman code") from exc
-            if not secret and len(data) <= MEMO_VALUE_MAX:
-                if len(self._known) >= MEMO_MAX:
-                    self._known.clear()
-                self._known[data] = found
-        return found
 
 
 class FieldDecoder:
@@ -63,7 +34,7 @@ class FieldDecoder:
     generation: int
     """Changes with the dynamic table."""
 
-    def __init__(self, table_size: int, max_list: int, max_fields: int, huffman: HuffmanMemo) -> None:
+    def __init__(self, table_size: int, max_list: int, max_fields: int, huffman: HuffmanDecoder) -> None:
         """`table_size` is what SETTINGS_HEADER_TABLE_SIZE promised, `max_list` and `max_fields` bound one section."""
         self._entries: list[tuple[bytes, bytes]] = []
         """The dynamic table, oldest first."""
@@ -83,6 +54,8 @@ class FieldDecoder:
             return self._decode(block)
         except IndexError:
             raise CompressionError("a field block ends too early, or an index is not in the table") from None
+        except ValueError as exc:
+            raise CompressionError(f"not a Huffman code: {exc}") from None
 
     def _decode(self, block: bytes) -> tuple[Headers, int] | None:
         fields: Headers = []

@@ -9,7 +9,7 @@ import re
 from pounce.errors import BadRequest
 from pounce.exchange.head import Headers, RequestHead
 
-__all__ = ["FORBIDDEN_TRAILERS", "checked_trailers", "request_head"]
+__all__ = ["FORBIDDEN_TRAILERS", "FieldTable", "checked_trailers", "request_head"]
 
 # RFC 9110 6.5.1: no trailer may be needed for framing, routing, authentication, or to understand the content.
 FORBIDDEN_TRAILERS = frozenset(
@@ -34,9 +34,33 @@ PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol
 # RFC 9113 8.2.2
 CONNECTION_FIELDS = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 SPECIAL_FIELDS = CONNECTION_FIELDS | {b"host", b"content-length", b"cookie", b"te", b"expect"}
+SECRETS = frozenset((b"authorization", b"proxy-authorization"))
+KNOWN_MAX = 1024
+KNOWN_VALUE_MAX = 256
+"""Fields that are kept, and octets of their values."""
 
 
-def request_head(fields: Headers, version: str, scheme: str) -> RequestHead:
+class FieldTable:
+    """Regular fields that were valid before, so that they need not be looked at again. Belongs to one worker.
+
+    When full it begins anew.
+    """
+
+    __slots__ = ("known",)
+
+    def __init__(self) -> None:
+        self.known: set[tuple[bytes, bytes]] = set()
+
+    def add(self, field: tuple[bytes, bytes]) -> None:
+        """Keep a field that is valid, and says nothing about the request itself."""
+        name, value = field
+        if len(value) <= KNOWN_VALUE_MAX and name not in SECRETS:
+            if len(self.known) >= KNOWN_MAX:
+                self.known.clear()
+            self.known.add(field)
+
+
+def request_head(fields: Headers, version: str, scheme: str, table: FieldTable) -> RequestHead:
     """The head of the request whose header section this is; `version` is `"2"` or `"3"`.
 
     `content_length` is what the field of this name says, None without it. An extended CONNECT (RFC 8441) has its
@@ -49,7 +73,11 @@ def request_head(fields: Headers, version: str, scheme: str) -> RequestHead:
     cookies: list[bytes] = []
     cookie_at = 0
     expect = False
+    known = table.known
     for field in fields:
+        if field in known:
+            headers.append(field)
+            continue
         name, value = field
         if name[:1] == b":":
             if headers or host is not None or cookies:
@@ -85,6 +113,8 @@ def request_head(fields: Headers, version: str, scheme: str) -> RequestHead:
                 raise BadRequest("Unknown expectation", status=417, code="POUNCE_PARSE_BAD_EXPECT")
             else:
                 expect = True
+        else:
+            table.add(field)
         headers.append(field)
     if cookies:
         headers.insert(cookie_at, (b"cookie", cookies[0] if len(cookies) == 1 else b"; ".join(cookies)))
