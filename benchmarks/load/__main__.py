@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.load.loads import LOADS
 from benchmarks.load.measure import LOAD_CORE, Sample, import_milliseconds, measure
 from benchmarks.load.peers import PINNED, peers_python
-from benchmarks.load.servers import SERVERS
+from benchmarks.load.servers import SERVERS, Server
 from benchmarks.load.table import report
 
 
@@ -36,7 +36,7 @@ def main() -> int:
     try:
         for number in range(1, options.rounds + 1):
             for load in options.loads:
-                for server in servers:
+                for server in able(servers, load):
                     sample = measure(server, pythons[server.name], LOADS[load], options.seconds, number)
                     samples.append(sample)
                     result = "; ".join(sample.flags) or f"{sample.rate:,.0f}/s"
@@ -52,8 +52,13 @@ def main() -> int:
     if options.json:
         document = {"heading": title, "samples": list(map(asdict, samples)), "import_milliseconds": imports}
         options.json.write_text(json.dumps(document, indent=1))
-    complete = len(samples) == options.rounds * len(options.loads) * len(servers)
+    complete = len(samples) == options.rounds * sum(len(able(servers, load)) for load in options.loads)
     return 0 if complete and not any(sample.flags for sample in samples) else 1
+
+
+def able(servers: list[Server], load: str) -> list[Server]:
+    """Those that speak the load's protocol."""
+    return [server for server in servers if server.h2 or not LOADS[load].streams]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -75,7 +80,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--baseline", choices=SERVERS, default="uvicorn", help="always runs, default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     options = parser.parse_args()
-    if missing := [tool for tool in ("wrk", "taskset") if shutil.which(tool) is None]:
+    tools = {"taskset"} | {"h2load" if LOADS[load].streams else "wrk" for load in options.loads}
+    if missing := [tool for tool in sorted(tools) if shutil.which(tool) is None]:
         parser.error(f"needs {' and '.join(missing)}")
     if (os.cpu_count() or 1) < 2:
         parser.error("needs two cores: one for the server, one for the load")

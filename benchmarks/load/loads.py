@@ -1,7 +1,7 @@
 """The loads: which application, which request, how many connections, and what must come back."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.load import apps
 
@@ -18,6 +18,8 @@ class Load:
     body: bytes = b""
     status: int = 200
     tls: bool = False
+    streams: int = 0
+    """Requests at once on each connection, over HTTP/2; 0 stands for HTTP/1.1."""
 
     def request(self, port: int) -> bytes:
         """The request as it goes on the wire; `{id}` stands for a number that differs for every request."""
@@ -61,24 +63,39 @@ def echo(name: str, size: int) -> Load:
     return Load(name, RAW + "echo", expected=body, method="POST", headers=OCTETS, body=body)
 
 
+def over_h2(load: Load, name: str = "", connections: int = 8, streams: int = 16) -> Load:
+    return replace(load, name=name or f"h2-{load.name}", connections=connections, streams=streams, tls=True)
+
+
+HELLO = Load("hello", RAW + "hello", apps.HELLO)
+BROWSER_LIKE = Load(
+    "browser-like",
+    RAW + "hello",
+    apps.HELLO,
+    path="/shop/item/{id}?q=red%20shoes&page=2&id={id}",
+    headers=BROWSER,
+)
+STREAM = Load("stream", RAW + "stream", apps.PIECE * apps.PIECES)
+BODY_1M = Load("body-1m", RAW + "mebibyte", apps.MEBIBYTE)
+
 LOADS = {
     load.name: load
     for load in (
-        Load("hello", RAW + "hello", apps.HELLO),
+        HELLO,
         Load("hello-1", RAW + "hello", apps.HELLO, connections=1),
-        Load(
-            "browser-like",
-            RAW + "hello",
-            apps.HELLO,
-            path="/shop/item/{id}?q=red%20shoes&page=2&id={id}",
-            headers=BROWSER,
-        ),
+        BROWSER_LIKE,
         Load("hello-tls", RAW + "hello", apps.HELLO, tls=True),
         Load("json", RAW + "json_document", json.dumps(apps.DOCUMENT).encode()),
         echo("echo-1k", 2**10),
         echo("echo-64k", 2**16),
-        Load("stream", RAW + "stream", apps.PIECE * apps.PIECES),
-        Load("body-1m", RAW + "mebibyte", apps.MEBIBYTE),
+        STREAM,
+        BODY_1M,
+        over_h2(HELLO),
+        over_h2(HELLO, "h2-hello-1", connections=1, streams=1),
+        over_h2(BROWSER_LIKE),
+        over_h2(echo("echo-1k", 2**10)),
+        over_h2(STREAM),
+        over_h2(BODY_1M, "h2-1m"),
         Load("fastapi-get", FASTAPI + "app", b'{"number":7,"q":"red"}', path="/items/7?q=red"),
         Load(
             "fastapi-post",

@@ -1,6 +1,7 @@
 """One measurement: a fresh server, a verified answer, a warm-up, a load, and what is left afterwards."""
 
 import json
+import re
 import resource
 import secrets
 import socket
@@ -55,9 +56,13 @@ def measure(server: Server, python: Path, load: Load, seconds: int, round_number
             sample.start = (time.perf_counter() - began) * 1000
             started = len(running.log())
             size = probe(running.port, load)
-            run_wrk(running, load, WARM_UP)
+            if load.streams:
+                # h2load counts the bytes of bodies alone.
+                size = len(load.expected)
+            run = run_h2load if load.streams else run_wrk
+            run(running, load, WARM_UP)
             busy = children_seconds()
-            result = run_wrk(running, load, seconds)
+            result = run(running, load, seconds)
             sample.generator = (children_seconds() - busy) / seconds
             sample.pss = running.pss_mib()
             sample.flags += complaints(result, load, size)
@@ -169,8 +174,45 @@ def run_wrk(running: Running, load: Load, seconds: int) -> dict[str, Any]:
     return parsed
 
 
+def run_h2load(running: Running, load: Load, seconds: int) -> dict[str, Any]:
+    """The same figures from h2load, which cannot change header fields between requests, but takes a list of URIs."""
+    folder = Path(running.folder.name)
+    log, uris, body = (folder / name for name in ("requests.tsv", "uris.txt", "body.bin"))
+    some_id = f"{secrets.randbelow(10**12):012}"
+    ids = [f"{secrets.randbelow(10**12):012}" for _ in range(20_000)] if "{id}" in load.path else [""]
+    uris.write_text("".join(f"https://127.0.0.1:{running.port}{load.path.replace('{id}', id)}\n" for id in ids))
+    log.unlink(missing_ok=True)
+    command = ["taskset", "-c", LOAD_CORE, "h2load", "--duration", str(seconds), "--clients", str(load.connections)]
+    command += ["--max-concurrent-streams", str(load.streams), "--log-file", str(log), "--input-file", str(uris)]
+    for header in load.headers:
+        name, _, value = header.partition(":")
+        if name != "Connection":
+            command += ["--header", f"{name.lower()}:{value.replace('{id}', some_id)}"]
+    if load.body:
+        body.write_bytes(load.body)
+        command += ["--data", str(body)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
+    counts = {
+        name: int(count) for count, name in re.findall(r"(\d+) (succeeded|failed|errored|timeout|[345]xx)", done.stdout)
+    }
+    data = re.search(r"\((\d+)\) data", done.stdout)
+    times = sorted(int(line.rsplit("\t", 1)[1]) for line in log.read_text().splitlines()) if log.exists() else []
+    if data is None or not times:
+        raise WrongAnswer(f"h2load: {last_line(done.stdout + done.stderr)}")
+    if "Application protocol: h2" not in done.stdout:
+        raise WrongAnswer("the server did not speak HTTP/2")
+    return {
+        "requests": counts.pop("succeeded"),
+        "microseconds": seconds * 10**6,
+        "bytes": int(data[1]),
+        "p50": times[len(times) // 2],
+        "p99": times[len(times) * 99 // 100],
+        "errors": counts,
+    }
+
+
 def children_seconds() -> float:
-    """Processor time of the children that have ended; the server has not, so the difference is wrk's."""
+    """Processor time of the children that have ended; the server has not, so the difference is the generator's."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -181,9 +223,10 @@ def complaints(result: dict[str, Any], load: Load, size: int) -> list[str]:
     if not result["requests"]:
         found.append("no request was answered")
     expected = result["requests"] * size
-    # Answers under way when wrk stops are in its bytes, but not in its requests; and a server that closes a
+    # Answers under way when the load ends are in its bytes, but not in its requests; and a server that closes a
     # connection after its thousandth request says so in one header more.
-    if not 0 <= result["bytes"] - expected <= load.connections * size + expected / 1000:
+    under_way = load.connections * max(1, load.streams)
+    if not 0 <= result["bytes"] - expected <= under_way * size + expected / 1000:
         found.append(f"{result['bytes']} bytes for {result['requests']} answers of {size} bytes")
     return found
 

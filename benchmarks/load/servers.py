@@ -17,13 +17,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`arguments` follow `python -m`; `{app}` and `{port}` are filled in. `tls` is added for loads over TLS, with
-    `{certificate}` and `{key}`."""
+    """`arguments` follow `python -m`; `{app}`, `{port}` and `{here}`, this folder, are filled in. `tls` is added for
+    loads over TLS, with `{certificate}` and `{key}`. `h2` says that the server has HTTP/2."""
 
     name: str
     arguments: str
     tls: str = "--ssl-certfile {certificate} --ssl-keyfile {key}"
     peer: bool = True
+    h2: bool = False
 
     @property
     def module(self) -> str:
@@ -36,8 +37,8 @@ UVICORN = "uvicorn {app} --port {port} --no-access-log --log-level warning"
 SERVERS = {
     server.name: server
     for server in (
-        Server("pounce", POUNCE + " --http-parser h1fast --loop asyncio", peer=False),
-        Server("pounce-uvloop", POUNCE + " --http-parser h1fast --loop uvloop", peer=False),
+        Server("pounce", POUNCE + " --http-parser h1fast --loop asyncio", peer=False, h2=True),
+        Server("pounce-uvloop", POUNCE + " --http-parser h1fast --loop uvloop", peer=False, h2=True),
         Server("pounce-h11", POUNCE + " --http-parser h11 --loop asyncio", peer=False),
         Server("uvicorn", UVICORN + " --http httptools --loop uvloop"),
         Server("uvicorn-zttp", UVICORN + " --http zttp --loop uvloop"),
@@ -47,16 +48,19 @@ SERVERS = {
             "granian {app} --port {port} --interface asgi --workers 1 --loop uvloop "
             "--no-access-log --log-level warning",
             tls="--ssl-certificate {certificate} --ssl-keyfile {key}",
+            h2=True,
         ),
         Server(
             "hypercorn",
-            "hypercorn {app} --bind 127.0.0.1:{port} --log-level warning",
+            "hypercorn {app} --bind 127.0.0.1:{port} --log-level warning --config {here}/hypercorn.toml",
             tls="--certfile {certificate} --keyfile {key}",
+            h2=True,
         ),
         Server(
             "bengal-pounce",
             "pounce serve --app {app} --host 127.0.0.1 --port {port} --workers 1 --no-access-log "
             "--log-level warning --no-compression --signage off",
+            h2=True,
         ),
     )
 }
@@ -89,7 +93,8 @@ class Running:
         self.folder = tempfile.TemporaryDirectory(prefix="bench-")
         certificate, key = certificate_files(Path(self.folder.name)) if self.tls else ("", "")
         command = self.server.arguments + (" " + self.server.tls if self.tls else "")
-        arguments = command.format(app=self.app, port=self.port, certificate=certificate, key=key).split()
+        here = Path(__file__).parent
+        arguments = command.format(app=self.app, port=self.port, certificate=certificate, key=key, here=here).split()
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 ["taskset", "-c", SERVER_CORE, str(self.python), "-m", *arguments],
