@@ -13,7 +13,7 @@ import pytest
 from tests.workers.checking_client import CheckingClient
 from tests.workers.running import APP, Running, ask, eventually, is_running, read_answer
 
-MODES = ("thread", "process")
+MODES = ("thread", "process", "subinterpreter")
 
 
 def version(number: int, app: str = APP) -> str:
@@ -51,7 +51,7 @@ def test_old_processes_end_after_a_reload(server: Running) -> None:
 def test_request_that_runs_is_finished_by_the_old_process(server: Running) -> None:
     old = server.children()
     with server.connect() as client:
-        client.sendall(b"GET /slow?1.5 HTTP/1.1\r\nHost: test\r\n\r\n")
+        client.sendall(b"GET /slow?4 HTTP/1.1\r\nHost: test\r\n\r\n")
         time.sleep(0.2)  # it has to be in the application, and nothing tells that it is
         server.write(version(2))
         reload(server)
@@ -192,18 +192,20 @@ def test_usr1_opens_log_files_again(tmp_path: Path) -> None:
 # Workers that stand still
 
 
-def test_worker_that_stands_still_is_shown_and_replaced(tmp_path: Path) -> None:
-    flags = ("--workers", "2", "--worker-mode", "thread", "--worker-timeout", "2")
+@pytest.mark.parametrize("mode", ["thread", "subinterpreter"])
+def test_worker_that_stands_still_is_shown_and_replaced(mode: str, tmp_path: Path) -> None:
+    flags = ("--workers", "2", "--worker-mode", mode, "--worker-timeout", "2")
     with Running(tmp_path, *flags) as server, server.connect() as client:
         before = server.children()
         client.sendall(b"GET /block?6 HTTP/1.1\r\nHost: test\r\n\r\n")
-        message = server.wait_for_message("stands still")["message"]
-        assert "time.sleep(float(query" in message
+        server.wait_for_message("time.sleep(float(query")
+        server.wait_for_message("stands still")
         # The block ends within the drain bound: nothing is killed, and its request is answered.
         answer = read_answer(client)
         assert (answer["query"], answer["close"]) == ("6", True)
         eventually(lambda: len({server.get()["thread"] for _ in range(8)}) == 2)
         assert server.children() == before
+        assert server.end() == 0
 
 
 def test_process_that_stands_still_is_replaced_first(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pounce.supervisor.cpus import usable_cpus
 from pounce.supervisor.modes import mode_of, workers_of
 from pounce.testing import TestServer
 
-MODES = ("thread", "process")
+MODES = ("thread", "process", "subinterpreter")
 
 
 @pytest.fixture(params=MODES)
@@ -82,6 +82,41 @@ def test_one_worker_stays_in_the_calling_process(tmp_path: Path) -> None:
         assert server.children() == []
 
 
+def test_subinterpreters_are_in_one_process_and_import_the_application_each(tmp_path: Path) -> None:
+    app = APP.replace("VERSION = 1", "from concurrent import interpreters; VERSION = interpreters.get_current().id")
+    with Running(tmp_path, "--workers", "2", "--worker-mode", "subinterpreter", app=app) as server:
+        clients = [server.connect() for _ in range(40)]
+        answers = [ask(client) for client in clients]
+        for client in clients:
+            client.close()
+        assert {answer["pid"] for answer in answers} == set(server.children())
+        assert len({answer["version"] for answer in answers}) == 2
+        assert server.end() == 0
+
+
+@pytest.mark.skipif("t" not in sys.abiflags, reason="the GIL cannot be switched off")
+def test_subinterpreters_have_a_gil_each_where_there_is_one(tmp_path: Path) -> None:
+    flags = ("--workers", "2", "--worker-mode", "subinterpreter")
+    with Running(tmp_path, *flags, environ={"PYTHON_GIL": "1"}) as server:
+        assert server.get("/?gil")["query"] == "gil"
+        assert server.end() == 0
+
+
+def test_extension_module_that_refuses_subinterpreters_is_named(tmp_path: Path) -> None:
+    flags = ("--workers", "2", "--worker-mode", "subinterpreter")
+    with Running(tmp_path, *flags, app="import faulthandler", wait=False) as server:
+        assert server.wait() == 4
+        assert "POUNCE_APP_NO_SUBINTERPRETERS" in server.text()
+        assert "extension module that cannot be loaded in a subinterpreter" in server.text()
+
+
+def test_subinterpreters_need_the_name_of_the_application(tmp_path: Path) -> None:
+    run = '\nimport pounce\npounce.run(app, port=0, workers=2, worker_mode="subinterpreter")\n'
+    with Running(tmp_path, app=APP + run, command=["main.py"], wait=False) as server:
+        assert server.wait() == 1
+        assert "cannot be handed to other interpreters" in server.text()
+
+
 def test_no_number_means_as_many_as_there_are_cpus() -> None:
     assert workers_of(ServerConfig(workers=0)) == usable_cpus()
 
@@ -97,6 +132,7 @@ def test_port_0_is_the_same_port_for_all(server: Running) -> None:
     assert server.get()["query"] == ""
 
 
+@pytest.mark.parametrize("mode", ["thread", "process"])
 def test_application_object_is_served_by_copies_of_the_process(mode: str, tmp_path: Path) -> None:
     run = f'\nimport pounce\npounce.run(app, port=0, workers=2, worker_mode="{mode}", log_format="json")\n'
     with Running(tmp_path, app=APP + run, command=["main.py"]) as server:
@@ -177,7 +213,7 @@ def test_process_that_dies_is_replaced(server: Running, path: str, mode: str) ->
     server.wait_for_message("A new process starts")
     for _ in range(10):
         assert server.get("/?again")["query"] == "again"
-    eventually(lambda: len(server.children()) == (1 if mode == "thread" else 2))
+    eventually(lambda: len(server.children()) == (2 if mode == "process" else 1))
     assert server.end() == 0
 
 
@@ -210,6 +246,7 @@ def test_application_that_keeps_dying_ends_the_server(tmp_path: Path) -> None:
 # Start
 
 
+@pytest.mark.parametrize("mode", ["thread", "subinterpreter"])
 @pytest.mark.parametrize(
     ("app", "code", "message"),
     [
@@ -224,16 +261,16 @@ def test_application_that_keeps_dying_ends_the_server(tmp_path: Path) -> None:
     ids=["missing", "import", "no-lifespan", "lifespan", "segfault", "exit"],
 )  # fmt: skip
 def test_start_that_fails_ends_the_server_with_the_reason(
-    app: str, code: int, message: str, tmp_path: Path
+    app: str, code: int, message: str, mode: str, tmp_path: Path
 ) -> None:
-    with Running(tmp_path, "--workers", "2", app=app, wait=not code) as server:
+    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, app=app, wait=not code) as server:
         assert (server.wait() if code else server.end()) == code
         assert message in server.text()
 
 
-def test_failed_start_shows_the_traceback_of_the_application(tmp_path: Path) -> None:
+def test_failed_start_shows_the_traceback_of_the_application(mode: str, tmp_path: Path) -> None:
     app = "def f():\n    raise RuntimeError('deep')\nf()"
-    with Running(tmp_path, "--workers", "2", app=app, wait=False) as failing:
+    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, app=app, wait=False) as failing:
         assert failing.wait() == 4
         assert "main.py" in failing.text()
         assert "in f" in failing.text()

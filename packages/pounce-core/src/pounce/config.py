@@ -27,7 +27,7 @@ type ClientCertificates = Literal["none", "optional", "required"]
 type LifespanScope = Literal["worker", "process"]
 type WorkerStartupFailure = Literal["shutdown", "ignore"]
 type Signage = Literal["full", "minimal", "off"]
-type WorkerMode = Literal["auto", "thread", "process", "sync", "async"]
+type WorkerMode = Literal["auto", "thread", "process", "subinterpreter", "sync", "async"]
 
 
 def option(

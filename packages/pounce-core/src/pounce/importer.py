@@ -15,6 +15,8 @@ from pounce.registry import gil_enabled
 __all__ = ["RemoteTraceback", "adapted", "application_traceback", "called", "import_app", "is_importing"]
 
 _here = threading.local()
+_NO_SUBINTERPRETERS = "does not support loading in subinterpreters"
+"""How Python refuses an extension module there."""
 
 
 def is_importing() -> bool:
@@ -65,12 +67,25 @@ def _module(name: str) -> Any:
             code="POUNCE_APP_MODULE_NOT_FOUND",
             hint="Install it into the environment that pounce runs in.",
         ) from exc
-    except Exception as exc:
+    except ImportError as exc:
+        if _NO_SUBINTERPRETERS not in str(exc):
+            raise _import_failed(name, exc) from exc
+        extension = str(exc).partition(_NO_SUBINTERPRETERS)[0].removeprefix("module ").strip()
         raise AppImportError(
-            f"{name} could not be imported: {type(exc).__name__}: {exc}", code="POUNCE_APP_IMPORT_FAILED"
+            f"{name} needs {extension}, an extension module that cannot be loaded in a subinterpreter",
+            code="POUNCE_APP_NO_SUBINTERPRETERS",
+            hint="Set worker_mode to thread or process.",
         ) from exc
+    except Exception as exc:
+        raise _import_failed(name, exc) from exc
     finally:
         _here.importing = False
+
+
+def _import_failed(name: str, error: Exception) -> AppImportError:
+    return AppImportError(
+        f"{name} could not be imported: {type(error).__name__}: {error}", code="POUNCE_APP_IMPORT_FAILED"
+    )
 
 
 def _attribute(module: Any, module_name: str, path: str) -> Any:

@@ -154,7 +154,7 @@ class Server:
         config = self._config
         if config.reload or config.control_socket is not None:
             raise ConfigError("reload and control_socket need a process of their own", hint="Use run() or the command.")
-        if workers_of(config) == 1 and config.worker_mode != "process":
+        if workers_of(config) == 1 and config.worker_mode not in ("process", "subinterpreter"):
             await self._serve_alone()
         elif mode_of(config) == "thread":
             await self._serve_on_threads()

@@ -4,6 +4,7 @@ An event loop must not wait for a terminal or a pipe that nobody reads. Records 
 full they are counted and dropped, and the number is logged as soon as there is room again.
 """
 
+import _thread
 import contextlib
 import io
 import json
@@ -12,6 +13,7 @@ import logging.handlers
 import os
 import queue
 import sys
+import threading
 import time
 from typing import Any, Self, TextIO
 
@@ -130,6 +132,14 @@ class Writer(logging.handlers.QueueListener):
         except OSError, ValueError, AttributeError:
             # It has no descriptor: a stream in memory.
             pass
+
+    def start(self) -> None:
+        """As in the base class; in an interpreter beside the main one no thread can be a daemon."""
+        if _thread.daemon_threads_allowed():
+            super().start()
+        else:
+            self._thread = threading.Thread(target=self._monitor, name="pounce log")  # type: ignore[attr-defined]
+            self._thread.start()
 
     def handle(self, record: logging.LogRecord) -> None:
         try:

@@ -7,6 +7,8 @@
         ◀─────────────────── Recycle ──   wishes to be replaced
         ── Resize, ReopenLogs ────────▶
         ── Stop, Force ───────────────▶   drains; ends
+
+A server process and an interpreter in it say the same to each other, and Announce.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,10 @@ from pounce.supervisor.modes import Mode
 from pounce.worker.shared import Description
 from pounce.worker.threads import WorkerState
 
-__all__ = ["Beat", "Failed", "Force", "Message", "Ready", "Recycle", "ReopenLogs", "Resize", "Spec", "Start", "Stop"]
+__all__ = [
+    "Announce", "Beat", "Failed", "Force", "Message", "Ready", "Recycle", "ReopenLogs", "Resize", "Spec",
+    "Start", "Stop",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,11 @@ class ReopenLogs:
 
 
 @dataclass(frozen=True, slots=True)
+class Announce:
+    """Let health and all answers say that the end is near."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Drain, then end."""
 
@@ -102,4 +112,4 @@ class Force:
     """End without waiting for what runs."""
 
 
-type Message = Start | Ready | Failed | Beat | Recycle | Resize | ReopenLogs | Stop | Force
+type Message = Announce | Start | Ready | Failed | Beat | Recycle | Resize | ReopenLogs | Stop | Force

@@ -4,7 +4,6 @@ The main thread imports the application, starts the workers, and from then on on
 able to speak when a worker's loop stands still. When the supervisor is gone, the process drains and ends.
 """
 
-import faulthandler
 import logging
 import os
 import pickle
@@ -16,7 +15,7 @@ import time
 import traceback
 from math import inf
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from pounce.config import ServerConfig
 from pounce.errors import PounceError, SupervisorError
@@ -27,6 +26,7 @@ from pounce.observe.logs import Logs, reopen_log_files
 from pounce.supervisor.channel import Channel
 from pounce.supervisor.child import DUMP
 from pounce.supervisor.messages import (
+    Announce,
     Beat,
     Failed,
     Force,
@@ -40,10 +40,10 @@ from pounce.supervisor.messages import (
     Stop,
 )
 from pounce.worker.loop import busy_threads
-from pounce.worker.shared import prepare
+from pounce.worker.shared import Description, prepare
 from pounce.worker.threads import WorkerState, WorkerThreads
 
-__all__ = ["drain_bound", "main", "serve"]
+__all__ = ["BEAT", "ServerProcess", "drain_bound", "main", "serve", "wait_for_start"]
 
 log = logging.getLogger("pounce")
 
@@ -58,29 +58,36 @@ FORCED_END = 5.0
 def main(fd: int) -> NoReturn:
     """Entry point of a new interpreter: `fd` is the channel to the supervisor, on which a `Start` comes first."""
     channel = Channel(socket.socket(fileno=fd))
+    spec = wait_for_start(channel)
+    sys.exit(serve(channel, spec, spec.app) if spec is not None else 1)
+
+
+def wait_for_start(channel: Channel) -> Spec | None:
+    """What a `Start` says, which comes first; None when nothing comes."""
     messages: list[Message] = []
     while not messages:
         select.select([channel], [], [])
         messages = channel.receive()
         if channel.ended:
-            sys.exit(1)
+            return None
     start = messages.pop(0)
     assert isinstance(start, Start)
     channel.unread(messages)
     sys.path[:] = start.path
     spec: Spec = pickle.loads(start.spec)
-    sys.exit(serve(channel, spec, spec.app))
+    return spec
 
 
 def serve(channel: Channel, spec: Spec, app: ASGIApp | str) -> int:
     """Do what `spec` says until the supervisor ends it; returns the exit code."""
     _handle_signals()
     with Logs(spec.config):
-        code = ServerProcess(channel, spec).run(app)
+        process = ServerProcess(channel, spec)
+        code = process.run(app)
         busy = busy_threads()
         if busy:
             log.error("%d calls in threads did not end in time and are abandoned", len(busy))
-    if busy:
+    if busy or process.abandoned:
         # The interpreter would wait for them.
         sys.stdout.flush()
         os._exit(1)
@@ -95,9 +102,33 @@ def _handle_signals() -> None:
 
     def leave_it_to_the_supervisor(number: int, frame: FrameType | None) -> None: ...
 
+    # Not to be had in a subinterpreter, which imports this module too.
+    import faulthandler
+
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1"):
         signal.signal(getattr(signal, name), leave_it_to_the_supervisor)
     faulthandler.register(DUMP, all_threads=True)
+
+
+class Workers(Protocol):
+    """What a server process has workers in; `WorkerThreads` says what the methods mean."""
+
+    abandoned: bool
+
+    def describe(self) -> Description: ...
+    def start(self, count: int, first: int = 0) -> None: ...
+    def add(self, number: int) -> None: ...
+    def settle(self) -> list[PounceError]: ...
+    def take_away(self, number: int) -> None: ...
+    @property
+    def numbers(self) -> list[int]: ...
+    def states(self) -> list[WorkerState]: ...
+    def stack(self, ident: int) -> str: ...
+    def announce_end(self) -> None: ...
+    def reopen_logs(self) -> None: ...
+    def stop(self, *, empty: bool) -> None: ...
+    def force(self) -> None: ...
+    def join(self, timeout: float | None = None) -> bool: ...
 
 
 class ServerProcess:
@@ -115,6 +146,8 @@ class ServerProcess:
         """What waits on the sockets then is accepted first."""
         self._give_up_at = inf
         self._exit_code = 0
+        self.abandoned = False
+        """Workers were left behind that did not end in time: nobody may wait for them."""
         self._set_aside: dict[int, float] = {}
         """Threads of workers that stood still, and when they are given up, with the process."""
 
@@ -123,23 +156,34 @@ class ServerProcess:
         spec = self._spec
         listeners = [Listener.from_fd(bind, fd) for bind, fd in spec.listeners]
         try:
-            shared = prepare(spec.config, app)
-            workers = WorkerThreads(
-                shared,
-                listeners,
-                dispatched=spec.mode == "thread",
-                on_change=self._notify,
-                on_recycle=self._ask_for_another,
-            )
+            workers = self._workers(app, listeners)
             workers.start(spec.workers, spec.first_worker)
         except Exception as exc:  # noqa: BLE001 - told to the supervisor
             self._channel.send(_failed(exc))
+            # An interpreter that failed may have left something behind.
+            self.abandoned = spec.mode == "subinterpreter"
             return 1
-        self._channel.send(Ready(shared.describe()))
+        self._channel.send(Ready(workers.describe()))
         self._answer_for(workers)
+        self.abandoned |= workers.abandoned
         for listener in listeners:
             listener.close()
         return self._exit_code
+
+    def _workers(self, app: ASGIApp | str, listeners: list[Listener]) -> Workers:
+        """Raises a `PounceError` when the application cannot be had."""
+        spec = self._spec
+        if spec.mode == "subinterpreter":
+            from pounce.supervisor.interpreters import WorkerInterpreters
+
+            return WorkerInterpreters(spec, listeners, on_change=self._notify, on_recycle=self._ask_for_another)
+        return WorkerThreads(
+            prepare(spec.config, app),
+            listeners,
+            dispatched=spec.mode == "thread",
+            on_change=self._notify,
+            on_recycle=self._ask_for_another,
+        )
 
     def _notify(self) -> None:
         """Wake the main thread; from any."""
@@ -148,7 +192,7 @@ class ServerProcess:
         except OSError:
             pass
 
-    def _answer_for(self, workers: WorkerThreads) -> None:
+    def _answer_for(self, workers: Workers) -> None:
         """Send signs of life and do what the supervisor says, until all workers have ended."""
         next_beat = 0.0
         self._listen(workers)
@@ -164,6 +208,7 @@ class ServerProcess:
             if now >= self._give_up_at:
                 log.error("%d workers did not end in time and are abandoned", len(workers.states()))
                 self._exit_code = 1
+                self.abandoned = True
                 return
             # Nobody is left to speak to when the supervisor is gone.
             channels: list[Channel | socket.socket] = [self._wake]
@@ -177,7 +222,7 @@ class ServerProcess:
             if self._channel in readable:
                 self._listen(workers)
 
-    def _settle(self, workers: WorkerThreads) -> None:
+    def _settle(self, workers: Workers) -> None:
         for error in workers.settle():
             log.critical("%s", error, exc_info=error.__cause__)
             self._exit_code = 1
@@ -186,7 +231,7 @@ class ServerProcess:
     def _ask_for_another(self, reason: str) -> None:
         self._channel.send(Recycle(reason))
 
-    def _look_for_stuck(self, workers: WorkerThreads, states: list[WorkerState]) -> None:
+    def _look_for_stuck(self, workers: Workers, states: list[WorkerState]) -> None:
         """Have others do the work of a worker whose loop stands still; it drains should it turn again."""
         now, timeout = time.monotonic(), self._spec.config.worker_timeout
         running = {state.ident for state in states}
@@ -200,16 +245,18 @@ class ServerProcess:
             return
         for state in states:
             if state.silence > timeout and state.ident is not None and state.ident not in self._set_aside:
-                stack = _stack(state.ident)
-                log.error("Worker %d stands still for %.0f s:\n%s", state.number, state.silence, stack)
-                # Alone it cannot be replaced but with its process.
-                alone = self._spec.mode == "process"
-                self._set_aside[state.ident] = now if alone else now + drain_bound(self._spec.config)
-                if not alone:
-                    workers.take_away(state.number)
-                    workers.add(state.number)
+                self._on_stuck(workers, state, state.ident)
 
-    def _listen(self, workers: WorkerThreads) -> None:
+    def _on_stuck(self, workers: Workers, state: WorkerState, ident: int) -> None:
+        log.error("Worker %d stands still for %.0f s%s", state.number, state.silence, workers.stack(ident))
+        # Alone it cannot be replaced but with its process.
+        alone = self._spec.mode == "process"
+        self._set_aside[ident] = time.monotonic() + (0 if alone else drain_bound(self._spec.config))
+        if not alone:
+            workers.take_away(state.number)
+            workers.add(state.number)
+
+    def _listen(self, workers: Workers) -> None:
         for message in self._channel.receive():
             match message:
                 case Stop(empty):
@@ -224,21 +271,24 @@ class ServerProcess:
                     self._stop_at = inf
                     self._give_up_at = time.monotonic() + FORCED_END
                     workers.force()
+                case Announce():
+                    workers.announce_end()
                 case Resize(count) if not self._stopping:
                     self._resize(workers, count)
                 case ReopenLogs():
                     reopen_log_files()
+                    workers.reopen_logs()
         if self._channel.ended and not self._stopping:
             log.error("The supervisor is gone: no further connections are accepted")
             self._stop(workers, empty=True)
 
-    def _stop(self, workers: WorkerThreads, *, empty: bool) -> None:
+    def _stop(self, workers: Workers, *, empty: bool) -> None:
         self._stopping = True
         self._stop_at = inf
         self._give_up_at = time.monotonic() + drain_bound(self._spec.config)
         workers.stop(empty=empty)
 
-    def _resize(self, workers: WorkerThreads, count: int) -> None:
+    def _resize(self, workers: Workers, count: int) -> None:
         numbers = sorted(workers.numbers)
         for number in numbers[count:]:
             workers.take_away(number)
@@ -250,11 +300,6 @@ class ServerProcess:
 def drain_bound(config: ServerConfig) -> float:
     """Seconds within which a worker ends that is told to, unless it stands still."""
     return config.shutdown_timeout * 2 + END_MARGIN
-
-
-def _stack(ident: int) -> str:
-    frame = sys._current_frames().get(ident)
-    return "".join(traceback.format_stack(frame)).rstrip() if frame is not None else "  it has no Python code"
 
 
 def _failed(error: Exception) -> Failed:

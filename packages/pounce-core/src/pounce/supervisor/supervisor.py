@@ -393,7 +393,7 @@ class Supervisor:
             self._urls = [listener.url(scheme) for listener in self._listeners]
             self._on_ready(child.ready.description, self._listeners)
             self._give_sign()
-        if self._mode == "thread" and child.spec.workers != self._workers:
+        if self._mode != "process" and child.spec.workers != self._workers:
             # Their number has changed while it started.
             child.channel.send(Resize(self._workers))
 
@@ -546,7 +546,7 @@ class Supervisor:
             return
         self._workers = max(1, self._workers + by)
         log.info("Serving with %d workers", self._workers)
-        if self._mode == "thread":
+        if self._mode != "process":
             for place in self._places:
                 if place.child is not None:
                     place.child.channel.send(Resize(self._workers))
@@ -603,6 +603,12 @@ def _check_fork(config: ServerConfig) -> None:
     if config.reload:
         raise ConfigError(
             "reload needs the name of the application, to import it anew", hint='Write "module:attribute".'
+        )
+    if mode_of(config) == "subinterpreter":
+        raise ConfigError(
+            "an application object cannot be handed to other interpreters",
+            code="POUNCE_SUPERVISOR_FORK_UNAVAILABLE",
+            hint='Name the application instead: "module:attribute".',
         )
     others = [
         thread.name

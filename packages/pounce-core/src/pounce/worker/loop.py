@@ -76,6 +76,8 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         except ImportError as exc:
             if name == "auto":
                 return fair_loop
+            if not isinstance(exc, ModuleNotFoundError):
+                raise ConfigError(f"loop is uvloop, which cannot be used here: {exc}") from exc
             raise ConfigError(
                 "loop is uvloop, which is not installed", hint="Install it: pip install 'pounce-core[uvloop]'"
             ) from exc

@@ -6,12 +6,15 @@
 They get their connections from the dispatcher, unless there is to be one alone for ever, which then accepts for itself.
 """
 
+import _thread
 import asyncio
 import contextlib
 import logging
 import os
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +25,10 @@ from pounce.worker.datagrams import open_datagram_sockets
 from pounce.worker.dispatcher import Dispatcher, Inbox
 from pounce.worker.lifespan import ProcessLifespan
 from pounce.worker.loop import loop_factory, run_on_new_loop
-from pounce.worker.shared import Shared
+from pounce.worker.shared import Description, Shared
 from pounce.worker.worker import FORCED_SHUTDOWN, Worker
 
-__all__ = ["WorkerState", "WorkerThreads"]
+__all__ = ["WorkerState", "WorkerThreads", "stay_on_one_cpu", "translated"]
 
 log = logging.getLogger("pounce")
 
@@ -85,7 +88,9 @@ class WorkerThread:
         """It was told to end."""
         self.admitted = False
         """It is among those that get connections, or was."""
-        self.thread = threading.Thread(target=self._run, name=f"pounce worker {number}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"pounce worker {number}")
+        # In an interpreter of its own it may not be one.
+        self.thread.daemon = _thread.daemon_threads_allowed()
 
     def stop(self, how: Callable[[Worker], None] = Worker.retire) -> None:
         """Drain, or with `Worker.force` end; from any thread, at any time."""
@@ -188,8 +193,14 @@ class WorkerThreads:
         self._listeners = listeners
         self._on_change = on_change
         self._stopping = False
+        self.abandoned = False
+        """Nobody may wait for what is left; on threads `join()` tells."""
         self._threads: list[WorkerThread] = []
         self._dispatcher = Dispatcher(listeners) if dispatched else None
+
+    def describe(self) -> Description:
+        """How they serve."""
+        return self._shared.describe()
 
     def start(self, count: int, first: int = 0) -> None:
         """Start `count` workers, numbered from `first`, and return when they serve.
@@ -242,7 +253,7 @@ class WorkerThreads:
             if self._dispatcher is not None and thread.inbox is not None:
                 self._dispatcher.remove(thread.inbox)
         self._share_out()
-        return [_translated(thread.error) for thread in ended if not thread.told]
+        return [translated(thread.error) for thread in ended if not thread.told]
 
     def take_away(self, number: int) -> None:
         """Let this worker drain and end: it gets nothing more, and what it has not taken yet goes to the others."""
@@ -273,10 +284,19 @@ class WorkerThreads:
         found = [thread.state() for thread in self._threads if not thread.ended.is_set()]
         return [state for state in found if state is not None]
 
+    def stack(self, ident: int) -> str:
+        """Where this thread is, to follow a line of the log."""
+        frame = sys._current_frames().get(ident)
+        stack = "".join(traceback.format_stack(frame)).rstrip() if frame is not None else "  it has no Python code"
+        return f":\n{stack}"
+
     def _release(self) -> None:
         """The listening sockets are not needed any more."""
         for listener in self._listeners:
             listener.close()
+
+    def reopen_logs(self) -> None:
+        """Nothing: they have those of the process."""
 
     def announce_end(self) -> None:
         """Let health and all answers say that the end is near; connections are accepted and served as before."""
@@ -324,7 +344,7 @@ def stay_on_one_cpu(number: int) -> None:
             log.warning("Worker %d cannot be kept on one CPU: %s", number, exc.strerror or exc)
 
 
-def _translated(error: BaseException | None) -> PounceError:
+def translated(error: BaseException | None) -> PounceError:
     if isinstance(error, PounceError):
         return error
     what = f": {type(error).__name__}: {error}" if error is not None else ""

@@ -1,0 +1,303 @@
+"""WorkerInterpreters: the workers of one process, each in a subinterpreter (PEP 734) with imports of its own.
+
+    main interpreter                       an interpreter, on a thread of its own
+    ServerProcess ── WorkerInterpreters ══ channel ══ InterpreterProcess ── one worker on another thread
+
+An interpreter is to its process what a process is to the supervisor: the same code runs in it and the same messages go
+over a pair of sockets, so that it starts, drains and stands still as processes do. It accepts from the shared sockets
+over descriptors of its own. One that stands still is replaced by a further one, not by another process.
+
+Interpreters share the process, hence signals, the working directory and descriptors, and a crash takes all along.
+"""
+
+import logging
+import os
+import pickle
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent import interpreters
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pounce
+from pounce.errors import PounceError, SupervisorError
+from pounce.importer import RemoteTraceback
+from pounce.net.bind import Listener
+from pounce.observe.logs import Logs
+from pounce.supervisor.channel import Channel
+from pounce.supervisor.messages import (
+    Announce,
+    Beat,
+    Failed,
+    Force,
+    Message,
+    Ready,
+    Recycle,
+    ReopenLogs,
+    Spec,
+    Start,
+    Stop,
+)
+from pounce.supervisor.process import BEAT, ServerProcess, Workers, wait_for_start
+from pounce.worker.loop import busy_threads
+from pounce.worker.shared import Description
+from pounce.worker.threads import WorkerState, translated
+
+__all__ = ["WorkerInterpreters", "main"]
+
+log = logging.getLogger("pounce")
+
+START = """\
+import sys
+sys.path.insert(0, {folder!r})
+from pounce.supervisor.interpreters import main
+main({fd})
+"""
+
+
+# In the interpreter
+
+
+def main(fd: int) -> None:
+    """Entry point of an interpreter: `fd` is the channel to the main one, on which a `Start` comes first.
+
+    Raises `SupervisorError` when threads are left in it for which nobody may wait.
+    """
+    # A copy: the main interpreter closes the original, whatever becomes of this one.
+    channel = Channel(socket.socket(fileno=os.dup(fd)))
+    try:
+        spec = wait_for_start(channel)
+        if spec is None:
+            return
+        with Logs(spec.config):
+            process = InterpreterProcess(channel, spec)
+            process.run(spec.app)
+            busy = busy_threads()
+        if busy or process.abandoned:
+            raise SupervisorError("calls in threads did not end in time and are abandoned")
+    finally:
+        channel.close()
+
+
+class InterpreterProcess(ServerProcess):
+    """What is a server process elsewhere, and one interpreter of it here."""
+
+    def _on_stuck(self, workers: Workers, state: WorkerState, ident: int) -> None:
+        # Only here its stack can be had; the main interpreter does the rest.
+        log.error("Worker %d stands still for %.0f s%s", state.number, state.silence, workers.stack(ident))
+        self._set_aside[ident] = float("inf")
+
+
+# In the main interpreter
+
+
+class WorkerInterpreter:
+    """One interpreter, its thread, and the thread that listens to it."""
+
+    def __init__(self, spec: Spec, *, on_change: Callable[[], Any], on_recycle: Callable[[str], Any]) -> None:
+        self.number = spec.first_worker
+        self._spec = spec
+        self._on_change = on_change
+        self._on_recycle = on_recycle
+        self._interpreter = interpreters.create()
+        self._channel, self._theirs = Channel.pair()
+        self._beat: Beat | None = None
+        self._heard = time.monotonic()
+        self.ready: Ready | None = None
+        self.error: PounceError | None = None
+        self.settled = threading.Event()
+        """It serves, or has ended."""
+        self.ended = threading.Event()
+        self.told = False
+        """It was told to end."""
+        self.abandoned = False
+        """It has threads that still run."""
+        self.thread = threading.Thread(target=self._run, name=f"pounce interpreter {self.number}", daemon=True)
+        self._listener = threading.Thread(target=self._listen, name=f"pounce channel {self.number}", daemon=True)
+        self._channel.send(Start(tuple(sys.path), pickle.dumps(spec)))
+        self._listener.start()
+        self.thread.start()
+
+    def tell(self, message: Message) -> None:
+        """What an interpreter that has ended does not hear is no loss."""
+        self._channel.send(message)
+
+    def stop(self) -> None:
+        """Drain."""
+        if not self.told:
+            self.told = True
+            self._channel.send(Stop(empty=True))
+
+    def force(self) -> None:
+        """End at once."""
+        self.told = True
+        self._channel.send(Force())
+
+    def states(self) -> list[WorkerState]:
+        """How its worker is doing; empty before it serves. Silent is also who does not even say so."""
+        if self._beat is None or self.ended.is_set():
+            return []
+        overdue = max(0.0, time.monotonic() - self._heard - 2 * BEAT)
+        return [replace(state, silence=state.silence + overdue) for state in self._beat.workers]
+
+    def _run(self) -> None:
+        folder = str(Path(pounce.__file__).parents[1])
+        try:
+            self._interpreter.exec(START.format(folder=folder, fd=self._theirs.fileno()))
+            self._interpreter.close()
+        except interpreters.InterpreterError as exc:
+            self.abandoned = True
+            self.error = self.error or SupervisorError(f"an interpreter failed: {exc}", code="POUNCE_WORKER_FAILED")
+        finally:
+            self._theirs.close()
+            self._listener.join()
+            self._channel.close()
+            self.ended.set()
+            self.settled.set()
+            self._on_change()
+
+    def _listen(self) -> None:
+        while not self._channel.ended:
+            select.select([self._channel], [], [])
+            for message in self._channel.receive():
+                match message:
+                    case Ready():
+                        self.ready = message
+                        self.settled.set()
+                        self._on_change()
+                    case Beat():
+                        self._beat, self._heard = message, time.monotonic()
+                    case Failed(error, text):
+                        if text:
+                            error.__cause__ = RemoteTraceback(text)
+                        self.error = error
+                    case Recycle(reason):
+                        self._on_recycle(reason)
+
+
+class WorkerInterpreters:
+    """The workers of one process, as `WorkerThreads` has them on threads; `listeners` are closed when they drain."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        listeners: list[Listener],
+        *,
+        on_change: Callable[[], Any],
+        on_recycle: Callable[[str], Any],
+    ) -> None:
+        self._spec = spec
+        self._listeners = listeners
+        self._on_change = on_change
+        self._on_recycle = on_recycle
+        self._interpreters: list[WorkerInterpreter] = []
+        self._abandoned: list[WorkerInterpreter] = []
+        """They must not be forgotten: an interpreter that nobody knows is destroyed."""
+        self.abandoned = False
+        """There are such that still run."""
+        self._description: Description | None = None
+
+    def describe(self) -> Description:
+        """How they serve."""
+        assert self._description is not None
+        return self._description
+
+    def start(self, count: int, first: int = 0) -> None:
+        """Start `count` workers, numbered from `first`, and return when they serve.
+
+        Raises what the first of them reports that cannot; the others have ended then.
+        """
+        for number in range(first, first + count):
+            self.add(number)
+        for each in self._interpreters:
+            each.settled.wait()
+            if each.ready is not None:
+                self._description = each.ready.description
+        for error in self.settle():
+            self.force()
+            self.join()
+            raise error
+
+    def add(self, number: int) -> None:
+        """Start one more."""
+        config = self._spec.config
+        share, rest = divmod(config.max_connections, self._spec.workers)
+        limit = max(1, share + (number < rest)) if config.max_connections else 0
+        spec = replace(
+            self._spec,
+            # The main interpreter waits for drain_delay, for all of them.
+            config=replace(config, max_connections=limit, drain_delay=0.0),
+            mode="process",
+            workers=1,
+            first_worker=number,
+            listeners=tuple((listener.bind, os.dup(listener.sock.fileno())) for listener in self._listeners),
+        )
+        self._interpreters.append(WorkerInterpreter(spec, on_change=self._on_change, on_recycle=self._on_recycle))
+
+    def settle(self) -> list[PounceError]:
+        """Take note of those that have ended; gives what is wrong with those that were not told to."""
+        ended = [each for each in self._interpreters if each.ended.is_set()]
+        self._interpreters = [each for each in self._interpreters if each not in ended]
+        self._abandoned += [each for each in ended if each.abandoned]
+        self.abandoned = bool(self._abandoned)
+        return [translated(each.error) for each in ended if not each.told or each.abandoned]
+
+    def take_away(self, number: int) -> None:
+        """Let this worker drain and end."""
+        for each in self._interpreters:
+            if each.number == number and not each.told:
+                # Before its loop turns again, if it stands still.
+                each.tell(Announce())
+                each.stop()
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the workers that serve."""
+        return [each.number for each in self._interpreters if not each.told and not each.ended.is_set()]
+
+    def states(self) -> list[WorkerState]:
+        """How the workers are doing, also those that are ending."""
+        return [state for each in self._interpreters for state in each.states()]
+
+    def stack(self, ident: int) -> str:
+        """Nothing: the interpreter itself has logged it, if Python runs in it at all."""
+        return ""
+
+    def announce_end(self) -> None:
+        """Let health and all answers say that the end is near; connections are accepted and served as before."""
+        for each in self._interpreters:
+            each.tell(Announce())
+
+    def reopen_logs(self) -> None:
+        """Open the files of their logs again."""
+        for each in self._interpreters:
+            each.tell(ReopenLogs())
+
+    def stop(self, *, empty: bool) -> None:
+        """Let all drain; they accept what waits on the listening sockets first. Returns at once."""
+        for each in self._interpreters:
+            each.stop()
+        # The last that has one open must have emptied it.
+        for listener in self._listeners:
+            listener.close()
+
+    def force(self) -> None:
+        """End all without waiting for what runs."""
+        self.stop(empty=False)
+        for each in self._interpreters:
+            each.force()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until all have ended; False when `timeout` seconds were not enough."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for each in self._interpreters:
+            if not each.ended.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                return False
+            each.thread.join()
+            self.abandoned |= each.abandoned
+        return True
