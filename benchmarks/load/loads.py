@@ -20,6 +20,8 @@ class Load:
     tls: bool = False
     streams: int = 0
     """Requests at once on each connection, over HTTP/2; 0 stands for HTTP/1.1."""
+    websocket: str = ""
+    """`echo` or `broadcast`: the body is a message, and so is what is expected; see `websocket_client`."""
 
     def request(self, port: int) -> bytes:
         """The request as it goes on the wire; `{id}` stands for a number that differs for every request."""
@@ -35,6 +37,7 @@ class Load:
 
 RAW = "benchmarks.load.apps:"
 FASTAPI = "benchmarks.load.fastapi_app:"
+WEBSOCKET = "benchmarks.load.websocket_apps:"
 
 BROWSER = (
     "Connection: keep-alive",
@@ -78,6 +81,11 @@ BROWSER_LIKE = Load(
 STREAM = Load("stream", RAW + "stream", apps.PIECE * apps.PIECES)
 BODY_1M = Load("body-1m", RAW + "mebibyte", apps.MEBIBYTE)
 
+
+def websocket(name: str, kind: str, size: int) -> Load:
+    return Load(name, WEBSOCKET + kind, expected=b"x" * size, body=b"x" * size, websocket=kind)
+
+
 LOADS = {
     load.name: load
     for load in (
@@ -106,5 +114,8 @@ LOADS = {
             headers=("Content-Type: application/json",),
             body=ITEM,
         ),
+        websocket("websocket-64", "echo", 64),
+        websocket("websocket-16k", "echo", 2**14),
+        websocket("websocket-broadcast", "broadcast", 64),
     )
 }

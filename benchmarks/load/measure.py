@@ -7,14 +7,16 @@ import secrets
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load import websocket_client
 from benchmarks.load.loads import Load
-from benchmarks.load.servers import SERVER_CORE, Running, Server, environment
+from benchmarks.load.servers import ROOT, SERVER_CORE, Running, Server, environment
 
 LOAD_CORE = "1"
 START_TIMEOUT = 30.0
@@ -59,7 +61,6 @@ def measure(server: Server, python: Path, load: Load, seconds: int, round_number
             if load.streams:
                 # h2load counts the bytes of bodies alone.
                 size = len(load.expected)
-            run = run_h2load if load.streams else run_wrk
             run(running, load, WARM_UP)
             busy = children_seconds()
             result = run(running, load, seconds)
@@ -138,6 +139,8 @@ def connect(port: int, tls: bool) -> CountingSocket | CountingTLSSocket:
 
 def probe(port: int, load: Load) -> int:
     """Send one request of the load, compare the answer, return its size on the wire in bytes."""
+    if load.websocket:
+        return probe_websocket(port, load)
     with connect(port, load.tls) as connection:
         try:
             connection.sendall(load.request(port).replace(b"{id}", b"%012d" % secrets.randbelow(10**12)))
@@ -153,11 +156,41 @@ def probe(port: int, load: Load) -> int:
         return connection.received
 
 
-def run_wrk(running: Running, load: Load, seconds: int) -> dict[str, Any]:
+def probe_websocket(port: int, load: Load) -> int:
+    """The same with one message."""
+    expected = websocket_client.unmasked(load.expected)
+    with websocket_client.connect(port) as connection:
+        connection.sendall(websocket_client.masked(load.body))
+        frame = websocket_client.read(connection, len(expected))
+    if frame != expected:
+        raise WrongAnswer(f"frame {frame[:60]!r}, expected {expected[:60]!r}")
+    return len(expected)
+
+
+def run(running: Running, load: Load, seconds: int) -> dict[str, Any]:
+    """Put the load on the server; what the generator counted, times in microseconds."""
+    if load.streams:
+        return run_h2load(running, load, seconds)
+    generator = websocket_command if load.websocket else wrk_command
+    command = ["taskset", "-c", LOAD_CORE, *generator(running, load, seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False, cwd=ROOT)
+    _, _, result = done.stdout.partition("RESULT ")
+    if not result:
+        raise WrongAnswer(f"{generator.__name__}: {last_line(done.stdout + done.stderr)}")
+    parsed: dict[str, Any] = json.loads(result)
+    return parsed
+
+
+def websocket_command(running: Running, load: Load, seconds: int) -> list[str]:
+    numbers = (len(load.body), load.connections, seconds)
+    return [sys.executable, "-m", websocket_client.__name__, str(running.port), load.websocket, *map(str, numbers)]
+
+
+def wrk_command(running: Running, load: Load, seconds: int) -> list[str]:
     request = Path(running.folder.name, "request.txt")
     request.write_bytes(load.request(running.port))
-    command = [
-        *("taskset", "-c", LOAD_CORE, "wrk", "--threads", "1", "--connections", str(load.connections)),
+    return [
+        *("wrk", "--threads", "1", "--connections", str(load.connections)),
         *("--duration", f"{seconds}s", "--latency", "--script", str(SCRIPT)),
         *(
             f"{'https' if load.tls else 'http'}://127.0.0.1:{running.port}/",
@@ -166,12 +199,6 @@ def run_wrk(running: Running, load: Load, seconds: int) -> dict[str, Any]:
             str(secrets.randbelow(10**11)),
         ),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
-    _, _, result = done.stdout.partition("RESULT ")
-    if not result:
-        raise WrongAnswer(f"wrk: {last_line(done.stdout + done.stderr)}")
-    parsed: dict[str, Any] = json.loads(result)
-    return parsed
 
 
 def run_h2load(running: Running, load: Load, seconds: int) -> dict[str, Any]:

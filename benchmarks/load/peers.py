@@ -17,6 +17,7 @@ PINNED = (
     "uvicorn[standard]==0.54.0",
     "uvloop==0.23.0",
     "websockets==17.4",
+    "wsproto==1.3.2",
     "zttp==0.0.35",
 )
 SHARED = ("fastapi", "starlette", "pydantic", "anyio")  # the same versions as in our environment

@@ -43,6 +43,7 @@ SERVERS = {
         Server("uvicorn", UVICORN + " --http httptools --loop uvloop"),
         Server("uvicorn-zttp", UVICORN + " --http zttp --loop uvloop"),
         Server("uvicorn-h11-asyncio", UVICORN + " --http h11 --loop asyncio"),
+        Server("uvicorn-wsproto", UVICORN + " --http httptools --loop uvloop --ws wsproto"),
         Server(
             "granian",
             "granian {app} --port {port} --interface asgi --workers 1 --loop uvloop "

@@ -2,7 +2,7 @@
 
 One thread, one epoll, and frames made beforehand, so that it does little per message. KIND is `echo`, where every
 connection sends its next message when the last came back, or `broadcast`, where one connection sends when all have got
-the last. Prints JSON: messages that arrived, in how many microseconds, and percentiles of the time from sending.
+the last. Prints what `wrk.lua` prints: a request is a message that arrived, the latency the time since it was sent.
 """
 
 import json
@@ -16,86 +16,108 @@ HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
-
-
-def frame(payload: bytes) -> bytes:
-    mask = os.urandom(4)
-    size = len(payload)
-    head = b"\x81" + (bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2))
-    key = (mask * (size // 4 + 1))[:size]
-    return head + mask + (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(size)
-
-
-def connect(port: int) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", port), 10)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.sendall(HANDSHAKE)
-    answer = b""
-    while not answer.endswith(b"\r\n\r\n"):
-        answer += sock.recv(1)
-    assert answer.startswith(b"HTTP/1.1 101 "), answer
-    return sock
+FRAMES = 64
+"""Different masks that are sent in turn."""
 
 
 def main() -> None:
     port, kind, size, connections, seconds = int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6])
     payload = b"x" * size
-    frames = [frame(payload) for _ in range(64)]
-    expected = size + (2 if size < 126 else 4)
-    whole = (b"\x81" + (bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2))) + payload
-    socks = {sock.fileno(): sock for sock in (connect(port) for _ in range(connections))}
+    socks = [connect(port) for _ in range(connections)]
+    for sock in socks:
+        # The first message of each, which is also what proves that the server sends the right ones.
+        (sock if kind == "echo" else socks[0]).sendall(masked(payload))
+        for each in [sock] if kind == "echo" else socks:
+            if (answer := read(each, len(unmasked(payload)))) != unmasked(payload):
+                sys.exit(f"wrong frame: {answer[:60]!r}")
+    print("RESULT", json.dumps(run(socks, payload, kind == "echo", seconds)))
+
+
+def run(socks: list[socket.socket], payload: bytes, echo: bool, seconds: int) -> dict[str, object]:
+    frames = [masked(payload) for _ in range(FRAMES)]
+    expected = len(unmasked(payload))
+    by_number = {sock.fileno(): sock for sock in socks}
+    first = socks[0].fileno()
     poll = select.epoll()
-    for number in socks:
+    for number in by_number:
         poll.register(number, select.EPOLLIN)
-    got = dict.fromkeys(socks, 0)
-    sent_at = dict.fromkeys(socks, 0.0)
-    times: list[float] = []
-    messages = turn = 0
-    first = next(iter(socks))
+    got = dict.fromkeys(by_number, 0)
     clock = time.perf_counter
-    began = clock()
-    ends = began + seconds
-    if kind == "echo":
-        for number, sock in socks.items():
-            sent_at[number] = clock()
-            sock.sendall(frames[number % 64])
-    else:
-        sent_at[first] = clock()
-        socks[first].sendall(frames[0])
-    waiting = connections
-    checked = False
-    while (now := clock()) < ends:
+    sent_at = dict.fromkeys(by_number, clock())
+    times: list[float] = []
+    messages = turn = size = 0
+    waiting = len(socks)
+    began = now = clock()
+    for sock in socks if echo else socks[:1]:
+        sock.sendall(frames[0])
+    while (now := clock()) < began + seconds:
         for number, _ in poll.poll(1):
-            data = socks[number].recv(262144)
-            assert data, "the server closed"
-            if not checked and len(data) == expected:
-                assert data == whole
-                checked = True
+            data = by_number[number].recv(262144)
+            if not data:
+                sys.exit("the server closed a connection")
+            size += len(data)
             have = got[number] + len(data)
             if have < expected:
                 got[number] = have
                 continue
             got[number] = have - expected
             messages += 1
-            if kind == "echo":
+            if echo:
+                turn += 1
                 now = clock()
                 times.append(now - sent_at[number])
                 sent_at[number] = now
+                by_number[number].sendall(frames[turn % FRAMES])
+            elif not (waiting := waiting - 1):
+                waiting = len(socks)
                 turn += 1
-                socks[number].sendall(frames[turn & 63])
-            else:
-                waiting -= 1
-                if not waiting:
-                    waiting = connections
-                    now = clock()
-                    times.append(now - sent_at[first])
-                    sent_at[first] = now
-                    turn += 1
-                    socks[first].sendall(frames[turn & 63])
-    assert checked
+                now = clock()
+                times.append(now - sent_at[first])
+                sent_at[first] = now
+                by_number[first].sendall(frames[turn % FRAMES])
     times.sort()
-    percentiles = {f"p{share}": times[len(times) * share // 100] * 1000 for share in (50, 99)}
-    print(json.dumps({"messages": messages, "microseconds": (now - began) * 1e6} | percentiles))
+    percentiles = {f"p{share}": times[len(times) * share // 100] * 1e6 for share in (50, 99)} if times else {}
+    return {"requests": messages, "bytes": size, "microseconds": (now - began) * 1e6, "errors": {}} | percentiles
+
+
+def connect(port: int) -> socket.socket:
+    """A WebSocket; raises `OSError` when there is no server, or it does not want one."""
+    sock = socket.create_connection(("127.0.0.1", port), 10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.sendall(HANDSHAKE)
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += read(sock, 1)
+    if not answer.startswith(b"HTTP/1.1 101 "):
+        sock.close()
+        raise OSError(f"no WebSocket: {answer[:60]!r}")
+    return sock
+
+
+def read(sock: socket.socket, size: int) -> bytes:
+    """The next `size` bytes."""
+    data = b""
+    while len(data) < size:
+        piece = sock.recv(size - len(data))
+        if not piece:
+            raise OSError("the server closed the connection")
+        data += piece
+    return data
+
+
+def masked(payload: bytes) -> bytes:
+    """The frame of a text as a client sends it."""
+    mask, size = os.urandom(4), len(payload)
+    key = (mask * (size // 4 + 1))[:size]
+    head = unmasked(payload)[:-size]
+    data = (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(size)
+    return bytes((head[0], head[1] | 0x80)) + head[2:] + mask + data
+
+
+def unmasked(payload: bytes) -> bytes:
+    """The frame of a text, of less than 64 KiB, as a server sends it."""
+    size = len(payload)
+    return b"\x81" + (bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2)) + payload
 
 
 if __name__ == "__main__":
