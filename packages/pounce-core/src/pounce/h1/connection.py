@@ -401,15 +401,14 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self._write_piece(head, body, more)
 
     def write(self, body: Body, more: bool) -> None:
-        transport = self.transport
-        if transport.is_closing():
+        if self.transport.is_closing():
             # The peer is gone, and `connection_lost()` is on its way to say so.
             self.writable = False
         elif self.reading is TUNNEL:
             if not more or self.corked:
                 self._tunnel_write(cast(bytes, body), more)
             else:
-                transport.write(cast(bytes, body))
+                self._write(cast(bytes, body))
         elif self.writing is OPEN:
             self._write_piece(b"", body, more)
 
