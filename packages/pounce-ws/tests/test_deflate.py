@@ -22,6 +22,7 @@ OFFERS = {
     "permessage-deflate;server_no_context_takeover": "permessage-deflate; server_no_context_takeover",
     "permessage-deflate ; client_no_context_takeover": "permessage-deflate; client_no_context_takeover",
     "x-webkit-deflate-frame, permessage-deflate": "permessage-deflate",
+    ", ,\t, permessage-deflate ,": "permessage-deflate",
     "permessage-deflate; server_max_window_bits=8": None,
     "permessage-deflate; server_max_window_bits=8, permessage-deflate": "permessage-deflate",
     "permessage-deflate; server_max_window_bits": None,

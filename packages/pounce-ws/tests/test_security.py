@@ -204,6 +204,58 @@ async def test_send_waits_for_a_client_that_does_not_read() -> None:
     assert len(await peer.next(100)) == 100
 
 
+@in_loop
+async def test_many_tasks_that_send_to_a_client_that_does_not_read_write_in_turn_when_it_does() -> None:
+    app = App(eager=False)
+    peer = await opened(app)
+    transport = peer.connection.transport
+    transport.stall()
+    sending = [asyncio.ensure_future(app.send(b"%03d" % number + bytes(30_000))) for number in range(100)]
+    await peer.settle()
+    assert transport.largest_waiting < 65536 + 2 * 30_100
+    sending[50].cancel()
+    transport.unstall()
+    late = asyncio.ensure_future(app.send(b"100"))
+    done, _ = await asyncio.wait([*sending, late], timeout=5)
+    assert len(done) == 101
+    numbers = [int(frame.payload[:3]) for frame in await peer.next(100)]
+    assert numbers == [number for number in range(101) if number != 50]
+
+
+@in_loop
+async def test_a_message_that_cannot_be_sent_does_not_keep_those_behind_it_waiting() -> None:
+    app = App(eager=False)
+    peer = await opened(app)
+    peer.connection.transport.stall()
+    first = asyncio.ensure_future(_send_many(app, 10))
+    await peer.settle()
+    wrong = asyncio.ensure_future(app.send("\ud800"))
+    last = asyncio.ensure_future(app.send("last"))
+    await peer.settle()
+    peer.connection.transport.unstall()
+    await asyncio.wait([first, wrong, last], timeout=5)
+    assert isinstance(wrong.exception(), UnicodeEncodeError)
+    assert [len(frame.payload) for frame in await peer.next(11)].count(4) == 1
+
+
+@in_loop
+async def test_thousands_of_pings_in_one_piece_are_answered_in_a_few_writes() -> None:
+    peer = await opened(App())
+    transport = peer.connection.transport
+    writes = 0
+    write = transport.write
+
+    def counting(data: bytes) -> None:
+        nonlocal writes
+        writes += 1
+        write(data)
+
+    transport.write = counting
+    peer.send(*(masked(PING, b"%04d" % number) for number in range(5000)))
+    assert [frame.payload for frame in await peer.next(5000)] == [b"%04d" % number for number in range(5000)]
+    assert writes < 10
+
+
 async def _send_many(app: App, count: int) -> None:
     for _ in range(count):
         await app.send(bytes(10_000))

@@ -35,6 +35,10 @@ def parse_extensions(values: Iterable[bytes]) -> list[tuple[str, Parameters]]:
         text = value.decode("latin-1")
         at = 0
         while at < len(text):
+            if text[at] in ", \t":
+                # RFC 9110 5.6.1.2: "A recipient MUST parse and ignore a reasonable number of empty list elements".
+                at += 1
+                continue
             match = _extension.match(text, at)
             if match is None or (match.end() < len(text) and text[match.end()] != ","):
                 raise BadRequest("Sec-WebSocket-Extensions is malformed", code="POUNCE_WS_BAD_EXTENSIONS")

@@ -10,6 +10,9 @@ Bytes of the stream wait in the reader; messages are read out of them only as fa
 more than `QUEUE_HIGH` is queued nothing is read, and what was not read is not `consumed()`, so that the wire stops in
 its turn. So one connection holds the queue, one message, and what the wire lets through.
 
+A message is made a frame, and written, when the stream is writable; until then its sender waits, behind those that wait
+already. So however many tasks send, nothing of theirs is copied but what the client is about to take.
+
 A Close is an event in that order too, and so is a breach of the protocol. The client is answered when the application
 asks for the message after the last one, so that it can still answer that one, or when it has taken too long to ask.
 
@@ -223,7 +226,7 @@ class WebSocketExchange:
         pong, self._pong = self._pong, None
         if pong is not None and self.state is OPEN:
             self._write(frame(FIN | PONG, pong))
-        _wake(self._writers)
+        self._wake_writer()
 
     def stream_lost(self, exc: Exception | None) -> None:
         if self.state is CLOSED:
@@ -270,7 +273,8 @@ class WebSocketExchange:
             self._finally(event)
         elif event.opcode == PING and self.state is OPEN:
             if self.stream.writable:
-                self._write(frame(FIN | PONG, event.payload))
+                # A client can ask for thousands in one piece.
+                self._gather(frame(FIN | PONG, event.payload), wait=True)
             else:
                 # RFC 6455 5.5.3: a server "MAY elect to send a Pong frame for only the most recently processed Ping".
                 self._pong = event.payload
@@ -372,7 +376,6 @@ class WebSocketExchange:
             if self._disconnect is not None:
                 return self._last_word()
             self._turn = FAIR_SHARE
-            # As in `_wait()`, without a coroutine of its own.
             waiter: asyncio.Future[None] = self.service.loop.create_future()
             self._readers.append(waiter)
             try:
@@ -415,6 +418,9 @@ class WebSocketExchange:
         Raises `ClientGone` when the WebSocket was closed, `AppError` for a message that is out of order or wrong.
         """
         kind = message["type"]
+        stream = self.stream
+        if (not stream.writable or self._writers) and kind == "websocket.send" and self.state is OPEN:
+            await self._wait_until_writable()
         if kind != "websocket.send" or self.state is not OPEN:
             await self._send_other(kind, message)
             return
@@ -439,18 +445,14 @@ class WebSocketExchange:
         if self._idle_timeout:
             self._last_message = self.service.loop.time()
         data = frame(first, payload)
-        stream = self.stream
         if self._queue or self._cork:
-            self._gather(data)
+            self._gather(data, wait=bool(self._queue))
         else:
             self.bytes_sent += len(data)
             stream.write(data, True)
-        if not stream.writable:
-            await self._wait_until_writable()
-        else:
-            self._turn -= 1
-            if not self._turn:
-                await self._yield()
+        self._turn -= 1
+        if not self._turn:
+            await self._yield()
 
     async def _send_other(self, kind: str, message: dict[str, Any]) -> None:
         state = self.state
@@ -650,14 +652,15 @@ class WebSocketExchange:
     def _write(self, data: bytes) -> None:
         """Write a frame; while messages wait for the application it is gathered with what will follow."""
         if self._queue or self._cork:
-            self._gather(data)
+            self._gather(data, wait=bool(self._queue))
         else:
             self._send(data)
 
-    def _gather(self, data: bytes) -> None:
+    def _gather(self, data: bytes, wait: bool) -> None:
+        """Write a frame with those before it: now, or with `wait` at the loop's next turn at the latest."""
         self._cork.append(data)
         self._corked += len(data)
-        if self._corked >= CORK_LIMIT or not self._queue:
+        if self._corked >= CORK_LIMIT or not wait:
             self._flush()
         elif not self._flush_due:
             self._flush_due = True
@@ -677,21 +680,22 @@ class WebSocketExchange:
 
     # Waiting: each waiter has a future of its own, so that cancelling one leaves the others alone
 
-    async def _wait(self, waiters: list[asyncio.Future[None]]) -> None:
+    async def _wait_until_writable(self) -> None:
+        """Wait for the client, and behind everybody who waits for it already; return when the WebSocket is closed."""
         waiter: asyncio.Future[None] = self.service.loop.create_future()
-        waiters.append(waiter)
+        self._writers.append(waiter)
         try:
             await waiter
-        except asyncio.CancelledError:
-            if waiter in waiters:
-                waiters.remove(waiter)
-            raise
+        finally:
+            if waiter in self._writers:
+                self._writers.remove(waiter)
+                # Once this one has written, or failed to.
+                self.service.loop.call_soon(self._wake_writer)
 
-    async def _wait_until_writable(self) -> None:
-        while not self.stream.writable and self.state is OPEN:
-            await self._wait(self._writers)
-        if self.state is not OPEN and not self._app_closed:
-            raise ClientGone("the WebSocket is closed")
+    def _wake_writer(self) -> None:
+        """Let the first one write. It stays in the list until it has its turn, so that nobody comes between."""
+        if self._writers and self.stream.writable and not self._writers[0].done():
+            self._writers[0].set_result(None)
 
     async def _yield(self) -> None:
         # An application that never waits for anything else would keep the loop to itself, and nobody could even tell
