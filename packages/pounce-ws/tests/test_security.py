@@ -204,6 +204,7 @@ async def test_send_waits_for_a_client_that_does_not_read() -> None:
     assert len(await peer.next(100)) == 100
 
 
+@pytest.mark.usefixtures("wire")
 @in_loop
 async def test_many_tasks_that_send_to_a_client_that_does_not_read_write_in_turn_when_it_does() -> None:
     app = App(eager=False)
@@ -222,6 +223,7 @@ async def test_many_tasks_that_send_to_a_client_that_does_not_read_write_in_turn
     assert numbers == [number for number in range(101) if number != 50]
 
 
+@pytest.mark.usefixtures("wire")
 @in_loop
 async def test_a_message_that_cannot_be_sent_does_not_keep_those_behind_it_waiting() -> None:
     app = App(eager=False)
