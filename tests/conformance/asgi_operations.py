@@ -14,7 +14,7 @@ from tests.conformance.asgi_send import START, Send, body, start
 from tests.conformance.client import PATIENCE
 from tests.conformance.wires import Started, Wire, answer, read_body
 
-from pounce.observe.access_log import AccessEntry
+from pounce.observe.access_entry import AccessEntry
 from pounce.observe.logs import JSONFormatter, TextFormatter
 
 

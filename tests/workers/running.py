@@ -62,6 +62,7 @@ class Running:
         environ: dict[str, str] | None = None,
         wait: bool = True,
         command: list[str] | None = None,
+        stdin: str | None = None,
     ) -> None:
         self.folder = folder
         self.write(app)
@@ -70,10 +71,17 @@ class Running:
             [sys.executable, *line, "--log-format", "json", *flags] if command is None else [sys.executable, *line],
             cwd=folder,
             env=os.environ | (environ or {}),
+            stdin=None if stdin is None else subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
+        if stdin is not None:
+            assert self.process.stdin is not None
+            with self.process.stdin as pipe:
+                pipe.write(stdin)
+        self.pid = self.process.pid
+        """Of the supervisor; another one after an upgrade."""
         self.log: list[dict[str, Any]] = []
         self._news = threading.Condition()
         self._closed = False
@@ -130,7 +138,18 @@ class Running:
         return "\n".join(entry.get("text") or json.dumps(entry) for entry in self.log)
 
     def kill(self, number: int) -> None:
-        self.process.send_signal(number)
+        os.kill(self.pid, number)
+
+    def upgrade(self) -> None:
+        """Have a new supervisor take over, and wait until the old one has ended, in good order."""
+        at, old = len(self.log), self.pid
+        self.kill(signal.SIGUSR2)
+        said = self.wait_for_message("Upgraded: process", after=at)["message"]
+        self.pid = int(said.split()[2])
+        if old == self.process.pid:
+            assert self.process.wait(PATIENCE) == 0
+        else:
+            eventually(lambda: not is_running(old))
 
     def connect(self) -> socket.socket:
         return socket.create_connection(self.address, PATIENCE)
@@ -142,11 +161,11 @@ class Running:
 
     def children(self) -> list[int]:
         """The processes that this one has started."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
         return [int(pid) for pid in path.read_text().split()]
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Tell it to end; gives its exit code."""
+        """Tell it to end; gives its exit code, which after an upgrade is that of the first."""
         self.kill(number)
         return self.wait()
 
@@ -163,6 +182,8 @@ class Running:
         # A supervisor that is killed takes its processes along.
         self.process.kill()
         self.process.wait()
+        if self.pid != self.process.pid and is_running(self.pid):
+            os.kill(self.pid, signal.SIGKILL)
         self._reader.join(PATIENCE)
         assert self.process.stderr is not None
         if not self._reader.is_alive():

@@ -6,7 +6,7 @@ import sysconfig
 
 import pytest
 
-from pounce.registry import gil_enabled
+from pounce.gil import gil_enabled
 
 free_threaded = pytest.mark.skipif(
     not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this interpreter always has the GIL"

@@ -10,7 +10,7 @@ from typing import Any
 
 from pounce.config import ServerConfig
 from pounce.errors import AppImportError, LifespanError, PounceError
-from pounce.registry import gil_enabled
+from pounce.gil import gil_enabled
 
 __all__ = ["RemoteTraceback", "adapted", "application_traceback", "called", "import_app", "is_importing"]
 

@@ -1,15 +1,15 @@
 """Registry: the plugins that are installed, checked against each other, and looked up by what they provide."""
 
 import dataclasses
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError, PluginError
+from pounce.gil import gil_enabled
 from pounce.net.sniff import WireTable
 from pounce.plugin import (
     API_VERSION,
@@ -23,7 +23,7 @@ from pounce.plugin import (
     Wire,
 )
 
-__all__ = ["GROUP", "Loaded", "Registry", "gil_enabled"]
+__all__ = ["GROUP", "Loaded", "Registry"]
 
 GROUP = "pounce.plugins"
 CORE = "pounce-core"
@@ -226,9 +226,3 @@ def _load(entry: EntryPoint, config: ServerConfig) -> Loaded:
         load_time=time.perf_counter() - started,
         gil_enabled=gil_enabled() and not had_gil,
     )
-
-
-def gil_enabled() -> bool:
-    """Whether the GIL is on; True on every build that cannot go without."""
-    check: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)
-    return check is None or check()

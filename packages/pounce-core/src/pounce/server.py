@@ -1,10 +1,8 @@
 """Server: an application, its sockets and its workers, from start to end."""
 
-import asyncio
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,21 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig
 from pounce.errors import BindError, ConfigError
-from pounce.exchange.service import ASGIApp
 from pounce.importer import is_importing
 from pounce.net.bind import Listener, open_listeners
-from pounce.plugin import DatagramWire
-from pounce.registry import Registry
 from pounce.supervisor.modes import is_supervised, mode_of, workers_of
 from pounce.supervisor.pid_file import PidFile
 from pounce.supervisor.systemd import Notifier
-from pounce.worker.datagrams import open_datagram_sockets
-from pounce.worker.loop import busy_threads, loop_factory, run_on_new_loop
-from pounce.worker.shared import Description, prepare
-from pounce.worker.worker import Worker
+from pounce.supervisor.upgrade import Predecessor
 
+# A supervisor is small: what serves is imported where it does.
 if TYPE_CHECKING:
+    import asyncio
+    import socket
+
+    from pounce.exchange.service import ASGIApp
     from pounce.net.tls import ServerTLS
+    from pounce.plugin import DatagramWire
+    from pounce.registry import Registry
+    from pounce.worker.state import Description
 
 __all__ = ["Server", "StartInfo", "run"]
 
@@ -85,6 +85,7 @@ class Server:
         self._signals = 0
         self._notifier = Notifier()
         self._tls: ServerTLS | None = None
+        self._pid_file: PidFile | None = None
         self.start_info: StartInfo | None = None
 
     @property
@@ -103,13 +104,20 @@ class Server:
         processes that this one supervises. systemd is told of the start and the end where it has asked.
         """
         self._notifier = Notifier.from_environ()
-        with PidFile(self._config.pid_file):
-            if is_supervised(self._config):
-                self._supervise(handle_signals=threading.current_thread() is threading.main_thread())
+        predecessor = Predecessor.from_environ()
+        before = predecessor.pid if predecessor is not None else None
+        with PidFile(self._config.pid_file, successor_of=before) as self._pid_file:
+            if is_supervised(self._config) or predecessor is not None:
+                in_main_thread = threading.current_thread() is threading.main_thread()
+                self._supervise(handle_signals=in_main_thread, predecessor=predecessor)
             else:
+                from pounce.worker.loop import loop_factory, run_on_new_loop
+
                 run_on_new_loop(self._serve_with_signals(), loop_factory(self._config.loop))
 
     async def _serve_with_signals(self) -> None:
+        import asyncio
+
         restore = self._handle_signals(asyncio.get_running_loop())
         try:
             await self.serve()
@@ -162,6 +170,11 @@ class Server:
             await self._serve_in_processes()
 
     async def _serve_alone(self) -> None:
+        import asyncio
+
+        from pounce.worker.shared import prepare
+        from pounce.worker.worker import Worker
+
         config = self._config
         shared = prepare(config, self._app, self._registry)
         self._tls = shared.tls
@@ -201,6 +214,9 @@ class Server:
         _close(listeners)
 
     async def _serve_on_threads(self) -> None:
+        import asyncio
+
+        from pounce.worker.shared import prepare
         from pounce.worker.threads import WorkerThreads
 
         config = self._config
@@ -243,6 +259,8 @@ class Server:
 
     async def _serve_in_processes(self) -> None:
         """A thread supervises them, as `run()` would."""
+        import asyncio
+
         supervising = asyncio.ensure_future(asyncio.to_thread(self._supervise, handle_signals=False))
         try:
             await asyncio.shield(supervising)
@@ -251,12 +269,12 @@ class Server:
             await asyncio.wait([supervising])
             raise
 
-    def _supervise(self, *, handle_signals: bool) -> None:
+    def _supervise(self, *, handle_signals: bool, predecessor: Predecessor | None = None) -> None:
         from pounce.supervisor.supervisor import Supervisor
 
         if self._registry is not None:
             raise ConfigError("a registry cannot be handed to other processes", hint="Use workers in threads, or one.")
-        supervisor = Supervisor(self._config, self._app, self._tell, self._notifier)
+        supervisor = Supervisor(self._config, self._app, self._tell, self._notifier, predecessor)
         with self._ended_by(lambda force: supervisor.shutdown(force=force)):
             supervisor.run(handle_signals=handle_signals)
 
@@ -297,6 +315,9 @@ class Server:
     ) -> None:
         """Connections are accepted: log it, and call `on_ready`."""
         from pounce import __version__
+
+        if self._pid_file is not None:
+            self._pid_file.write()
 
         config = self._config
         info = StartInfo(
@@ -340,6 +361,8 @@ def _open_sockets(
     config: ServerConfig, registry: Registry
 ) -> tuple[list[Listener], list[tuple[DatagramWire, socket.socket]]]:
     """The TCP sockets, and those for datagrams on the same ports."""
+    from pounce.worker.datagrams import open_datagram_sockets
+
     attempts = 8
     while True:
         listeners = open_listeners(config)
@@ -397,7 +420,9 @@ def run(
             try:
                 Server(config, app, on_ready=on_ready).run()
             finally:
-                busy = busy_threads()
+                # Who has not imported it has given it no calls.
+                loops = sys.modules.get("pounce.worker.loop")
+                busy = loops.busy_threads() if loops is not None else []
                 if busy:
                     log.error("%d calls in threads did not end in time and are abandoned", len(busy))
     finally:

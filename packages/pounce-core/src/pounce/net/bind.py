@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from pounce.errors import BindError, ConfigError
 from pounce.net.inherited import adopt, systemd_sockets
 from pounce.net.unix_socket import open_unix
 
-__all__ = ["Bind", "Listener", "binds_of", "open_listeners", "parse_bind"]
+__all__ = ["Bind", "Listener", "Passed", "binds_of", "names_of", "open_listeners", "parse_bind"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,30 @@ class Bind:
     """Whether connections begin with a header of the PROXY protocol; None is the setting's."""
     proxy_protocol_from: tuple[str, ...] = ()
     """Whose headers are believed; empty is the setting's."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, without the options."""
+        if self.path is not None:
+            return f"unix:{self.path}"
+        if self.fd is not None:
+            return f"fd://{self.fd}"
+        if self.systemd is not None:
+            return f"systemd:{self.systemd}"
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A listening socket that a server before this one had opened, and leaves to it."""
+
+    name: str
+    """Of its bind, as `names_of` has it."""
+    twins: int
+    """0 for the bind's own socket; a number that it shares with the other twins that were made together."""
+    fd: int
+    file: Sequence[int] = (0, 0)
+    """Device and inode of a Unix socket that goes with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +107,11 @@ class Listener:
             scheme = "https" if self.bind.tls else "http"
         host, port = address[:2]
         return f"{self.bind.wire or scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    @property
+    def has_twins(self) -> bool:
+        """Whether `twin()` can be."""
+        return not self.is_unix and bool(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
 
     def twin(self, backlog: int) -> Listener:
         """A further socket on the same address, between which the kernel spreads connections; needs `reuseport`.
@@ -214,8 +243,19 @@ def binds_of(config: ServerConfig) -> list[Bind]:
     return binds
 
 
-def open_listeners(config: ServerConfig) -> list[Listener]:
-    """Open every socket that the configuration asks for, listening; all or none.
+def names_of(binds: Iterable[Bind]) -> dict[int, str]:
+    """A name for each bind, by its id: its place, with a number for another one at the same, such as port 0."""
+    names: dict[int, str] = {}
+    for bind in binds:
+        if id(bind) not in names:
+            before = sum(name.partition("#")[0] == bind.place for name in names.values())
+            names[id(bind)] = f"{bind.place}#{before}" if before else bind.place
+    return names
+
+
+def open_listeners(config: ServerConfig, passed: Sequence[Passed] = ()) -> list[Listener]:
+    """Open every socket that the configuration asks for, listening; all or none. What was `passed` for a bind stands
+    for it as it is.
 
     Raises `BindError`, and `ConfigError` for a bind that cannot be understood.
     """
@@ -223,9 +263,13 @@ def open_listeners(config: ServerConfig) -> list[Listener]:
     binds = binds_of(config)
     # Where IPv4 has a bind of its own, an IPv6 wildcard leaves it alone.
     ipv4_ports = {bind.port for bind in binds if bind.host == "0.0.0.0" and bind.port}
+    names = names_of(binds)
     try:
         for bind in binds:
-            if bind.path is not None:
+            there = [each for each in passed if each.name == names[id(bind)] and not each.twins]
+            if there:
+                listeners += [_taken_over(bind, each, config.backlog) for each in there]
+            elif bind.path is not None:
                 listeners.append(_open_unix(bind, config))
             elif bind.fd is not None:
                 listeners.append(Listener.from_fd(bind, bind.fd, config.backlog))
@@ -238,6 +282,13 @@ def open_listeners(config: ServerConfig) -> list[Listener]:
             listener.close()
         raise
     return listeners
+
+
+def _taken_over(bind: Bind, passed: Passed, backlog: int) -> Listener:
+    listener = Listener.from_fd(bind, passed.fd, backlog)
+    device, inode = passed.file
+    # The file goes with the socket.
+    return replace(listener, owner=os.getpid() if inode else 0, file=(device, inode))
 
 
 def _open_unix(bind: Bind, config: ServerConfig) -> Listener:

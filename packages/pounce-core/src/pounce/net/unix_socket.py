@@ -1,7 +1,6 @@
 """Unix sockets: a file that never has more permissions than it is to have, and never somebody else's place."""
 
 import grp
-import hashlib
 import os
 import pwd
 import socket
@@ -69,6 +68,9 @@ def _alone_at(path: str) -> Iterator[None]:
     if sys.platform != "linux":
         yield
         return
+    # It loads OpenSSL.
+    import hashlib
+
     name = b"\0pounce-" + hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest().encode()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
         try:

@@ -2,54 +2,16 @@
 
 import logging
 from time import monotonic, time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from pounce.observe.access_entry import AccessEntry
 from pounce.plugin import API_VERSION, ObserverFactory, Plugin
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
     from pounce.plugin import Completed
 
-__all__ = ["AccessEntry", "plugin"]
-
-
-class AccessEntry(NamedTuple):
-    """One request. The values are as the client sent them: whoever writes them out must escape them.
-
-    `status` is 0 when no answer was begun; `complete` tells whether it reached its end; `duration` is in seconds.
-    """
-
-    at: float
-    client: str
-    method: str
-    target: str
-    version: str
-    status: int
-    sent: int
-    duration: float
-    worker: int
-    scheme: str
-    complete: bool
-    close_code: int | None = None
-    """Of a WebSocket that has ended (RFC 6455 7.4)."""
-
-    def __str__(self) -> str:
-        """The line of the text format."""
-        status = self.status or "-"
-        broken = "" if self.complete else " (incomplete)"
-        if self.close_code is not None:
-            broken = f" (closed {self.close_code})"
-        return (
-            f'{self.client} - "{escaped(self.method)} {escaped(self.target)} HTTP/{self.version}" {status}'
-            f" {self.sent} {self.duration * 1000:.1f}ms w{self.worker}{broken}"
-        )
-
-
-def escaped(text: str) -> str:
-    """`text` with everything that could forge or garble a log line as backslash escapes."""
-    if text.isprintable() and '"' not in text and "\\" not in text:
-        return text
-    return text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+__all__ = ["plugin"]
 
 
 class AccessLog:

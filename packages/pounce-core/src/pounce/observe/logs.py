@@ -18,7 +18,7 @@ import time
 from typing import Any, Self, TextIO
 
 from pounce.config import ServerConfig
-from pounce.observe.access_log import AccessEntry, escaped
+from pounce.observe.access_entry import AccessEntry, escaped
 
 __all__ = ["Logs", "reopen_log_files", "wants_json"]
 

@@ -15,13 +15,15 @@ import warnings
 from collections.abc import Iterable
 from math import inf
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pounce
 from pounce.errors import ConfigError
-from pounce.exchange.service import ASGIApp
 from pounce.supervisor.channel import Channel
 from pounce.supervisor.messages import Beat, Failed, Force, Ready, Spec, Start, Stop
+
+if TYPE_CHECKING:
+    from pounce.exchange.service import ASGIApp
 
 __all__ = ["Child", "State", "fork", "spawn"]
 

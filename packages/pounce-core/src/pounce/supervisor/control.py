@@ -31,14 +31,19 @@ class ControlSocket:
     """The server's end. `commands` are called with the function that answers, at once or later, on the same thread."""
 
     def __init__(
-        self, path: str, selector: selectors.BaseSelector, commands: Mapping[str, Callable[[Answer], None]]
+        self,
+        path: str,
+        selector: selectors.BaseSelector,
+        commands: Mapping[str, Callable[[Answer], None]],
+        *,
+        takes_over: bool = False,
     ) -> None:
-        """Raises `BindError` when somebody answers at `path`, or it cannot be had."""
+        """Raises `BindError` when somebody answers at `path`, but for `takes_over`, or it cannot be had."""
         self._path = path
         self._selector = selector
         self._commands = commands
         self._clients: dict[socket.socket, bytes] = {}
-        self._sock = _listen(path)
+        self._sock = _listen(path, takes_over=takes_over)
         status = os.stat(path)
         self._file = (status.st_dev, status.st_ino)
         selector.register(self._sock, selectors.EVENT_READ, self._accept)
@@ -116,13 +121,13 @@ class ControlSocket:
             client.close()
 
 
-def _listen(path: str) -> socket.socket:
+def _listen(path: str, *, takes_over: bool) -> socket.socket:
     """A socket at `path` that only the owner can open; never in the place of one that answers, or of another file."""
     sock = socket.socket(socket.AF_UNIX)
     # Bound beside the path and moved there when it is complete: a socket that is taken over is at no time missing.
     beside = f"{path}.{os.getpid()}"
     try:
-        if _is_taken(path):
+        if not takes_over and _is_taken(path):
             raise BindError(
                 f"{path} is in use by another process",
                 code="POUNCE_BIND_IN_USE",

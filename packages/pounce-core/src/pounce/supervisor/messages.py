@@ -17,8 +17,7 @@ from pounce.config import ServerConfig
 from pounce.errors import PounceError
 from pounce.net.bind import Bind
 from pounce.supervisor.modes import Mode
-from pounce.worker.shared import Description
-from pounce.worker.threads import WorkerState
+from pounce.worker.state import Description, WorkerState
 
 __all__ = [
     "Announce", "Beat", "Failed", "Force", "Message", "Ready", "Recycle", "ReopenLogs", "Resize", "Spec",

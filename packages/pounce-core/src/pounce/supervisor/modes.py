@@ -3,7 +3,7 @@
 from typing import Literal
 
 from pounce.config import ServerConfig
-from pounce.registry import gil_enabled
+from pounce.gil import gil_enabled
 from pounce.supervisor.cpus import usable_cpus
 
 __all__ = ["Mode", "is_supervised", "mode_of", "workers_of"]

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Self
 
 from pounce.errors import ConfigError
 
@@ -11,14 +12,21 @@ __all__ = ["PidFile"]
 class PidFile:
     """Context manager: the file is there within it, and removed on leaving it if it is still this process's.
 
-    Raises `ConfigError` when it names another process that runs, other than `successor_of`, or cannot be written.
+    Raises `ConfigError` when it names another process that runs, or cannot be written. The process `successor_of` keeps
+    it until `write()`.
     """
 
     def __init__(self, path: str | None, *, successor_of: int | None = None) -> None:
         self._path = Path(path) if path is not None else None
         self._successor_of = successor_of
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
+        if self._successor_of is None:
+            self.write()
+        return self
+
+    def write(self) -> None:
+        """Make it name this process."""
         if self._path is None:
             return
         other = self._read()

@@ -17,7 +17,6 @@ from math import inf
 from types import FrameType
 from typing import NoReturn, Protocol
 
-from pounce.config import ServerConfig
 from pounce.errors import PounceError, SupervisorError
 from pounce.exchange.service import ASGIApp
 from pounce.importer import application_traceback
@@ -25,6 +24,7 @@ from pounce.net.bind import Listener
 from pounce.observe.logs import Logs, reopen_log_files
 from pounce.supervisor.channel import Channel
 from pounce.supervisor.child import DUMP
+from pounce.supervisor.drain_bound import drain_bound
 from pounce.supervisor.messages import (
     Announce,
     Beat,
@@ -40,17 +40,16 @@ from pounce.supervisor.messages import (
     Stop,
 )
 from pounce.worker.loop import busy_threads
-from pounce.worker.shared import Description, prepare
-from pounce.worker.threads import WorkerState, WorkerThreads
+from pounce.worker.shared import prepare
+from pounce.worker.state import Description, WorkerState
+from pounce.worker.threads import WorkerThreads
 
-__all__ = ["BEAT", "ServerProcess", "drain_bound", "main", "serve", "wait_for_start"]
+__all__ = ["BEAT", "ServerProcess", "main", "serve", "wait_for_start"]
 
 log = logging.getLogger("pounce")
 
 BEAT = 1.0
 """Seconds between two messages that all is well."""
-END_MARGIN = 8.0
-"""Seconds that what ignores its end is waited for, beside the times of the configuration."""
 FORCED_END = 5.0
 """Seconds that workers get to end when they are not to wait for anything."""
 
@@ -297,9 +296,6 @@ class ServerProcess:
             workers.add(number)
 
 
-def drain_bound(config: ServerConfig) -> float:
-    """Seconds within which a worker ends that is told to, unless it stands still."""
-    return config.shutdown_timeout * 2 + END_MARGIN
 
 
 def _failed(error: Exception) -> Failed:

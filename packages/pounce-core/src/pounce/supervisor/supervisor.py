@@ -8,6 +8,8 @@ many places as there are to be processes, each with its process.
     replacement    a process that asks for it serves until its successor does, then drains
     reload         a second generation starts beside the first on the same sockets. When all of it is ready the first
                    one drains; when part of it fails, all of it ends, and the first one goes on as if nothing had been
+    upgrade        a new supervisor starts beside this one on the same sockets (upgrade.py). When it serves all drains,
+                   and this one ends; when it cannot, this one goes on
     end            the sockets close here, so that the processes can empty them; all drain
 
 The loop below is single-threaded and waits for descriptors alone: channels, ends of processes, signals, deadlines.
@@ -24,23 +26,26 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError, PounceError, SupervisorError
-from pounce.exchange.service import ASGIApp
 from pounce.importer import RemoteTraceback
-from pounce.net.bind import Listener, open_listeners
+from pounce.net.bind import Listener, names_of, open_listeners
 from pounce.observe.logs import reopen_log_files
 from pounce.supervisor.child import Child, State, fork, spawn
 from pounce.supervisor.control import Answer, ControlSocket
+from pounce.supervisor.drain_bound import drain_bound
 from pounce.supervisor.messages import Beat, Failed, Message, Ready, Recycle, ReopenLogs, Resize, Spec
 from pounce.supervisor.modes import mode_of, workers_of
-from pounce.supervisor.process import drain_bound
 from pounce.supervisor.restart_budget import LONGEST_PAUSE, RestartBudget
 from pounce.supervisor.systemd import Notifier
+from pounce.supervisor.upgrade import Predecessor, Successor, folder
 from pounce.supervisor.watch_files import FileWatcher
-from pounce.worker.shared import Description
+from pounce.worker.state import Description
+
+if TYPE_CHECKING:
+    from pounce.exchange.service import ASGIApp
 
 __all__ = ["Supervisor"]
 
@@ -61,6 +66,7 @@ class Place:
     """Where one process is to run."""
 
     number: int
+    listeners: tuple[Listener, ...]
     budget: RestartBudget = field(default_factory=RestartBudget)
     child: Child | None = None
     successor: Child | None = None
@@ -72,7 +78,7 @@ class Place:
 class Supervisor:
     """Serves `app` with the workers that `config` asks for.
 
-    `on_ready` is called once the first generation serves.
+    `on_ready` is called once the first generation serves, and before `predecessor` is told so.
     """
 
     def __init__(
@@ -81,6 +87,7 @@ class Supervisor:
         app: ASGIApp | str,
         on_ready: Callable[[Description, list[Listener]], None],
         notifier: Notifier,
+        predecessor: Predecessor | None = None,
     ) -> None:
         self._config = config
         self._app = app
@@ -90,7 +97,11 @@ class Supervisor:
         """When systemd expects a sign of life."""
         self._mode = mode_of(config)
         self._workers = workers_of(config)
-        self._listeners: list[Listener] = []
+        self._sets: list[list[Listener]] = [[]]
+        """A listener for each bind, then sets of twins for further processes."""
+        self._predecessor = predecessor
+        self._successor: Successor | None = None
+        self._folder = folder()
         self._places: list[Place] = []
         self._coming: list[Place] = []
         """The generation that starts beside `_places`."""
@@ -132,6 +143,10 @@ class Supervisor:
         """Serve with so many workers more, or fewer with a negative number; one at the least."""
         self._call(lambda: self._resize(by))
 
+    def upgrade(self) -> None:
+        """Have a new supervisor take over, with pounce as it is installed now."""
+        self._call(self._upgrade)
+
     def reopen_logs(self) -> None:
         """Open the files that the application logs to again, in all processes."""
         self._call(self._reopen_logs)
@@ -156,11 +171,10 @@ class Supervisor:
             if not isinstance(self._app, str):
                 _check_fork(self._config)
             self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
-            self._listeners = open_listeners(self._config)
-            if self._config.control_socket is not None:
-                commands = {"status": self._tell_status, "reload": self._reload_for, "stop": self._stop_for}
-                self._control = ControlSocket(self._config.control_socket, self._selector, commands)
-            self._places = self._start_generation([RestartBudget() for _ in range(self._processes)])
+            self._open_listeners()
+            if self._predecessor is None:
+                self._open_control()
+            self._places = self._start_generation([])
             if self._config.reload:
                 self._watcher = FileWatcher(self._config, self.reload)
             while self._children or not self._stopping:
@@ -189,6 +203,7 @@ class Supervisor:
             signal.SIGTTIN: lambda: self.resize(+1),
             signal.SIGTTOU: lambda: self.resize(-1),
             signal.SIGUSR1: self.reopen_logs,
+            signal.SIGUSR2: self.upgrade,
         }
 
         def on_other(number: int, frame: FrameType | None) -> None:
@@ -270,14 +285,63 @@ class Supervisor:
         self._close_listeners()
         if self._control is not None:
             self._control.close()
+        if self._predecessor is not None:
+            self._predecessor.close()
+        if self._successor is not None:
+            if self._successor.is_ready() is None:
+                # It is still starting, and has nothing to lose.
+                self._successor.give_up()
+            self._forget_successor()
         self._selector.close()
         self._wake.close()
         self._waker.close()
 
+    # Sockets
+
+    def _open_listeners(self) -> None:
+        """Raises a `PounceError`."""
+        passed = self._predecessor.sockets if self._predecessor is not None else []
+        self._sets = [open_listeners(self._config, passed)]
+        names = names_of(listener.bind for listener in self._sets[0])
+        binds = {names[id(listener.bind)]: listener.bind for listener in self._sets[0]}
+        further: dict[int, list[Listener]] = {}
+        for each in passed:
+            if each.name not in binds:
+                # The command line has changed.
+                os.close(each.fd)
+            elif each.twins:
+                listener = Listener.from_fd(binds[each.name], each.fd, self._config.backlog)
+                further.setdefault(each.twins, []).append(listener)
+        self._sets += [further[number] for number in sorted(further)]
+
+    @property
+    def _spreads(self) -> bool:
+        """Each process has sockets of its own."""
+        return (
+            self._mode == "process" and self._config.reuseport and any(listener.has_twins for listener in self._sets[0])
+        )
+
+    def _listeners_of(self, number: int, processes: int) -> tuple[Listener, ...]:
+        """What place `number` of a generation of so many listens on.
+
+        A set of twins that was opened is served until the end, if need be by a process that has several: to close one
+        would lose the connections that wait on it.
+        """
+        if not self._spreads:
+            return tuple(listener for listeners in self._sets for listener in listeners)
+        while len(self._sets) < processes:
+            own = [listener for listener in self._sets[0] if listener.has_twins]
+            self._sets.append([listener.twin(self._config.backlog) for listener in own])
+        found = [listener for listener in self._sets[0] if not listener.has_twins or not number]
+        for twins in self._sets[number or processes :: processes]:
+            found += twins
+        return tuple(found)
+
     def _close_listeners(self) -> None:
-        for listener in self._listeners:
-            listener.close()
-        self._listeners.clear()
+        for listeners in self._sets:
+            for listener in listeners:
+                listener.close()
+            listeners.clear()
 
     # Processes
 
@@ -285,8 +349,11 @@ class Supervisor:
     def _processes(self) -> int:
         return self._workers if self._mode == "process" else 1
 
-    def _start_generation(self, budgets: list[RestartBudget]) -> list[Place]:
-        places = [Place(number, budget) for number, budget in enumerate(budgets)]
+    def _start_generation(self, before: list[Place]) -> list[Place]:
+        count = self._processes
+        places = [Place(number, self._listeners_of(number, count)) for number in range(count)]
+        for place, its_own in zip(places, before, strict=False):
+            place.budget = its_own.budget
         for place in places:
             self._start_successor(place)
         return places
@@ -300,7 +367,7 @@ class Supervisor:
             mode=self._mode,
             workers=1 if self._mode == "process" else self._workers,
             first_worker=place.number,
-            listeners=tuple((listener.bind, listener.sock.fileno()) for listener in self._listeners),
+            listeners=tuple((listener.bind, listener.sock.fileno()) for listener in place.listeners),
         )
         child = spawn(spec) if isinstance(self._app, str) else fork(spec, self._app, self._own_descriptors())
         place.successor = child
@@ -320,6 +387,10 @@ class Supervisor:
         own += [child.channel.fileno() for child in self._children if not child.channel.ended]
         if self._control is not None:
             own += self._control.descriptors()
+        if self._predecessor is not None:
+            own += self._predecessor.descriptors()
+        if self._successor is not None:
+            own.append(self._successor.fileno())
         if hasattr(self._selector, "fileno"):
             own.append(self._selector.fileno())
         return own
@@ -390,8 +461,12 @@ class Supervisor:
             if self._watcher is not None:
                 self._watcher.start()
             scheme = "https" if child.ready.description.tls else "http"
-            self._urls = [listener.url(scheme) for listener in self._listeners]
-            self._on_ready(child.ready.description, self._listeners)
+            self._urls = [listener.url(scheme) for listener in self._sets[0]]
+            if self._predecessor is not None:
+                self._open_control()
+            self._on_ready(child.ready.description, self._sets[0])
+            if self._predecessor is not None:
+                self._predecessor.relieve()
             self._give_sign()
         if self._mode != "process" and child.spec.workers != self._workers:
             # Their number has changed while it started.
@@ -459,7 +534,7 @@ class Supervisor:
             return
         log.info("Reloading")
         self._notifier.reloading()
-        self._coming = self._start_generation([place.budget for place in self._places])
+        self._coming = self._start_generation(self._places)
 
     def _take_over(self) -> None:
         old, self._places, self._coming = self._places, self._coming, []
@@ -474,6 +549,8 @@ class Supervisor:
 
     def _give_up_reload(self, error: PounceError, text: str) -> None:
         coming, self._coming = self._coming, []
+        if self._mode == "process":
+            self._workers = len(self._places)
         for place in coming:
             for child in (place.child, place.successor):
                 if child is not None:
@@ -491,7 +568,58 @@ class Supervisor:
             self._reload_again = False
             self._reload()
 
+    # Upgrade
+
+    def _upgrade(self) -> None:
+        if self._stopping or not self._started:
+            return
+        if self._successor is not None:
+            log.warning("An upgrade is under way: process %d starts", self._successor.pid)
+            return
+        try:
+            self._successor = Successor(self._sets, self._folder)
+        except (OSError, SupervisorError) as exc:
+            log.error("No upgrade: %s", exc)
+            return
+        log.info("Upgrading: process %d starts", self._successor.pid)
+        self._selector.register(self._successor, selectors.EVENT_READ, self._on_news_of_successor)
+
+    def _on_news_of_successor(self) -> None:
+        assert self._successor is not None
+        ready = self._successor.is_ready()
+        if ready is None:
+            return
+        pid = self._successor.pid
+        if not ready:
+            end = self._successor.end_in_words()
+            self._forget_successor()
+            if not self._stopping:
+                log.error("Upgrade failed, what served before goes on: process %d %s", pid, end)
+            return
+        self._forget_successor()
+        log.info("Upgraded: process %d serves, this one ends", pid)
+        self._notifier.main_pid(pid)
+        # From now on the service is the other one.
+        self._notifier, self._next_sign = Notifier(), inf
+        if self._watcher is not None:
+            self._watcher.stop()
+        self._sets = [[replace(listener, owner=0) for listener in listeners] for listeners in self._sets]
+        self._stop(empty=False)
+
+    def _forget_successor(self) -> None:
+        assert self._successor is not None
+        self._selector.unregister(self._successor)
+        self._successor.close()
+        self._successor = None
+
     # The control socket
+
+    def _open_control(self) -> None:
+        if self._config.control_socket is not None:
+            commands = {"status": self._tell_status, "reload": self._reload_for, "stop": self._stop_for}
+            self._control = ControlSocket(
+                self._config.control_socket, self._selector, commands, takes_over=self._predecessor is not None
+            )
 
     def _reload_for(self, answer: Answer) -> None:
         if self._stopping or not self._started:
@@ -551,8 +679,13 @@ class Supervisor:
                 if place.child is not None:
                     place.child.channel.send(Resize(self._workers))
             return
+        if self._spreads and len(self._places) > self._workers:
+            # The others must have the sockets of those that go.
+            self._reload()
+            return
         while len(self._places) < self._workers:
-            place = Place(len(self._places))
+            number = len(self._places)
+            place = Place(number, self._listeners_of(number, self._workers))
             self._places.append(place)
             self._start_successor(place)
         while len(self._places) > self._workers:
@@ -568,21 +701,24 @@ class Supervisor:
 
     # The end
 
-    def _drain(self, child: Child) -> None:
+    def _drain(self, child: Child, *, empty: bool = False) -> None:
         kill_after = self._config.drain_delay + drain_bound(self._config) + DRAIN_MARGIN
-        child.drain(empty=self._stopping, kill_after=kill_after)
+        child.drain(empty=empty, kill_after=kill_after)
 
-    def _stop(self) -> None:
+    def _stop(self, *, empty: bool = True) -> None:
+        """With `empty` nobody serves the sockets after this."""
         if self._stopping:
             return
         self._stopping = True
+        if self._successor is not None:
+            self._successor.give_up()
         self._notifier.stopping()
         if self._control is not None:
             self._control.leave()
         # The last one that has a socket open must have emptied it.
         self._close_listeners()
         for child in tuple(self._children):
-            self._drain(child)
+            self._drain(child, empty=empty)
 
     def _force(self) -> None:
         self._stop()

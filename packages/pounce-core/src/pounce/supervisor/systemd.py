@@ -3,13 +3,15 @@
 Without NOTIFY_SOCKET in the environment nothing is sent and nothing costs anything.
 """
 
-import asyncio
 import logging
 import os
 import socket
 import time
 from collections.abc import Mapping
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Notifier"]
 

@@ -5,7 +5,7 @@ import sys
 import threading
 from importlib.machinery import EXTENSION_SUFFIXES
 
-from pounce.registry import gil_enabled
+from pounce.gil import gil_enabled
 
 __all__ = ["GilWatch"]
 

@@ -7,26 +7,17 @@ from typing import TYPE_CHECKING
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
 from pounce.exchange.service import ASGIApp
+from pounce.gil import gil_enabled
 from pounce.importer import adapted, called, import_app
-from pounce.registry import Registry, gil_enabled
+from pounce.registry import Registry
+from pounce.worker.state import Description
 
 if TYPE_CHECKING:
     from pounce.net.tls import ServerTLS
 
-__all__ = ["Description", "Shared", "prepare"]
+__all__ = ["Shared", "prepare"]
 
 log = logging.getLogger("pounce")
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What a process tells of how it serves."""
-
-    gil: bool
-    """The GIL is on."""
-    tls: bool
-    wires: tuple[str, ...]
-    http_parser: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from pounce.errors import PounceError, SupervisorError
@@ -25,29 +24,13 @@ from pounce.worker.datagrams import open_datagram_sockets
 from pounce.worker.dispatcher import Dispatcher, Inbox
 from pounce.worker.lifespan import ProcessLifespan
 from pounce.worker.loop import loop_factory, run_on_new_loop
-from pounce.worker.shared import Description, Shared
+from pounce.worker.shared import Shared
+from pounce.worker.state import Description, WorkerState
 from pounce.worker.worker import FORCED_SHUTDOWN, Worker
 
-__all__ = ["WorkerState", "WorkerThreads", "stay_on_one_cpu", "translated"]
+__all__ = ["WorkerThreads", "stay_on_one_cpu", "translated"]
 
 log = logging.getLogger("pounce")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerState:
-    """How one worker is doing."""
-
-    number: int
-    ident: int | None
-    """Of its thread."""
-    silence: float
-    """Seconds since its loop last showed a sign of life."""
-    connections: int
-    requests: int
-    """Running now."""
-    served: int
-    """Requests since it started."""
-    draining: bool
 
 
 class WorkerThread:

@@ -1,0 +1,13 @@
+"""How long a drain may last."""
+
+from pounce.config import ServerConfig
+
+__all__ = ["drain_bound"]
+
+END_MARGIN = 8.0
+"""Seconds that what ignores its end is waited for, beside the times of the configuration."""
+
+
+def drain_bound(config: ServerConfig) -> float:
+    """Seconds within which a worker ends that is told to, unless it stands still."""
+    return config.shutdown_timeout * 2 + END_MARGIN

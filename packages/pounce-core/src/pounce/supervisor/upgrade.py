@@ -1,0 +1,154 @@
+"""Hot upgrade: a new supervisor, started by the same command line, takes over from the one that serves.
+
+    the old one                            the new one
+        ── starts it, with the sockets ──▶   starts its processes on them
+        ◀───────────── "ready" ──────────   serves; the PID file and the control socket are its own by now
+        drains and ends                      goes on
+        ◀────── the end of the pipe ─────   cannot start: the old one goes on as if nothing had been
+
+The two may be of different versions, so they agree on no more than this: descriptors by number, a pipe, and JSON in
+the variable POUNCE_UPGRADE.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from pounce.errors import SupervisorError
+from pounce.net.bind import Listener, Passed, names_of
+
+__all__ = ["Predecessor", "Successor", "folder"]
+
+VARIABLE = "POUNCE_UPGRADE"
+READY = b"ready"
+PATIENCE = 5.0
+"""Seconds that a process may take for its end."""
+
+
+def folder() -> str:
+    """The current directory by the name by which it was entered, which may lead elsewhere at the time of an upgrade."""
+    real = os.getcwd()
+    named = os.environ.get("PWD", "")
+    try:
+        return named if os.path.isabs(named) and os.path.samefile(named, real) else real
+    except OSError:
+        return real
+
+
+class Predecessor:
+    """The supervisor that this process takes over from."""
+
+    def __init__(self, pid: int, report: int, sockets: list[Passed]) -> None:
+        self.pid = pid
+        self.sockets = sockets
+        self._report = report
+
+    @classmethod
+    def from_environ(cls) -> Self | None:
+        """None for a process that was not started by an upgrade. What is found is for this process alone, and once."""
+        text = os.environ.pop(VARIABLE, "")
+        try:
+            found = json.loads(text)
+            pid, report = int(found["pid"]), int(found["report"])
+            sockets = [Passed(**each) for each in found["sockets"]]
+        except ValueError, KeyError, TypeError:
+            return None
+        if pid != os.getppid():
+            return None
+        for fd in (report, *(passed.fd for passed in sockets)):
+            os.set_inheritable(fd, False)
+        if os.environ.get("WATCHDOG_PID") == str(pid):
+            os.environ["WATCHDOG_PID"] = str(os.getpid())
+        return cls(pid, report, sockets)
+
+    def descriptors(self) -> list[int]:
+        """What a fork has no business with."""
+        return [self._report] if self._report >= 0 else []
+
+    def relieve(self) -> None:
+        """Tell it that everything is served here."""
+        try:
+            os.write(self._report, READY)
+        except OSError:
+            # It has died; then nobody is left to be told.
+            pass
+        self.close()
+
+    def close(self) -> None:
+        """Without `relieve()` before, it goes on."""
+        if self._report >= 0:
+            os.close(self._report)
+            self._report = -1
+
+
+class Successor:
+    """The supervisor that is to take over from this process."""
+
+    def __init__(self, sets: Sequence[Sequence[Listener]], cwd: str) -> None:
+        """Start it. Raises `SupervisorError` where that cannot be, and `OSError`."""
+        _check()
+        self._news, report = os.pipe()
+        try:
+            os.set_blocking(self._news, False)
+            names = names_of([listener.bind for listener in sets[0]])
+            passed = [
+                {"name": names[id(listener.bind)], "twins": number, "fd": listener.sock.fileno(), "file": listener.file}
+                for number, listeners in enumerate(sets)
+                for listener in listeners
+            ]
+            found = json.dumps({"pid": os.getpid(), "report": report, "sockets": passed})
+            self._process = subprocess.Popen(
+                [sys.executable, *sys.orig_argv[1:]],
+                cwd=cwd,
+                env=os.environ | {VARIABLE: found},
+                pass_fds=(report, *(listener.sock.fileno() for listeners in sets for listener in listeners)),
+            )
+        except BaseException:
+            os.close(self._news)
+            raise
+        finally:
+            os.close(report)
+        self.pid = self._process.pid
+
+    def fileno(self) -> int:
+        return self._news
+
+    def is_ready(self) -> bool | None:
+        """What the pipe says: whether it serves, or has ended; None as long as neither."""
+        try:
+            return bool(os.read(self._news, len(READY)))
+        except BlockingIOError:
+            return None
+
+    def end_in_words(self) -> str:
+        """How it ended, for people; only when `is_ready()` was False."""
+        try:
+            code = self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return f"exited with {code}" if code >= 0 else f"was killed by signal {-code}"
+
+    def give_up(self) -> None:
+        """It is to end, as this process does."""
+        self._process.terminate()
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._news)
+        # From now on it belongs to whoever adopts it.
+        self._process.returncode = self._process.returncode or 0
+
+
+def _check() -> None:
+    """Raises `SupervisorError` where the command line cannot be run again, or must not."""
+    if os.getpid() == 1:
+        raise SupervisorError("the end of process 1 ends all others: start a new container instead")
+    main = sys.modules.get("__main__")
+    repeatable = sys.argv[:1] == ["-c"] or Path(getattr(main, "__file__", None) or "").is_file()
+    if len(sys.orig_argv) < 2 or not repeatable:
+        raise SupervisorError("the command line that started this program cannot be run again")

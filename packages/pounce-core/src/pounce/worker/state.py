@@ -1,0 +1,33 @@
+"""What workers tell of themselves, for those who only listen."""
+
+from dataclasses import dataclass
+
+__all__ = ["Description", "WorkerState"]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a process tells of how it serves."""
+
+    gil: bool
+    """The GIL is on."""
+    tls: bool
+    wires: tuple[str, ...]
+    http_parser: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """How one worker is doing."""
+
+    number: int
+    ident: int | None
+    """Of its thread."""
+    silence: float
+    """Seconds since its loop last showed a sign of life."""
+    connections: int
+    requests: int
+    """Running now."""
+    served: int
+    """Requests since it started."""
+    draining: bool

@@ -1,0 +1,128 @@
+"""Hot upgrade: another supervisor takes over, with all that a server is known by, and nobody who speaks to it notices."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.workers.checking_client import CheckingClient
+from tests.workers.running import APP, PATIENCE, Running, eventually, is_running, is_start, received
+
+PROGRAM = """
+import pounce
+if __name__ == "__main__":
+    pounce.run("main:app", port=0, workers=2, log_format="json", access_log=False)
+"""
+
+
+def version(number: int) -> str:
+    return APP.replace("VERSION = 1", f"VERSION = {number}")
+
+
+@pytest.mark.parametrize("mode", ["thread", "process"])
+def test_new_supervisor_takes_over_without_a_fault(mode: str, tmp_path: Path) -> None:
+    with Running(tmp_path, "--workers", "2", "--worker-mode", mode) as server:
+        with CheckingClient(server.address, pause=0.005) as client:
+            eventually(lambda: client.verified > 100)
+            server.write(version(2))
+            server.upgrade()
+            eventually(lambda: client.versions[2] > 100)
+        assert client.faults == {}
+        assert not is_running(server.process.pid)
+        assert server.get()["parent"] == server.pid
+
+
+def test_program_that_calls_run_is_upgraded(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    with Running(tmp_path, command=["program.py"]) as server:
+        server.upgrade()
+        assert server.get()["parent"] == server.pid
+
+
+def test_new_supervisor_that_cannot_start_leaves_the_old_one_in_its_place(tmp_path: Path) -> None:
+    control, pid_file = tmp_path / "control", tmp_path / "pid"
+    flags = ("--workers", "2", "--control-socket", str(control), "--pid-file", str(pid_file))
+    with Running(tmp_path, *flags) as server:
+        server.write("nonsense")
+        server.kill(signal.SIGUSR2)
+        assert "exited with 4" in server.wait_for_message("Upgrade failed")["message"]
+        assert server.get()["version"] == 1
+        assert int(pid_file.read_text()) == server.process.pid
+        assert asked(control)["pid"] == server.process.pid
+        server.write(version(2))
+        server.upgrade()
+        assert server.get()["version"] == 2
+
+
+def asked(control: Path) -> dict[str, object]:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(control))
+        client.sendall(b'{"command": "status"}\n')
+        status: dict[str, object] = json.loads(received(client))["status"]
+        return status
+
+
+def test_everything_a_server_is_known_by_changes_hands(tmp_path: Path) -> None:
+    control, pid_file, path = tmp_path / "control", tmp_path / "pid", tmp_path / "socket"
+    flags = ("--workers", "2", "--control-socket", str(control), "--pid-file", str(pid_file))
+    binds = ("--bind", f"unix:{path}", "--bind", "127.0.0.1:0", "--bind", "127.0.0.1:0")
+    line = ["-m", "pounce_cli", "serve", "main:app", "--no-access-log", "--log-format", "json", *flags, *binds]
+    with Running(tmp_path, command=line, wait=False) as server:
+        urls = server.wait_for(is_start)["urls"]
+        before = path.stat().st_ino
+        at = len(server.log)
+        server.upgrade()
+        assert server.wait_for(is_start, after=at)["urls"] == urls
+        assert path.stat().st_ino == before
+        assert int(pid_file.read_text()) == server.pid
+        assert asked(control)["pid"] == server.pid
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert received(client).startswith(b"HTTP/1.1 200")
+        server.end()
+        eventually(lambda: not is_running(server.pid))
+        assert [each.exists() for each in (path, control, pid_file)] == [False, False, False]
+
+
+def test_systemd_follows_to_the_new_supervisor(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(PATIENCE)
+        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        with Running(tmp_path, "--workers", "2", environ=environ) as server:
+            server.upgrade()
+            server.end()
+            said = []
+            while not said or not said[-1].startswith("STOPPING"):
+                said.append(systemd.recv(4096).decode().split("\n")[0])
+        assert said == ["READY=1", "READY=1", f"MAINPID={server.pid}", "STOPPING=1"]
+
+
+def test_end_during_an_upgrade_ends_both(tmp_path: Path) -> None:
+    with Running(tmp_path, "--workers", "2") as server:
+        server.write("import time; time.sleep(60)")
+        server.kill(signal.SIGUSR2)
+        successor = int(server.wait_for_message("Upgrading: process")["message"].split()[2])
+        # Its processes have no handlers of signals before it has.
+        eventually(lambda: bool(Path(f"/proc/{successor}/task/{successor}/children").read_text()))
+        assert server.end() == 0
+        eventually(lambda: not is_running(successor))
+
+
+def test_program_that_cannot_be_started_again_says_so(tmp_path: Path) -> None:
+    with Running(tmp_path, "--workers", "2", wait=False, command=["-"], stdin=PROGRAM) as server:
+        server.wait_for(is_start)
+        server.kill(signal.SIGUSR2)
+        assert "cannot be run again" in server.wait_for_message("No upgrade")["message"]
+
+
+def test_environment_of_an_upgrade_is_for_nobody_else(tmp_path: Path) -> None:
+    code = "from pounce.supervisor.upgrade import Predecessor; print(Predecessor.from_environ())"
+    environ = os.environ | {"POUNCE_UPGRADE": json.dumps({"pid": 1, "report": 0, "sockets": []})}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n"
