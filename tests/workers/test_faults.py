@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from tests.workers.checking_client import CheckingClient
 from tests.workers.running import APP, Running, eventually
 
@@ -29,7 +32,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 @contextmanager
-def load(server: Running, name: str, **options: float) -> Iterator[CheckingClient]:
+def load(server: Running, name: str, **options: Any) -> Iterator[CheckingClient]:
     defaults: dict[str, Any] = {"keep_alive": 16, "short": 4, "slow": 4, "pause": 0.002}
     with CheckingClient(server.address, **(defaults | options)) as client:
         eventually(lambda: client.verified > 100)
@@ -78,6 +81,90 @@ def test_twenty_reloads_with_changing_code(mode: str, tmp_path: Path) -> None:
         assert client.faults == {}
         assert set(client.versions) == set(range(1, 22))
         assert server.end() == 0
+
+
+def test_five_upgrades(mode: str, tmp_path: Path) -> None:
+    with Running(tmp_path, "--workers", "2", "--worker-mode", mode) as server:
+        with load(server, f"5 upgrades, {mode}") as client:
+            for number in range(2, 7):
+                server.write(APP.replace("VERSION = 1", f"VERSION = {number}"))
+                server.upgrade()
+                eventually(lambda number=number: client.versions[number] > 20)
+        assert client.faults == {}
+        assert set(client.versions) == set(range(1, 7))
+
+
+def certificate(folder: Path, number: int) -> None:
+    """Put a certificate with this serial number in place."""
+    names = {suffix: folder / f"{number}.{suffix}" for suffix in ("crt", "key")}
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-days", "2", "-subj", "/CN=localhost", "-set_serial", str(number)),
+            *("-out", str(names["crt"]), "-keyout", str(names["key"])),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    # Both change at once: a server must not see the key of another certificate.
+    (folder / "both.new").write_bytes(names["key"].read_bytes() + names["crt"].read_bytes())
+    (folder / "both.new").rename(folder / "both.pem")
+
+
+def serial_number(server: Running) -> str:
+    with server.connect() as sock, trusting().wrap_socket(sock) as client:
+        found = client.getpeercert(binary_form=True)
+    assert found is not None
+    return str(x509.load_der_x509_certificate(found).serial_number)
+
+
+def trusting() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@pytest.mark.parametrize("what", ["20 reloads", "5 renewals"])
+def test_tls(what: str, mode: str, tmp_path: Path) -> None:
+    certificate(tmp_path, 1)
+    files = ("--ssl-certfile", str(tmp_path / "both.pem"), "--ssl-keyfile", str(tmp_path / "both.pem"))
+    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, *files) as server:
+        with load(server, f"TLS, {what}, {mode}", tls=trusting()) as client:
+            for number in range(2, 22 if what == "20 reloads" else 7):
+                if what == "20 reloads":
+                    reload(server, APP.replace("VERSION = 1", f"VERSION = {number}"))
+                    eventually(lambda number=number: client.versions[number] > 20)
+                else:
+                    certificate(tmp_path, number)
+                    # Each worker looks at the files every 5 s.
+                    eventually(lambda number=number: {serial_number(server) for _ in range(20)} == {str(number)})
+        assert client.faults == {}
+        assert server.end() == 0
+
+
+def test_supervisor_as_process_1_reaps_its_own_and_ends(mode: str, tmp_path: Path) -> None:
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-fp", "--mount-proc", "true"], check=False).returncode:
+        pytest.skip("new PID namespaces are not permitted here")
+    line = ["-m", "pounce_cli", "serve", "main:app", "--port", "0", "--no-access-log", "--log-format", "json"]
+    inside = [unshare, "-fp", "--mount-proc", "--kill-child", sys.executable, *line]
+    program = f"import os; os.execv({unshare!r}, {[*inside, '--workers', '2', '--worker-mode', mode]!r})"
+    with Running(tmp_path, command=["-c", program]) as server:
+        eventually(lambda: bool(server.children()))
+        server.pid = server.children()[0]
+        for _ in range(3):
+            reload(server, APP)
+        os.kill(server.children()[0], signal.SIGKILL)
+        server.wait_for_message("was killed by SIGKILL")
+        expected = {"thread": 1, "process": 2}[mode]
+        # Those that nobody has reaped would still be listed.
+        eventually(lambda: len(server.children()) == expected)
+        server.kill(signal.SIGUSR2)
+        server.wait_for_message("No upgrade: the end of process 1")
+        assert server.get()["version"] == 1
+        server.kill(signal.SIGTERM)
+        assert server.wait() == 0
 
 
 def test_workers_come_and_go(mode: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Hot upgrade: another supervisor takes over, with all that a server is known by, and nobody who speaks to it notices."""
+"""Hot upgrade: another supervisor takes over, with all that a server is known by, and no client notices."""
 
 import json
 import os

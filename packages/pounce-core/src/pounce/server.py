@@ -35,6 +35,9 @@ __all__ = ["Server", "StartInfo", "run"]
 
 log = logging.getLogger("pounce")
 
+SUPERVISORS = ("SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGUSR2")
+"""Signals that only a supervisor can obey, and whose default action would end or stop the process."""
+
 
 @dataclass(frozen=True, slots=True)
 class StartInfo:
@@ -146,6 +149,18 @@ class Server:
 
         for number in before:
             signal.signal(number, on_signal)
+
+        def on_supervisors(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(
+                log.error, "%s is for a supervisor, and there is none: nothing happens", signal.Signals(number).name
+            )
+
+        for name in SUPERVISORS:
+            number = getattr(signal, name)
+            # Who closes a terminal wants what runs in it to end.
+            on_terminal = name == "SIGHUP" and _is_on_terminal()
+            if signal.getsignal(number) == signal.SIG_DFL and not on_terminal:
+                before[number] = signal.signal(number, on_supervisors)
 
         def restore() -> None:
             for number, handler in before.items():
@@ -375,6 +390,13 @@ def _open_sockets(
             # A free TCP port that the system chose need not be free for UDP; another one will be.
             if not (isinstance(exc, BindError) and chosen and attempts):
                 raise
+
+
+def _is_on_terminal() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
 
 
 def _close(listeners: list[Listener]) -> None:

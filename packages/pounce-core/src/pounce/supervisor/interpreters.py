@@ -45,8 +45,8 @@ from pounce.supervisor.messages import (
 )
 from pounce.supervisor.process import BEAT, ServerProcess, Workers, wait_for_start
 from pounce.worker.loop import busy_threads
-from pounce.worker.shared import Description
-from pounce.worker.threads import WorkerState, translated
+from pounce.worker.state import Description, WorkerState
+from pounce.worker.threads import translated
 
 __all__ = ["WorkerInterpreters", "main"]
 

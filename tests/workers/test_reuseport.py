@@ -1,0 +1,51 @@
+"""`--reuseport`: each process has a socket of its own, and what waits on it is never lost."""
+
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.workers.checking_client import CheckingClient
+from tests.workers.running import Running, eventually
+
+FLAGS = ("--workers", "3", "--worker-mode", "process", "--reuseport")
+
+
+def sockets(port: int) -> int:
+    """How many listen there."""
+    text = Path("/proc/net/tcp").read_text()
+    return len(re.findall(rf": 0100007F:{port:04X} 00000000:0000 0A", text))
+
+
+def test_processes_have_sockets_of_their_own_on_one_port(tmp_path: Path) -> None:
+    with Running(tmp_path, *FLAGS) as server:
+        assert sockets(server.address[1]) == 3
+        eventually(lambda: {server.get()["pid"] for _ in range(10)} == set(server.children()))
+
+
+@pytest.mark.parametrize("what", ["reload", "upgrade", "fewer, then more", "death"])
+def test_change_of_processes_loses_no_connection(what: str, tmp_path: Path) -> None:
+    with Running(tmp_path, *FLAGS) as server:
+        with CheckingClient(server.address, keep_alive=0, slow=0, short=16) as client:
+            eventually(lambda: client.verified > 100)
+            if what == "upgrade":
+                server.upgrade()
+            elif what == "reload":
+                server.kill(signal.SIGHUP)
+                server.wait_for_message("Reloaded")
+            elif what == "death":
+                with subprocess.Popen(["kill", "-KILL", str(server.children()[0])]):
+                    server.wait_for_message("was killed by")
+                eventually(lambda: len(server.children()) == 3)
+            else:
+                server.kill(signal.SIGTTOU)
+                server.wait_for_message("Reloaded")
+                eventually(lambda: len(server.children()) == 2)
+                server.kill(signal.SIGTTIN)
+                eventually(lambda: len(server.children()) == 3)
+            seen = client.verified
+            eventually(lambda: client.verified > seen + 200)
+        # Those that the process had taken die with it.
+        assert sum(client.faults.values()) <= (16 if what == "death" else 0), client.faults
+        assert sockets(server.address[1]) == 3
