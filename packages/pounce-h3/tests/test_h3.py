@@ -14,9 +14,11 @@ from qh3.quic.configuration import QuicConfiguration
 from tests.conformance.wires import Started, answer, read_body
 
 from pounce import ConfigError, ServerConfig, TLSError
+from pounce.net.bind import open_listeners
 from pounce.net.tls import ServerTLS
 from pounce.registry import Registry
 from pounce.testing import TestServer
+from pounce.worker.datagrams import open_datagram_sockets
 from pounce_h3.qh3_engine import Qh3Engine
 
 Start = Callable[..., Started]
@@ -141,3 +143,15 @@ def test_needs_the_plugin(tls_files: tuple[str, str]) -> None:
     )
     with pytest.raises(ConfigError, match="nothing installed speaks HTTP/3"):
         server.start()
+
+
+def test_sockets_that_share_an_address_have_one_for_datagrams(tls_files: tuple[str, str]) -> None:
+    config = ServerConfig(
+        port=0, reuseport=True, http3_enabled=True, ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1]
+    )
+    listeners = open_listeners(config)
+    listeners.append(listeners[0].twin(config.backlog))
+    opened = open_datagram_sockets(config, Registry.discover(config), listeners)
+    assert len(opened) == 1
+    for closing in (*listeners, *(sock for _, sock in opened)):
+        closing.close()

@@ -216,7 +216,7 @@ class Datagrams:
 def open_datagram_sockets(
     config: ServerConfig, registry: Registry, listeners: Iterable[Listener]
 ) -> list[tuple[DatagramWire, socket.socket]]:
-    """A UDP socket beside every TCP listener, for the datagram wires that the configuration asks for.
+    """A UDP socket beside the TCP listeners of each address, for the datagram wires that the configuration asks for.
 
     Raises `ConfigError` when it asks for HTTP/3 and nothing speaks it, `BindError` when a port is taken.
     """
@@ -226,8 +226,13 @@ def open_datagram_sockets(
     if not wires:
         raise ConfigError("http3_enabled is on, but nothing installed speaks HTTP/3", hint="pip install pounce-h3")
     opened: list[tuple[DatagramWire, socket.socket]] = []
+    addresses: set[object] = set()
     try:
         for listener in listeners:
+            address = listener.sock.getsockname()
+            if address in addresses:
+                continue
+            addresses.add(address)
             inet = listener.sock.family in (socket.AF_INET, socket.AF_INET6)
             # A proxy that names its clients hands on no datagrams; who sends some has gone past it.
             direct = ProxyPolicy.of(config, listener.bind) is None
