@@ -123,6 +123,6 @@ def test_program_that_cannot_be_started_again_says_so(tmp_path: Path) -> None:
 
 def test_environment_of_an_upgrade_is_for_nobody_else(tmp_path: Path) -> None:
     code = "from pounce.supervisor.upgrade import Predecessor; print(Predecessor.from_environ())"
-    environ = os.environ | {"POUNCE_UPGRADE": json.dumps({"pid": 1, "report": 0, "sockets": []})}
+    environ = os.environ | {"LISTEN_FDS_OF_POUNCE": json.dumps({"pid": 1, "report": 0, "sockets": []})}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
     assert done.stdout == "None\n"

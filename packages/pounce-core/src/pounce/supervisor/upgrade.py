@@ -7,7 +7,7 @@
         ◀────── the end of the pipe ─────   cannot start: the old one goes on as if nothing had been
 
 The two may be of different versions, so they agree on no more than this: descriptors by number, a pipe, and JSON in
-the variable POUNCE_UPGRADE.
+the variable LISTEN_FDS_OF_POUNCE.
 """
 
 import json
@@ -23,7 +23,7 @@ from pounce.net.bind import Listener, Passed, names_of
 
 __all__ = ["Predecessor", "Successor", "folder"]
 
-VARIABLE = "POUNCE_UPGRADE"
+VARIABLE = "LISTEN_FDS_OF_POUNCE"
 READY = b"ready"
 PATIENCE = 5.0
 """Seconds that a process may take for its end."""

@@ -146,6 +146,9 @@ class Acceptor(Intake):
         self, service: Service, listener: Listener, table: WireTable, named: Wire | None, tls: ServerTLS | None
     ) -> None:
         super().__init__(service, listener, table, named, tls)
+        config = service.config
+        # Where others accept on the same socket, one that takes all there are leaves them idle.
+        self._batch = BATCH if config.workers == 1 or config.reuseport else 1
         self._resume: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -167,7 +170,7 @@ class Acceptor(Intake):
             self._resume = None
 
     def _accept(self) -> None:
-        for _ in range(BATCH):
+        for _ in range(self._batch):
             if not self._accept_one():
                 return
 
