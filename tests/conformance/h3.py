@@ -74,7 +74,8 @@ class H3Client:
             if now >= end:
                 raise TimeoutError("the server did not do what was waited for")
             timer = self.quic.get_timer()
-            wait = max(min(end, timer if timer is not None else end) - now, 0.0001)
+            # What is waited for may come true without a packet.
+            wait = max(min(end, now + 0.05, timer if timer is not None else end) - now, 0.0001)
             self.sock.settimeout(wait)
             try:
                 data = self.sock.recv(65536)

@@ -219,7 +219,7 @@ def test_unfinished_handshakes_are_counted(start: Start, app: App, stranger: soc
 
 
 def test_unfinished_handshake_is_forgotten_in_time(start: Start, app: App, stranger: socket.socket) -> None:
-    server = start(app, tls_handshake_timeout=1.5)
+    server = start(app, tls_handshake_timeout=0.5)
     stranger.sendto(initial_packet(b"\x06\0\x04\x01\0\0\xff", destination=b"12345678"), address_of(server))
     endpoint = endpoint_of(server)
     with connect(server) as client:
