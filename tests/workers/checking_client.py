@@ -6,6 +6,7 @@ other than 200, the answer to another request. In a thread and a loop of its own
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import threading
@@ -90,6 +91,8 @@ class CheckingClient:
                 self.faults[f"{path} {'re' if used else ''}used: {type(exc).__name__} {exc}"[:90]] += 1
             finally:
                 writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
 
     async def _request(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, *, again: bool

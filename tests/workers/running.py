@@ -221,6 +221,15 @@ def received(client: socket.socket) -> bytes:
     return data
 
 
+def status(control: Path) -> dict[str, Any]:
+    """What a server says of itself on its control socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(control))
+        client.sendall(b'{"command": "status"}\n')
+        found: dict[str, Any] = json.loads(received(client))["status"]
+        return found
+
+
 def eventually(condition: Callable[[], bool]) -> None:
     """Wait until `condition` holds; for what nothing reports."""
     deadline = time.monotonic() + PATIENCE

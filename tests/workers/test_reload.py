@@ -41,6 +41,13 @@ def test_sighup_brings_new_code_without_a_fault(server: Running) -> None:
     assert client.faults == {}
 
 
+def test_applications_can_tell_one_generation_of_workers_from_the_next(server: Running) -> None:
+    assert server.get()["worker"]["generation"] == 0
+    reload(server)
+    # What the old one has accepted by now, it answers.
+    eventually(lambda: server.get()["worker"]["generation"] == 1)
+
+
 def test_old_processes_end_after_a_reload(server: Running) -> None:
     old = server.children()
     reload(server)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.workers.checking_client import CheckingClient
-from tests.workers.running import APP, PATIENCE, Running, eventually, is_running, is_start, received
+from tests.workers.running import APP, PATIENCE, Running, eventually, is_running, is_start, received, status
 
 PROGRAM = """
 import pounce
@@ -33,7 +33,8 @@ def test_new_supervisor_takes_over_without_a_fault(mode: str, tmp_path: Path) ->
             eventually(lambda: client.versions[2] > 100)
         assert client.faults == {}
         assert not is_running(server.process.pid)
-        assert server.get()["parent"] == server.pid
+        answer = server.get()
+        assert (answer["parent"], answer["worker"]["generation"]) == (server.pid, 1)
 
 
 def test_program_that_calls_run_is_upgraded(tmp_path: Path) -> None:
@@ -52,18 +53,10 @@ def test_new_supervisor_that_cannot_start_leaves_the_old_one_in_its_place(tmp_pa
         assert "exited with 4" in server.wait_for_message("Upgrade failed")["message"]
         assert server.get()["version"] == 1
         assert int(pid_file.read_text()) == server.process.pid
-        assert asked(control)["pid"] == server.process.pid
+        assert status(control)["pid"] == server.process.pid
         server.write(version(2))
         server.upgrade()
         assert server.get()["version"] == 2
-
-
-def asked(control: Path) -> dict[str, object]:
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(control))
-        client.sendall(b'{"command": "status"}\n')
-        status: dict[str, object] = json.loads(received(client))["status"]
-        return status
 
 
 def test_everything_a_server_is_known_by_changes_hands(tmp_path: Path) -> None:
@@ -79,7 +72,7 @@ def test_everything_a_server_is_known_by_changes_hands(tmp_path: Path) -> None:
         assert server.wait_for(is_start, after=at)["urls"] == urls
         assert path.stat().st_ino == before
         assert int(pid_file.read_text()) == server.pid
-        assert asked(control)["pid"] == server.pid
+        assert status(control)["pid"] == server.pid
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")

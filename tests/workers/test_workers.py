@@ -10,11 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.workers.running import APP, PATIENCE, Running, ask, eventually, is_running, read_answer
+from tests.workers.running import APP, PATIENCE, Running, ask, eventually, is_running, read_answer, status
 
 from pounce import ConfigError, ServerConfig
 from pounce.config import WorkerMode
@@ -205,6 +206,26 @@ def test_max_connections_holds_for_all_workers_together(tmp_path: Path) -> None:
             assert further.recv(65536).startswith(b"HTTP/1.1 503 ")
         for client in clients:
             client.close()
+
+
+def test_max_connections_holds_after_workers_were_added(mode: str, tmp_path: Path) -> None:
+    control = tmp_path / "control"
+    flags = ("--workers", "2", "--worker-mode", mode, "--max-connections", "40", "--control-socket", str(control))
+
+    def workers() -> set[int]:
+        return {worker["number"] for process in status(control)["processes"] for worker in process["workers"]}
+
+    with Running(tmp_path, *flags) as server, ExitStack() as opened:
+        for number in (3, 4):
+            server.kill(signal.SIGTTIN)
+            server.wait_for_message(f"Serving with {number} workers")
+        eventually(lambda: workers() == {0, 1, 2, 3})
+        served = 0
+        for _ in range(200):
+            client = opened.enter_context(server.connect())
+            client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            served += client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert 10 <= served <= 40
 
 
 # Death

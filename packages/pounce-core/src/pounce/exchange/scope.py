@@ -33,7 +33,7 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
         "http.response.early_hint": {},
         "http.response.pathsend": {},
         "pounce.worker.draining": service.drain_notice,
-        "pounce.worker": {"version": 1, "worker_id": service.worker_id, "generation": 0},
+        "pounce.worker": {"version": 1, "worker_id": service.worker_id, "generation": service.generation},
     }
     if stream.has_trailers:
         extensions["http.response.trailers"] = {}

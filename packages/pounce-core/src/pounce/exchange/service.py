@@ -46,6 +46,7 @@ class Service:
         loop: asyncio.AbstractEventLoop,
         *,
         worker_id: int = 0,
+        generation: int = 0,
         upgrades: Mapping[bytes, Upgrade] = MappingProxyType({}),
         responders: tuple[Responder, ...] = (),
         observers: tuple[ObserverFactory, ...] = (),
@@ -58,6 +59,8 @@ class Service:
         self.loop = loop
         self.log = logging.getLogger("pounce")
         self.worker_id = worker_id
+        self.generation = generation
+        """How often the server was reloaded before this worker started."""
         self.settings = settings
         self.upgrades = upgrades
         self.create_parser = create_parser

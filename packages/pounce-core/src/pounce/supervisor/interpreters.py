@@ -35,6 +35,7 @@ from pounce.supervisor.messages import (
     Beat,
     Failed,
     Force,
+    Limit,
     Message,
     Ready,
     Recycle,
@@ -45,6 +46,7 @@ from pounce.supervisor.messages import (
 )
 from pounce.supervisor.process import BEAT, ServerProcess, Workers, wait_for_start
 from pounce.worker.loop import busy_threads
+from pounce.worker.share import share_of
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.threads import translated
 
@@ -192,6 +194,7 @@ class WorkerInterpreters:
         on_recycle: Callable[[str], Any],
     ) -> None:
         self._spec = spec
+        self._max_connections = spec.config.max_connections
         self._listeners = listeners
         self._on_change = on_change
         self._on_recycle = on_recycle
@@ -225,25 +228,25 @@ class WorkerInterpreters:
 
     def add(self, number: int) -> None:
         """Start one more."""
-        config = self._spec.config
-        share, rest = divmod(config.max_connections, self._spec.workers)
-        limit = max(1, share + (number < rest)) if config.max_connections else 0
         spec = replace(
             self._spec,
             # The main interpreter waits for drain_delay, for all of them.
-            config=replace(config, max_connections=limit, drain_delay=0.0),
+            config=replace(self._spec.config, drain_delay=0.0),
             mode="process",
             workers=1,
             first_worker=number,
             listeners=tuple((listener.bind, os.dup(listener.sock.fileno())) for listener in self._listeners),
         )
         self._interpreters.append(WorkerInterpreter(spec, on_change=self._on_change, on_recycle=self._on_recycle))
+        self._share_out()
 
     def settle(self) -> list[PounceError]:
         """Take note of those that have ended; gives what is wrong with those that were not told to."""
         ended = [each for each in self._interpreters if each.ended.is_set()]
         self._interpreters = [each for each in self._interpreters if each not in ended]
         self._abandoned += [each for each in ended if each.abandoned]
+        if ended:
+            self._share_out()
         self.abandoned = bool(self._abandoned)
         return [translated(each.error) for each in ended if not each.told or each.abandoned]
 
@@ -254,6 +257,17 @@ class WorkerInterpreters:
                 # Before its loop turns again, if it stands still.
                 each.tell(Announce())
                 each.stop()
+        self._share_out()
+
+    def limit(self, max_connections: int) -> None:
+        """Have no more connections than these from now on; 0 sets no limit."""
+        self._max_connections = max_connections
+        self._share_out()
+
+    def _share_out(self) -> None:
+        serving = [each for each in self._interpreters if not each.told]
+        for number, each in enumerate(serving):
+            each.tell(Limit(share_of(self._max_connections, len(serving), number)))
 
     @property
     def numbers(self) -> list[int]:

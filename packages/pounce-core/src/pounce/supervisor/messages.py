@@ -5,7 +5,7 @@
         ◀─────────── Ready or Failed ──   accepts connections, or ends
         ◀────────────────────── Beat ──   every second from then on
         ◀─────────────────── Recycle ──   wishes to be replaced
-        ── Resize, ReopenLogs ────────▶
+        ── Resize, Limit, ReopenLogs ─▶
         ── Stop, Force ───────────────▶   drains; ends
 
 A server process and an interpreter in it say the same to each other, and Announce.
@@ -20,7 +20,7 @@ from pounce.supervisor.modes import Mode
 from pounce.worker.state import Description, WorkerState
 
 __all__ = [
-    "Announce", "Beat", "Failed", "Force", "Message", "Ready", "Recycle", "ReopenLogs", "Resize", "Spec",
+    "Announce", "Beat", "Failed", "Force", "Limit", "Message", "Ready", "Recycle", "ReopenLogs", "Resize", "Spec",
     "Start", "Stop",
 ]  # fmt: skip
 
@@ -47,6 +47,8 @@ class Spec:
     """In this process."""
     first_worker: int
     """Number of the first of them."""
+    generation: int
+    """How often the server was reloaded before."""
     listeners: tuple[tuple[Bind, int], ...]
     """With the numbers of their descriptors."""
 
@@ -89,6 +91,13 @@ class Resize:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """Have no more connections than these: there are more or fewer processes to share the limit with."""
+
+    max_connections: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReopenLogs:
     """Open the files of the log again: they were moved away."""
 
@@ -111,4 +120,4 @@ class Force:
     """End without waiting for what runs."""
 
 
-type Message = Announce | Start | Ready | Failed | Beat | Recycle | Resize | ReopenLogs | Stop | Force
+type Message = Announce | Start | Ready | Failed | Beat | Recycle | Resize | Limit | ReopenLogs | Stop | Force

@@ -30,6 +30,7 @@ from pounce.supervisor.messages import (
     Beat,
     Failed,
     Force,
+    Limit,
     Message,
     Ready,
     Recycle,
@@ -123,6 +124,7 @@ class Workers(Protocol):
     def numbers(self) -> list[int]: ...
     def states(self) -> list[WorkerState]: ...
     def stack(self, ident: int) -> str: ...
+    def limit(self, max_connections: int) -> None: ...
     def announce_end(self) -> None: ...
     def reopen_logs(self) -> None: ...
     def stop(self, *, empty: bool) -> None: ...
@@ -177,7 +179,7 @@ class ServerProcess:
 
             return WorkerInterpreters(spec, listeners, on_change=self._notify, on_recycle=self._ask_for_another)
         return WorkerThreads(
-            prepare(spec.config, app),
+            prepare(spec.config, app, generation=spec.generation),
             listeners,
             dispatched=spec.mode == "thread",
             on_change=self._notify,
@@ -274,6 +276,8 @@ class ServerProcess:
                     workers.announce_end()
                 case Resize(count) if not self._stopping:
                     self._resize(workers, count)
+                case Limit(max_connections):
+                    workers.limit(max_connections)
                 case ReopenLogs():
                     reopen_log_files()
                     workers.reopen_logs()
@@ -294,8 +298,6 @@ class ServerProcess:
         free = [number for number in range(count) if number not in numbers]
         for number in free[: count - len(numbers)]:
             workers.add(number)
-
-
 
 
 def _failed(error: Exception) -> Failed:

@@ -36,12 +36,13 @@ from pounce.observe.logs import reopen_log_files
 from pounce.supervisor.child import Child, State, fork, spawn
 from pounce.supervisor.control import Answer, ControlSocket
 from pounce.supervisor.drain_bound import drain_bound
-from pounce.supervisor.messages import Beat, Failed, Message, Ready, Recycle, ReopenLogs, Resize, Spec
+from pounce.supervisor.messages import Beat, Failed, Limit, Message, Ready, Recycle, ReopenLogs, Resize, Spec
 from pounce.supervisor.modes import mode_of, workers_of
 from pounce.supervisor.restart_budget import LONGEST_PAUSE, RestartBudget
 from pounce.supervisor.systemd import Notifier
 from pounce.supervisor.upgrade import Predecessor, Successor, folder
 from pounce.supervisor.watch_files import FileWatcher
+from pounce.worker.share import share_of
 from pounce.worker.state import Description
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class Supervisor:
         self._successor: Successor | None = None
         self._folder = folder()
         self._places: list[Place] = []
+        self._generation = predecessor.generation + 1 if predecessor is not None else 0
+        """How often all processes were replaced; where that failed the number is not used again."""
         self._coming: list[Place] = []
         """The generation that starts beside `_places`."""
         self._reload_again = False
@@ -359,14 +362,13 @@ class Supervisor:
         return places
 
     def _start_successor(self, place: Place) -> None:
-        share, rest = divmod(self._config.max_connections, self._processes)
-        limit = max(1, share + (place.number < rest)) if self._config.max_connections else 0
         spec = Spec(
-            config=replace(self._config, max_connections=limit),
+            config=replace(self._config, max_connections=self._limit_of(place)),
             app=self._app if isinstance(self._app, str) else "",
             mode=self._mode,
             workers=1 if self._mode == "process" else self._workers,
             first_worker=place.number,
+            generation=self._generation,
             listeners=tuple((listener.bind, listener.sock.fileno()) for listener in place.listeners),
         )
         child = spawn(spec) if isinstance(self._app, str) else fork(spec, self._app, self._own_descriptors())
@@ -380,6 +382,9 @@ class Supervisor:
             return
         self._pidfds[child] = fd
         self._selector.register(fd, selectors.EVENT_READ, lambda: self._look_whether_ended(child))
+
+    def _limit_of(self, place: Place) -> int:
+        return share_of(self._config.max_connections, self._processes, place.number)
 
     def _own_descriptors(self) -> list[int]:
         """What a fork has no business with."""
@@ -533,6 +538,7 @@ class Supervisor:
             self._reload_again = True
             return
         log.info("Reloading")
+        self._generation += 1
         self._notifier.reloading()
         self._coming = self._start_generation(self._places)
 
@@ -577,7 +583,7 @@ class Supervisor:
             log.warning("An upgrade is under way: process %d starts", self._successor.pid)
             return
         try:
-            self._successor = Successor(self._sets, self._folder)
+            self._successor = Successor(self._sets, self._folder, self._generation)
         except (OSError, SupervisorError) as exc:
             log.error("No upgrade: %s", exc)
             return
@@ -693,6 +699,10 @@ class Supervisor:
             for child in (place.child, place.successor):
                 if child is not None:
                     self._drain(child)
+        for place in self._places:
+            for child in (place.child, place.successor):
+                if child is not None:
+                    child.channel.send(Limit(self._limit_of(place)))
 
     def _reopen_logs(self) -> None:
         reopen_log_files()

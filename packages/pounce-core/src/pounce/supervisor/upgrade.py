@@ -42,9 +42,11 @@ def folder() -> str:
 class Predecessor:
     """The supervisor that this process takes over from."""
 
-    def __init__(self, pid: int, report: int, sockets: list[Passed]) -> None:
+    def __init__(self, pid: int, report: int, sockets: list[Passed], generation: int) -> None:
         self.pid = pid
         self.sockets = sockets
+        self.generation = generation
+        """How often it had been reloaded."""
         self._report = report
 
     @classmethod
@@ -55,6 +57,7 @@ class Predecessor:
             found = json.loads(text)
             pid, report = int(found["pid"]), int(found["report"])
             sockets = [Passed(**each) for each in found["sockets"]]
+            generation = int(found["generation"])
         except ValueError, KeyError, TypeError:
             return None
         if pid != os.getppid():
@@ -63,7 +66,7 @@ class Predecessor:
             os.set_inheritable(fd, False)
         if os.environ.get("WATCHDOG_PID") == str(pid):
             os.environ["WATCHDOG_PID"] = str(os.getpid())
-        return cls(pid, report, sockets)
+        return cls(pid, report, sockets, generation)
 
     def descriptors(self) -> list[int]:
         """What a fork has no business with."""
@@ -88,7 +91,7 @@ class Predecessor:
 class Successor:
     """The supervisor that is to take over from this process."""
 
-    def __init__(self, sets: Sequence[Sequence[Listener]], cwd: str) -> None:
+    def __init__(self, sets: Sequence[Sequence[Listener]], cwd: str, generation: int) -> None:
         """Start it. Raises `SupervisorError` where that cannot be, and `OSError`."""
         _check()
         self._news, report = os.pipe()
@@ -100,7 +103,9 @@ class Successor:
                 for number, listeners in enumerate(sets)
                 for listener in listeners
             ]
-            found = json.dumps({"pid": os.getpid(), "report": report, "sockets": passed})
+            found = json.dumps(
+                {"pid": os.getpid(), "report": report, "sockets": passed, "generation": generation}
+            )
             self._process = subprocess.Popen(
                 [sys.executable, *sys.orig_argv[1:]],
                 cwd=cwd,

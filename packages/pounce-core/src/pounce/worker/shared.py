@@ -29,6 +29,8 @@ class Shared:
     app: ASGIApp
     registry: Registry
     tls: ServerTLS | None
+    generation: int = 0
+    """How often the server was reloaded before this process started."""
 
     def describe(self) -> Description:
         """How it is served."""
@@ -40,12 +42,14 @@ class Shared:
         )
 
 
-def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None = None) -> Shared:
+def prepare(
+    config: ServerConfig, app: ASGIApp | str, registry: Registry | None = None, generation: int = 0
+) -> Shared:
     """Find the plugins, import or make the application, read the certificate. Raises a `PounceError`."""
     registry = registry or Registry.discover(config)
     _report_plugins(registry)
     loaded = _load_app(app, config)
-    return Shared(config, loaded, registry, _tls(config, registry))
+    return Shared(config, loaded, registry, _tls(config, registry), generation)
 
 
 def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:

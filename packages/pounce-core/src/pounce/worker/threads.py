@@ -24,6 +24,7 @@ from pounce.worker.datagrams import open_datagram_sockets
 from pounce.worker.dispatcher import Dispatcher, Inbox
 from pounce.worker.lifespan import ProcessLifespan
 from pounce.worker.loop import loop_factory, run_on_new_loop
+from pounce.worker.share import share_of
 from pounce.worker.shared import Shared
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.worker import FORCED_SHUTDOWN, Worker
@@ -130,6 +131,7 @@ class WorkerThread:
             # Of its own: the kernel spreads peers over the sockets of all workers.
             datagrams=open_datagram_sockets(shared.config, shared.registry, self._listeners),
             worker_id=self.number,
+            generation=shared.generation,
             accepts=self._accepts,
             lifespan=self._lifespan,
             on_recycle=self._on_recycle,
@@ -170,6 +172,7 @@ class WorkerThreads:
     ) -> None:
         """`on_recycle` is called on a worker's thread with the reason why it should be replaced."""
         self._shared = shared
+        self._max_connections = shared.config.max_connections
         self._on_recycle = on_recycle
         self._lifespan: ProcessLifespan | None = None
         self._forced = False
@@ -255,12 +258,15 @@ class WorkerThreads:
         return [thread.number for thread in self._threads if not thread.told and not thread.ended.is_set()]
 
     def _share_out(self) -> None:
-        """Connections in all no more than the setting says; the dispatcher keeps the shares even."""
+        """Connections in all no more than the limit; the dispatcher keeps the shares even."""
         workers = [thread.worker for thread in self._threads if thread.worker is not None and not thread.told]
-        total = self._shared.config.max_connections
         for number, worker in enumerate(workers):
-            share, rest = divmod(total, len(workers))
-            worker.service.max_connections = max(1, share + (number < rest)) if total else 0
+            worker.service.max_connections = share_of(self._max_connections, len(workers), number)
+
+    def limit(self, max_connections: int) -> None:
+        """Have no more connections than these from now on; 0 sets no limit."""
+        self._max_connections = max_connections
+        self._share_out()
 
     def states(self) -> list[WorkerState]:
         """How the workers are doing, also those that are ending."""

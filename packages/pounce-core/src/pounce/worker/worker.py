@@ -58,6 +58,7 @@ class Worker:
         *,
         datagrams: Iterable[tuple[DatagramWire, socket.socket]] = (),
         worker_id: int = 0,
+        generation: int = 0,
         accepts: bool = True,
         lifespan: ProcessLifespan | None = None,
         on_recycle: Callable[[str], object] | None = None,
@@ -77,6 +78,7 @@ class Worker:
             app,
             loop,
             worker_id=worker_id,
+            generation=generation,
             upgrades=registry.upgrades,
             responders=registry.responders,
             observers=registry.observers,
@@ -214,9 +216,14 @@ class Worker:
         if not self._config.worker_hooks:
             return
         service = self.service
-        scope = {"type": f"pounce.worker.{kind}", "worker_id": service.worker_id, "generation": 0, **more}
+        scope = {
+            "type": f"pounce.worker.{kind}",
+            "worker_id": service.worker_id,
+            "generation": service.generation,
+            "state": service.state,
+        }
         try:
-            await call_hook(service.app, scope | {"state": service.state}, within)
+            await call_hook(service.app, scope | more, within)
         except Exception:
             if raises and self._config.worker_startup_failure == "shutdown":
                 raise
