@@ -10,10 +10,11 @@ import sysconfig
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 
 from benchmarks.load.loads import LOADS
-from benchmarks.load.measure import LOAD_CORE, Sample, import_milliseconds, measure
+from benchmarks.load.measure import LOAD_CORE, Sample, import_milliseconds, label, measure
 from benchmarks.load.peers import PINNED, peers_python
 from benchmarks.load.servers import SERVERS, Server
 from benchmarks.load.table import report
@@ -32,27 +33,31 @@ def main() -> int:
     os.sched_setaffinity(0, {int(LOAD_CORE)})
 
     samples: list[Sample] = []
-    imports: dict[str, list[float]] = {server.name: [] for server in servers}
+    imports: dict[str, list[float]] = {label(*each): [] for each in product(servers, options.workers)}
     try:
         for number in range(1, options.rounds + 1):
             for load in options.loads:
-                for server in able(servers, load):
-                    sample = measure(server, pythons[server.name], LOADS[load], options.seconds, number)
+                for server, workers in product(able(servers, load), options.workers):
+                    sample = measure(server, workers, pythons[server.name], LOADS[load], options.seconds, number)
                     samples.append(sample)
                     result = "; ".join(sample.flags) or f"{sample.rate:,.0f}/s"
-                    print(f"round {number}, {load}, {server.name}: {result}", file=sys.stderr, flush=True)
+                    print(f"round {number}, {load}, {sample.server}: {result}", file=sys.stderr, flush=True)
             for server in servers:
-                imports[server.name].append(import_milliseconds(server, pythons[server.name]))
+                milliseconds = import_milliseconds(server, pythons[server.name])
+                for workers in options.workers:
+                    imports[label(server, workers)].append(milliseconds)
             # The next round begins with another server.
             servers = servers[1:] + servers[:1]
     except KeyboardInterrupt:
         print("interrupted; what there is so far:", file=sys.stderr)
-    print(report(samples, imports, list(imports), options.loads, options.baseline))
+    baseline = label(SERVERS[options.baseline], options.workers[0])
+    print(report(samples, imports, list(imports), options.loads, baseline))
     print(f"\nLoad average afterwards: {load_average()}")
     if options.json:
         document = {"heading": title, "samples": list(map(asdict, samples)), "import_milliseconds": imports}
         options.json.write_text(json.dumps(document, indent=1))
-    complete = len(samples) == options.rounds * sum(len(able(servers, load)) for load in options.loads)
+    count = sum(len(able(servers, load)) for load in options.loads) * len(options.workers)
+    complete = len(samples) == options.rounds * count
     return 0 if complete and not any(sample.flags for sample in samples) else 1
 
 
@@ -78,6 +83,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--servers", type=names(SERVERS), default=list(SERVERS), help=", ".join(SERVERS))
     parser.add_argument("--loads", type=names(LOADS), default=list(LOADS), help=", ".join(LOADS))
     parser.add_argument("--baseline", choices=SERVERS, default="uvicorn", help="always runs, default: %(default)s")
+    parser.add_argument("--workers", type=numbers, default=[1], help="of each server, for example 1,2; default: 1")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     options = parser.parse_args()
     tools = {"taskset"} | {"h2load" if LOADS[load].streams else "wrk" for load in options.loads}
@@ -86,6 +92,10 @@ def parse_arguments() -> argparse.Namespace:
     if (os.cpu_count() or 1) < 2:
         parser.error("needs two cores: one for the server, one for the load")
     return options
+
+
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def heading() -> str:

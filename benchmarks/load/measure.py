@@ -49,10 +49,10 @@ class WrongAnswer(Exception):
     """The server did not answer, or not with what the load expects."""
 
 
-def measure(server: Server, python: Path, load: Load, seconds: int, round_number: int) -> Sample:
-    sample = Sample(round_number, load.name, server.name)
+def measure(server: Server, workers: int, python: Path, load: Load, seconds: int, round_number: int) -> Sample:
+    sample = Sample(round_number, load.name, label(server, workers))
     began, started = time.perf_counter(), 0
-    with Running(server, python, load.app, load.tls) as running:
+    with Running(server, python, load.app, load.tls, workers) as running:
         try:
             wait_for_answer(running, load)
             sample.start = (time.perf_counter() - began) * 1000
@@ -82,6 +82,11 @@ def measure(server: Server, python: Path, load: Load, seconds: int, round_number
         if sample.generator > 0.9:
             sample.notes.append("the load generator was busy more than 90 % of the time: it may be the limit")
     return sample
+
+
+def label(server: Server, workers: int) -> str:
+    """What the tables call it."""
+    return server.name if workers == 1 else f"{server.name}, {workers} workers"
 
 
 def wait_for_answer(running: Running, load: Load) -> None:

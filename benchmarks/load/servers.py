@@ -12,13 +12,14 @@ from typing import Self
 from benchmarks.load.certificate import certificate_files
 
 SERVER_CORE = "0"
+ALL_CORES = "0,1"
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`arguments` follow `python -m`; `{app}`, `{port}` and `{here}`, this folder, are filled in. `tls` is added for
-    loads over TLS, with `{certificate}` and `{key}`. `h2` says that the server has HTTP/2."""
+    """`arguments` follow `python -m`; `{app}`, `{port}`, `{workers}` and `{here}`, this folder, are filled in. `tls` is
+    added for loads over TLS, with `{certificate}` and `{key}`. `h2` says that the server has HTTP/2."""
 
     name: str
     arguments: str
@@ -31,14 +32,20 @@ class Server:
         return self.arguments.split()[0].removesuffix("_cli")
 
 
-POUNCE = "pounce_cli serve {app} --port {port} --no-access-log --log-level warning"
-UVICORN = "uvicorn {app} --port {port} --no-access-log --log-level warning"
+POUNCE = "pounce_cli serve {app} --port {port} --workers {workers} --no-access-log --log-level warning"
+UVICORN = "uvicorn {app} --port {port} --workers {workers} --no-access-log --log-level warning"
 
 SERVERS = {
     server.name: server
     for server in (
         Server("pounce", POUNCE + " --http-parser h1fast --loop asyncio", peer=False, h2=True),
         Server("pounce-uvloop", POUNCE + " --http-parser h1fast --loop uvloop", peer=False, h2=True),
+        Server(
+            "pounce-processes",
+            POUNCE + " --http-parser h1fast --loop asyncio --worker-mode process",
+            peer=False,
+            h2=True,
+        ),
         Server("pounce-h11", POUNCE + " --http-parser h11 --loop asyncio", peer=False),
         Server("uvicorn", UVICORN + " --http httptools --loop uvloop"),
         Server("uvicorn-zttp", UVICORN + " --http zttp --loop uvloop"),
@@ -46,20 +53,21 @@ SERVERS = {
         Server("uvicorn-wsproto", UVICORN + " --http httptools --loop uvloop --ws wsproto"),
         Server(
             "granian",
-            "granian {app} --port {port} --interface asgi --workers 1 --loop uvloop "
+            "granian {app} --port {port} --interface asgi --workers {workers} --loop uvloop "
             "--no-access-log --log-level warning",
             tls="--ssl-certificate {certificate} --ssl-keyfile {key}",
             h2=True,
         ),
         Server(
             "hypercorn",
-            "hypercorn {app} --bind 127.0.0.1:{port} --log-level warning --config {here}/hypercorn.toml",
+            "hypercorn {app} --bind 127.0.0.1:{port} --workers {workers} --log-level warning "
+            "--config {here}/hypercorn.toml",
             tls="--certfile {certificate} --keyfile {key}",
             h2=True,
         ),
         Server(
             "bengal-pounce",
-            "pounce serve --app {app} --host 127.0.0.1 --port {port} --workers 1 --no-access-log "
+            "pounce serve --app {app} --host 127.0.0.1 --port {port} --workers {workers} --no-access-log "
             "--log-level warning --no-compression --signage off",
             h2=True,
         ),
@@ -84,6 +92,7 @@ class Running:
     python: Path
     app: str
     tls: bool = False
+    workers: int = 1
     port: int = field(init=False)
     process: subprocess.Popen[bytes] = field(init=False)
     folder: tempfile.TemporaryDirectory[str] = field(init=False)
@@ -95,10 +104,14 @@ class Running:
         certificate, key = certificate_files(Path(self.folder.name)) if self.tls else ("", "")
         command = self.server.arguments + (" " + self.server.tls if self.tls else "")
         here = Path(__file__).parent
-        arguments = command.format(app=self.app, port=self.port, certificate=certificate, key=key, here=here).split()
+        arguments = command.format(
+            app=self.app, port=self.port, workers=self.workers, certificate=certificate, key=key, here=here
+        ).split()
+        # One worker has a core of its own; several need more than the one that the load leaves to them.
+        cores = SERVER_CORE if self.workers == 1 else ALL_CORES
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                ["taskset", "-c", SERVER_CORE, str(self.python), "-m", *arguments],
+                ["taskset", "-c", cores, str(self.python), "-m", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

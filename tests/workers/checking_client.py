@@ -81,7 +81,7 @@ class CheckingClient:
                 continue
             used = 0
             try:
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(120):
                     while await self._request(reader, writer, path, again=again):
                         used += 1
                         if self._ending:

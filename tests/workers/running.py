@@ -230,9 +230,9 @@ def status(control: Path) -> dict[str, Any]:
         return found
 
 
-def eventually(condition: Callable[[], bool]) -> None:
+def eventually(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
     """Wait until `condition` holds; for what nothing reports."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.02)

@@ -12,7 +12,6 @@ from pounce.h1.framing import (
     FORBIDDEN_TRAILERS,
     LENGTH,
     NONE,
-    Framing,
     answer_framing,
     chunk_line,
     content_length,
@@ -40,7 +39,7 @@ from pounce.h1.framing import (
     ],
 )
 def test_how_the_end_of_an_answer_is_marked(
-    method: bytes, version: str, status: int, has_length: bool, more: bool, expected: Framing
+    method: bytes, version: str, status: int, has_length: bool, more: bool, expected: int
 ) -> None:
     assert answer_framing(method, version, status, has_length, more) is expected
 

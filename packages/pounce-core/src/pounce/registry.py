@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -90,6 +90,17 @@ class Registry:
     def of(cls, *plugins: Plugin) -> Registry:
         """A registry of plugins at hand, for tests and embedding."""
         return cls(Loaded(plugin.name, "-", "-", plugin) for plugin in plugins)
+
+    @property
+    def packages(self) -> set[str]:
+        """The import packages that the plugins are from."""
+        calls: list[Callable[..., Any]] = [each.connect for each in self.wires.values()]
+        calls += [each.connect for each in self.datagrams.values()]
+        calls += [each.open for each in self.upgrades.values()]
+        calls += [each.create for each in self.parsers.values()]
+        calls += [each.create for each in self.responders]
+        calls += [each.create for each in self.observers]
+        return {call.__module__.partition(".")[0] for call in calls}
 
     def _add(self, entry: Loaded, plugin: Plugin) -> None:
         self._claim("plugin", plugin.name, entry)

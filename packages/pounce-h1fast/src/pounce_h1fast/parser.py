@@ -15,7 +15,6 @@ only so much room for the lines of one name: ids that never come again push out 
 
 import re
 import threading
-from enum import Enum
 from typing import cast
 
 from pounce.errors import BadRequest
@@ -36,9 +35,9 @@ from pounce.plugin import EndOfBody, ParserLimits
 __all__ = ["FastParser", "LineTable"]
 
 # RFC 9112 3: request-line = method SP request-target SP HTTP-version; RFC 9110 5.6.2: method = token
-_request_line = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])").fullmatch
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])")
 # RFC 9112 5: field-line = field-name ":" OWS field-value OWS, and RFC 9110 5.1: field-name = token
-_field_name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # RFC 9110 5.5: field-value has VCHAR, obs-text, SP and HTAB, and no other byte
 _VALUE_BYTES = frozenset((9, *range(32, 127), *range(128, 256)))
 # A table for `translate`: NUL for what a value must not have. Looking for NUL then takes a third of any other check.
@@ -84,9 +83,12 @@ class LineTable:
     `hits` and `misses` count the fields of heads that were read line by line, by whether their line was in the table.
     """
 
-    __slots__ = ("hits", "misses", "names", "old", "young")
+    __slots__ = ("field_name", "hits", "misses", "names", "old", "request_line", "young")
 
     def __init__(self) -> None:
+        # Of this thread alone; see `pounce.immortal`.
+        self.field_name = _FIELD_NAME.fullmatch
+        self.request_line = _REQUEST_LINE.fullmatch
         self.young: dict[bytes, tuple[bytes, bytes]] = {}
         self.old: dict[bytes, tuple[bytes, bytes]] = {}
         self.names: dict[bytes, Name] = {}
@@ -114,7 +116,7 @@ class LineTable:
         return field
 
     def _check_name(self, name: bytes) -> Name:
-        if _field_name(name) is None:
+        if self.field_name(name) is None:
             raise bad("A header field is not valid", "BAD_HEADER")
         known = Name(name.lower())
         if len(name) <= NAME_MAX and len(self.names) < NAMES_MAX:
@@ -136,18 +138,8 @@ class _Tables(threading.local):
 _tables = _Tables()
 
 
-class State(Enum):
-    """What comes next in the buffer."""
-
-    HEAD = 0
-    LENGTH_BODY = 1
-    CHUNK_LINE = 2
-    CHUNK_DATA = 3
-    CHUNK_END = 4
-    TRAILERS = 5
-
-
-HEAD, LENGTH_BODY, CHUNK_LINE, CHUNK_DATA, CHUNK_END, TRAILERS = State
+# What comes next in the buffer. Numbers: `pounce.immortal` tells why not an Enum.
+HEAD, LENGTH_BODY, CHUNK_LINE, CHUNK_DATA, CHUNK_END, TRAILERS = range(6)
 
 
 class FastParser:
@@ -199,8 +191,8 @@ class FastParser:
 
     def next_event(self) -> RequestHead | bytes | EndOfBody | None:
         state = self._state
-        if state is not HEAD:
-            return self._read_length_body() if state is LENGTH_BODY else self._read_chunked()
+        if state != HEAD:
+            return self._read_length_body() if state == LENGTH_BODY else self._read_chunked()
         buffer = self._buffer
         if not buffer:
             return None
@@ -220,7 +212,7 @@ class FastParser:
         self._scanned = 0
         # The first line ends here or, in a request without fields, where the head does.
         line_end = buffer.find(b"\r\n")
-        match = _request_line(buffer, 0, line_end)
+        match = self._lines.request_line(buffer, 0, line_end)
         if match is None:
             raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
         method, target, version = match.groups()
@@ -372,7 +364,7 @@ class FastParser:
         try:
             while True:
                 state = self._state
-                if state is CHUNK_DATA:
+                if state == CHUNK_DATA:
                     piece = buffer[at : at + self._remaining]
                     if piece:
                         pieces.append(piece)
@@ -381,7 +373,7 @@ class FastParser:
                     if self._remaining:
                         break
                     self._state = CHUNK_END
-                elif state is CHUNK_END:
+                elif state == CHUNK_END:
                     # RFC 9112 7.1: chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF
                     if buffer[at : at + 2] != b"\r\n":
                         if not b"\r\n".startswith(buffer[at : at + 2]):
@@ -389,7 +381,7 @@ class FastParser:
                         break
                     at += 2
                     self._state = CHUNK_LINE
-                elif state is CHUNK_LINE:
+                elif state == CHUNK_LINE:
                     end = self._chunk_line_end(buffer, at)
                     if end < 0:
                         break
@@ -408,7 +400,7 @@ class FastParser:
         self._buffer = buffer[at:]
         if pieces:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return self._read_trailers() if self._state is TRAILERS else None
+        return self._read_trailers() if self._state == TRAILERS else None
 
     def _chunk_line_end(self, buffer: bytes, at: int) -> int:
         """Where the line at `at` ends, -1 when it has not ended yet. Raises `BadRequest`."""

@@ -376,7 +376,7 @@ class WebSocketExchange:
             if self._disconnect is not None:
                 return self._last_word()
             self._turn = FAIR_SHARE
-            waiter: asyncio.Future[None] = self.service.loop.create_future()
+            waiter = self.service.create_future()
             self._readers.append(waiter)
             try:
                 await waiter
@@ -682,7 +682,7 @@ class WebSocketExchange:
 
     async def _wait_until_writable(self) -> None:
         """Wait for the client, and behind everybody who waits for it already; return when the WebSocket is closed."""
-        waiter: asyncio.Future[None] = self.service.loop.create_future()
+        waiter = self.service.create_future()
         self._writers.append(waiter)
         try:
             await waiter

@@ -20,7 +20,6 @@ Whatever state it is in, the stream may be lost; `_lost` then holds the reason f
 import asyncio
 import os
 import stat
-from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -43,29 +42,12 @@ FAIR_SHARE = 64
 """Pieces of an answer that an application may send without anybody else having a turn of the loop."""
 
 
-class Answer(Enum):
-    """Where the answer is; see the diagram above."""
+# Where the answer is; see the diagram above. Numbers: `immortal` tells why not Enums.
+WAITING, HELD, STREAMING, MUTED, TRAILERS, DONE = range(6)
+ANSWER_STATES = ("waiting", "held", "streaming", "muted", "trailers", "done")
 
-    WAITING = 0
-    HELD = 1
-    STREAMING = 2
-    MUTED = 3
-    TRAILERS = 4
-    DONE = 5
-
-
-WAITING, HELD, STREAMING, MUTED, TRAILERS, DONE = Answer
-
-
-class RequestBody(Enum):
-    """Where the request body is: still arriving, all here, or taken by the application to its end."""
-
-    ARRIVING = 0
-    COMPLETE = 1
-    TAKEN = 2
-
-
-ARRIVING, COMPLETE, TAKEN = RequestBody
+# Where the request body is: still arriving, all here, or taken by the application to its end.
+ARRIVING, COMPLETE, TAKEN = range(3)
 
 BODILESS = frozenset((204, 205, 304))
 """RFC 9110 6.4.1: answers with these have no content; 15.3.6: nor have 205 ones."""
@@ -139,7 +121,7 @@ class HttpExchange:
     # Events from the wire
 
     def data_received(self, data: bytes) -> None:
-        if self.answer is DONE or self._lost is not None:
+        if self.answer == DONE or self._lost is not None:
             self.stream.consumed(len(data))
             return
         self._received += len(data)
@@ -162,7 +144,7 @@ class HttpExchange:
     def resume_writing(self) -> None:
         self._close_left_file()
         self._wake_writers()
-        if self.answer is DONE:
+        if self.answer == DONE:
             self._complete()
 
     def disconnect(self) -> None:
@@ -184,13 +166,13 @@ class HttpExchange:
 
     def _answer_instead(self, error: BadRequest) -> None:
         """The peer is at fault: tell it so, or break off the answer that the application has begun."""
-        if self.answer is WAITING or self.answer is HELD:
+        if self.answer == WAITING or self.answer == HELD:
             self.service.count(error.code, "%s", error.message)
             response = error_response(error, debug=self.service.config.debug)
             # How much more of it will come nobody knows, so the connection must not be promised to another request.
             response.headers.append((b"connection", b"close"))
             self.respond(response)
-        elif self.answer is not DONE:
+        elif self.answer != DONE:
             self._break_off()
 
     # The application
@@ -208,7 +190,7 @@ class HttpExchange:
         except BaseException as exc:  # noqa: BLE001 - whatever else an application raises ends here
             self._app_failed(exc)
         else:
-            if self.answer is not DONE:
+            if self.answer != DONE:
                 self._app_ended("returned without completing its response", self.service.disconnects)
         finally:
             self.running = False
@@ -221,9 +203,9 @@ class HttpExchange:
 
     def _app_ended(self, how: str, told: bool = False) -> None:
         """`told` is true where the server has asked for it."""
-        if self.answer is MUTED:
+        if self.answer == MUTED:
             self._end_muted()
-        elif self.answer is not DONE and self._lost is None:
+        elif self.answer != DONE and self._lost is None:
             if not told:
                 self.service.count("app_error")
                 self.service.log.error("ASGI application %s", how)
@@ -233,17 +215,17 @@ class HttpExchange:
         """End the answer that the application left open: with an error if nothing was sent, else visibly broken."""
         if self._lost is not None:
             return
-        if self.answer is WAITING or self.answer is HELD:
+        if self.answer == WAITING or self.answer == HELD:
             self.respond(error_response(error, debug=self.service.config.debug))
-        elif self.answer is MUTED:
+        elif self.answer == MUTED:
             self._end_muted()
-        elif self.answer is not DONE:
+        elif self.answer != DONE:
             self._break_off()
 
     async def receive(self) -> dict[str, Any]:
         """The next `http.request` or `http.disconnect` message; waits until there is one."""
-        while self.answer is not DONE:
-            if self._body_state is COMPLETE or (self._body and self._lost is None):
+        while self.answer != DONE:
+            if self._body_state == COMPLETE or (self._body and self._lost is None):
                 return self._next_body()
             if self._half_closed and self._lost is None:
                 # From here on the application believes the client to be gone, so the rest must agree.
@@ -256,7 +238,7 @@ class HttpExchange:
                 break
             if self._client_waits:
                 self._client_waits = False
-                if self.answer is WAITING or self.answer is HELD:
+                if self.answer == WAITING or self.answer == HELD:
                     self.stream.inform(100, [])
             if self._readers is None:
                 self._readers = []
@@ -274,7 +256,7 @@ class HttpExchange:
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         message: dict[str, Any] = {"type": "http.request", "body": body, "more_body": True}
-        if self._body_state is COMPLETE:
+        if self._body_state == COMPLETE:
             self._body_state = TAKEN
             message["more_body"] = False
             if self._request_trailers:
@@ -320,7 +302,7 @@ class HttpExchange:
                 await asyncio.sleep(0)
 
     def _send_start(self, message: dict[str, Any]) -> None:
-        if self.answer is not WAITING:
+        if self.answer != WAITING:
             raise self._out_of_order("http.response.start")
         status = message["status"]
         if type(status) is not int:
@@ -345,17 +327,17 @@ class HttpExchange:
                 raise AppError(f"body must be bytes (got {type(body).__name__})", code="POUNCE_APP_BAD_MESSAGE")
             body = bytes(body)
         answer = self.answer
-        if answer is HELD and (self.head.method == b"HEAD" or self.status in BODILESS):
+        if answer == HELD and (self.head.method == b"HEAD" or self.status in BODILESS):
             self._start_bodiless(len(body), more)
             return
-        if answer is HELD or answer is STREAMING:
+        if answer == HELD or answer == STREAMING:
             if self._expected is not None:
                 self._check_length(len(body), more)
             self.bytes_sent += len(body)
             ends = not more and self._trailers is None
             # The state first: an answer is over before the wire can react to its end.
             self.answer = DONE if ends else STREAMING if more else TRAILERS
-            if answer is HELD:
+            if answer == HELD:
                 if more:
                     self.service.held.discard(self)
                 self.stream.start(self.status, self._headers, body, not ends)
@@ -363,7 +345,7 @@ class HttpExchange:
                 self.stream.write(body, not ends)
             if ends and self.stream.writable:
                 self._complete()
-        elif answer is MUTED:
+        elif answer == MUTED:
             if not more and self._trailers is None:
                 self._end_muted()
             elif self._half_closed:
@@ -413,12 +395,12 @@ class HttpExchange:
                 )
 
     def _send_trailers(self, message: dict[str, Any]) -> None:
-        if self._trailers is None or (self.answer is not TRAILERS and self.answer is not MUTED):
+        if self._trailers is None or (self.answer != TRAILERS and self.answer != MUTED):
             raise self._out_of_order("http.response.trailers")
         self._trailers += self.service.response_headers.checked(message.get("headers", ()))
         if message.get("more_trailers", False):
             return
-        if self.answer is MUTED:
+        if self.answer == MUTED:
             self._end_muted()
         else:
             self.answer = DONE
@@ -427,13 +409,13 @@ class HttpExchange:
                 self._complete()
 
     def _send_early_hint(self, links: list[bytes]) -> None:
-        if self.answer is not WAITING:
+        if self.answer != WAITING:
             raise self._out_of_order("http.response.early_hint")
         self.stream.inform(103, self.service.response_headers.checked([(b"link", link) for link in links]))
 
     async def _send_path(self, path: str) -> None:
         # It takes the place of the whole body; the head may have left already.
-        if self.answer is not HELD and not (self.answer in (STREAMING, MUTED) and not self.bytes_sent):
+        if self.answer != HELD and not (self.answer in (STREAMING, MUTED) and not self.bytes_sent):
             raise self._out_of_order("http.response.pathsend")
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -463,7 +445,7 @@ class HttpExchange:
 
     async def _send_file(self, fd: int, offset: int, count: int, more: bool) -> None:
         """Send part of an open file: as a piece where the wire can, else chunk by chunk."""
-        if self.answer is HELD and self._is_bodiless():
+        if self.answer == HELD and self._is_bodiless():
             self._start_bodiless(count, more)
         elif self.stream.sends_files and count:
             self._send_body(FileRange(fd, offset, count), more)
@@ -484,7 +466,7 @@ class HttpExchange:
             self._file = None
 
     async def _read_file(self, fd: int, offset: int, count: int, more: bool) -> None:
-        if not more and self._expected is None and self.answer is HELD:
+        if not more and self._expected is None and self.answer == HELD:
             self._headers = [*self._headers, (b"content-length", b"%d" % count)]
             self._expected = count
         self._check_length(count, more)
@@ -499,7 +481,7 @@ class HttpExchange:
 
     def _out_of_order(self, kind: str) -> AppError:
         return AppError(
-            f"{kind} is out of order: the response is {self.answer.name.lower()}", code="POUNCE_APP_BAD_MESSAGE"
+            f"{kind} is out of order: the response is {ANSWER_STATES[self.answer]}", code="POUNCE_APP_BAD_MESSAGE"
         )
 
     # Answers of the server's own
@@ -516,7 +498,7 @@ class HttpExchange:
     def flush_head(self) -> None:
         """Send a head that waits for its body; the body follows."""
         self.service.held.discard(self)
-        if self.answer is not HELD or self._lost is not None:
+        if self.answer != HELD or self._lost is not None:
             return
         if self._is_bodiless():
             self._start_bodiless(0, True)
@@ -543,7 +525,7 @@ class HttpExchange:
     # Waiting: each waiter has a future of its own, so that cancelling one leaves the others alone
 
     async def _wait(self, waiters: list[asyncio.Future[None]]) -> None:
-        waiter: asyncio.Future[None] = self.service.loop.create_future()
+        waiter = self.service.create_future()
         waiters.append(waiter)
         try:
             await waiter

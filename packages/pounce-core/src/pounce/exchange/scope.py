@@ -8,11 +8,10 @@ if TYPE_CHECKING:
     from pounce.exchange.service import Service
     from pounce.exchange.stream import Stream
 
-__all__ = ["ASGI", "SPEC_VERSION", "http_scope", "split_target", "websocket_scope"]
+__all__ = ["METHODS", "SPEC_VERSION", "http_scope", "split_target", "websocket_scope"]
 
 SPEC_VERSION = "2.5"
-METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")}
-ASGI = {"version": "3.0", "spec_version": SPEC_VERSION}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
 
 
 def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str, Any]:
@@ -46,9 +45,9 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
         extensions["pounce.proxy"] = connection.proxy.copy()
     return {
         "type": "http",
-        "asgi": ASGI.copy(),
+        "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},
         "http_version": head.version,
-        "method": METHODS.get(head.method) or head.method.decode("ascii"),
+        "method": service.methods.get(head.method) or head.method.decode("ascii"),
         "scheme": head.scheme,
         "path": root_path + text,
         "raw_path": quote(root_path).encode() + path if root_path else path,

@@ -15,7 +15,9 @@ from pounce.exchange.error_pages import error_response
 from pounce.exchange.head import RequestHead
 from pounce.exchange.http import HttpExchange, too_large
 from pounce.exchange.response_headers import ResponseHeaders
+from pounce.exchange.scope import METHODS
 from pounce.exchange.stream import Exchange, Stream
+from pounce.immortal import own_class
 
 if TYPE_CHECKING:
     from pounce.net.connection import Connection
@@ -87,6 +89,12 @@ class Service:
         self.shared: dict[str, Any] = {}
         """What the connections of this worker share, by a name that begins with the wire's."""
         self.response_headers = ResponseHeaders(config)
+        # For this loop's thread alone; see `pounce.immortal`.
+        self._exchange_class = own_class(HttpExchange, "receive", "send")
+        self._task_class: type[asyncio.Task[None]] = own_class(asyncio.Task)
+        self._future_class: type[asyncio.Future[None]] = own_class(asyncio.Future)
+        self.methods = {method.encode(): method for method in METHODS}
+        """What scopes call the usual methods."""
         self.max_request_size = config.max_request_size
         self.max_connections = config.max_connections
         """This worker's share; 0 sets no limit."""
@@ -122,10 +130,10 @@ class Service:
         for respond in self._responders:
             response = respond(head)
             if response is not None:
-                exchange = HttpExchange(self, head, stream)
+                exchange = self._exchange_class(self, head, stream)
                 exchange.respond(response)
                 return exchange
-        exchange = HttpExchange(self, head, stream)
+        exchange = self._exchange_class(self, head, stream)
         if body:
             exchange.data_received(body)
         if ended:
@@ -153,10 +161,14 @@ class Service:
         and anyio find the current task that they need.
         """
         # Each has a context of its own: what calls this may itself run in the context of an earlier request.
-        task = asyncio.Task(exchange.run(), loop=self.loop, context=self._context.copy(), eager_start=True)
+        task = self._task_class(exchange.run(), loop=self.loop, context=self._context.copy(), eager_start=True)
         if not task.done():
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
+
+    def create_future(self) -> asyncio.Future[None]:
+        """Something to wait for, as the loop makes it."""
+        return self._future_class(loop=self.loop)
 
     def upgraded(self, exchange: Completed) -> None:
         """An upgrade was accepted: observers that want to know are told; `completed()` follows at its end."""

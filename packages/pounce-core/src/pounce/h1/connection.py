@@ -8,7 +8,7 @@ Two states describe it, one for each direction:
               any ─upgrade─▶ TUNNEL          any ─closing─▶ CLOSED (bytes are thrown away)
     writing   READY ─start─▶ OPEN ─last piece─▶ SENT ─everything has left─▶ READY
 
-A request is over when reading is DONE and writing is SENT with nothing left to flush; only then is the next head
+A request is over when reading == DONE and writing == SENT with nothing left to flush; only then is the next head
 asked of the parser, in a loop, so that pipelining neither recurses nor reorders. Bytes that arrive earlier stay in
 the parser, and above a bound in the socket.
 """
@@ -16,7 +16,6 @@ the parser, and above a bound in the socket.
 import asyncio
 import socket
 import struct
-from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, cast
 
@@ -54,28 +53,9 @@ FILE_BLOCK = 131072
 """Bytes of a file that are sent between two looks at the write deadline."""
 
 
-class Reading(Enum):
-    """What the next bytes are; see the diagram above."""
-
-    IDLE = 0
-    HEAD = 1
-    BODY = 2
-    DISCARD = 3
-    DONE = 4
-    TUNNEL = 5
-    CLOSED = 6
-
-
-class Writing(Enum):
-    """How far the answer is; see the diagram above."""
-
-    READY = 0
-    OPEN = 1
-    SENT = 2
-
-
-IDLE, HEAD, BODY, DISCARD, DONE, TUNNEL, CLOSED = Reading
-READY, OPEN, SENT = Writing
+# What the next bytes are, and how far the answer is; see the diagram above. Numbers: `immortal` tells why not Enums.
+IDLE, HEAD, BODY, DISCARD, DONE, TUNNEL, CLOSED = range(7)
+READY, OPEN, SENT = range(3)
 
 
 class H1Connection(Connection, guarded=("eof_received",)):
@@ -143,15 +123,15 @@ class H1Connection(Connection, guarded=("eof_received",)):
 
     def data_received(self, data: bytes) -> None:
         reading = self.reading
-        if reading is CLOSED:
+        if reading == CLOSED:
             self._linger_over(len(data))
             return
-        if reading is TUNNEL:
+        if reading == TUNNEL:
             self._tunnel_received(data)
             return
         parser = self.parser
         parser.receive_data(data)
-        if reading is DONE and (self.writing is not SENT or not self.writable):
+        if reading == DONE and (self.writing != SENT or not self.writable):
             # A request is being served: what follows it waits.
             if parser.buffered > BUFFER_HIGH:
                 self._held_back = True
@@ -170,12 +150,12 @@ class H1Connection(Connection, guarded=("eof_received",)):
     def eof_received(self) -> bool:
         self._ended_by_peer = True
         reading = self.reading
-        if reading is DONE and (self.writing is not SENT or self.parser.buffered):
+        if reading == DONE and (self.writing != SENT or self.parser.buffered):
             # A complete request may be followed by the end of the client's half; it still wants its answer.
-            if self.writing is not SENT:
+            if self.writing != SENT:
                 self.exchange.half_closed()
             return self.connection.tls is None
-        if reading is TUNNEL:
+        if reading == TUNNEL:
             self._tunnel_begins()
             self.exchange.eof_received()
             return self.connection.tls is None
@@ -194,7 +174,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
 
     def _give_up_request(self) -> None:
         """The client has ended its half, and what it sent is not a whole request: nothing can come of it."""
-        if self.reading is BODY:
+        if self.reading == BODY:
             self._lose(ClientGone("the client ended the request before its end"))
         self.reading = CLOSED
         self.close()
@@ -211,7 +191,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         exchange = self.exchange
         if exchange is not None:
             exchange.resume_writing()
-        if self.writing is SENT:
+        if self.writing == SENT:
             self.unwatch_flush()
             # Not at once: a transport that is closed from inside resume_writing() reports its end twice.
             self.loop.call_soon(self._continue)
@@ -223,10 +203,10 @@ class H1Connection(Connection, guarded=("eof_received",)):
         try:
             while True:
                 reading = self.reading
-                if reading is DONE:
-                    if self.writing is not SENT or not self.writable or not self._next_request():
+                if reading == DONE:
+                    if self.writing != SENT or not self.writable or not self._next_request():
                         return
-                elif reading is CLOSED or reading is TUNNEL:
+                elif reading == CLOSED or reading == TUNNEL:
                     return
                 event = self.parser.next_event()
                 if type(event) is RequestHead:
@@ -272,12 +252,12 @@ class H1Connection(Connection, guarded=("eof_received",)):
                 self.parser.next_event()
                 self.reading = DONE
                 self.deadline = inf
-        self.service.open(head, self, body, self.reading is DONE)
+        self.service.open(head, self, body, self.reading == DONE)
 
     def _body_received(self, data: bytes) -> None:
         self._body_read += len(data)
         self._client_waits = False
-        if self.reading is DISCARD:
+        if self.reading == DISCARD:
             self._unconsumed += len(data)
             if self._unconsumed > DISCARD_MAX:
                 self._linger()
@@ -293,7 +273,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
             self.transport.pause_reading()
 
     def _body_ended(self, event: object) -> None:
-        discarded = self.reading is DISCARD
+        discarded = self.reading == DISCARD
         self.reading = DONE
         self.deadline = inf
         if not discarded:
@@ -306,11 +286,11 @@ class H1Connection(Connection, guarded=("eof_received",)):
             return
         if not self._paused_at and self.transport.is_reading() is False:
             self.transport.resume_reading()
-        if self.reading is IDLE:
+        if self.reading == IDLE:
             if self.parser.buffered:
                 self.reading = HEAD
                 self.deadline = self.loop.time() + self.service.config.header_timeout
-        elif self.reading is BODY or self.reading is DISCARD:
+        elif self.reading == BODY or self.reading == DISCARD:
             self._set_body_deadline()
 
     def _set_body_deadline(self) -> None:
@@ -352,7 +332,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
 
     def _continue(self) -> None:
         """Go on after an answer that ended outside `data_received`."""
-        if self.reading is DONE and self.writing is SENT and self.writable:
+        if self.reading == DONE and self.writing == SENT and self.writable:
             self.corked = True
             try:
                 self._read()
@@ -364,10 +344,10 @@ class H1Connection(Connection, guarded=("eof_received",)):
     def _refuse(self, error: BadRequest) -> None:
         """Answer bytes that are no request, or no longer one; nothing after them is ever parsed."""
         self._keep_alive = False
-        if self.reading is BODY:
+        if self.reading == BODY:
             self.reading = CLOSED
             self.exchange.stream_lost(error)
-        elif self.reading is IDLE or self.reading is HEAD:
+        elif self.reading == IDLE or self.reading == HEAD:
             self.reading = CLOSED
             self.writing = READY
             self.head = None
@@ -387,11 +367,11 @@ class H1Connection(Connection, guarded=("eof_received",)):
             framing = answer_framing(method, version, status, has_length, more)
         self._framing = framing
         self.writing = OPEN
-        if framing is ADD_LENGTH:
+        if framing == ADD_LENGTH:
             head += b"content-length: %d\r\n" % len(body)
-        elif framing is CHUNKED:
+        elif framing == CHUNKED:
             head += b"transfer-encoding: chunked\r\n"
-        if closes or framing is CLOSE or not self._reusable():
+        if closes or framing == CLOSE or not self._reusable():
             self._keep_alive = False
             head += b"connection: close\r\n\r\n"
         elif version == "1.0":
@@ -404,12 +384,12 @@ class H1Connection(Connection, guarded=("eof_received",)):
         if self.transport.is_closing():
             # The peer is gone, and `connection_lost()` is on its way to say so.
             self.writable = False
-        elif self.reading is TUNNEL:
+        elif self.reading == TUNNEL:
             if not more or self.corked:
                 self._tunnel_write(cast(bytes, body), more)
             else:
                 self._write(cast(bytes, body))
-        elif self.writing is OPEN:
+        elif self.writing == OPEN:
             self._write_piece(b"", body, more)
 
     def inform(self, status: int, headers: Headers) -> None:
@@ -438,7 +418,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
             self.loop.call_soon(self._tunnel_begins)
 
     def trailers(self, headers: Headers) -> None:
-        if self._framing is CHUNKED:
+        if self._framing == CHUNKED:
             self.send(b"0\r\n" + encode_fields(headers) + b"\r\n")
         self._sent()
 
@@ -448,7 +428,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
             self._body_deadline_base += self.loop.time() - self._paused_at
             self._paused_at = 0.0
             self.transport.resume_reading()
-            if self.reading is BODY:
+            if self.reading == BODY:
                 self._set_body_deadline()
 
     def reset(self) -> None:
@@ -460,7 +440,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
             self._file.cancel()
             self._file = None
         self.flush()
-        if self._framing is CLOSE:
+        if self._framing == CLOSE:
             # Here an orderly close would look like the end of the answer, and so would `abort()` alone: the kernel
             # sends a FIN for both unless it is told not to linger.
             sock = self.transport.get_extra_info("socket")
@@ -476,25 +456,25 @@ class H1Connection(Connection, guarded=("eof_received",)):
         """Whether another request can follow, as far as is known when the answer begins."""
         if not self._keep_alive or ((self.service.draining or self._ended_by_peer) and not self.parser.buffered):
             return False
-        if self.reading is BODY and self.head is not None:
+        if self.reading == BODY and self.head is not None:
             # RFC 9112 9.3: the rest of the body has to be read first. A client that waits for 100 (Continue) may
             # or may not send it; a long one is not worth reading.
             length = self.head.content_length
             if self._client_waits:
                 return False
             return length is None or length - self._body_read <= DISCARD_MAX
-        return self.reading is not CLOSED
+        return self.reading != CLOSED
 
     def _write_piece(self, head: bytes, body: Body, more: bool) -> None:
         framing = self._framing
-        if framing is LENGTH and type(body) is bytes and len(body) < COPY_MAX:
+        if framing == LENGTH and type(body) is bytes and len(body) < COPY_MAX:
             self.send(head + body)
-        elif framing is NONE:
+        elif framing == NONE:
             self.send(head)
         elif isinstance(body, FileRange):
             self._send_file(head, body, more)
             return
-        elif framing is CHUNKED:
+        elif framing == CHUNKED:
             tail = b"" if more else LAST_CHUNK
             if not body:
                 self.send(head + tail)
@@ -516,9 +496,9 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self.writing = SENT
         if not self._cork:
             self.watch_flush()
-        if self.reading is BODY:
+        if self.reading == BODY:
             self._stop_body()
-        elif self.reading is DONE and not self.corked and self.writable:
+        elif self.reading == DONE and not self.corked and self.writable:
             if self.parser.buffered:
                 # Rule 2: not from inside a Stream method.
                 self.loop.call_soon(self._continue)
@@ -538,7 +518,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
             self._linger()
 
     def _send_file(self, head: bytes, file: FileRange, more: bool) -> None:
-        if self._framing is CHUNKED:
+        if self._framing == CHUNKED:
             head += chunk_head(file.count)
         if head:
             self.send(head)
@@ -567,12 +547,12 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self._file = None
         self.write_deadline = inf
         self.writable = True
-        if self._framing is CHUNKED:
+        if self._framing == CHUNKED:
             self.send(b"\r\n" if more else b"\r\n" + LAST_CHUNK)
         if not more:
             self.writing = SENT
             self.watch_flush()
-            if self.reading is BODY:
+            if self.reading == BODY:
                 self._stop_body()
         if self.writable:
             self.resume_writing()
@@ -582,7 +562,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
     def _tunnel_begins(self) -> None:
         """Pass on what came with the handshake, unless more has come and has taken it along."""
         try:
-            if self.reading is TUNNEL and self.parser.buffered:
+            if self.reading == TUNNEL and self.parser.buffered:
                 self._tunnel_received(b"")
         except Exception:  # noqa: BLE001 - as in `_continue`
             self.service.connection_failed(self)
@@ -639,19 +619,19 @@ class H1Connection(Connection, guarded=("eof_received",)):
     def deadline_passed(self) -> None:
         reading = self.reading
         self.deadline = inf
-        if reading is HEAD and (self.requests or self.parser.buffered):
+        if reading == HEAD and (self.requests or self.parser.buffered):
             self._time_out("The request head did not arrive in time", "POUNCE_TIMEOUT_REQUEST_HEAD", "header_timeout")
-        elif reading is BODY:
+        elif reading == BODY:
             self._time_out(
                 "The request body did not arrive in time",
                 "POUNCE_TIMEOUT_REQUEST_BODY",
                 "request_timeout and min_body_rate",
             )
-        elif reading is CLOSED and self.transport.is_closing():
+        elif reading == CLOSED and self.transport.is_closing():
             self.abort()
-        elif reading is CLOSED:
+        elif reading == CLOSED:
             self.close()
-        elif reading is DISCARD:
+        elif reading == DISCARD:
             self._linger()
         else:
             self.service.count("idle_timeout")
@@ -663,5 +643,5 @@ class H1Connection(Connection, guarded=("eof_received",)):
     def drain(self) -> None:
         """Serve what has begun, then close; an idle connection gets a moment to bring the request that may already be
         on its way: no answer has told its client yet that it would end."""
-        if self.reading is IDLE or (self.reading is HEAD and not self.parser.buffered):
+        if self.reading == IDLE or (self.reading == HEAD and not self.parser.buffered):
             self.deadline = min(self.deadline, self.loop.time() + DRAIN_GRACE)

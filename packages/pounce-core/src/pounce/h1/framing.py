@@ -6,7 +6,6 @@ Answers: `answer_framing` is the table that says how the end of an answer is mar
 """
 
 import re
-from enum import Enum
 
 from pounce.errors import BadRequest
 from pounce.exchange.fields import FORBIDDEN_TRAILERS
@@ -17,7 +16,6 @@ __all__ = [
     "CHUNK_OVERHEAD_MAX",
     "FORBIDDEN_TRAILERS",
     "SPECIAL_FIELDS",
-    "Framing",
     "answer_framing",
     "bad",
     "chunk_line",
@@ -206,24 +204,12 @@ def chunk_line(line: bytes, overhead: int) -> tuple[int, int]:
     return size, overhead
 
 
-class Framing(Enum):
-    """How the end of an answer is marked (RFC 9112 6.3)."""
-
-    NONE = 0
-    """It has no body."""
-    LENGTH = 1
-    """By the Content-Length that the exchange gives."""
-    ADD_LENGTH = 2
-    """By a Content-Length that the wire adds: the body is all there."""
-    CHUNKED = 3
-    CLOSE = 4
-    """By the end of the connection: what is left for HTTP/1.0."""
+# How the end of an answer is marked (RFC 9112 6.3): it has no body; by the Content-Length that the exchange gives; by
+# one that the wire adds, because the body is all there; by chunks; by the end of the connection, as in HTTP/1.0.
+NONE, LENGTH, ADD_LENGTH, CHUNKED, CLOSE = range(5)
 
 
-NONE, LENGTH, ADD_LENGTH, CHUNKED, CLOSE = Framing
-
-
-def answer_framing(method: bytes, version: str, status: int, has_length: bool, more: bool) -> Framing:
+def answer_framing(method: bytes, version: str, status: int, has_length: bool, more: bool) -> int:
     """The row of the table that applies; the first that fits, from the top.
 
     answer to HEAD, 204, 304              NONE         RFC 9112 6.3, 1.

@@ -6,7 +6,6 @@ guard looks at the raw bytes first, so that this server reads a request in one w
 """
 
 import re
-from enum import Enum
 
 import h11
 
@@ -38,14 +37,8 @@ _framing_fields = re.compile(
 _request_line = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/([0-9])\.[0-9]").fullmatch
 
 
-class State(Enum):
-    """What comes next in the buffer."""
-
-    HEAD = 0
-    LENGTH_BODY = 1
-    CHUNK_LINE = 2
-    CHUNK_DATA = 3
-    TRAILERS = 4
+# What comes next in the buffer. Numbers: `immortal` tells why not an Enum.
+HEAD, LENGTH_BODY, CHUNK_LINE, CHUNK_DATA, TRAILERS = range(5)
 
 
 class H11Parser:
@@ -56,7 +49,7 @@ class H11Parser:
     def __init__(self, limits: ParserLimits) -> None:
         self._limits = limits
         self._buffer = bytearray()
-        self._state = State.HEAD
+        self._state = HEAD
         self._scanned = 0
         self._remaining = 0
         self._overhead = 0
@@ -78,9 +71,9 @@ class H11Parser:
 
     def next_event(self) -> RequestHead | bytes | EndOfBody | None:
         state = self._state
-        if state is State.HEAD:
+        if state == HEAD:
             return self._read_head()
-        if state is State.LENGTH_BODY:
+        if state == LENGTH_BODY:
             return self._read_length_body()
         return self._read_chunked()
 
@@ -116,10 +109,10 @@ class H11Parser:
         if result.content_length is None:
             # Only a chunked body is h11's to read; kept for nothing, it would cost every request a colder cache.
             self._h11 = connection
-            self._state = State.CHUNK_LINE
+            self._state = CHUNK_LINE
             self._overhead = 0
         elif result.content_length:
-            self._state = State.LENGTH_BODY
+            self._state = LENGTH_BODY
             self._remaining = result.content_length
         return result
 
@@ -148,10 +141,10 @@ class H11Parser:
         found = buffer.find(end, max(0, self._scanned - 3))
         size = len(buffer) if found < 0 else found + len(end)
         if size > limit:
-            if self._state is State.HEAD and buffer.find(b"\r\n", 0, limit) < 0:
+            if self._state == HEAD and buffer.find(b"\r\n", 0, limit) < 0:
                 raise bad("The request line is too long", "TARGET_TOO_LONG", 414, f"The limit is {limit} bytes.")
             raise bad("The header section is too large", "HEADERS_TOO_LARGE", 431, f"The limit is {limit} bytes.")
-        if self._state is State.HEAD and starts_badly(buffer):
+        if self._state == HEAD and starts_badly(buffer):
             raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
         wrong = find_bad_line_end(buffer, max(0, self._scanned - 1), size)
         if wrong is not None:
@@ -186,7 +179,7 @@ class H11Parser:
 
     def _read_length_body(self) -> bytes | EndOfBody | None:
         if not self._remaining:
-            self._state = State.HEAD
+            self._state = HEAD
             return EndOfBody()
         if not self._buffer:
             return None
@@ -202,10 +195,10 @@ class H11Parser:
 
     def _read_chunked(self) -> bytes | EndOfBody | None:
         while True:
-            if self._state is State.CHUNK_LINE:
+            if self._state == CHUNK_LINE:
                 if not self._read_chunk_line():
                     return None
-            elif self._state is State.CHUNK_DATA:
+            elif self._state == CHUNK_DATA:
                 if not self._buffer:
                     # h11 may hold a first byte after the chunk's data: let it look at that too.
                     _from_h11(self._h11)
@@ -213,7 +206,7 @@ class H11Parser:
                 data = self._take(self._remaining)
                 self._remaining -= len(data)
                 if not self._remaining:
-                    self._state = State.CHUNK_LINE
+                    self._state = CHUNK_LINE
                 event = self._decode(data)
                 if isinstance(event, h11.Data):
                     return bytes(event.data)
@@ -234,10 +227,10 @@ class H11Parser:
         size, self._overhead = chunk_line(line[:-2], self._overhead)
         self._decode(line)
         if size:
-            self._state = State.CHUNK_DATA
+            self._state = CHUNK_DATA
             self._remaining = size + 2
         else:
-            self._state = State.TRAILERS
+            self._state = TRAILERS
         return True
 
     def _read_trailers(self) -> EndOfBody | None:
@@ -260,7 +253,7 @@ class H11Parser:
         end = self._decode(section)
         assert isinstance(end, h11.EndOfMessage)
         trailers = list(end.headers)
-        self._state = State.HEAD
+        self._state = HEAD
         return EndOfBody(trailers or None)
 
     def _decode(self, data: bytes) -> object:

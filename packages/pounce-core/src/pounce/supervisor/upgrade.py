@@ -103,9 +103,7 @@ class Successor:
                 for number, listeners in enumerate(sets)
                 for listener in listeners
             ]
-            found = json.dumps(
-                {"pid": os.getpid(), "report": report, "sockets": passed, "generation": generation}
-            )
+            found = json.dumps({"pid": os.getpid(), "report": report, "sockets": passed, "generation": generation})
             self._process = subprocess.Popen(
                 [sys.executable, *sys.orig_argv[1:]],
                 cwd=cwd,

@@ -42,9 +42,7 @@ class Shared:
         )
 
 
-def prepare(
-    config: ServerConfig, app: ASGIApp | str, registry: Registry | None = None, generation: int = 0
-) -> Shared:
+def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None = None, generation: int = 0) -> Shared:
     """Find the plugins, import or make the application, read the certificate. Raises a `PounceError`."""
     registry = registry or Registry.discover(config)
     _report_plugins(registry)

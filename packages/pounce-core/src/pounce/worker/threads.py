@@ -19,6 +19,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pounce.errors import PounceError, SupervisorError
+from pounce.gil import gil_enabled
+from pounce.immortal import Immortals, own_copy
 from pounce.net.bind import Listener
 from pounce.worker.datagrams import open_datagram_sockets
 from pounce.worker.dispatcher import Dispatcher, Inbox
@@ -48,8 +50,10 @@ class WorkerThread:
         released: Callable[[], None],
         on_change: Callable[[], Any],
         on_recycle: Callable[[str], Any] | None,
+        immortals: Immortals | None,
     ) -> None:
         self._shared = shared
+        self._immortals = immortals
         self._lifespan = lifespan
         self._on_recycle = on_recycle
         self._listeners = listeners
@@ -123,7 +127,7 @@ class WorkerThread:
         shared = self._shared
         loop = asyncio.get_running_loop()
         worker = Worker(
-            shared.config,
+            own_copy(shared.config),
             shared.app,
             shared.registry,
             self._listeners,
@@ -136,6 +140,10 @@ class WorkerThread:
             lifespan=self._lifespan,
             on_recycle=self._on_recycle,
         )
+        immortals = self._immortals
+        if immortals is not None:
+            immortals.look()
+            worker.service.on_tick.add(lambda now: immortals.look())
         self.inbox = Inbox(worker, loop)
         with self._lock:
             self.loop, self.worker = loop, worker
@@ -183,6 +191,7 @@ class WorkerThreads:
         """Nobody may wait for what is left; on threads `join()` tells."""
         self._threads: list[WorkerThread] = []
         self._dispatcher = Dispatcher(listeners) if dispatched else None
+        self._immortals = Immortals({"pounce", "asyncio", "selectors"} | shared.registry.packages)
 
     def describe(self) -> Description:
         """How they serve."""
@@ -218,6 +227,7 @@ class WorkerThreads:
             released=self._release if self._dispatcher is None else lambda: None,
             on_change=self._on_change,
             on_recycle=self._on_recycle,
+            immortals=self._immortals if self._dispatcher is not None and not gil_enabled() else None,
         )
         thread.thread.start()
         self._threads.append(thread)
