@@ -96,6 +96,23 @@ def test_systemd_follows_to_the_new_supervisor(tmp_path: Path) -> None:
         assert said == ["READY=1", "READY=1", f"MAINPID={server.pid}", "STOPPING=1"]
 
 
+def test_new_supervisor_gives_systemd_its_signs_of_life(tmp_path: Path) -> None:
+    # As systemd does it: the time, and for whom it is.
+    line = ["-m", "pounce_cli", "serve", "main:app", "--port", "0", "--workers", "2", "--log-format", "json"]
+    start = "os.environ['WATCHDOG_PID'] = str(os.getpid()); os.environ['WATCHDOG_USEC'] = '400000'"
+    program = f"import os, sys; {start}; os.execv(sys.executable, [sys.executable, *{line!r}])"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(PATIENCE)
+        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        with Running(tmp_path, command=["-c", program], environ=environ) as server:
+            server.upgrade()
+            while not systemd.recv(4096).startswith(b"MAINPID="):
+                pass
+            for _ in range(3):
+                assert systemd.recv(4096) == b"WATCHDOG=1"
+
+
 def test_end_during_an_upgrade_ends_both(tmp_path: Path) -> None:
     with Running(tmp_path, "--workers", "2") as server:
         server.write("import time; time.sleep(60)")

@@ -106,8 +106,9 @@ class Server:
         A second signal ends the process without waiting for requests: `SystemExit(1)`. More than one worker run in
         processes that this one supervises. systemd is told of the start and the end where it has asked.
         """
-        self._notifier = Notifier.from_environ()
+        # In this order: what systemd has said to the one is for the other from now on.
         predecessor = Predecessor.from_environ()
+        self._notifier = Notifier.from_environ()
         before = predecessor.pid if predecessor is not None else None
         with PidFile(self._config.pid_file, successor_of=before) as self._pid_file:
             if is_supervised(self._config) or predecessor is not None:
