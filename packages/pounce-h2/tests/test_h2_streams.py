@@ -11,7 +11,6 @@ from pounce.exchange.service import Service
 from pounce.exchange.stream import Exchange, Stream
 from pounce.plugin import API_VERSION, Plugin, Upgrade
 from pounce_h2.frames import ACK, END_HEADERS, END_STREAM, PREFACE, ErrorCode, Kind, Setting, frame, settings_frame
-from pounce_h2.priority import Priority, parse_priority
 
 POST = request(b"POST")
 OPEN = END_HEADERS
@@ -294,19 +293,6 @@ async def test_request_above_the_limit_is_refused() -> None:
 # Priorities (RFC 9218)
 
 
-@pytest.mark.parametrize(
-    ("value", "priority"),
-    [
-        (b"", (3, False)), (b"u=0", (0, False)), (b"u=7, i", (7, True)), (b"i, u=1", (1, True)), (b"i=?0", (3, False)),
-        (b"i=?1", (3, True)), (b"u=8", (3, False)), (b"u=-1", (3, False)), (b"u=1.5", (3, False)),
-        (b"x=1,u=2", (2, False)),
-        (b"u=1;a=b, i;x", (1, True)), (b"\xff", (3, False)), (b"u=1,u=5", (5, False)), (b"ui=1", (3, False)),
-    ],
-)  # fmt: skip
-def test_priority_field(value: bytes, priority: tuple[int, bool]) -> None:
-    assert parse_priority(value) == Priority(*priority)
-
-
 async def order_of(*priorities: bytes, size: int = 40_000, update: bytes = b"") -> list[int]:
     """The streams in the order in which their DATA is sent, when all wait for the window of the connection."""
     peer = Peer(sized(size), settings={Setting.INITIAL_WINDOW_SIZE: 2**20})
@@ -360,6 +346,23 @@ async def test_priority_update_may_come_before_its_request() -> None:
     peer = Peer(app)
     update = frame(Kind.PRIORITY_UPDATE, 0, 0, b"\0\0\0\x03u=0")
     first, second = (peer.block(request(path=path)) for path in (b"/1", b"/3"))
+    peer.feed(update + frame(Kind.HEADERS, 5, 1, first) + frame(Kind.HEADERS, 5, 3, second))
+    assert opened == ["/3", "/1"]
+
+
+@in_loop
+async def test_priority_update_takes_the_place_of_the_field() -> None:
+    # RFC 9218 7: "Omitting a priority parameter is a signal to use its default value."
+    opened: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        opened.append(scope["path"])
+        await say(send)
+
+    peer = Peer(app)
+    update = frame(Kind.PRIORITY_UPDATE, 0, 0, b"\0\0\0\x01i")
+    first = peer.block([*request(path=b"/1"), (b"priority", b"u=0")])
+    second = peer.block([*request(path=b"/3"), (b"priority", b"u=2")])
     peer.feed(update + frame(Kind.HEADERS, 5, 1, first) + frame(Kind.HEADERS, 5, 3, second))
     assert opened == ["/3", "/1"]
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.fields import FieldTable, checked_trailers, request_head
 from pounce.exchange.head import Headers, RequestHead
+from pounce.exchange.priority import DEFAULT, Priority, parse_priority, priority_of
 from pounce.net.connection import Connection
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT, go_on, second_descriptor
 from pounce_h2.abuse import Budgets, ConnectionFailed
@@ -51,7 +52,7 @@ from pounce_h2.frames import (
 )
 from pounce_h2.huffman import HuffmanDecoder
 from pounce_h2.plugin import H2Settings
-from pounce_h2.priority import DEFAULT, Priority, Scheduler, parse_priority
+from pounce_h2.priority import Scheduler
 from pounce_h2.stream import FRAME_MAX, HELD_HIGH, H2Stream, Receiving, Sending
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ class H2Connection(Connection):
         self._resets: dict[int, ResetBy] = {}
         self._skipped: list[range] = []
         self._abandoned: list[Exchange] = []
-        self._early_priorities: dict[int, bytes] = {}
+        self._early_priorities: dict[int, Priority] = {}
         self._last_seen = 0
         self._last_opened = 0
         self._goaway_sent: int | None = None
@@ -632,8 +633,9 @@ class H2Connection(Connection):
                 0 if ends else length or None,
                 found.expect_continue and not ends,
             )
-            if self._early_priorities and id in self._early_priorities:
-                priority = parse_priority(self._early_priorities.pop(id), priority)
+            if self._early_priorities:
+                # RFC 9218 7: the frame says all; what it leaves out is default, whatever the field said.
+                priority = self._early_priorities.pop(id, priority)
             stream = H2Stream(self, id, found.method, priority, size)
             self._head_memory += size
         if not ends:
@@ -659,11 +661,7 @@ class H2Connection(Connection):
             head = request_head(headers, "2", self.connection.scheme, self._fields)
         except BadRequest as error:
             return error
-        priority = DEFAULT
-        for name, value in headers:
-            if name == b"priority":
-                priority = parse_priority(value, priority)
-        known = KnownHead(head, priority, size)
+        known = KnownHead(head, priority_of(head.headers), size)
         if decoder.generation == generation and len(block) <= KNOWN_BLOCK_MAX:
             if len(heads) >= KNOWN_HEADS_MAX:
                 heads.clear()
@@ -756,13 +754,14 @@ class H2Connection(Connection):
         if not target & 1:
             raise ConnectionFailed(PROTOCOL_ERROR, "PRIORITY_UPDATE for a stream that no client opens")
         self._spend_priority()
+        priority = parse_priority(payload[4:])
         stream = self._streams.get(target)
         if stream is not None:
-            stream.priority = parse_priority(payload[4:])
+            stream.priority = priority
         elif target > self._last_seen:
             if len(self._early_priorities) >= EARLY_PRIORITIES_MAX:
                 del self._early_priorities[next(iter(self._early_priorities))]
-            self._early_priorities[target] = payload[4:260]
+            self._early_priorities[target] = priority
 
     # 6.4 RST_STREAM
 

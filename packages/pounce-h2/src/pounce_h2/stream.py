@@ -21,10 +21,10 @@ from math import inf
 from typing import TYPE_CHECKING, cast
 
 from pounce.exchange.head import Headers
+from pounce.exchange.priority import Priority, parse_priority
 from pounce.exchange.stream import Body, ConnectionInfo, Exchange
 from pounce_h2.encode import content_length_field, encode_fields
 from pounce_h2.frames import END_STREAM, FRAME_HEAD, ErrorCode, header_frames
-from pounce_h2.priority import Priority, parse_priority
 
 if TYPE_CHECKING:
     from pounce_h2.connection import H2Connection
