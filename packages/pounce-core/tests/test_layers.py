@@ -89,8 +89,9 @@ def test_lowest_layer_imports_nothing_of_the_package(module: str) -> None:
     assert offenders(module, lambda name: False) == []
 
 
-def test_configuration_imports_errors_only() -> None:
-    assert offenders("pounce.config", lambda name: name == "pounce.errors") == []
+def test_configuration_imports_its_own_kind_and_errors_only() -> None:
+    assert offenders("pounce.config", lambda name: name in ("pounce.errors", "pounce.options")) == []
+    assert offenders("pounce.options", lambda name: name == "pounce.errors") == []
 
 
 def test_no_module_but_the_testing_kit_imports_the_testing_kit() -> None:

@@ -21,6 +21,7 @@ from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.head import Headers, RequestHead
 from pounce.exchange.stream import Body, ConnectionInfo, Exchange, FileRange, Stream
 from pounce.net.connection import Connection
+from pounce.options import option
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
@@ -56,6 +57,7 @@ __all__ = [
     "Upgrade",
     "Wire",
     "coroutine_wire",
+    "option",
 ]
 
 API_VERSION = (1, 0)
@@ -273,7 +275,8 @@ class Plugin:
     observers: tuple[ObserverFactory, ...] = ()
     commands: tuple[Command, ...] = ()
     settings: type | None = None
-    """A frozen dataclass of settings; `service.settings[name]` holds the instance."""
+    """A frozen dataclass of settings; `service.settings[name]` holds the instance. Fields made by `option()` have
+    bounds, a flag (`--NAME-field`), a variable and a key in files, as settings of the server."""
 
 
 def coroutine_wire(
