@@ -10,7 +10,7 @@ import pytest
 
 from pounce import ConfigError, PluginError, ServerConfig
 from pounce.h1.plugin import plugin as h1
-from pounce.plugin import API_VERSION, Command, ParserChoice, Plugin, Upgrade, Wire
+from pounce.plugin import API_VERSION, Command, ParserChoice, Plugin, Switch, Upgrade, Wire
 from pounce.registry import GROUP, Loaded, Registry, installed_options
 from pounce.server import Server
 
@@ -179,6 +179,11 @@ CONFLICTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "upgrade": (
         {"upgrades": (Upgrade(token=b"ws", open=None),)},  # type: ignore[arg-type]
         {"upgrades": (Upgrade(token=b"ws", open=None),)},  # type: ignore[arg-type]
+        "upgrade token 'ws'",
+    ),
+    "switch": (
+        {"upgrades": (Upgrade(token=b"ws", open=None),)},  # type: ignore[arg-type]
+        {"switches": (Switch(token=b"ws", connect=None),)},  # type: ignore[arg-type]
         "upgrade token 'ws'",
     ),
     "parser": ({"parsers": (parser("p"),)}, {"parsers": (parser("p"),)}, "parser 'p'"),

@@ -54,6 +54,7 @@ __all__ = [
     "RunsApp",
     "Service",
     "Stream",
+    "Switch",
     "Upgrade",
     "Wire",
     "coroutine_wire",
@@ -122,6 +123,19 @@ class Upgrade:
 
     token: bytes
     open: Callable[[Service, RequestHead, Stream], Exchange]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """A wire to which a client of HTTP/1.1 may change by an upgrade token (RFC 9110 7.8), in lower case: `b"h2c"`.
+
+    `connect` gets a request without a body that bears the token, and makes the protocol for the rest of its connection;
+    None leaves the request to be answered as if it had no token. The protocol's `connection_made()` follows the 101,
+    and it is for the protocol to answer that request.
+    """
+
+    token: bytes
+    connect: Callable[[Service, RequestHead], asyncio.Protocol | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +284,7 @@ class Plugin:
     wires: tuple[Wire, ...] = ()
     datagrams: tuple[DatagramWire, ...] = ()
     upgrades: tuple[Upgrade, ...] = ()
+    switches: tuple[Switch, ...] = ()
     parsers: tuple[ParserChoice, ...] = ()
     responders: tuple[Responder, ...] = ()
     observers: tuple[ObserverFactory, ...] = ()

@@ -19,6 +19,7 @@ from pounce.plugin import (
     ParserChoice,
     Plugin,
     Responder,
+    Switch,
     Upgrade,
     Wire,
 )
@@ -56,6 +57,7 @@ class Registry:
         self.wires: dict[str, Wire] = {}
         self.datagrams: dict[str, DatagramWire] = {}
         self.upgrades: dict[bytes, Upgrade] = {}
+        self.switches: dict[bytes, Switch] = {}
         self.parsers: dict[str, ParserChoice] = {}
         self.responders: tuple[Responder, ...] = ()
         self.observers: tuple[ObserverFactory, ...] = ()
@@ -111,6 +113,9 @@ class Registry:
         for upgrade in plugin.upgrades:
             self._claim("upgrade token", upgrade.token, entry)
             self.upgrades[upgrade.token] = upgrade
+        for switch in plugin.switches:
+            self._claim("upgrade token", switch.token, entry)
+            self.switches[switch.token] = switch
         for parser in plugin.parsers:
             self._claim("parser", parser.name, entry)
             self.parsers[parser.name] = parser

@@ -6,6 +6,8 @@ a state: that of the connection, below, or of a stream (`stream.py`).
     PREFACE ─24 octets─▶ SETTINGS ─first frame─▶ OPEN ─drain─▶ DRAINING ─our last GOAWAY─▶ LEAVING
     OPEN ─GOAWAY of the peer─▶ LEAVING ─last stream ends─▶ CLOSED          any ─connection error─▶ CLOSED
 
+After `Upgrade: h2c` stream 1 is there before the preface. If our last GOAWAY comes that early, SETTINGS ─▶ LEAVING.
+
 Two kinds of errors: a stream error resets its stream, a connection error (`ConnectionFailed`) ends everything. Streams
 that are over leave the table at once; only those that were reset are remembered, up to a bound, because frames that
 were under way may still arrive for them.
@@ -174,6 +176,7 @@ class H2Connection(Connection):
         "_skipped",
         "_streams",
         "_turn_due",
+        "_upgraded",
         "answered",
         "blocks",
         "budgets",
@@ -226,6 +229,7 @@ class H2Connection(Connection):
         self._idle_since = 0.0
         self._drain_due = inf
         self._turn_due = False
+        self._upgraded: RequestHead | None = None
         self._connect_protocol = bool(service.upgrades)
         # What the peer may send
         self._receive_window = settings.connection_window
@@ -262,6 +266,24 @@ class H2Connection(Connection):
             self.emit(window_update_frame(0, settings.connection_window - WINDOW_DEFAULT))
         self._idle_since = self.loop.time()
         self.deadline = self._idle_since + self.service.config.header_timeout
+        if self._upgraded is not None:
+            self._open_upgraded(self._upgraded)
+
+    def begin_with(self, head: RequestHead, settings: bytes) -> None:
+        """Before the connection is made: stream 1 is this request, and the peer has these settings.
+
+        Raises `ConnectionFailed` when it cannot have them.
+        """
+        self._upgraded = head
+        self._apply(settings)
+
+    def _open_upgraded(self, head: RequestHead) -> None:
+        size = sum(len(name) + len(value) + 32 for name, value in head.headers)
+        stream = self._streams[1] = H2Stream(self, 1, head.method, priority_of(head.headers), size)
+        self._head_memory += size
+        self._last_seen = 1
+        self._opening.append((stream, head))
+        self._open_requests()
 
     def data_received(self, data: bytes) -> None:
         if self._phase is Phase.CLOSED:
@@ -345,8 +367,9 @@ class H2Connection(Connection):
             self._turn_due = False
         if self._cork:
             self.flush()
-        if self._phase is Phase.LEAVING and not self._streams:
-            self._say_goodbye()
+        if self._goaway_sent is not None and not self._streams and self._phase is not Phase.CLOSED:
+            # Everything is answered.
+            self._linger()
 
     def _late_turn(self) -> None:
         """The end of a turn that did not begin with `data_received`."""
@@ -791,9 +814,14 @@ class H2Connection(Connection):
             raise ConnectionFailed(FRAME_SIZE_ERROR, "SETTINGS is not a multiple of six octets")
         self.budgets.settings.spend()
         if self._phase is Phase.SETTINGS:
-            self._phase = Phase.OPEN
+            self._phase = Phase.OPEN if self._goaway_sent is None else Phase.LEAVING
             if self.service.draining:
                 self.drain()
+        self._apply(payload)
+        self.emit(frame(Kind.SETTINGS, ACK, 0))
+
+    def _apply(self, payload: bytes) -> None:
+        """Take the settings of the peer. Raises `ConnectionFailed`."""
         window = self.initial_window
         for setting, value in SETTING.iter_unpack(payload):
             if setting == Setting.INITIAL_WINDOW_SIZE:
@@ -805,7 +833,6 @@ class H2Connection(Connection):
         # Every stream is touched, so once for a frame that may say it 2,730 times: nothing is sent in between.
         if window != self.initial_window:
             self._set_initial_window(window)
-        self.emit(frame(Kind.SETTINGS, ACK, 0))
 
     def _settings_are_known(self) -> None:
         """The peer has acknowledged our SETTINGS: what it sends from now on keeps to them."""
@@ -984,7 +1011,7 @@ class H2Connection(Connection):
         if not self._streams:
             self._idle_since = self.loop.time()
             self.due(self._idle_since + self.service.config.keep_alive_timeout)
-            if self._phase is Phase.LEAVING and not self._turn_due:
+            if self._goaway_sent is not None and not self._turn_due:
                 self._turn_due = True
                 self.loop.call_soon(self._late_turn)
 
@@ -1028,18 +1055,17 @@ class H2Connection(Connection):
 
     def _leave(self) -> None:
         """Take no more requests, and close when those that run are over."""
-        if self._phase is not Phase.LEAVING and self._phase is not Phase.CLOSED:
-            self._phase = Phase.LEAVING
+        if self._goaway_sent is None and self._phase is not Phase.CLOSED:
+            if self._phase is not Phase.PREFACE and self._phase is not Phase.SETTINGS:
+                self._phase = Phase.LEAVING
             self._goaway_sent = self._last_seen
             self.emit(goaway_frame(self._last_seen, ErrorCode.NO_ERROR))
-
-    def _say_goodbye(self) -> None:
-        """Everything is answered."""
-        self._linger()
 
     def drain(self) -> None:
         """6.8: say that the end is near, wait a round trip for requests that are under way, then take no more."""
         if self._phase is Phase.PREFACE or self._phase is Phase.SETTINGS:
+            if self._streams:
+                self._leave()
             self.due(self.loop.time() + DRAIN_GRACE)
         elif self._phase is Phase.OPEN:
             self._phase = Phase.DRAINING

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from pounce.plugin import API_VERSION, Plugin, Service, Wire, option
+from pounce.plugin import API_VERSION, Plugin, RequestHead, Service, Switch, Wire, option
 from pounce_h2.frames import PREFACE
 
 __all__ = ["H2Settings", "plugin"]
@@ -41,6 +41,9 @@ class H2Settings:
         le=2**31 - 1,
     )
     reset_rate: float = option(50.0, "Requests that may be reset a second in the long run.", ge=0)
+    upgrade: bool = option(
+        False, "Let clients in clear text change from HTTP/1.1 by Upgrade: h2c; never behind a proxy that passes it on."
+    )
 
 
 def connect(service: Service) -> asyncio.Protocol:
@@ -49,9 +52,18 @@ def connect(service: Service) -> asyncio.Protocol:
     return H2Connection(service)
 
 
+def switch(service: Service, head: RequestHead) -> asyncio.Protocol | None:
+    if not service.settings["h2"].upgrade or head.scheme != "http":
+        return None
+    from pounce_h2.upgrade import upgraded
+
+    return upgraded(service, head)
+
+
 plugin = Plugin(
     name="h2",
     api=API_VERSION,
     wires=(Wire(name="h2", connect=connect, alpn=("h2",), preface=PREFACE),),
+    switches=(Switch(token=b"h2c", connect=switch),),
     settings=H2Settings,
 )

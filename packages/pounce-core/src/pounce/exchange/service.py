@@ -20,7 +20,7 @@ from pounce.exchange.stream import Exchange, Stream
 if TYPE_CHECKING:
     from pounce.net.connection import Connection
     from pounce.net.tls import ServerTLS
-    from pounce.plugin import Completed, Observer, ObserverFactory, Parser, Responder, RunsApp, Upgrade
+    from pounce.plugin import Completed, Observer, ObserverFactory, Parser, Responder, RunsApp, Switch, Upgrade
 
 __all__ = ["ASGIApp", "Service"]
 
@@ -47,6 +47,7 @@ class Service:
         *,
         worker_id: int = 0,
         upgrades: Mapping[bytes, Upgrade] = MappingProxyType({}),
+        switches: Mapping[bytes, Switch] = MappingProxyType({}),
         responders: tuple[Responder, ...] = (),
         observers: tuple[ObserverFactory, ...] = (),
         settings: Mapping[str, Any] = MappingProxyType({}),
@@ -60,6 +61,8 @@ class Service:
         self.worker_id = worker_id
         self.settings = settings
         self.upgrades = upgrades
+        self.switches = switches
+        """Tokens of other wires, for the one that has upgrades: HTTP/1.1."""
         self.create_parser = create_parser
         self.tls = tls
         """Certificates of the server, for wires that do TLS themselves; None without TLS."""

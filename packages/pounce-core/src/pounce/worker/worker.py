@@ -78,6 +78,7 @@ class Worker:
             loop,
             worker_id=worker_id,
             upgrades=registry.upgrades,
+            switches=registry.switches,
             responders=registry.responders,
             observers=registry.observers,
             settings=registry.settings(config.plugin_settings),
