@@ -275,6 +275,26 @@ async def test_upload_that_stops_is_answered_408() -> None:
     assert peer.resets(1) == [ErrorCode.NO_ERROR]
 
 
+@in_loop
+async def test_complete_answer_stays_one_when_its_upload_stops() -> None:
+    """To HEAD everything is said with the head: a reset with an error would have clients throw it away."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    peer = Peer(app, min_body_rate=0)
+    peer.headers(1, request(b"HEAD"), OPEN)
+    await peer.settle()
+    assert peer.ended(1)
+    for seconds in (31.0, 32.0, 33.0):
+        peer.after(seconds)
+        await peer.settle()
+    assert (peer.resets(1), peer.service.tasks) == ([ErrorCode.NO_ERROR], set())
+
+
 # Concurrency
 
 

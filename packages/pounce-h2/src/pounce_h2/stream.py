@@ -262,7 +262,8 @@ class H2Stream:
             self.extend_window(count)
 
     def reset(self) -> None:
-        if self.sending is MUTED and self.receiving is RECEIVED:
+        if self.sending is MUTED:
+            # The peer has the whole answer.
             self._end()
         elif self.sending is not ENDED:
             self.h2.reset(self, ErrorCode.INTERNAL_ERROR)
