@@ -295,6 +295,37 @@ async def test_complete_answer_stays_one_when_its_upload_stops() -> None:
     assert (peer.resets(1), peer.service.tasks) == ([ErrorCode.NO_ERROR], set())
 
 
+@in_loop
+async def test_body_that_comes_with_its_head_and_is_too_large_never_reaches_the_application() -> None:
+    started = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal started
+        started += 1
+
+    peer = Peer(app, max_request_size=10)
+    peer.feed(frame(Kind.HEADERS, OPEN, 1, peer.block(POST)) + frame(Kind.DATA, END_STREAM, 1, bytes(11)))
+    assert (peer.head(1)[b":status"], started, peer.service.tasks) == (b"413", 0, set())
+
+
+@in_loop
+async def test_trailers_that_come_with_their_head_arrive() -> None:
+    messages: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while not messages or messages[-1]["more_body"]:
+            messages.append(await receive())
+        await say(send)
+
+    peer = Peer(app)
+    blocks = [peer.block(POST), peer.block([(b"sum", b"42")])]
+    data = frame(Kind.DATA, 0, 1, b"body") + frame(Kind.HEADERS, END_HEADERS | END_STREAM, 1, blocks[1])
+    peer.feed(frame(Kind.HEADERS, OPEN, 1, blocks[0]) + data)
+    await peer.settle()
+    assert (b"".join(message["body"] for message in messages), messages[-1]["trailers"]) == (b"body", [(b"sum", b"42")])
+    assert peer.ended(1)
+
+
 # Concurrency
 
 

@@ -16,7 +16,8 @@ Requests are opened after all frames at hand were looked at, the most urgent fir
 never reaches the application. Everything that is sent during one turn of the loop is gathered, and written once.
 
 A field block that is, octet for octet, one that was decoded before means the same, as long as the dynamic table did not
-change in between; so the heads of such requests are copied instead of decoded and checked again.
+change in between; so the heads of such requests are copied instead of decoded and checked again. So are those of blocks
+that differ in their path alone, but for the path.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from pounce.errors import BadRequest, ClientGone
-from pounce.exchange.fields import FieldTable, checked_trailers, request_head
+from pounce.exchange.fields import FieldTable, checked_trailers, is_path, request_head
 from pounce.exchange.head import Headers, RequestHead
 from pounce.exchange.priority import DEFAULT, Priority, parse_priority, priority_of
 from pounce.net.connection import Connection
@@ -55,7 +56,7 @@ from pounce_h2.frames import (
 from pounce_h2.huffman import HuffmanDecoder
 from pounce_h2.plugin import H2Settings
 from pounce_h2.priority import Scheduler
-from pounce_h2.stream import FRAME_MAX, HELD_HIGH, H2Stream, Receiving, Sending
+from pounce_h2.stream import FRAME_MAX, HELD_HIGH, H2Stream, Receiving, Sending, Upload
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
@@ -160,6 +161,7 @@ class H2Connection(Connection):
         "_goaway_sent",
         "_head_memory",
         "_idle_since",
+        "_known_but_for_path",
         "_known_heads",
         "_last_opened",
         "_last_seen",
@@ -215,6 +217,7 @@ class H2Connection(Connection):
         self._streams: dict[int, H2Stream] = {}
         self._opening: list[tuple[H2Stream, RequestHead | BadRequest]] = []
         self._known_heads: dict[bytes, KnownHead] = {}
+        self._known_but_for_path: dict[bytes, KnownHead] = {}
         self._resets: dict[int, ResetBy] = {}
         self._skipped: list[range] = []
         self._abandoned: list[Exchange] = []
@@ -616,8 +619,10 @@ class H2Connection(Connection):
             if len(self._skipped) > SKIPPED_MAX:
                 del self._skipped[0]
         self._last_seen = id
-        known = self._known_heads.get(block)
-        known_or_error = self._understand(block) if known is None else known
+        known_or_error: KnownHead | BadRequest | None = self._known_heads.get(block)
+        path: bytes | None = None
+        if known_or_error is None:
+            known_or_error, path = self._understand(block)
         if self._goaway_sent is not None and id > self._goaway_sent:
             self._remember_reset(id, ResetBy.US)
             return
@@ -638,6 +643,8 @@ class H2Connection(Connection):
             length: int | None = None
         else:
             found, priority, size = known_or_error
+            if path is not None:
+                size += len(path) - len(found.target)
             length = found.content_length
             if (ends and length) or (found.upgrade is not None and not self._connect_protocol):
                 self._refuse(id, PROTOCOL_ERROR)
@@ -647,7 +654,7 @@ class H2Connection(Connection):
                 return
             head = RequestHead(
                 found.method,
-                found.target,
+                found.target if path is None else path,
                 found.headers.copy(),
                 "2",
                 found.scheme,
@@ -669,27 +676,36 @@ class H2Connection(Connection):
         self._streams[id] = stream
         self._opening.append((stream, head))
 
-    def _understand(self, block: bytes) -> KnownHead | BadRequest:
-        """Decode and check a request's field block."""
-        decoder = self._decoder
-        generation = decoder.generation
+    def _understand(self, block: bytes) -> tuple[KnownHead | BadRequest, bytes | None]:
+        """What a request's field block means, and the path that takes the place of the one in there, if one does."""
+        split = self._decoder.without_path(block)
+        if split is not None:
+            like_it = self._known_but_for_path.get(split[0])
+            if like_it is not None:
+                path = self._decoder.string(block, split[1])
+                if path is not None and self._fits(path, like_it):
+                    return like_it, path
+        generation = self._decoder.generation
         fields = self._decode(block)
-        heads = self._known_heads
-        if decoder.generation != generation:
-            heads.clear()
+        config = self.service.config
         if fields is None:
-            return too_large(self.service.config.max_header_size, self.service.config.max_headers)
+            return too_large(config.max_header_size, config.max_headers), None
         headers, size = fields
         try:
             head = request_head(headers, "2", self.connection.scheme, self._fields)
         except BadRequest as error:
-            return error
+            return error, None
         known = KnownHead(head, priority_of(head.headers), size)
-        if decoder.generation == generation and len(block) <= KNOWN_BLOCK_MAX:
-            if len(heads) >= KNOWN_HEADS_MAX:
-                heads.clear()
-            heads[block] = known
-        return known
+        if self._decoder.generation == generation and len(block) <= KNOWN_BLOCK_MAX:
+            _keep(self._known_heads, block, known)
+            if split is not None:
+                _keep(self._known_but_for_path, split[0], known)
+        return known, None
+
+    def _fits(self, path: bytes, known: KnownHead) -> bool:
+        """A request like this one may have this path instead of its own."""
+        size = known.size + len(path) - len(known.head.target)
+        return size <= self.service.config.max_header_size and is_path(path, known.head.method)
 
     def _decode(self, block: bytes) -> tuple[Headers, int] | None:
         generation = self._decoder.generation
@@ -699,6 +715,7 @@ class H2Connection(Connection):
             raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, str(exc)) from None
         if self._decoder.generation != generation:
             self._known_heads.clear()
+            self._known_but_for_path.clear()
         return fields
 
     def _is_full(self) -> bool:
@@ -726,22 +743,19 @@ class H2Connection(Connection):
             elif head.upgrade is not None and head.upgrade not in service.upgrades and head.upgrade != b"websocket":
                 # RFC 8441 leaves it open; RFC 9220 3: "SHOULD respond to the request with a 501"
                 service.refuse(head, stream, BadRequest("Unknown :protocol", status=501, code="POUNCE_PARSE_CONNECT"))
-            else:
+            elif stream.upload is None:
                 service.open(head, stream)
-            upload = stream.upload
-            if upload is not None and (upload.early or stream.receiving is not RECEIVING):
-                self._pass_on_early(stream)
+            else:
+                self._open_with_body(head, stream, stream.upload)
 
-    def _pass_on_early(self, stream: H2Stream) -> None:
-        """Give the exchange what came together with its head."""
-        upload = stream.upload
-        assert upload is not None
-        early, upload.early = upload.early, []
-        for data in early:
-            if stream.sending is ENDED:
-                return
-            stream.exchange.data_received(data)
-        if stream.receiving is RECEIVED and stream.sending is not ENDED:
+    def _open_with_body(self, head: RequestHead, stream: H2Stream, upload: Upload) -> None:
+        """Hand over a request together with what is here of its body."""
+        body = b"".join(upload.early)
+        upload.early.clear()
+        ended = stream.receiving is RECEIVED
+        # The trailers have a way of their own.
+        self.service.open(head, stream, body, ended and upload.trailers is None)
+        if ended and upload.trailers is not None and stream.sending is not ENDED:
             stream.exchange.eof_received(upload.trailers)
 
     # 6.3 PRIORITY, and RFC 9218 7.1 PRIORITY_UPDATE
@@ -1199,6 +1213,12 @@ HANDLERS = (
     H2Connection._continuation,
 )
 """By type of frame."""
+
+
+def _keep(heads: dict[bytes, KnownHead], block: bytes, known: KnownHead) -> None:
+    if len(heads) >= KNOWN_HEADS_MAX:
+        heads.clear()
+    heads[block] = known
 
 
 def unpadded(payload: bytes) -> bytes:

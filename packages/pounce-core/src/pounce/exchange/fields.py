@@ -9,7 +9,7 @@ import re
 from pounce.errors import BadRequest
 from pounce.exchange.head import Headers, RequestHead
 
-__all__ = ["FORBIDDEN_TRAILERS", "FieldTable", "checked_trailers", "malformed", "request_head"]
+__all__ = ["FORBIDDEN_TRAILERS", "FieldTable", "checked_trailers", "is_path", "malformed", "request_head"]
 
 # RFC 9110 6.5.1: no trailer may be needed for framing, routing, authentication, or to understand the content.
 FORBIDDEN_TRAILERS = frozenset(
@@ -149,12 +149,17 @@ def _of_pseudo(
         raise BadRequest("CONNECT is not supported", status=501, code="POUNCE_PARSE_CONNECT")
     if pseudo.get(b":scheme", b"").lower() not in SCHEMES:
         raise malformed("No :scheme, or another one than http and https")
-    if _path(path) is None and not (path == b"*" and method == b"OPTIONS"):
+    if not is_path(path, method):
         raise malformed("No valid :path")
     if protocol is not None and (method != b"CONNECT" or _token(protocol) is None):
         raise malformed(":protocol without CONNECT, or not a token")
     headers.insert(0, (b"host", authority))
     return RequestHead(method, path, headers, version, scheme, None if protocol is None else protocol.lower())
+
+
+def is_path(value: bytes, method: bytes) -> bool:
+    """Whether a request with this method may have this `:path` (RFC 9113 8.3.1)."""
+    return _path(value) is not None or (value == b"*" and method == b"OPTIONS")
 
 
 def checked_trailers(fields: Headers) -> Headers:

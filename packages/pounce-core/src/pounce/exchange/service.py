@@ -128,6 +128,9 @@ class Service:
         exchange = HttpExchange(self, head, stream)
         if body:
             exchange.data_received(body)
+            if exchange.status:
+                # It is too large, and answered.
+                return exchange
         if ended:
             exchange.eof_received()
         self.call_app(exchange)
