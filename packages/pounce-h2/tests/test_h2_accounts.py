@@ -1,13 +1,16 @@
 """What a connection keeps count of is right after any conversation, and nothing of one is left when it ends."""
 
 import asyncio
+import gc
 import random
 from typing import Any
 
 import pytest
 from h2_peer import Peer, echo, in_loop, request, say
 
+from pounce.exchange.http import HttpExchange
 from pounce_h2.frames import END_HEADERS, END_STREAM, Kind, Setting, frame, settings_frame, window_update_frame
+from pounce_h2.stream import H2Stream
 
 CONVERSATIONS = 200
 
@@ -141,3 +144,27 @@ def check(peer: Peer, seed: int) -> None:
         assert stream in streams, seed
         assert stream.parked_size, seed
         assert stream.send_window > 0, seed
+
+
+@in_loop
+async def test_requests_that_are_over_are_freed_at_once() -> None:
+    """Nothing is left to the collector of cycles, which comes rarely."""
+    gc.collect()
+    gc.disable()
+    try:
+        peer = Peer(app)
+        peer.open_window(0, 2**20)
+        for stream, path in ((1, b"/big"), (3, b"/early"), (5, b"/pieces"), (7, b"/empty"), (9, b"/echo")):
+            peer.headers(stream, request(b"POST", path))
+        await peer.settle(50)
+        peer.open_window(1, 2**20)
+        await peer.settle(50)
+        assert peer.ended(1)
+        assert not [found for found in gc.get_objects() if isinstance(found, (H2Stream, HttpExchange))]
+        peer.headers(15, request(path=b"/waits"))
+        await peer.settle()
+        peer.lose()
+        await peer.settle(50)
+        assert not [found for found in gc.get_objects() if isinstance(found, (H2Stream, HttpExchange))]
+    finally:
+        gc.enable()

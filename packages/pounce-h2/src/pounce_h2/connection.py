@@ -24,7 +24,7 @@ import asyncio
 import socket
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.fields import FieldTable, checked_trailers, is_path, request_head
@@ -329,8 +329,9 @@ class H2Connection(Connection):
             stream.sending = ENDED
             stream.writable = False
             self.scheduler.remove(stream)
-            if stream.exchange is not None:
-                stream.exchange.stream_lost(GONE)
+            exchange = _released(stream)
+            if exchange is not None:
+                exchange.stream_lost(GONE)
 
     # Writing
 
@@ -999,8 +1000,8 @@ class H2Connection(Connection):
         stream.receiving = LOST
         stream.sending = ENDED
         stream.writable = False
-        self.forget(stream)
         exchange = stream.exchange
+        self.forget(stream)
         if exchange is not None:
             exchange.stream_lost(GONE)
             if getattr(exchange, "running", False):
@@ -1010,6 +1011,7 @@ class H2Connection(Connection):
         """Both halves of a stream are over."""
         if self._streams.pop(stream.id, None) is None:
             return
+        _released(stream)
         self._head_memory -= stream.head_size
         if stream.parked_size:
             self.scheduler.remove(stream)
@@ -1213,6 +1215,12 @@ HANDLERS = (
     H2Connection._continuation,
 )
 """By type of frame."""
+
+
+def _released(stream: H2Stream) -> Exchange | None:
+    """The exchange of a stream, which lets go of it: the two would keep each other until the collector comes."""
+    exchange, stream.exchange = stream.exchange, cast("Exchange", None)
+    return exchange
 
 
 def _keep(heads: dict[bytes, KnownHead], block: bytes, known: KnownHead) -> None:

@@ -150,6 +150,7 @@ class H2Stream:
 
     connection: ConnectionInfo
     exchange: Exchange
+    """Not there before the request is opened, nor when both halves are over."""
     sends_files = False
     has_trailers = True
 
@@ -323,6 +324,7 @@ class H2Stream:
         parked = self.parked
         assert parked is not None
         was_writable = self.writable
+        exchange = self.exchange
         room = min(self.send_window, h2.send_window, h2.data_frame_max)
         pieces: list[bytes] = []
         size = 0
@@ -354,7 +356,7 @@ class H2Stream:
             h2.wants_to_send(self)
         if not was_writable and (done or (self.sending is OPEN and self.parked_size <= PARKED_LOW)):
             self.writable = True
-            self.exchange.resume_writing()
+            exchange.resume_writing()
 
     def _send_fields(self, headers: Headers, end_stream: bool) -> None:
         self._send_block(encode_fields(headers), end_stream)
