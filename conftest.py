@@ -1,7 +1,19 @@
 """Fixtures of all tests of the workspace."""
 
+import os
+from collections.abc import Iterator
+
 import pytest
 from benchmarks.load.certificate import certificate_files
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_in_the_environment() -> Iterator[None]:
+    """What whoever runs the tests has set is nothing that servers should take for theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("POUNCE_")]:
+            patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")

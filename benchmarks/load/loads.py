@@ -102,6 +102,7 @@ LOADS = {
         over_h2(HELLO, "h2-hello-1", connections=1, streams=1),
         over_h2(BROWSER_LIKE),
         over_h2(echo("echo-1k", 2**10)),
+        over_h2(echo("echo-64k", 2**16)),
         over_h2(STREAM),
         over_h2(BODY_1M, "h2-1m"),
         Load("fastapi-get", FASTAPI + "app", b'{"number":7,"q":"red"}', path="/items/7?q=red"),

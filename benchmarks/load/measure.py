@@ -61,10 +61,10 @@ def measure(server: Server, workers: int, python: Path, load: Load, seconds: int
             if load.streams:
                 # h2load counts the bytes of bodies alone.
                 size = len(load.expected)
-            run(running, load, WARM_UP)
+            warm = run(running, load, WARM_UP)
             busy = children_seconds()
-            result = run(running, load, seconds)
-            sample.generator = (children_seconds() - busy) / seconds
+            result = run(running, load, seconds, as_many_as(warm, server, load, seconds))
+            sample.generator = (children_seconds() - busy) / (result["microseconds"] / 10**6)
             sample.pss = running.pss_mib()
             sample.flags += complaints(result, load, size)
             sample.rate = result["requests"] / (result["microseconds"] / 1e6)
@@ -172,10 +172,17 @@ def probe_websocket(port: int, load: Load) -> int:
     return len(expected)
 
 
-def run(running: Running, load: Load, seconds: int) -> dict[str, Any]:
+def as_many_as(warm: dict[str, Any], server: Server, load: Load, seconds: int) -> int:
+    """How many requests to send instead of as many as the time allows; 0 where that is no matter."""
+    if not (server.h2_requests and load.streams):
+        return 0
+    return min(server.h2_requests * load.connections, warm["requests"] * seconds // WARM_UP)
+
+
+def run(running: Running, load: Load, seconds: int, requests: int = 0) -> dict[str, Any]:
     """Put the load on the server; what the generator counted, times in microseconds."""
     if load.streams:
-        return run_h2load(running, load, seconds)
+        return run_h2load(running, load, seconds, requests)
     generator = websocket_command if load.websocket else wrk_command
     command = ["taskset", "-c", LOAD_CORE, *generator(running, load, seconds)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False, cwd=ROOT)
@@ -206,7 +213,7 @@ def wrk_command(running: Running, load: Load, seconds: int) -> list[str]:
     ]
 
 
-def run_h2load(running: Running, load: Load, seconds: int) -> dict[str, Any]:
+def run_h2load(running: Running, load: Load, seconds: int, requests: int) -> dict[str, Any]:
     """The same figures from h2load, which cannot change header fields between requests, but takes a list of URIs."""
     folder = Path(running.folder.name)
     log, uris, body = (folder / name for name in ("requests.tsv", "uris.txt", "body.bin"))
@@ -214,7 +221,8 @@ def run_h2load(running: Running, load: Load, seconds: int) -> dict[str, Any]:
     ids = [f"{secrets.randbelow(10**12):012}" for _ in range(20_000)] if "{id}" in load.path else [""]
     uris.write_text("".join(f"https://127.0.0.1:{running.port}{load.path.replace('{id}', id)}\n" for id in ids))
     log.unlink(missing_ok=True)
-    command = ["taskset", "-c", LOAD_CORE, "h2load", "--duration", str(seconds), "--clients", str(load.connections)]
+    extent = ["--requests", str(requests)] if requests else ["--duration", str(seconds)]
+    command = ["taskset", "-c", LOAD_CORE, "h2load", *extent, "--clients", str(load.connections)]
     command += ["--max-concurrent-streams", str(load.streams), "--log-file", str(log), "--input-file", str(uris)]
     for header in load.headers:
         name, _, value = header.partition(":")
@@ -235,12 +243,20 @@ def run_h2load(running: Running, load: Load, seconds: int) -> dict[str, Any]:
         raise WrongAnswer("the server did not speak HTTP/2")
     return {
         "requests": counts.pop("succeeded"),
-        "microseconds": seconds * 10**6,
+        "microseconds": microseconds_of(done.stdout) if requests else seconds * 10**6,
         "bytes": int(data[1]),
         "p50": times[len(times) // 2],
         "p99": times[len(times) * 99 // 100],
         "errors": counts,
     }
+
+
+def microseconds_of(text: str) -> float:
+    """How long h2load took for a number of requests."""
+    found = re.search(r"^finished in ([\d.]+)(us|ms|s),", text, re.MULTILINE)
+    if found is None:
+        raise WrongAnswer("h2load did not say how long it took")
+    return float(found[1]) * {"us": 1, "ms": 1000, "s": 10**6}[found[2]]
 
 
 def children_seconds() -> float:

@@ -19,13 +19,15 @@ ROOT = Path(__file__).resolve().parents[2]
 @dataclass(frozen=True, slots=True)
 class Server:
     """`arguments` follow `python -m`; `{app}`, `{port}`, `{workers}` and `{here}`, this folder, are filled in. `tls` is
-    added for loads over TLS, with `{certificate}` and `{key}`. `h2` says that the server has HTTP/2."""
+    added for loads over TLS, with `{certificate}` and `{key}`. `h2` says that the server has HTTP/2, `h2_requests` after
+    how many requests it breaks off each connection of it; 0 stands for never."""
 
     name: str
     arguments: str
     tls: str = "--ssl-certfile {certificate} --ssl-keyfile {key}"
     peer: bool = True
     h2: bool = False
+    h2_requests: int = 0
 
     @property
     def module(self) -> str:
@@ -48,7 +50,7 @@ SERVERS = {
         ),
         Server("pounce-h11", POUNCE + " --http-parser h11 --loop asyncio", peer=False),
         Server("uvicorn", UVICORN + " --http httptools --loop uvloop"),
-        Server("uvicorn-zttp", UVICORN + " --http zttp --loop uvloop"),
+        Server("uvicorn-zttp", UVICORN + " --http zttp --http2 --loop uvloop", h2=True, h2_requests=4000),
         Server("uvicorn-h11-asyncio", UVICORN + " --http h11 --loop asyncio"),
         Server("uvicorn-wsproto", UVICORN + " --http httptools --loop uvloop --ws wsproto"),
         Server(

@@ -20,10 +20,12 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from pounce.config import Option, ServerConfig, describe
+from pounce.config import ServerConfig, describe
+from pounce.options import Option
 from pounce.testing import TestServer
-from pounce_cli.flags import config_of, flags, spellings, switched_off
+from pounce_cli.flags import flags, plugin_options, spellings, switched_off
 from pounce_cli.plain_line import read
+from pounce_cli.sources import CONFIG, config_of, variable_of
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -74,6 +76,9 @@ def place_of(block: Block) -> str:
     return f"{name_of(block.page)}:{block.line}"
 
 
+PLUGIN_OPTIONS = plugin_options(lambda plugin: plugin in ("h2", "h3"))
+VARIABLES = {variable_of(item.name) for item in (*describe(), *PLUGIN_OPTIONS)} | {CONFIG}
+
 # Error codes
 
 CODE = re.compile(r"\bPOUNCE_[A-Z0-9]+(?:_[A-Z0-9]+)*(?![A-Z0-9_<])")
@@ -93,13 +98,13 @@ def codes_in(source: str) -> Iterator[str]:
 def test_every_error_code_has_a_line_and_every_line_a_code() -> None:
     sources = [path.read_text() for path in ROOT.glob("packages/*/src/**/*.py")]
     documented = re.findall(r"^\| `(POUNCE_\w+)` \|", (DOCS / "errors.md").read_text(), re.MULTILINE)
-    assert sorted(documented) == sorted({code for source in sources for code in codes_in(source)})
+    assert sorted(documented) == sorted({code for source in sources for code in codes_in(source)} - VARIABLES)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_codes_that_a_page_names_exist(page: Path) -> None:
     known = set(CODE.findall((DOCS / "errors.md").read_text()))
-    assert set(CODE.findall(page.read_text())) <= known
+    assert set(CODE.findall(page.read_text())) - VARIABLES <= known
 
 
 def test_exit_codes_are_those_of_the_exceptions() -> None:
@@ -126,13 +131,13 @@ def allowed(item: Option) -> str:
 
 
 def default(item: Option) -> str:
-    value: Any = getattr(ServerConfig(), item.name)
+    value: Any = item.default
     if item.unit == "octal":
         return f"`{value:o}`"
-    if value is None:
-        return "none"
     if value in ("", ()) or item.name == "plugin_settings":
         return "empty"
+    if value is None:
+        return "none"
     if item.kind is bool:
         return "on" if value else "off"
     if item.kind is tuple:
@@ -143,14 +148,16 @@ def default(item: Option) -> str:
 def settings_tables() -> str:
     """The tables of docs/configuration.md: print this when a setting has changed."""
     lines: list[str] = []
-    groups = dict.fromkeys(item.group for item in describe())
-    for group in groups:
-        lines += ["", f"### {TITLES.get(group, group.capitalize())}", ""]
-        lines += ["| setting | default | allowed | meaning |", "|---|---|---|---|"]
-        for item in describe():
-            if item.group == group:
-                meaning = item.help if item.flag else f"{item.help} Only from Python."
-                lines.append(f"| `{item.name}` | {default(item)} | {allowed(item)} | {meaning} |")
+    groups: dict[str, list[Option]] = {}
+    for item in describe():
+        groups.setdefault(TITLES.get(item.group, item.group.capitalize()), []).append(item)
+    for item in PLUGIN_OPTIONS:
+        groups.setdefault(f"Plugin {item.name.partition('.')[0]}", []).append(item)
+    for title, options in groups.items():
+        lines += ["", f"### {title}", "", "| setting | default | allowed | meaning |", "|---|---|---|---|"]
+        for item in options:
+            meaning = item.help if item.flag else f"{item.help} Only from Python."
+            lines.append(f"| `{item.field}` | {default(item)} | {allowed(item)} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
@@ -259,8 +266,8 @@ def test_command_lines_are_understood(place: str, line: str) -> None:
 def test_flags_that_a_page_names_exist(page: Path) -> None:
     if DOCS not in page.parents and page != ROOT / "README.md":
         return
-    known = {"--app", "--set", "--help"}
-    for item in flags():
+    known = {"--app", "--set", "--help", "--config"}
+    for item in (*flags(), *PLUGIN_OPTIONS):
         known |= {*spellings(item), switched_off(item)}
     text = re.sub(r"^\$ (?!pounce).*$", "", page.read_text(), flags=re.MULTILINE)
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text)) <= known

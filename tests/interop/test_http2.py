@@ -6,12 +6,16 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from tests.interop.conftest import CONTENT, Sites
 from tests.interop.test_curl import DIGEST, curl, head_and_body
+
+from pounce.testing import TestServer
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 needs_nghttp = pytest.mark.skipif(shutil.which("nghttp") is None, reason="nghttp is not installed")
@@ -69,6 +73,49 @@ def test_curl_uses_one_connection_for_many_transfers(sites: Sites, tmp_path: Pat
     contents = {path.read_bytes() for path in tmp_path.iterdir()}
     assert len(list(tmp_path.iterdir())) == 90
     assert contents == {b"".join(b"%05d\n" % number for number in range(100))}
+
+
+@pytest.fixture
+def changing() -> Iterator[str]:
+    """A server that lets clients change to HTTP/2 by Upgrade."""
+    with TestServer(answer, lifespan="off", plugin_settings={"h2": {"upgrade": True}}) as server:
+        yield server.url
+
+
+async def answer(scope: Any, receive: Any, send: Any) -> None:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message["body"], message["more_body"]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"%s %d " % (scope["http_version"].encode(), len(body))})
+
+
+@needs_curl
+def test_curl_changes_to_http_2(changing: str) -> None:
+    first, _, rest = curl("--http2", "--include", f"{changing}/a", f"{changing}/b").partition(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 101 ")
+    assert (rest.count(b"HTTP/2 200"), rest.count(b"2 0 ")) == (2, 2)
+
+
+@needs_curl
+def test_curl_does_not_change_with_a_body(changing: str) -> None:
+    output = curl("--http2", "--include", "--data", "body", f"{changing}/")
+    assert output.startswith(b"HTTP/1.1 200 ")
+    assert output.endswith(b"1.1 4 ")
+
+
+@needs_curl
+def test_curl_is_answered_over_http_1_where_changing_is_off(sites: Sites) -> None:
+    assert curl("--http2", "--include", f"{sites.http.url}/hello").startswith(b"HTTP/1.1 200 ")
+
+
+@needs_nghttp
+def test_nghttp_changes_to_http_2(changing: str) -> None:
+    output = run("nghttp", "--upgrade", "--verbose", f"{changing}/a", f"{changing}/b")
+    assert "HTTP Upgrade success" in output
+    assert output.count("2 0 ") == 2
+    assert "recv GOAWAY" not in output
 
 
 @needs_curl

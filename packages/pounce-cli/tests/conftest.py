@@ -98,6 +98,12 @@ class Pounce:
         return process.ended(), "".join(process.lines)
 
 
+@pytest.fixture(autouse=True)
+def no_configuration_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder is an empty one."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def pounce(tmp_path: Path) -> Iterator[Pounce]:
     (tmp_path / "main.py").write_text(MAIN)

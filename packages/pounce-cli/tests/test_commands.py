@@ -79,7 +79,7 @@ def test_wrong_parameters_of_a_plugin_s_command_are_a_usage_error(capsys):
 @pytest.mark.parametrize(
     ("word", "hint"),
     [("srve", "Did you mean serve?"), ("gret", "Did you mean greet?"), ("main:app", "pounce serve main:app"),
-     ("xyz", "Commands: serve, plugins, status, reload, stop, greet.")],
+     ("xyz", "Commands: serve, config, plugins, status, reload, stop, greet.")],
 )  # fmt: skip
 def test_an_unknown_command_is_told_what_there_is(capsys, word, hint):
     assert main([word], discover=lambda: registry(GREET)) == 2
@@ -94,7 +94,7 @@ def test_an_unknown_command_is_told_of_plugins_that_are_skipped(capsys):
     assert "plugin other is skipped: import failed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--version"], ["serve", "--help"], ["serve", "--version"], ["serve"], ["--nope"]])
+@pytest.mark.parametrize("words", [["--version"], ["serve", "--version"], ["serve"], ["--nope"]])
 def test_plugins_are_not_imported_where_none_is_asked_for(capsys, words):
     main(words, discover=must_not_discover)
 

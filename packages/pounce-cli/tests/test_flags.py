@@ -1,14 +1,20 @@
 """Flags come from the settings, and both readers of a line agree about it."""
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pounce.config import describe, parse_option
+from pounce.config import describe
+from pounce.errors import PluginError
+from pounce.options import options_of, parse_option
 from pounce_cli import commands, plain_line
-from pounce_cli.flags import Given, config_of, flags, shown_default, spellings, switched_off
+from pounce_cli.flags import Given, flags, plugin_options, shown_default, spellings, switched_off
+from pounce_cli.sources import config_of
 
-FLAGS = flags()
+PLUGIN_FLAGS = plugin_options(lambda name: name in ("h2", "h3"))
+FLAGS = (*flags(), *PLUGIN_FLAGS)
 
 
 def read_by_library(words):
@@ -33,8 +39,9 @@ def help_text():
 
 
 def test_every_setting_with_a_flag_is_one():
-    assert [item.name for item in FLAGS] == [item.name for item in describe() if item.flag]
-    assert len(FLAGS) > 30
+    assert [item.name for item in flags()] == [item.name for item in describe() if item.flag]
+    assert len(flags()) > 30
+    assert {"h2.stream_window", "h3.secret"} <= {item.name for item in PLUGIN_FLAGS}
 
 
 @pytest.mark.parametrize("item", FLAGS, ids=lambda item: item.name)
@@ -49,9 +56,10 @@ def test_the_help_shows(item, help_text):
 
 
 def test_the_help_is_in_panels_by_group(help_text):
-    titles = [line.split()[1] for line in help_text.splitlines() if line.startswith("╭")]
+    titles = [line.strip("╭─╮ ") for line in help_text.splitlines() if line.startswith("╭")]
     groups = [
-        "Application", "Workers", "Network", "TLS", "HTTP/3", "Limits", "Deadlines", "WebSocket", "Logging", "Plugins",
+        "Application", "Workers", "Network", "TLS", "HTTP/3", "Limits", "Deadlines", "WebSocket", "Logging",
+        "Plugin h2", "Plugin h3", "Plugins",
     ]  # fmt: skip
     assert titles == ["Arguments", *groups]
 
@@ -84,7 +92,8 @@ def test_every_flag_is_read_the_same_in_both_ways(item):
 WORDS = st.sampled_from(
     ["main:app", "--app", "--app=x:y", "--port", "--port=1", "0", "-1", "--debug", "--no-debug", "--bind", "a:1",
      "[1]", "", '["a"]', "--set", "h2.x={1}", "--set=h2.y=true", "--host", "--host=a=b", "--", "true", "--debug=false",
-     "é", "a b", "--log-level", "INFO", "--http", "--server-header"]
+     "é", "a b", "--log-level", "INFO", "--http", "--server-header", "--config", "--config=x.toml",
+     "--h2-stream-window", "--h2-stream-window=2MiB", "--h2-nope", "--no-h2-nope"]
 )  # fmt: skip
 
 
@@ -103,7 +112,8 @@ def test_what_the_plain_reader_understands_the_library_understands_the_same(word
     "words",
     [["--help"], ["main:app", "--port"], ["main:app", "--port", "1", "--port=2"],
      ["main:app", "--debug", "--no-debug"], ["main:app", "--nope"], ["a:b", "c:d"], [], ["main:app", "--host", "-x"],
-     ["main:app", "--debug=yes"], ["main:app", "-h"]],
+     ["main:app", "--debug=yes"], ["main:app", "-h"], ["main:app", "--h2-nope", "1"], ["main:app", "--config"],
+     ["main:app", "--config", "a", "--config", "b"], ["main:app", "--h2-stream-window=1", "--h2-stream-window=2"]],
 )  # fmt: skip
 def test_the_plain_reader_leaves_alone_what_is_not_certain(words):
     assert plain_line.read(words) is None
@@ -149,14 +159,41 @@ def test_names_of_uvicorn_are_understood():
     assert (got.keep_alive_timeout, got.shutdown_timeout, got.http_parser) == (7.0, 3.0, "h11")
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("1", 1), ("0.5", 0.5), ("true", True), ('"1"', "1"), ("plain text", "plain text"), ("", ""),
-     ("1\ny = 2", "1\ny = 2"), ("a=b", "a=b"), ("[1]", "[1]"), ("2024-01-01", "2024-01-01")],
-)  # fmt: skip
-def test_settings_of_plugins_are_scalars_of_toml_or_text(text, value):
-    got = config("--set", f"h2.field={text}", "--set", "h2.other=1", "--set=ws.x=2").plugin_settings
-    assert got["h2"]["field"] == value
-    assert type(got["h2"]["field"]) is type(value)
-    assert dict(got["h2"], field=None) == {"field": None, "other": 1}
-    assert dict(got["ws"]) == {"x": 2}
+def test_settings_of_plugins_have_flags_with_units():
+    got = config("--h2-stream-window", "2MiB", "--h2-reset-rate=0.5").plugin_settings
+    assert dict(got["h2"]) == {"stream_window": 2 * 1024**2, "reset_rate": 0.5}
+
+
+def test_set_says_the_same():
+    got = config("--set", "h2.stream_window=2MiB", "--set=h2.reset_rate=0.5").plugin_settings
+    assert dict(got["h2"]) == {"stream_window": 2 * 1024**2, "reset_rate": 0.5}
+
+
+def test_plugins_are_looked_for_only_where_a_flag_is_none_of_the_server(monkeypatch):
+    def must_not(wanted):
+        raise AssertionError("plugins were looked for")
+
+    monkeypatch.setattr("pounce.registry.installed_options", must_not)
+    assert plain_line.read(["main:app", "--port", "1", "--no-debug", "--set", "h2.x=1", "--config", "f"]) is not None
+
+
+def test_only_the_plugin_that_a_flag_may_mean_is_imported(monkeypatch):
+    asked = []
+
+    def options(wanted):
+        asked.extend(name for name in ("h2", "h3", "other") if wanted(name))
+        return ()
+
+    monkeypatch.setattr("pounce.registry.installed_options", options)
+    plain_line.read(["main:app", "--no-h2-something"])
+    assert asked == ["h2"]
+
+
+def test_plugin_cannot_have_a_flag_of_the_server(monkeypatch):
+    @dataclass(frozen=True)
+    class Settings:
+        level: str = "x"
+
+    monkeypatch.setattr("pounce.registry.installed_options", lambda wanted: options_of(Settings, "log"))
+    with pytest.raises(PluginError, match=r"log\.level .* --log-level"):
+        plugin_options(lambda name: True)

@@ -28,7 +28,7 @@ NEEDS_MODULE = "import surely_not_installed\n"
         (["main:app", "--port", "70000"], 2, "POUNCE_CONFIG_INVALID", "an integer from 0 to 65535 (got '70000')"),
         (["main:app", "--ssl-keyfile", "k"], 2, "POUNCE_CONFIG_INVALID", "ssl_keyfile is given without ssl_certfile"),
         (["main:app", "--prot", "80"], 2, "POUNCE_CLI_USAGE", "Did you mean --port?"),
-        (["main:app", "--set", "nope.x=1"], 2, "POUNCE_CONFIG_INVALID", "'nope'"),
+        (["main:app", "--set", "nope.x=1"], 2, "POUNCE_CONFIG_INVALID", "No plugin nope with settings is installed"),
         (["fails:app"], 3, "POUNCE_LIFESPAN_STARTUP_FAILED", "no database"),
         (["missing:app"], 4, "POUNCE_APP_MODULE_NOT_FOUND", "'missing'"),
         (["needs:app"], 4, "POUNCE_APP_MODULE_NOT_FOUND", "surely_not_installed"),

@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from pounce import ConfigError, ServerConfig
-from pounce.config import Option, describe, parse_option
+from pounce.config import describe
+from pounce.options import Option, options_of, parse_option
+from pounce.options import option as described
 
 OPTIONS = {item.name: item for item in describe()}
 
@@ -60,7 +62,7 @@ WRONG_TYPES: dict[type, list[Any]] = {
 def test_value_of_the_wrong_type_is_refused_by_name(name: str, value: Any) -> None:
     message = refused(**{name: value})
     assert message.startswith(f"{name} must be {option(name).allowed}")
-    assert f"(got {value!r})" in message
+    assert (f"(got {value!r})" in message) is not option(name).secret
 
 
 @pytest.mark.parametrize(
@@ -221,3 +223,44 @@ def test_help_shows_what_is_allowed() -> None:
     assert option("ipv6").allowed == "one of dual, only, off"
     assert option("uds").allowed == "a string or none"
     assert option("header_timeout").allowed == "a number of seconds above 0"
+
+
+# Settings of plugins
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    size: int = described(1024, "How large.", unit="bytes", ge=1)
+    level: Literal["low", "high"] = "low"
+    plain: float = 1.0
+    names: tuple[str, ...] = ()
+    where: str | None = None
+    either: int | str = 1
+    numbers: tuple[int, ...] = ()
+    many: int | str | None = None
+
+
+def test_settings_of_a_plugin_are_described_under_its_name() -> None:
+    options = {item.name: item for item in options_of(Settings, "demo")}
+    assert {name: (item.kind, item.nullable, item.flag) for name, item in options.items()} == {
+        "demo.size": (int, False, True),
+        "demo.level": (str, False, True),
+        "demo.plain": (float, False, True),
+        "demo.names": (tuple, False, True),
+        "demo.where": (str, True, True),
+        "demo.either": (object, False, False),
+        "demo.numbers": (object, False, False),
+        "demo.many": (object, True, False),
+    }
+    assert (options["demo.size"].field, options["demo.size"].help) == ("size", "How large.")
+    assert options["demo.level"].choices == ("low", "high")
+
+
+def test_annotations_that_are_strings_are_understood() -> None:
+    cls = dataclasses.make_dataclass("Postponed", [("size", "int", 1), ("name", "str | None", None)])
+    assert [(item.kind, item.nullable) for item in options_of(cls)] == [(int, False), (str, True)]
+
+
+def test_bounds_are_said_in_full() -> None:
+    cls = dataclasses.make_dataclass("Wide", [("size", int, described(1, "", unit="bytes", ge=1, le=2**31 - 1))])
+    assert options_of(cls)[0].allowed == "an integer of bytes from 1 to 2147483647"

@@ -12,11 +12,19 @@ import pytest
 import pounce
 
 SOURCE = Path(pounce.__file__).parent
+WORKSPACE = Path(__file__).parents[2]
+WIRES = ("pounce_h2", "pounce_h3")
 FILES = {
-    ".".join(("pounce", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
-    for path in sorted(SOURCE.rglob("*.py"))
+    ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for folder in (SOURCE, *(WORKSPACE / wire.replace("_", "-") / "src" / wire for wire in WIRES))
+    for path in sorted(folder.rglob("*.py"))
 }
 MODULES = frozenset(FILES)
+# What a wire may import of the core.
+CONTRACT = {
+    "pounce.exchange.fields", "pounce.exchange.head", "pounce.exchange.priority", "pounce.exchange.stream",
+    "pounce.net.connection", "pounce.net.linger", "pounce.errors", "pounce.plugin",
+}  # fmt: skip
 
 
 class Import(NamedTuple):
@@ -66,12 +74,9 @@ def test_request_core_knows_nothing_of_wires_sockets_workers_and_supervisors() -
     assert offenders("pounce.exchange", lambda name: not any(below(name, package) for package in higher)) == []
 
 
-def test_http_1_imports_only_the_contract() -> None:
-    contract = {
-        "pounce.exchange.fields", "pounce.exchange.head", "pounce.exchange.stream", "pounce.net.connection",
-        "pounce.net.linger", "pounce.errors", "pounce.plugin",
-    }  # fmt: skip
-    assert offenders("pounce.h1", lambda name: name in contract or below(name, "pounce.h1")) == []
+@pytest.mark.parametrize("wire", ["pounce.h1", *WIRES])
+def test_wire_imports_only_the_contract(wire: str) -> None:
+    assert offenders(wire, lambda name: name in CONTRACT or below(name, wire)) == []
 
 
 def test_net_knows_nothing_of_wires_and_workers() -> None:
@@ -84,8 +89,9 @@ def test_lowest_layer_imports_nothing_of_the_package(module: str) -> None:
     assert offenders(module, lambda name: False) == []
 
 
-def test_configuration_imports_errors_only() -> None:
-    assert offenders("pounce.config", lambda name: name == "pounce.errors") == []
+def test_configuration_imports_its_own_kind_and_errors_only() -> None:
+    assert offenders("pounce.config", lambda name: name in ("pounce.errors", "pounce.options")) == []
+    assert offenders("pounce.options", lambda name: name == "pounce.errors") == []
 
 
 def test_no_module_but_the_testing_kit_imports_the_testing_kit() -> None:

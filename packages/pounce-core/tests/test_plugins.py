@@ -19,6 +19,7 @@ from pounce.plugin import (
     Responder,
     Response,
     Service,
+    Switch,
     Upgrade,
     Wire,
     coroutine_wire,
@@ -411,6 +412,50 @@ def test_upgrade_takes_its_request_and_no_other(start: Any) -> None:
     request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade, close\r\nUpgrade: %b\r\n\r\n"
     assert server.exchange(request % b"Gopher", end=False).startswith(b"HTTP/1.1 418 ")
     assert server.exchange(request % b"finger", end=False).endswith(b"http")
+    assert server.serves_http()
+
+
+def asks_for(token: bytes, connection: bytes = b"upgrade") -> bytes:
+    return b"GET / HTTP/1.1\r\nHost: h\r\nConnection: %b\r\nUpgrade: %b\r\n\r\n" % (connection, token)
+
+
+def test_switch_gives_the_connection_to_another_wire(start: Any) -> None:
+    heads: list[Any] = []
+
+    def connect(service: Service, head: Any) -> asyncio.Protocol:
+        heads.append(head)
+        return Says(b"gopher:")
+
+    server = start(registry(switches=(Switch(token=b"gopher", connect=connect),)))
+    answer = server.exchange(asks_for(b"gopher") + b"behind,", b"more.", end=False)
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    assert head.split(b"\r\n") == [b"HTTP/1.1 101 Switching Protocols", b"upgrade: gopher", b"connection: Upgrade"]
+    assert rest == b"gopher:behind,more."
+    assert [head.target for head in heads] == [b"/"]
+    assert server.serves_http()
+
+
+def test_switch_that_does_not_want_a_request_leaves_it_to_the_application(start: Any) -> None:
+    server = start(registry(switches=(Switch(token=b"gopher", connect=lambda service, head: None),)))
+    assert server.exchange(asks_for(b"gopher"), asks_for(b"other", b"upgrade, close"), end=False).count(b"http") == 2
+
+
+def test_switch_is_asked_for_nothing_that_is_the_last_request_or_has_a_body(start: Any) -> None:
+    def connect(service: Service, head: Any) -> asyncio.Protocol:
+        raise AssertionError("asked")
+
+    server = start(registry(switches=(Switch(token=b"gopher", connect=connect),)))
+    assert server.exchange(asks_for(b"gopher", b"upgrade, close"), end=False).endswith(b"http")
+    with_body = asks_for(b"gopher")[:-2] + b"Content-Length: 2\r\n\r\nxy"
+    assert server.exchange(with_body, asks_for(b"other", b"close"), end=False).count(b"http") == 2
+
+
+def test_switch_that_fails_costs_its_connection_and_no_other(start: Any) -> None:
+    def connect(service: Service, head: Any) -> asyncio.Protocol:
+        raise RuntimeError("no gophers")
+
+    server = start(registry(switches=(Switch(token=b"gopher", connect=connect),)))
+    assert server.exchange(asks_for(b"gopher"), end=False) == b""
     assert server.serves_http()
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from pounce import ConfigError, PluginError, ServerConfig
 from pounce.h1.plugin import plugin as h1
-from pounce.plugin import API_VERSION, Command, ParserChoice, Plugin, Upgrade, Wire
-from pounce.registry import GROUP, Loaded, Registry
+from pounce.plugin import API_VERSION, Command, ParserChoice, Plugin, Switch, Upgrade, Wire
+from pounce.registry import GROUP, Loaded, Registry, installed_options
 from pounce.server import Server
 
 
@@ -181,6 +181,11 @@ CONFLICTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"upgrades": (Upgrade(token=b"ws", open=None),)},  # type: ignore[arg-type]
         "upgrade token 'ws'",
     ),
+    "switch": (
+        {"upgrades": (Upgrade(token=b"ws", open=None),)},  # type: ignore[arg-type]
+        {"switches": (Switch(token=b"ws", connect=None),)},  # type: ignore[arg-type]
+        "upgrade token 'ws'",
+    ),
     "parser": ({"parsers": (parser("p"),)}, {"parsers": (parser("p"),)}, "parser 'p'"),
     "command": (
         {"commands": (Command(name="c", load=None),)},  # type: ignore[arg-type]
@@ -287,3 +292,38 @@ def test_setting_that_a_plugin_does_not_have_is_an_error(tables: Any, named: str
     with pytest.raises(ConfigError) as caught:
         Registry.of(h1, plugin("gopher", settings=Burrow)).settings(tables)
     assert named in str(caught.value)
+
+
+def test_value_of_a_plugin_s_setting_is_checked_by_its_description() -> None:
+    with pytest.raises(ConfigError, match=r"gopher\.depth must be an integer \(got '5'\)"):
+        Registry.of(plugin("gopher", settings=Burrow)).settings({"gopher": {"depth": "5"}})
+
+
+def test_settings_of_a_plugin_that_is_left_out_are_left_out() -> None:
+    registry = Registry([Loaded("gopher", "pounce-gopher", "1", skipped="disabled by disable_plugin")])
+    assert registry.settings({"gopher": {"depth": 5}}) == {}
+
+
+WITH_SETTINGS = """
+from dataclasses import dataclass
+from pounce.plugin import *
+
+@dataclass(frozen=True)
+class Settings:
+    depth: int = option(3, "How deep.", ge=0)
+
+plugin = Plugin(name={name!r}, api=API_VERSION, settings=Settings)
+"""
+
+
+def test_settings_of_installed_plugins_can_be_had_without_importing_others(site: Site) -> None:
+    site.install("pounce-gopher", "gopher", WITH_SETTINGS.format(name="gopher"))
+    site.install("pounce-loud", "loud", "raise SystemExit('imported')")
+    options = installed_options(lambda name: name == "gopher")
+    assert [(item.name, item.default, item.ge) for item in options] == [("gopher.depth", 3, 0)]
+    assert "pounce_loud_module" not in sys.modules
+
+
+def test_plugin_that_cannot_be_used_has_no_settings(site: Site) -> None:
+    site.install("pounce-loud", "loud", "raise SystemExit('imported')")
+    assert installed_options(lambda name: name == "loud") == ()

@@ -84,13 +84,17 @@ class Peer(MemoryConnection):
     ) -> None:
         config = {"date_header": False, "server_header": "", "plugin_settings": {"h2": h2 or {}}} | config
         super().__init__(app, wire=plugin.wires[0], registry=Registry.of(h1, plugin, *plugins), **config)
-        self.encoder = hpack.Encoder()
-        self.decoder = hpack.Decoder(max_header_list_size=2**20)
-        self._parsed = 0
-        self.frames: list[Frame] = []
+        self.expect_frames()
         if begin:
             self.feed(PREFACE + settings_frame(settings or {}) + frame(Kind.SETTINGS, ACK, 0))
             self.take_frames()
+
+    def expect_frames(self, at: int = 0) -> None:
+        """What the server sends from `at` on is frames."""
+        self.encoder = hpack.Encoder()
+        self.decoder = hpack.Decoder(max_header_list_size=2**20)
+        self._parsed = at
+        self.frames: list[Frame] = []
 
     # Sending
 

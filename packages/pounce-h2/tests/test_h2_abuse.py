@@ -243,7 +243,8 @@ async def test_header_section_above_a_bound_is_answered_431(fields: Any, limits:
 
 @in_loop
 async def test_hpack_bomb_costs_little_memory() -> None:
-    """CVE-2026-49975: a large entry, referred to thousands of times by one octet each, on every stream, window 0."""
+    """CVE-2026-49975, CVE-2026-47774: a large entry, referred to thousands of times by one octet each, on every stream,
+    with a window of 0."""
     peer = Peer(answer, settings={Setting.INITIAL_WINDOW_SIZE: 0})
     entry = b"\x40\x01a\x7f\xa1\x1e" + b"x" * 4000
     peer.feed(head(1, BLOCK + entry))

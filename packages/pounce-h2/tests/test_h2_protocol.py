@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
-from h2_peer import GET, Peer, answer, echo, hang, in_loop, request
+from h2_peer import GET, Peer, answer, echo, hang, in_loop, request, say
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 from pounce.h1.plugin import plugin as h1
 from pounce.registry import Registry
@@ -434,6 +436,90 @@ async def test_remembered_blocks_follow_the_dynamic_table() -> None:
     peer.feed(head(1, b"\x82\x86\x44\x06/first" + host) + head(3, newest) + head(5, newest))
     peer.feed(head(7, b"\x82\x86\x44\x07/second" + host) + head(9, newest))
     assert [peer.body(stream) for stream in (1, 3, 5, 7, 9)] == [b"/first"] * 3 + [b"/second"] * 2
+
+
+# A block as many clients send it: indexed fields, the path as a literal that no table keeps, indexed fields.
+FIRST = b"\x82\x86\x41\x0bexample.org\x04\x01/\x40\x03x-a\x01b"
+BEFORE, AFTER = b"\x82\x86\xbf", b"\xbe"
+
+
+def with_path(path: bytes, literal: bytes = b"\x04") -> bytes:
+    assert len(path) < 127
+    return BEFORE + literal + bytes((len(path),)) + path + AFTER
+
+
+def huffman(text: bytes) -> bytes:
+    data: bytes = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(text)
+    return BEFORE + b"\x04" + bytes((0x80 | len(data),)) + data + AFTER
+
+
+@in_loop
+async def test_blocks_that_differ_in_their_path_alone() -> None:
+    """Only the path is read of a block whose other octets are those of one before."""
+    scopes: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        await say(send)
+
+    peer = Peer(app)
+    long = b"/" + b"l" * 300
+    blocks = [
+        FIRST, with_path(b"/1"), with_path(b"/1"), with_path(b"/22"), with_path(b"/3?q=%20", b"\x14"), huffman(b"/4"),
+        with_path(b"/5", b"\x05"), BEFORE + b"\x04\x7f\xae\x01" + long + AFTER, huffman(b"/6"), with_path(b"/"),
+    ]  # fmt: skip
+    peer.feed(b"".join(head(1 + 2 * number, block) for number, block in enumerate(blocks)))
+    seen = [scope["raw_path"] + b"?" * bool(scope["query_string"]) + scope["query_string"] for scope in scopes]
+    assert seen == [b"/", b"/1", b"/1", b"/22", b"/3?q=%20", b"/4", b"/5", long, b"/6", b"/"]
+    assert all(scope["headers"] == [(b"host", b"example.org"), (b"x-a", b"b")] for scope in scopes)
+    assert len({id(scope["headers"]) for scope in scopes}) == len(scopes)
+
+
+@pytest.mark.parametrize("path", [b"", b"x", b"*", b"/a b", b"/#", b"/\x00", b"/\x7f"])
+@in_loop
+async def test_path_of_such_a_block_is_checked(path: bytes) -> None:
+    peer = Peer(answer)
+    peer.feed(head(1, FIRST) + head(3, with_path(b"/ok")) + head(5, with_path(path)) + head(7, with_path(b"/after")))
+    assert (peer.resets(), peer.service.requests) == ([PROTOCOL_ERROR], 3)
+    assert (peer.body(3), peer.body(7)) == (b"/ok", b"/after")
+
+
+@in_loop
+async def test_size_of_such_a_block_is_bounded() -> None:
+    peer = Peer(answer, max_header_size=400)
+    block = BEFORE + b"\x04\x7f\xad\x01" + b"/" + b"l" * 299 + AFTER
+    peer.feed(head(1, FIRST) + head(3, with_path(b"/ok")) + head(5, block) + head(7, with_path(b"/after")))
+    assert peer.head(5)[b":status"] == b"431"
+    assert (peer.body(7), peer.failed) == (b"/after", None)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        BEFORE + b"\x04\x05/a", BEFORE + b"\x04\x7f\xff\xff\xff\xff\xff\x01/a", BEFORE + b"\x04",
+        BEFORE + b"\x04\x81\x00" + AFTER, BEFORE + b"\x04\x84\xff\xff\xff\xff" + AFTER,
+    ],
+    ids=["cut off", "length without end", "no string", "padding of zeros", "EOS"],
+)  # fmt: skip
+@in_loop
+async def test_path_of_such_a_block_that_cannot_be_decoded(block: bytes) -> None:
+    peer = Peer(answer)
+    peer.feed(head(1, FIRST) + head(3, with_path(b"/ok")))
+    peer.feed(head(5, block))
+    assert (peer.body(3), peer.failed) == (b"/ok", ErrorCode.COMPRESSION_ERROR)
+
+
+@in_loop
+async def test_such_blocks_follow_the_dynamic_table() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await say(send, dict(scope["headers"])[b"x-a"])
+
+    peer = Peer(app)
+    peer.feed(head(1, FIRST) + head(3, with_path(b"/1")) + head(5, with_path(b"/2")))
+    # Two entries more: what was the newest two are others now.
+    peer.feed(head(7, b"\x82\x86\x41\x0bexample.net\x04\x01/\x40\x03x-a\x01c"))
+    peer.feed(head(9, with_path(b"/1")) + head(11, with_path(b"/2")))
+    assert [peer.body(stream) for stream in (3, 5, 9, 11)] == [b"b", b"b", b"c", b"c"]
 
 
 @in_loop

@@ -11,7 +11,6 @@ from pounce.exchange.service import Service
 from pounce.exchange.stream import Exchange, Stream
 from pounce.plugin import API_VERSION, Plugin, Upgrade
 from pounce_h2.frames import ACK, END_HEADERS, END_STREAM, PREFACE, ErrorCode, Kind, Setting, frame, settings_frame
-from pounce_h2.priority import Priority, parse_priority
 
 POST = request(b"POST")
 OPEN = END_HEADERS
@@ -276,6 +275,57 @@ async def test_upload_that_stops_is_answered_408() -> None:
     assert peer.resets(1) == [ErrorCode.NO_ERROR]
 
 
+@in_loop
+async def test_complete_answer_stays_one_when_its_upload_stops() -> None:
+    """To HEAD everything is said with the head: a reset with an error would have clients throw it away."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    peer = Peer(app, min_body_rate=0)
+    peer.headers(1, request(b"HEAD"), OPEN)
+    await peer.settle()
+    assert peer.ended(1)
+    for seconds in (31.0, 32.0, 33.0):
+        peer.after(seconds)
+        await peer.settle()
+    assert (peer.resets(1), peer.service.tasks) == ([ErrorCode.NO_ERROR], set())
+
+
+@in_loop
+async def test_body_that_comes_with_its_head_and_is_too_large_never_reaches_the_application() -> None:
+    started = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal started
+        started += 1
+
+    peer = Peer(app, max_request_size=10)
+    peer.feed(frame(Kind.HEADERS, OPEN, 1, peer.block(POST)) + frame(Kind.DATA, END_STREAM, 1, bytes(11)))
+    assert (peer.head(1)[b":status"], started, peer.service.tasks) == (b"413", 0, set())
+
+
+@in_loop
+async def test_trailers_that_come_with_their_head_arrive() -> None:
+    messages: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while not messages or messages[-1]["more_body"]:
+            messages.append(await receive())
+        await say(send)
+
+    peer = Peer(app)
+    blocks = [peer.block(POST), peer.block([(b"sum", b"42")])]
+    data = frame(Kind.DATA, 0, 1, b"body") + frame(Kind.HEADERS, END_HEADERS | END_STREAM, 1, blocks[1])
+    peer.feed(frame(Kind.HEADERS, OPEN, 1, blocks[0]) + data)
+    await peer.settle()
+    assert (b"".join(message["body"] for message in messages), messages[-1]["trailers"]) == (b"body", [(b"sum", b"42")])
+    assert peer.ended(1)
+
+
 # Concurrency
 
 
@@ -292,19 +342,6 @@ async def test_request_above_the_limit_is_refused() -> None:
 
 
 # Priorities (RFC 9218)
-
-
-@pytest.mark.parametrize(
-    ("value", "priority"),
-    [
-        (b"", (3, False)), (b"u=0", (0, False)), (b"u=7, i", (7, True)), (b"i, u=1", (1, True)), (b"i=?0", (3, False)),
-        (b"i=?1", (3, True)), (b"u=8", (3, False)), (b"u=-1", (3, False)), (b"u=1.5", (3, False)),
-        (b"x=1,u=2", (2, False)),
-        (b"u=1;a=b, i;x", (1, True)), (b"\xff", (3, False)), (b"u=1,u=5", (5, False)), (b"ui=1", (3, False)),
-    ],
-)  # fmt: skip
-def test_priority_field(value: bytes, priority: tuple[int, bool]) -> None:
-    assert parse_priority(value) == Priority(*priority)
 
 
 async def order_of(*priorities: bytes, size: int = 40_000, update: bytes = b"") -> list[int]:
@@ -360,6 +397,23 @@ async def test_priority_update_may_come_before_its_request() -> None:
     peer = Peer(app)
     update = frame(Kind.PRIORITY_UPDATE, 0, 0, b"\0\0\0\x03u=0")
     first, second = (peer.block(request(path=path)) for path in (b"/1", b"/3"))
+    peer.feed(update + frame(Kind.HEADERS, 5, 1, first) + frame(Kind.HEADERS, 5, 3, second))
+    assert opened == ["/3", "/1"]
+
+
+@in_loop
+async def test_priority_update_takes_the_place_of_the_field() -> None:
+    # RFC 9218 7: "Omitting a priority parameter is a signal to use its default value."
+    opened: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        opened.append(scope["path"])
+        await say(send)
+
+    peer = Peer(app)
+    update = frame(Kind.PRIORITY_UPDATE, 0, 0, b"\0\0\0\x01i")
+    first = peer.block([*request(path=b"/1"), (b"priority", b"u=0")])
+    second = peer.block([*request(path=b"/3"), (b"priority", b"u=2")])
     peer.feed(update + frame(Kind.HEADERS, 5, 1, first) + frame(Kind.HEADERS, 5, 3, second))
     assert opened == ["/3", "/1"]
 

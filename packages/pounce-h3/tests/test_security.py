@@ -15,6 +15,7 @@ from tests.conformance.wires import Started, answer
 
 from pounce import ConfigError
 from pounce.exchange.http import HttpExchange
+from pounce.registry import Registry
 from pounce_h3 import ids
 from pounce_h3.codes import H3_EXCESSIVE_LOAD
 from pounce_h3.connection import RESETS_MAX, H3Connection
@@ -22,8 +23,8 @@ from pounce_h3.endpoint import Endpoint
 from pounce_h3.frames import frame, varint
 from pounce_h3.ids import ID_LENGTH, TOKEN_LIFETIME, Keys, new_id, worker_of
 from pounce_h3.packets import INITIAL, destination, long_header
+from pounce_h3.plugin import plugin
 from pounce_h3.qh3_engine import Qh3Connection, Qpack, Quic, literal_section
-from pounce_h3.settings import H3Settings
 from pounce_h3.stream import H3Stream
 
 from .forged import initial_packet
@@ -293,9 +294,10 @@ def test_workers_of_a_process_share_their_keys() -> None:
 
 
 @pytest.mark.parametrize("secret", ["short", 5])
-def test_bad_secret_is_refused(secret: Any) -> None:
-    with pytest.raises(ConfigError, match=r"h3\.secret"):
-        H3Settings(secret=secret)
+def test_bad_secret_is_refused_and_not_repeated(secret: Any) -> None:
+    with pytest.raises(ConfigError, match=r"h3\.secret") as caught:
+        Registry.of(plugin).settings({"h3": {"secret": secret}})
+    assert repr(secret) not in str(caught.value)
 
 
 # Stateless reset (RFC 9000 10.3)

@@ -17,7 +17,6 @@ from pounce.registry import Registry
 from pounce_h3.codes import H3_FRAME_UNEXPECTED, H3_NO_ERROR, H3_REQUEST_REJECTED
 from pounce_h3.connection import HOLD_MAX
 from pounce_h3.frames import frame
-from pounce_h3.priority import Priority, parse_priority
 from pounce_h3.qh3_engine import CONNECTION_WINDOW, STREAM_WINDOW, literal_section
 
 Start = Callable[..., Started]
@@ -154,22 +153,6 @@ def test_requests_may_arrive_out_of_order(start: Start) -> None:
 
 
 # Priorities (RFC 9218)
-
-
-@pytest.mark.parametrize(
-    ("value", "priority"),
-    [
-        (b"u=0", Priority(0, False)),
-        (b"i", Priority(3, True)),
-        (b"u=5, i", Priority(5, True)),
-        (b"i=?0,u=7", Priority(7, False)),
-        (b"u=8", Priority(3, False)),
-        (b"nonsense", Priority(3, False)),
-        (b"u=2;x=1, i;y", Priority(2, True)),
-    ],
-)
-def test_priority_field(value: bytes, priority: Priority) -> None:
-    assert parse_priority(value) == priority
 
 
 async def megabyte(scope: Any, receive: Any, send: Any) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any, Literal
@@ -9,21 +10,24 @@ from typing import Annotated, Any, Literal
 import cyclopts
 from cyclopts import App, Group, Parameter
 
-from pounce.config import Option, ServerConfig
+from pounce.config import ServerConfig
 from pounce.errors import PluginError
+from pounce.options import Option
 from pounce.plugin import Command
 from pounce.registry import Registry
 from pounce_cli.errors import UsageError
-from pounce_cli.flags import Given, flags, shown_default, spellings, switched_off, value_name
+from pounce_cli.flags import HELP, Given, flags, plugin_flags, shown_default, spellings, switched_off, value_name
 
 __all__ = ["run"]
 
-BUILT_IN = ("serve", "plugins", "status", "reload", "stop")
-HELP = ("--help", "-h")
+BUILT_IN = ("serve", "config", "plugins", "status", "reload", "stop")
 SERVE_HELP = """Serve an ASGI application.
 
 The application is module:attribute, or module:factory() for a function that makes it. \
 Times may have a unit (500ms, 30s, 5m), and so may sizes (64KiB, 16MiB, 1GB).
+
+What is not given here may be in the environment (POUNCE_PORT for --port), else in pounce.toml, or in the table \
+tool.pounce of pyproject.toml.
 
 Exit codes: 0 stopped, 1 forced or unexpected, 2 configuration, 3 start-up of the application, 4 its import, \
 5 sockets, 6 TLS, 7 plugins, 130 interrupted.
@@ -40,7 +44,8 @@ def run(
 
     `discover` finds the plugins whose commands there are, and `serve` does what `pounce serve` says.
     """
-    app = _app(serve or _serve, discover or _installed)
+    options = (*flags(), *(plugin_flags(words[1:]) if words[:1] in (["serve"], ["config"]) else ()))
+    app = _app(serve or _serve, discover or _installed, options)
     commands: Mapping[str, Command] = {}
     skipped: list[str] = []
     if not words or words[0] in HELP or not (words[0].startswith("-") or words[0] in BUILT_IN):
@@ -66,7 +71,7 @@ def _installed() -> Registry:
     return Registry.discover(ServerConfig())
 
 
-def _app(serve: Callable[[Given], None], discover: Callable[[], Registry]) -> App:
+def _app(serve: Callable[[Given], None], discover: Callable[[], Registry], options: Sequence[Option]) -> App:
     app = App(
         name="pounce",
         help="ASGI server for free-threaded Python.",
@@ -76,7 +81,10 @@ def _app(serve: Callable[[Given], None], discover: Callable[[], Registry]) -> Ap
         print_error=False,
         suppress_keyboard_interrupt=False,
     )
-    app.command(_serve_command(serve), name="serve", help=SERVE_HELP)
+    app.command(_serve_command(serve, options), name="serve", help=SERVE_HELP)
+    config = App(name="config", help="Look at the configuration.")
+    config.command(_show_command(options), name="show", help="Show every setting, and where its value comes from.")
+    app.command(config)
     app.command(_plugins_command(discover), name="plugins", help="Show the installed plugins, and why one is skipped.")
     app.command(_status_command, name="status", help="Show how a running server does.")
     app.command(_control_command("reload"), name="reload", help="Have a running server start with new processes.")
@@ -85,13 +93,29 @@ def _app(serve: Callable[[Given], None], discover: Callable[[], Registry]) -> Ap
     return app
 
 
-def _serve_command(serve: Callable[[Given], None]) -> Callable[..., None]:
-    def command(
-        target: str | None = None, /, app: str | None = None, set: tuple[str, ...] = (), **written: Any
-    ) -> None:
-        serve(Given(tuple(name for name in (target, app) if name is not None), written, set))
+def _serve_command(serve: Callable[[Given], None], options: Sequence[Option]) -> Callable[..., None]:
+    def command(target: str | None = None, /, app: str | None = None, **written: Any) -> None:
+        serve(_given(options, written, tuple(name for name in (target, app) if name is not None)))
 
-    parameters = [*_own_parameters(), *_setting_parameters()]
+    return _with_parameters(command, [*_app_parameters(), *_setting_parameters(options)])
+
+
+def _show_command(options: Sequence[Option]) -> Callable[..., None]:
+    def command(**written: Any) -> None:
+        from pounce_cli.config import show_config
+
+        show_config(_given(options, written))
+
+    return _with_parameters(command, _setting_parameters(options))
+
+
+def _given(options: Sequence[Option], written: dict[str, Any], apps: tuple[str, ...] = ()) -> Given:
+    tables, config = written.pop("set", None), written.pop("config", None)
+    names = {_identifier(item): item.name for item in options}
+    return Given(apps, {names[name]: value for name, value in written.items()}, tables or (), config)
+
+
+def _with_parameters(command: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
     function: Any = command
     function.__signature__ = inspect.Signature(parameters)
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -133,33 +157,53 @@ def _control_command(name: str) -> Callable[..., None]:
     return command
 
 
-def _own_parameters() -> list[inspect.Parameter]:
+def _app_parameters() -> list[inspect.Parameter]:
     group = Group("Application", sort_key=0)
-    plugins = Group("Plugins", sort_key=99)
     target = Parameter(name="APP", help="The application, for example main:app.", show_default=False)
     app = Parameter(name="--app", help="The same, as an option.", group=group, show_default=False, metavar="APP")
+    return [
+        _parameter("target", Annotated[str | None, target], inspect.Parameter.POSITIONAL_ONLY),
+        _parameter("app", Annotated[str | None, app]),
+    ]
+
+
+def _setting_parameters(options: Sequence[Option]) -> list[inspect.Parameter]:
+    groups: dict[str, Group] = {}
+    for item in options:
+        title = _title(item)
+        groups.setdefault(title, Group(title, sort_key=99 if item.group == "plugins" else len(groups)))
+    config = Parameter(
+        name="--config",
+        help="Configuration file; without it pounce.toml or pyproject.toml in the current folder.",
+        group=groups["Application"],
+        show_default=False,
+        metavar="FILE",
+    )
     table = Parameter(
         name="--set",
-        help="A setting of a plugin; may be repeated.",
-        group=plugins,
+        help="A setting of a plugin, as its own flag would give it; may be repeated.",
+        group=groups["Plugins"],
         negative=(),
         show_default=False,
         metavar="NAME.field=value",
     )
     return [
-        _parameter("target", Annotated[str | None, target], inspect.Parameter.POSITIONAL_ONLY),
-        _parameter("app", Annotated[str | None, app]),
+        _parameter("config", Annotated[str | None, config]),
         _parameter("set", Annotated[tuple[str, ...] | None, table]),
+        *(_parameter(_identifier(item), Annotated[_type(item), _flag(item, groups[_title(item)])]) for item in options),
     ]
 
 
-def _setting_parameters() -> list[inspect.Parameter]:
-    groups: dict[str, Group] = {}
-    for item in flags():
-        titles = {"tls": "TLS", "http3": "HTTP/3", "websocket": "WebSocket"}
-        title = titles.get(item.group, item.group.capitalize())
-        groups.setdefault(item.group, Group(title, sort_key=99 if item.group == "plugins" else len(groups)))
-    return [_parameter(item.name, Annotated[_type(item), _flag(item, groups[item.group])]) for item in flags()]
+def _title(item: Option) -> str:
+    plugin = item.name.rpartition(".")[0]
+    if plugin:
+        return f"Plugin {plugin}"
+    return {"tls": "TLS", "http3": "HTTP/3", "websocket": "WebSocket"}.get(item.group, item.group.capitalize())
+
+
+def _identifier(item: Option) -> str:
+    """The name of the parameter for a setting, which neither `config` nor `set` can be."""
+    return "setting_" + re.sub(r"\W", "_", item.name)
 
 
 def _type(item: Option) -> Any:

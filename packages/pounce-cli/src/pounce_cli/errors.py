@@ -9,6 +9,7 @@ from pounce.config import ServerConfig
 from pounce.errors import ConfigError, PounceError
 from pounce.importer import application_traceback
 from pounce.observe import logs
+from pounce_cli.sources import log_format
 
 __all__ = ["UsageError", "report", "wants_json"]
 
@@ -21,13 +22,13 @@ class UsageError(ConfigError):
 
 def wants_json(words: Sequence[str]) -> bool:
     """Whether the log of the server that `words` ask for is JSON, also when they have a mistake in them."""
-    asked = "auto"
+    said: dict[str, str] = {}
     for word, following in zip(words, [*words[1:], ""], strict=True):
         flag, equals, text = word.partition("=")
-        if flag == "--log-format":
-            asked = text if equals else following
+        said[flag] = text if equals else following
+    asked = said.get("--log-format") or log_format(said.get("--config"))
     try:
-        return logs.wants_json(ServerConfig.of({"log_format": asked}))
+        return logs.wants_json(ServerConfig.of({"log_format": asked or "auto"}))
     except ConfigError:
         return logs.wants_json(ServerConfig())
 

@@ -1,16 +1,28 @@
-"""From settings to flags, and from what was written on a command line to a `ServerConfig`.
+"""From settings to flags, and what was written on a command line.
 
-Nothing here lists a setting: names, values, help and defaults come from `pounce.config.describe()`.
+Nothing here lists a setting: names, values, help and defaults come from `pounce.config.describe()` and from the plugins
+that are installed.
 """
 
-import difflib
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
-from pounce.config import Option, ServerConfig, describe, parse_option
-from pounce.errors import ConfigError
+from pounce.config import describe
+from pounce.errors import ConfigError, PluginError
+from pounce.options import Option
 
-__all__ = ["Given", "app_of", "config_of", "flags", "shown_default", "spellings", "value_name"]
+__all__ = [
+    "Given",
+    "app_of",
+    "flag_of",
+    "flags",
+    "plugin_flags",
+    "plugin_options",
+    "shown_default",
+    "spellings",
+    "switched_off",
+    "value_name",
+]
 
 UVICORN_NAMES = {
     "http_parser": "--http",
@@ -23,6 +35,7 @@ UVICORN_NAMES = {
     "reload_dirs": "--reload-dir",
 }
 """Second spellings: those of uvicorn where it has another name, and a short one."""
+HELP = ("--help", "-h")
 
 
 class Given(NamedTuple):
@@ -34,22 +47,67 @@ class Given(NamedTuple):
     """Text by the name of the setting; a bool for a switch, a tuple for what may be repeated."""
     tables: tuple[str, ...] = ()
     """The values of `--set`."""
+    config: str | None = None
+    """The configuration file."""
 
 
 def flags() -> tuple[Option, ...]:
-    """The settings that have a flag."""
+    """The settings of the server that have a flag."""
     return tuple(item for item in describe() if item.flag)
+
+
+def plugin_flags(words: Iterable[str]) -> tuple[Option, ...]:
+    """The settings of the plugins that these words may mean; of all where help is asked for.
+
+    Plugins are looked for only where a flag is not one of the server's.
+    """
+    own = _own_spellings()
+    names = [word.partition("=")[0] for word in words]
+    asked = [name for name in names if (name.startswith("--") and name not in own) or name in HELP]
+    if not asked:
+        return ()
+
+    def wanted(plugin: str) -> bool:
+        begin = plugin.replace("_", "-") + "-"
+        return any(name in HELP or name.startswith((f"--{begin}", f"--no-{begin}")) for name in asked)
+
+    return plugin_options(wanted)
+
+
+def plugin_options(wanted: Callable[[str], bool]) -> tuple[Option, ...]:
+    """The settings of installed plugins that are wanted. Raises `PluginError` where one has a flag of the server."""
+    from pounce.registry import installed_options
+
+    own = _own_spellings()
+    found = tuple(item for item in installed_options(wanted) if item.flag)
+    for item in found:
+        if flag_of(item.name) in own:
+            raise PluginError(
+                f"the setting {item.name} of a plugin would have the flag {flag_of(item.name)} of the server",
+                code="POUNCE_PLUGIN_CONFLICT",
+            )
+    return found
+
+
+def _own_spellings() -> set[str]:
+    own = {flag for item in flags() for flag in (*spellings(item), switched_off(item))}
+    return own | {"--app", "--set", "--config"}
+
+
+def flag_of(name: str) -> str:
+    """The flag of a setting: `--h2-stream-window`."""
+    return "--" + name.replace("_", "-").replace(".", "-")
 
 
 def spellings(item: Option) -> tuple[str, ...]:
     """How a flag may be written: `("--http-parser", "--http")`."""
-    name = "--" + item.name.replace("_", "-")
+    name = flag_of(item.name)
     return (name, UVICORN_NAMES[item.name]) if item.name in UVICORN_NAMES else (name,)
 
 
 def switched_off(item: Option) -> str:
     """The other way of a switch: `--no-access-log`."""
-    return "--no-" + item.name.replace("_", "-")
+    return "--no-" + flag_of(item.name)[2:]
 
 
 def value_name(item: Option) -> str:
@@ -99,68 +157,3 @@ def app_of(given: Given) -> str:
         code="POUNCE_CLI_USAGE",
         hint="Give it either first, or with --app.",
     )
-
-
-def config_of(given: Given) -> ServerConfig:
-    """The configuration that was asked for. Raises `ConfigError` naming flag, value and what is allowed."""
-    by_name = {item.name: item for item in flags()}
-    settings: dict[str, Any] = {name: _value(by_name[name], written) for name, written in given.settings.items()}
-    if given.tables:
-        settings["plugin_settings"] = _tables(given.tables)
-    return ServerConfig.of(settings)
-
-
-def _value(item: Option, written: str | bool | tuple[str, ...]) -> Any:
-    if isinstance(written, bool):
-        return written
-    if isinstance(written, tuple):
-        return tuple(part for text in written for part in _parsed(item, text))
-    return _parsed(item, written)
-
-
-def _parsed(item: Option, text: str) -> Any:
-    try:
-        return parse_option(item, text)
-    except (ValueError, OverflowError) as exc:
-        raise ConfigError(
-            f"{spellings(item)[0]} must be {item.allowed} (got {text!r})", hint=_hint(item, text)
-        ) from exc
-
-
-def _hint(item: Option, text: str) -> str | None:
-    if item.choices:
-        close = difflib.get_close_matches(text.lower(), item.choices, 1)
-        return f"Did you mean {close[0]}?" if close else None
-    return _EXAMPLES.get(item.unit)
-
-
-_EXAMPLES: dict[str | None, str] = {
-    "seconds": "For example 30, 30s, 5m or 500ms.",
-    "bytes": "For example 65536, 64KiB or 16MiB.",
-    "octal": "For example 660.",
-}
-
-
-def _tables(written: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    tables: dict[str, dict[str, Any]] = {}
-    for text in written:
-        where, equals, value = text.partition("=")
-        plugin, dot, field = where.partition(".")
-        if not (equals and dot and plugin and field):
-            raise ConfigError(
-                f"--set must be NAME.field=value (got {text!r})", hint="For example --set h2.max_streams=100."
-            )
-        tables.setdefault(plugin, {})[field] = _scalar(value)
-    return tables
-
-
-def _scalar(text: str) -> bool | int | float | str:
-    """`text` as TOML has it where that is a boolean, a number or a quoted string, else as it is."""
-    import tomllib
-
-    try:
-        document = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    value = document.get("value")
-    return value if len(document) == 1 and isinstance(value, (bool, int, float, str)) else text

@@ -6,18 +6,20 @@ that begins with a hyphen, a word that is not known) is left to the parsing libr
 a test holds the two against each other. Measured: the library's import takes about as long as the server's own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from pounce_cli.flags import Given, flags, spellings, switched_off
+from pounce.options import Option
+from pounce_cli.flags import Given, flags, plugin_flags, spellings, switched_off
 
 __all__ = ["read"]
 
 
 def read(words: Sequence[str]) -> Given | None:
     """What the words after `serve` say; None when one of them is not certain."""
-    values, repeatable, switches = _known()
+    values, repeatable, switches = _known((*flags(), *plugin_flags(words)))
     apps: list[str] = []
     tables: tuple[str, ...] = ()
+    config: str | None = None
     settings: dict[str, str | bool | tuple[str, ...]] = {}
     rest = iter(words)
     for word in rest:
@@ -39,6 +41,8 @@ def read(words: Sequence[str]) -> Given | None:
             apps.append(text)
         elif flag == "--set":
             tables += (text,)
+        elif flag == "--config" and config is None:
+            config = text
         elif flag in repeatable:
             before = settings.get(repeatable[flag], ())
             assert isinstance(before, tuple)
@@ -47,15 +51,15 @@ def read(words: Sequence[str]) -> Given | None:
             settings[values[flag]] = text
         else:
             return None
-    return Given(tuple(apps), settings, tables) if len(apps) == 1 and apps[0] else None
+    return Given(tuple(apps), settings, tables, config) if len(apps) == 1 and apps[0] else None
 
 
-def _known() -> tuple[dict[str, str], dict[str, str], dict[str, tuple[str, bool]]]:
+def _known(options: Iterable[Option]) -> tuple[dict[str, str], dict[str, str], dict[str, tuple[str, bool]]]:
     """Settings by the spellings of their flags: those with a value, those with several, and the switches."""
     values: dict[str, str] = {}
     repeatable: dict[str, str] = {}
     switches: dict[str, tuple[str, bool]] = {}
-    for item in flags():
+    for item in options:
         for flag in spellings(item):
             if item.kind is bool:
                 switches[flag] = (item.name, True)

@@ -43,6 +43,7 @@ def _provided(plugin: Plugin) -> dict[str, list[str]]:
         "alpn": [protocol for wire in plugin.wires for protocol in wire.alpn],
         "datagrams": [datagram.name for datagram in plugin.datagrams],
         "upgrades": [upgrade.token.decode("ascii", "backslashreplace") for upgrade in plugin.upgrades],
+        "switches": [switch.token.decode("ascii", "backslashreplace") for switch in plugin.switches],
         "parsers": [parser.name for parser in plugin.parsers],
         "responders": [responder.name for responder in plugin.responders],
         "observers": [observer.name for observer in plugin.observers],

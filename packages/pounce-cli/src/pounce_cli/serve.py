@@ -6,7 +6,8 @@ import threading
 from pounce.config import ServerConfig
 from pounce.observe.logs import wants_json
 from pounce.server import StartInfo, run
-from pounce_cli.flags import Given, app_of, config_of
+from pounce_cli.flags import Given, app_of
+from pounce_cli.sources import config_of
 
 __all__ = ["serve"]
 

@@ -1,21 +1,19 @@
 """ServerConfig: every setting of the server, once.
 
-The dataclass is the single schema: its field metadata feeds validation, the flags of the command line and the
-documentation. Add a setting by adding a field; nothing else lists them.
+The dataclass is the single schema: its field metadata feeds validation, the flags of the command line, files,
+environment and the documentation. Add a setting by adding a field; nothing else lists them.
 """
 
 import dataclasses
-import difflib
-import math
 import re
 import types
-import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pounce.errors import ConfigError
+from pounce.options import Option, option, options_of, unknown_setting
 
-__all__ = ["Option", "ServerConfig", "describe", "parse_option"]
+__all__ = ["ServerConfig", "describe"]
 
 type LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 type LogFormat = Literal["auto", "text", "json"]
@@ -28,32 +26,6 @@ type LifespanScope = Literal["worker", "process"]
 type WorkerStartupFailure = Literal["shutdown", "ignore"]
 type Signage = Literal["full", "minimal", "off"]
 type WorkerMode = Literal["auto", "thread", "process", "subinterpreter", "sync", "async"]
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    group: str,
-    unit: str | None = None,
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    flag: bool = True,
-    beta: bool = False,
-    factory: bool = False,
-    secret: bool = False,
-) -> Any:
-    """A field with what people and programs need to know about it.
-
-    `unit` is "seconds", "bytes", "octal" or None; `ge`, `gt` and `le` bound a number; `flag` is False for settings
-    that only Python code can give; `factory` says that `default` is called for each instance, `secret` that the value
-    must not be shown.
-    """
-    metadata = dict(help=help, group=group, unit=unit, ge=ge, gt=gt, le=le, flag=flag, beta=beta, secret=secret)  # noqa: C408
-    if factory:
-        return dataclasses.field(default_factory=default, metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -421,8 +393,7 @@ class ServerConfig:
         known = [item.name for item in OPTIONS]
         for name in settings:
             if name not in known:
-                close = difflib.get_close_matches(name, known, 1)
-                raise ConfigError(f"{name} is not a setting", hint=f"Did you mean {close[0]}?" if close else None)
+                raise unknown_setting(name, known)
         return cls(**settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -433,6 +404,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         for item in OPTIONS:
             object.__setattr__(self, item.name, item.checked(getattr(self, item.name)))
+        object.__setattr__(self, "plugin_settings", _checked_tables(self.plugin_settings))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -471,6 +443,8 @@ class ServerConfig:
                     raise ConfigError(
                         f"{name} is given without a certificate", hint="Add ssl_certfile and ssl_keyfile."
                     )
+        if self.access_log_filter is not None and not callable(self.access_log_filter):
+            raise ConfigError(f"access_log_filter must be a function (got {self.access_log_filter!r})")
         if not self.host:
             raise ConfigError("host must not be empty", hint="Use 127.0.0.1 for this machine, 0.0.0.0 or :: for all.")
         if self.uds == "":
@@ -488,101 +462,10 @@ class ServerConfig:
             )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Option:
-    """One setting, described: what `describe()` returns for the command line and the documentation.
-
-    `kind` is bool, int, float, str, tuple (of str) or object; `nullable` says that None is a value; `choices`
-    lists the values of an enumeration, else it is empty. For the other fields see `option()`.
-    """
-
-    name: str
-    kind: type
-    nullable: bool
-    choices: tuple[str, ...]
-    default: Any
-    help: str
-    group: str
-    unit: str | None
-    ge: float | None
-    gt: float | None
-    le: float | None
-    flag: bool
-    beta: bool
-    secret: bool
-
-    @property
-    def allowed(self) -> str:
-        """What a value may be, in words: `an integer from 0 to 65535`."""
-        if self.choices:
-            words = "one of " + ", ".join(self.choices)
-        elif self.unit == "octal":
-            words = f"an octal number from {self.ge:o} to {self.le:o}"
-        else:
-            words = _KIND_WORDS[self.kind]
-            if self.unit in ("seconds", "bytes"):
-                words += f" of {self.unit}"
-            if self.gt is not None:
-                words += f" above {self.gt:g}"
-            elif self.ge is not None and self.le is not None:
-                words += f" from {self.ge:g} to {self.le:g}"
-            elif self.ge is not None:
-                words += f" of at least {self.ge:g}" if self.unit is None else f", at least {self.ge:g}"
-        return words + (" or none" if self.nullable else "")
-
-    def checked(self, value: Any) -> Any:
-        """The value in its own type (an int becomes a float where one is due); raises `ConfigError`."""
-        if value is None and self.nullable:
-            return None
-        if self.kind is object:
-            return self._checked_object(value)
-        if self.choices:
-            if isinstance(value, str) and value.lower() in self.choices:
-                return value.lower()
-            raise self._error(value)
-        if self.kind is tuple:
-            if isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(item, str) for item in value):
-                return tuple(value)
-            raise self._error(value)
-        if self.kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not self.kind:
-            raise self._error(value)
-        if self.kind in (int, float) and not self._in_range(value):
-            raise self._error(value)
-        return value
-
-    def _in_range(self, value: Any) -> bool:
-        return not (
-            not math.isfinite(value)
-            or (self.ge is not None and value < self.ge)
-            or (self.gt is not None and value <= self.gt)
-            or (self.le is not None and value > self.le)
-        )
-
-    def _checked_object(self, value: Any) -> Any:
-        if self.name == "plugin_settings":
-            if isinstance(value, Mapping) and all(isinstance(table, Mapping) for table in value.values()):
-                return types.MappingProxyType(
-                    {name: types.MappingProxyType(dict(table)) for name, table in value.items()}
-                )
-            raise self._error(value)
-        if not callable(value):
-            raise self._error(value)
-        return value
-
-    def _error(self, value: Any) -> ConfigError:
-        return ConfigError(f"{self.name} must be {self.allowed} (got {value!r})")
-
-
-_KIND_WORDS = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a number",
-    str: "a string",
-    tuple: "a list of strings",
-    object: "a value of the documented form",
-}
+def _checked_tables(tables: Any) -> Mapping[str, Mapping[str, Any]]:
+    if isinstance(tables, Mapping) and all(isinstance(table, Mapping) for table in tables.values()):
+        return types.MappingProxyType({name: types.MappingProxyType(dict(table)) for name, table in tables.items()})
+    raise ConfigError(f"plugin_settings must be a mapping of mappings (got {tables!r})")
 
 
 def describe() -> tuple[Option, ...]:
@@ -590,65 +473,4 @@ def describe() -> tuple[Option, ...]:
     return OPTIONS
 
 
-def _described(field: dataclasses.Field[Any]) -> Option:
-    hint: Any = field.type
-    nullable = isinstance(hint, types.UnionType) and type(None) in typing.get_args(hint)
-    if nullable:
-        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-    if isinstance(hint, typing.TypeAliasType):
-        hint = hint.__value__
-    choices: tuple[str, ...] = ()
-    if typing.get_origin(hint) is Literal:
-        choices, hint = typing.get_args(hint), str
-    elif typing.get_origin(hint) is tuple:
-        hint = tuple
-    kind = hint if hint in (bool, int, float, str, tuple) else object
-    default = None if field.default is dataclasses.MISSING else field.default
-    return Option(name=field.name, kind=kind, nullable=nullable, choices=choices, default=default, **field.metadata)
-
-
-OPTIONS = tuple(_described(field) for field in dataclasses.fields(ServerConfig))
-
-_UNITS: dict[str | None, dict[str, float]] = {
-    "seconds": {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400},
-    "bytes": {
-        "": 1, "b": 1, "k": 1024, "kib": 1024, "kb": 1000, "m": 1024**2, "mib": 1024**2, "mb": 1000**2,
-        "g": 1024**3, "gib": 1024**3, "gb": 1000**3,
-    },
-}  # fmt: skip
-
-
-def parse_option(item: Option, text: str) -> Any:
-    """The value that `text` stands for: `30s`, `5m`, `16MiB`, `on`, `0o660`. Raises `ConfigError`.
-
-    Durations take ms, s, m, h, d; sizes take B, KB, MB, GB (powers of 1000), KiB, MiB, GiB, K, M, G (powers of 1024).
-    """
-    value: Any = text
-    if item.kind is bool:
-        words = {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "on": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "off": False,
-        }
-        value = words.get(text.strip().lower(), text)
-    elif item.unit == "octal":
-        value = int(text, 8) if re.fullmatch(r"(0o)?[0-7]+", text) else text
-    elif item.unit in _UNITS:
-        match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
-        factor = _UNITS[item.unit].get(match[2]) if match else None
-        if match and factor:
-            number = float(match[1]) * factor
-            # Part of a byte is a mistake; rounded down to 0 it would switch a limit off.
-            value = number if item.kind is float else int(number) if number.is_integer() else text
-    elif item.kind is int:
-        value = int(text) if re.fullmatch(r"-?\d{1,18}", text) else text
-    elif item.kind is float:
-        value = float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else text
-    elif item.kind is tuple:
-        value = tuple(part.strip() for part in text.split(",") if part.strip())
-    return item.checked(value)
+OPTIONS = options_of(ServerConfig)

@@ -21,6 +21,7 @@ from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.head import Headers, RequestHead
 from pounce.exchange.stream import Body, ConnectionInfo, Exchange, FileRange, Stream
 from pounce.net.connection import Connection
+from pounce.options import option
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
@@ -53,9 +54,11 @@ __all__ = [
     "RunsApp",
     "Service",
     "Stream",
+    "Switch",
     "Upgrade",
     "Wire",
     "coroutine_wire",
+    "option",
 ]
 
 API_VERSION = (1, 0)
@@ -120,6 +123,19 @@ class Upgrade:
 
     token: bytes
     open: Callable[[Service, RequestHead, Stream], Exchange]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """A wire to which a client of HTTP/1.1 may change by an upgrade token (RFC 9110 7.8), in lower case: `b"h2c"`.
+
+    `connect` gets a request without a body that bears the token, and makes the protocol for the rest of its connection;
+    None leaves the request to be answered as if it had no token. The protocol's `connection_made()` follows the 101,
+    and it is for the protocol to answer that request.
+    """
+
+    token: bytes
+    connect: Callable[[Service, RequestHead], asyncio.Protocol | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,12 +284,14 @@ class Plugin:
     wires: tuple[Wire, ...] = ()
     datagrams: tuple[DatagramWire, ...] = ()
     upgrades: tuple[Upgrade, ...] = ()
+    switches: tuple[Switch, ...] = ()
     parsers: tuple[ParserChoice, ...] = ()
     responders: tuple[Responder, ...] = ()
     observers: tuple[ObserverFactory, ...] = ()
     commands: tuple[Command, ...] = ()
     settings: type | None = None
-    """A frozen dataclass of settings; `service.settings[name]` holds the instance."""
+    """A frozen dataclass of settings; `service.settings[name]` holds the instance. Fields made by `option()` have
+    bounds, a flag (`--NAME-field`), a variable and a key in files, as settings of the server."""
 
 
 def coroutine_wire(

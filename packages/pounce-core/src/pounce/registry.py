@@ -1,6 +1,5 @@
 """Registry: the plugins that are installed, checked against each other, and looked up by what they provide."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pounce.config import ServerConfig
 from pounce.errors import ConfigError, PluginError
 from pounce.gil import gil_enabled
 from pounce.net.sniff import WireTable
+from pounce.options import Option, options_of, unknown_setting
 from pounce.plugin import (
     API_VERSION,
     Command,
@@ -19,11 +19,12 @@ from pounce.plugin import (
     ParserChoice,
     Plugin,
     Responder,
+    Switch,
     Upgrade,
     Wire,
 )
 
-__all__ = ["GROUP", "Loaded", "Registry"]
+__all__ = ["GROUP", "Loaded", "Registry", "installed_options"]
 
 GROUP = "pounce.plugins"
 CORE = "pounce-core"
@@ -56,6 +57,7 @@ class Registry:
         self.wires: dict[str, Wire] = {}
         self.datagrams: dict[str, DatagramWire] = {}
         self.upgrades: dict[bytes, Upgrade] = {}
+        self.switches: dict[bytes, Switch] = {}
         self.parsers: dict[str, ParserChoice] = {}
         self.responders: tuple[Responder, ...] = ()
         self.observers: tuple[ObserverFactory, ...] = ()
@@ -122,6 +124,9 @@ class Registry:
         for upgrade in plugin.upgrades:
             self._claim("upgrade token", upgrade.token, entry)
             self.upgrades[upgrade.token] = upgrade
+        for switch in plugin.switches:
+            self._claim("upgrade token", switch.token, entry)
+            self.switches[switch.token] = switch
         for parser in plugin.parsers:
             self._claim("parser", parser.name, entry)
             self.parsers[parser.name] = parser
@@ -175,9 +180,13 @@ class Registry:
         return self.parsers[name]
 
     def settings(self, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """An instance of every plugin's settings, from the tables in the configuration. Raises `ConfigError`."""
+        """An instance of every plugin's settings, from the tables in the configuration. Raises `ConfigError`.
+
+        The table of a plugin that is installed and left out is left out as well.
+        """
+        left_out = {entry.name for entry in self.loaded if entry.plugin is None}
         for name in given:
-            if name not in self._settings:
+            if name not in self._settings and name not in left_out:
                 raise ConfigError(
                     f"plugin_settings has a table for {name!r}, which is not a plugin with settings",
                     hint=f"Plugins with settings: {', '.join(self._settings) or 'none'}.",
@@ -185,13 +194,26 @@ class Registry:
         return {name: _settings_of(name, cls, given.get(name, {})) for name, cls in self._settings.items()}
 
 
+def installed_options(wanted: Callable[[str], bool]) -> tuple[Option, ...]:
+    """The settings of installed plugins whose name is wanted; only these plugins are imported.
+
+    Those that cannot be used have none. The name is that of the entry point.
+    """
+    found = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+    plugins = [_load(entry, ServerConfig()).plugin for entry in found if wanted(entry.name)]
+    return tuple(
+        item for plugin in plugins if plugin and plugin.settings for item in options_of(plugin.settings, plugin.name)
+    )
+
+
 def _settings_of(name: str, cls: type, table: Mapping[str, Any]) -> Any:
-    known = [field.name for field in dataclasses.fields(cls)]
+    known = {item.field: item for item in options_of(cls, name)}
     for key in table:
         if key not in known:
-            raise ConfigError(f"{name}.{key} is not a setting", hint=f"Settings of {name}: {', '.join(known)}.")
+            raise unknown_setting(f"{name}.{key}", [item.name for item in known.values()])
+    values = {key: known[key].checked(value) for key, value in table.items()}
     try:
-        return cls(**table)
+        return cls(**values)
     except (TypeError, ValueError) as exc:
         if isinstance(exc, ConfigError):
             raise

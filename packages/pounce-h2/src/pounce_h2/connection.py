@@ -6,6 +6,8 @@ a state: that of the connection, below, or of a stream (`stream.py`).
     PREFACE ─24 octets─▶ SETTINGS ─first frame─▶ OPEN ─drain─▶ DRAINING ─our last GOAWAY─▶ LEAVING
     OPEN ─GOAWAY of the peer─▶ LEAVING ─last stream ends─▶ CLOSED          any ─connection error─▶ CLOSED
 
+After `Upgrade: h2c` stream 1 is there before the preface. If our last GOAWAY comes that early, SETTINGS ─▶ LEAVING.
+
 Two kinds of errors: a stream error resets its stream, a connection error (`ConnectionFailed`) ends everything. Streams
 that are over leave the table at once; only those that were reset are remembered, up to a bound, because frames that
 were under way may still arrive for them.
@@ -14,18 +16,20 @@ Requests are opened after all frames at hand were looked at, the most urgent fir
 never reaches the application. Everything that is sent during one turn of the loop is gathered, and written once.
 
 A field block that is, octet for octet, one that was decoded before means the same, as long as the dynamic table did not
-change in between; so the heads of such requests are copied instead of decoded and checked again.
+change in between; so the heads of such requests are copied instead of decoded and checked again. So are those of blocks
+that differ in their path alone, but for the path.
 """
 
 import asyncio
 import socket
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from pounce.errors import BadRequest, ClientGone
-from pounce.exchange.fields import FieldTable, checked_trailers, request_head
+from pounce.exchange.fields import FieldTable, checked_trailers, is_path, request_head
 from pounce.exchange.head import Headers, RequestHead
+from pounce.exchange.priority import DEFAULT, Priority, parse_priority, priority_of
 from pounce.net.connection import Connection
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT, go_on, second_descriptor
 from pounce_h2.abuse import Budgets, ConnectionFailed
@@ -51,8 +55,8 @@ from pounce_h2.frames import (
 )
 from pounce_h2.huffman import HuffmanDecoder
 from pounce_h2.plugin import H2Settings
-from pounce_h2.priority import DEFAULT, Priority, Scheduler, parse_priority
-from pounce_h2.stream import FRAME_MAX, HELD_HIGH, H2Stream, Receiving, Sending
+from pounce_h2.priority import Scheduler
+from pounce_h2.stream import FRAME_MAX, HELD_HIGH, H2Stream, Receiving, Sending, Upload
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
@@ -157,6 +161,7 @@ class H2Connection(Connection):
         "_goaway_sent",
         "_head_memory",
         "_idle_since",
+        "_known_but_for_path",
         "_known_heads",
         "_last_opened",
         "_last_seen",
@@ -173,6 +178,7 @@ class H2Connection(Connection):
         "_skipped",
         "_streams",
         "_turn_due",
+        "_upgraded",
         "answered",
         "blocks",
         "budgets",
@@ -211,10 +217,11 @@ class H2Connection(Connection):
         self._streams: dict[int, H2Stream] = {}
         self._opening: list[tuple[H2Stream, RequestHead | BadRequest]] = []
         self._known_heads: dict[bytes, KnownHead] = {}
+        self._known_but_for_path: dict[bytes, KnownHead] = {}
         self._resets: dict[int, ResetBy] = {}
         self._skipped: list[range] = []
         self._abandoned: list[Exchange] = []
-        self._early_priorities: dict[int, bytes] = {}
+        self._early_priorities: dict[int, Priority] = {}
         self._last_seen = 0
         self._last_opened = 0
         self._goaway_sent: int | None = None
@@ -225,6 +232,7 @@ class H2Connection(Connection):
         self._idle_since = 0.0
         self._drain_due = inf
         self._turn_due = False
+        self._upgraded: RequestHead | None = None
         self._connect_protocol = bool(service.upgrades)
         # What the peer may send
         self._receive_window = settings.connection_window
@@ -261,6 +269,24 @@ class H2Connection(Connection):
             self.emit(window_update_frame(0, settings.connection_window - WINDOW_DEFAULT))
         self._idle_since = self.loop.time()
         self.deadline = self._idle_since + self.service.config.header_timeout
+        if self._upgraded is not None:
+            self._open_upgraded(self._upgraded)
+
+    def begin_with(self, head: RequestHead, settings: bytes) -> None:
+        """Before the connection is made: stream 1 is this request, and the peer has these settings.
+
+        Raises `ConnectionFailed` when it cannot have them.
+        """
+        self._upgraded = head
+        self._apply(settings)
+
+    def _open_upgraded(self, head: RequestHead) -> None:
+        size = sum(len(name) + len(value) + 32 for name, value in head.headers)
+        stream = self._streams[1] = H2Stream(self, 1, head.method, priority_of(head.headers), size)
+        self._head_memory += size
+        self._last_seen = 1
+        self._opening.append((stream, head))
+        self._open_requests()
 
     def data_received(self, data: bytes) -> None:
         if self._phase is Phase.CLOSED:
@@ -303,8 +329,9 @@ class H2Connection(Connection):
             stream.sending = ENDED
             stream.writable = False
             self.scheduler.remove(stream)
-            if stream.exchange is not None:
-                stream.exchange.stream_lost(GONE)
+            exchange = _released(stream)
+            if exchange is not None:
+                exchange.stream_lost(GONE)
 
     # Writing
 
@@ -344,8 +371,9 @@ class H2Connection(Connection):
             self._turn_due = False
         if self._cork:
             self.flush()
-        if self._phase is Phase.LEAVING and not self._streams:
-            self._say_goodbye()
+        if self._goaway_sent is not None and not self._streams and self._phase is not Phase.CLOSED:
+            # Everything is answered.
+            self._linger()
 
     def _late_turn(self) -> None:
         """The end of a turn that did not begin with `data_received`."""
@@ -592,8 +620,10 @@ class H2Connection(Connection):
             if len(self._skipped) > SKIPPED_MAX:
                 del self._skipped[0]
         self._last_seen = id
-        known = self._known_heads.get(block)
-        known_or_error = self._understand(block) if known is None else known
+        known_or_error: KnownHead | BadRequest | None = self._known_heads.get(block)
+        path: bytes | None = None
+        if known_or_error is None:
+            known_or_error, path = self._understand(block)
         if self._goaway_sent is not None and id > self._goaway_sent:
             self._remember_reset(id, ResetBy.US)
             return
@@ -614,6 +644,8 @@ class H2Connection(Connection):
             length: int | None = None
         else:
             found, priority, size = known_or_error
+            if path is not None:
+                size += len(path) - len(found.target)
             length = found.content_length
             if (ends and length) or (found.upgrade is not None and not self._connect_protocol):
                 self._refuse(id, PROTOCOL_ERROR)
@@ -623,7 +655,7 @@ class H2Connection(Connection):
                 return
             head = RequestHead(
                 found.method,
-                found.target,
+                found.target if path is None else path,
                 found.headers.copy(),
                 "2",
                 found.scheme,
@@ -632,8 +664,9 @@ class H2Connection(Connection):
                 0 if ends else length or None,
                 found.expect_continue and not ends,
             )
-            if self._early_priorities and id in self._early_priorities:
-                priority = parse_priority(self._early_priorities.pop(id), priority)
+            if self._early_priorities:
+                # RFC 9218 7: the frame says all; what it leaves out is default, whatever the field said.
+                priority = self._early_priorities.pop(id, priority)
             stream = H2Stream(self, id, found.method, priority, size)
             self._head_memory += size
         if not ends:
@@ -644,31 +677,36 @@ class H2Connection(Connection):
         self._streams[id] = stream
         self._opening.append((stream, head))
 
-    def _understand(self, block: bytes) -> KnownHead | BadRequest:
-        """Decode and check a request's field block."""
-        decoder = self._decoder
-        generation = decoder.generation
+    def _understand(self, block: bytes) -> tuple[KnownHead | BadRequest, bytes | None]:
+        """What a request's field block means, and the path that takes the place of the one in there, if one does."""
+        split = self._decoder.without_path(block)
+        if split is not None:
+            like_it = self._known_but_for_path.get(split[0])
+            if like_it is not None:
+                path = self._decoder.string(block, split[1])
+                if path is not None and self._fits(path, like_it):
+                    return like_it, path
+        generation = self._decoder.generation
         fields = self._decode(block)
-        heads = self._known_heads
-        if decoder.generation != generation:
-            heads.clear()
+        config = self.service.config
         if fields is None:
-            return too_large(self.service.config.max_header_size, self.service.config.max_headers)
+            return too_large(config.max_header_size, config.max_headers), None
         headers, size = fields
         try:
             head = request_head(headers, "2", self.connection.scheme, self._fields)
         except BadRequest as error:
-            return error
-        priority = DEFAULT
-        for name, value in headers:
-            if name == b"priority":
-                priority = parse_priority(value, priority)
-        known = KnownHead(head, priority, size)
-        if decoder.generation == generation and len(block) <= KNOWN_BLOCK_MAX:
-            if len(heads) >= KNOWN_HEADS_MAX:
-                heads.clear()
-            heads[block] = known
-        return known
+            return error, None
+        known = KnownHead(head, priority_of(head.headers), size)
+        if self._decoder.generation == generation and len(block) <= KNOWN_BLOCK_MAX:
+            _keep(self._known_heads, block, known)
+            if split is not None:
+                _keep(self._known_but_for_path, split[0], known)
+        return known, None
+
+    def _fits(self, path: bytes, known: KnownHead) -> bool:
+        """A request like this one may have this path instead of its own."""
+        size = known.size + len(path) - len(known.head.target)
+        return size <= self.service.config.max_header_size and is_path(path, known.head.method)
 
     def _decode(self, block: bytes) -> tuple[Headers, int] | None:
         generation = self._decoder.generation
@@ -678,6 +716,7 @@ class H2Connection(Connection):
             raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, str(exc)) from None
         if self._decoder.generation != generation:
             self._known_heads.clear()
+            self._known_but_for_path.clear()
         return fields
 
     def _is_full(self) -> bool:
@@ -705,22 +744,19 @@ class H2Connection(Connection):
             elif head.upgrade is not None and head.upgrade not in service.upgrades and head.upgrade != b"websocket":
                 # RFC 8441 leaves it open; RFC 9220 3: "SHOULD respond to the request with a 501"
                 service.refuse(head, stream, BadRequest("Unknown :protocol", status=501, code="POUNCE_PARSE_CONNECT"))
-            else:
+            elif stream.upload is None:
                 service.open(head, stream)
-            upload = stream.upload
-            if upload is not None and (upload.early or stream.receiving is not RECEIVING):
-                self._pass_on_early(stream)
+            else:
+                self._open_with_body(head, stream, stream.upload)
 
-    def _pass_on_early(self, stream: H2Stream) -> None:
-        """Give the exchange what came together with its head."""
-        upload = stream.upload
-        assert upload is not None
-        early, upload.early = upload.early, []
-        for data in early:
-            if stream.sending is ENDED:
-                return
-            stream.exchange.data_received(data)
-        if stream.receiving is RECEIVED and stream.sending is not ENDED:
+    def _open_with_body(self, head: RequestHead, stream: H2Stream, upload: Upload) -> None:
+        """Hand over a request together with what is here of its body."""
+        body = b"".join(upload.early)
+        upload.early.clear()
+        ended = stream.receiving is RECEIVED
+        # The trailers have a way of their own.
+        self.service.open(head, stream, body, ended and upload.trailers is None)
+        if ended and upload.trailers is not None and stream.sending is not ENDED:
             stream.exchange.eof_received(upload.trailers)
 
     # 6.3 PRIORITY, and RFC 9218 7.1 PRIORITY_UPDATE
@@ -756,13 +792,14 @@ class H2Connection(Connection):
         if not target & 1:
             raise ConnectionFailed(PROTOCOL_ERROR, "PRIORITY_UPDATE for a stream that no client opens")
         self._spend_priority()
+        priority = parse_priority(payload[4:])
         stream = self._streams.get(target)
         if stream is not None:
-            stream.priority = parse_priority(payload[4:])
+            stream.priority = priority
         elif target > self._last_seen:
             if len(self._early_priorities) >= EARLY_PRIORITIES_MAX:
                 del self._early_priorities[next(iter(self._early_priorities))]
-            self._early_priorities[target] = payload[4:260]
+            self._early_priorities[target] = priority
 
     # 6.4 RST_STREAM
 
@@ -792,9 +829,14 @@ class H2Connection(Connection):
             raise ConnectionFailed(FRAME_SIZE_ERROR, "SETTINGS is not a multiple of six octets")
         self.budgets.settings.spend()
         if self._phase is Phase.SETTINGS:
-            self._phase = Phase.OPEN
+            self._phase = Phase.OPEN if self._goaway_sent is None else Phase.LEAVING
             if self.service.draining:
                 self.drain()
+        self._apply(payload)
+        self.emit(frame(Kind.SETTINGS, ACK, 0))
+
+    def _apply(self, payload: bytes) -> None:
+        """Take the settings of the peer. Raises `ConnectionFailed`."""
         window = self.initial_window
         for setting, value in SETTING.iter_unpack(payload):
             if setting == Setting.INITIAL_WINDOW_SIZE:
@@ -806,7 +848,6 @@ class H2Connection(Connection):
         # Every stream is touched, so once for a frame that may say it 2,730 times: nothing is sent in between.
         if window != self.initial_window:
             self._set_initial_window(window)
-        self.emit(frame(Kind.SETTINGS, ACK, 0))
 
     def _settings_are_known(self) -> None:
         """The peer has acknowledged our SETTINGS: what it sends from now on keeps to them."""
@@ -959,8 +1000,8 @@ class H2Connection(Connection):
         stream.receiving = LOST
         stream.sending = ENDED
         stream.writable = False
-        self.forget(stream)
         exchange = stream.exchange
+        self.forget(stream)
         if exchange is not None:
             exchange.stream_lost(GONE)
             if getattr(exchange, "running", False):
@@ -970,6 +1011,7 @@ class H2Connection(Connection):
         """Both halves of a stream are over."""
         if self._streams.pop(stream.id, None) is None:
             return
+        _released(stream)
         self._head_memory -= stream.head_size
         if stream.parked_size:
             self.scheduler.remove(stream)
@@ -985,7 +1027,7 @@ class H2Connection(Connection):
         if not self._streams:
             self._idle_since = self.loop.time()
             self.due(self._idle_since + self.service.config.keep_alive_timeout)
-            if self._phase is Phase.LEAVING and not self._turn_due:
+            if self._goaway_sent is not None and not self._turn_due:
                 self._turn_due = True
                 self.loop.call_soon(self._late_turn)
 
@@ -1029,18 +1071,17 @@ class H2Connection(Connection):
 
     def _leave(self) -> None:
         """Take no more requests, and close when those that run are over."""
-        if self._phase is not Phase.LEAVING and self._phase is not Phase.CLOSED:
-            self._phase = Phase.LEAVING
+        if self._goaway_sent is None and self._phase is not Phase.CLOSED:
+            if self._phase is not Phase.PREFACE and self._phase is not Phase.SETTINGS:
+                self._phase = Phase.LEAVING
             self._goaway_sent = self._last_seen
             self.emit(goaway_frame(self._last_seen, ErrorCode.NO_ERROR))
-
-    def _say_goodbye(self) -> None:
-        """Everything is answered."""
-        self._linger()
 
     def drain(self) -> None:
         """6.8: say that the end is near, wait a round trip for requests that are under way, then take no more."""
         if self._phase is Phase.PREFACE or self._phase is Phase.SETTINGS:
+            if self._streams:
+                self._leave()
             self.due(self.loop.time() + DRAIN_GRACE)
         elif self._phase is Phase.OPEN:
             self._phase = Phase.DRAINING
@@ -1174,6 +1215,18 @@ HANDLERS = (
     H2Connection._continuation,
 )
 """By type of frame."""
+
+
+def _released(stream: H2Stream) -> Exchange | None:
+    """The exchange of a stream, which lets go of it: the two would keep each other until the collector comes."""
+    exchange, stream.exchange = stream.exchange, cast("Exchange", None)
+    return exchange
+
+
+def _keep(heads: dict[bytes, KnownHead], block: bytes, known: KnownHead) -> None:
+    if len(heads) >= KNOWN_HEADS_MAX:
+        heads.clear()
+    heads[block] = known
 
 
 def unpadded(payload: bytes) -> bytes:

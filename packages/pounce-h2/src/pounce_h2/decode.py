@@ -3,8 +3,9 @@
 Bounds are kept while a block is decoded: a field that would exceed them is not kept, but the block is read to its end,
 because the dynamic table must not lose step with the peer's. The block itself is bounded before it comes here.
 
-A block that does not change the dynamic table means the same for as long as the table stays what it is; `steady` tells
-such blocks from others, and `generation` tells when the table has changed.
+A block that does not change the dynamic table means the same for as long as the table stays what it is; `generation`
+tells when it has changed. Most blocks of a client differ in their `:path` alone, which clients put into no table:
+`without_path` takes such a block apart, so that the rest need not be decoded again.
 """
 
 from hpack.table import HeaderTable
@@ -18,6 +19,8 @@ STATIC: tuple[tuple[bytes, bytes], ...] = tuple((bytes(name), bytes(value)) for 
 ENTRY_OVERHEAD = 32
 """RFC 7541 4.1: what an entry counts beside its octets."""
 
+# RFC 7541 6.2.2, 6.2.3: a literal without indexing, or never indexed, whose name is that of entry 4 or 5.
+PATH_LITERALS = frozenset((0x04, 0x05, 0x14, 0x15))
 SECRETS = frozenset((b"cookie", b"authorization", b"proxy-authorization"))
 """Fields whose values are never remembered."""
 
@@ -57,6 +60,37 @@ class FieldDecoder:
         except ValueError as exc:
             raise CompressionError(f"not a Huffman code: {exc}") from None
 
+    def without_path(self, block: bytes) -> tuple[bytes, int] | None:
+        """The block without the string of its `:path`, and where that string stands, for `string()`.
+
+        None unless nothing but indexed fields comes before it, and it is a literal that no table keeps. Blocks that are
+        the same without it mean the same but for it.
+        """
+        try:
+            at = 0
+            while (octet := block[at]) > 0x80:
+                if octet == 0xFF:
+                    return None
+                at += 1
+            if octet not in PATH_LITERALS:
+                return None
+            at += 1
+            length = block[at] & 0x7F
+            start = at + 1
+            if length == 0x7F:
+                length, start = _integer(block, start, 0x7F)
+        except IndexError, CompressionError:
+            # It is decoded as a whole, and then there is an error to tell of.
+            return None
+        return block[:at] + block[start + length :], at
+
+    def string(self, block: bytes, at: int) -> bytes | None:
+        """The string that stands at `at`; None when it cannot be decoded."""
+        try:
+            return self._string(block, at, False)[0]
+        except IndexError, ValueError, CompressionError:
+            return None
+
     def _decode(self, block: bytes) -> tuple[Headers, int] | None:
         fields: Headers = []
         at, end = 0, len(block)
@@ -68,10 +102,13 @@ class FieldDecoder:
             at += 1
             if octet >= 0x80:
                 # 6.1 Indexed
-                index = octet & 0x7F
-                if index == 0x7F:
+                if 0x80 < octet <= 0xBD:
+                    field = STATIC[octet - 0x81]
+                elif octet == 0xFF:
                     index, at = _integer(block, at, 0x7F)
-                field = self._entry(index) if index > 61 or not index else STATIC[index - 1]
+                    field = self._entry(index)
+                else:
+                    field = self._entry(octet & 0x7F)
             else:
                 if octet >= 0x40:
                     # 6.2.1 Literal with incremental indexing

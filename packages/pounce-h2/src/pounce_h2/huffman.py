@@ -1,10 +1,11 @@
 """The Huffman code of HPACK (RFC 7541 5.2), decoded an octet at a time.
 
 Theory of operation. A decoder that has read whole octets is somewhere inside a code: at an inner node of the tree, 0 to
-255. Node and octet together decide which symbols come out, and at which node the decoder is next, so both are looked up
-as one step, `node << 8 | octet`. Steps are worked out when they are first needed: there are 65,536, of which traffic in
-earnest uses some hundred.
+255. Each node has a row: for every octet the row of the node that comes next, and the symbols that come out. Steps are
+worked out when they are first needed: there are 65,536, of which traffic in earnest uses some hundred.
 """
+
+from typing import Any
 
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
@@ -35,8 +36,11 @@ def _tree() -> tuple[tuple[tuple[int, int], ...], frozenset[int]]:
     return tuple((zero, one) for zero, one in nodes), frozenset(ends)
 
 
-_NODES, _ends = _tree()
-_ENDS = frozenset(node << 8 for node in _ends)
+_NODES, _ENDS = _tree()
+
+type Row = list[Any]
+"""By octet a `Step`, or None while it has not been needed; the last item is the node."""
+type Step = tuple[Row, bytes]
 
 
 class HuffmanDecoder:
@@ -45,12 +49,11 @@ class HuffmanDecoder:
     When what it keeps is full it begins anew.
     """
 
-    __slots__ = ("_known", "_steps")
+    __slots__ = ("_known", "_rows")
 
     def __init__(self) -> None:
         self._known: dict[bytes, bytes] = {}
-        self._steps: dict[int, tuple[int, bytes]] = {}
-        """The next node << 8, and the symbols that come out."""
+        self._rows: dict[int, Row] = {0: _row(0)}
 
     def decode(self, data: bytes, secret: bool) -> bytes:
         """The string that `data` encodes; one that is `secret` is not kept. Raises `ValueError`."""
@@ -64,29 +67,47 @@ class HuffmanDecoder:
         return found
 
     def _decode(self, data: bytes) -> bytes:
-        steps = self._steps
-        at = 0
-        pieces = []
-        for octet in data:
-            key = at | octet
-            try:
-                at, symbols = steps[key]
-            except KeyError:
-                at, symbols = steps[key] = _step(key)
-            pieces.append(symbols)
-        if at not in _ENDS:
+        step: Step = (self._rows[0], b"")
+        try:
+            # 1.4 us for 44 octets; the same with a loop and one dictionary of all steps takes 2.4 us.
+            pieces = [(step := step[0][octet])[1] for octet in data]
+        except TypeError:
+            step, pieces = self._decode_stepwise(data)
+        if step[0][256] not in _ENDS:
             raise ValueError("the padding is wrong")
         return b"".join(pieces)
 
+    def _decode_stepwise(self, data: bytes) -> tuple[Step, list[bytes]]:
+        """The same for a string that takes steps not taken before."""
+        step: Step = (self._rows[0], b"")
+        pieces = []
+        for octet in data:
+            row = step[0]
+            step = row[octet] or self._new_step(row, octet)
+            pieces.append(step[1])
+        return step, pieces
 
-def _step(key: int) -> tuple[int, bytes]:
-    at = key >> 8
+    def _new_step(self, row: Row, octet: int) -> Step:
+        node, symbols = _walk(row[256], octet)
+        following = self._rows.get(node)
+        if following is None:
+            following = self._rows[node] = _row(node)
+        step = row[octet] = (following, symbols)
+        return step
+
+
+def _row(node: int) -> Row:
+    return [*[None] * 256, node]
+
+
+def _walk(node: int, octet: int) -> tuple[int, bytes]:
+    """Where `octet` leads from a node, and what comes out on the way."""
     symbols = bytearray()
     for bit in range(7, -1, -1):
-        at = _NODES[at][key >> bit & 1]
-        if at < 0:
-            if ~at == EOS:
+        node = _NODES[node][octet >> bit & 1]
+        if node < 0:
+            if ~node == EOS:
                 raise ValueError("EOS inside a string")
-            symbols.append(~at)
-            at = 0
-    return at << 8, bytes(symbols)
+            symbols.append(~node)
+            node = 0
+    return node, bytes(symbols)

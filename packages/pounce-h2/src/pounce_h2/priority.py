@@ -1,42 +1,18 @@
-"""Priorities (RFC 9218): what a client says of its requests, and which of them gets the next frame."""
+"""Which stream gets the next frame (RFC 9218 10)."""
 
-import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pounce_h2.stream import H2Stream
 
-__all__ = ["DEFAULT", "Priority", "Scheduler", "parse_priority"]
-
-_urgency = re.compile(rb"(?:^|,)[ \t]*u[ \t]*=[ \t]*([0-7])(?=[ \t]*(?:[,;]|$))")
-_incremental = re.compile(rb"(?:^|,)[ \t]*i(?:=\?([01]))?(?=[ \t]*(?:[,;]|$))")
-
-
-class Priority(NamedTuple):
-    """Urgency from 0, the most urgent, to 7; an incremental answer is useful in pieces (RFC 9218 4)."""
-
-    urgency: int = 3
-    incremental: bool = False
-
-
-DEFAULT = Priority()
-
-
-def parse_priority(value: bytes, base: Priority = DEFAULT) -> Priority:
-    """The priority in a Priority field; parameters that are missing, unknown or wrong are those of `base`."""
-    urgency = _urgency.findall(value)
-    incremental = _incremental.findall(value)
-    return Priority(
-        int(urgency[-1]) if urgency else base.urgency,
-        incremental[-1] != b"0" if incremental else base.incremental,
-    )
+__all__ = ["Scheduler"]
 
 
 class Scheduler:
     """The streams that could send now, and whose turn it is.
 
     The most urgent first; of these the non-incremental ones one after the other, in the order of their requests; then
-    the incremental ones, a frame each in turn (RFC 9218 10).
+    the incremental ones, a frame each in turn.
     """
 
     __slots__ = ("_turn", "ready")

@@ -21,10 +21,10 @@ from math import inf
 from typing import TYPE_CHECKING, cast
 
 from pounce.exchange.head import Headers
+from pounce.exchange.priority import Priority, parse_priority
 from pounce.exchange.stream import Body, ConnectionInfo, Exchange
 from pounce_h2.encode import content_length_field, encode_fields
 from pounce_h2.frames import END_STREAM, FRAME_HEAD, ErrorCode, header_frames
-from pounce_h2.priority import Priority, parse_priority
 
 if TYPE_CHECKING:
     from pounce_h2.connection import H2Connection
@@ -150,6 +150,7 @@ class H2Stream:
 
     connection: ConnectionInfo
     exchange: Exchange
+    """Not there before the request is opened, nor when both halves are over."""
     sends_files = False
     has_trailers = True
 
@@ -262,7 +263,8 @@ class H2Stream:
             self.extend_window(count)
 
     def reset(self) -> None:
-        if self.sending is MUTED and self.receiving is RECEIVED:
+        if self.sending is MUTED:
+            # The peer has the whole answer.
             self._end()
         elif self.sending is not ENDED:
             self.h2.reset(self, ErrorCode.INTERNAL_ERROR)
@@ -322,6 +324,7 @@ class H2Stream:
         parked = self.parked
         assert parked is not None
         was_writable = self.writable
+        exchange = self.exchange
         room = min(self.send_window, h2.send_window, h2.data_frame_max)
         pieces: list[bytes] = []
         size = 0
@@ -353,7 +356,7 @@ class H2Stream:
             h2.wants_to_send(self)
         if not was_writable and (done or (self.sending is OPEN and self.parked_size <= PARKED_LOW)):
             self.writable = True
-            self.exchange.resume_writing()
+            exchange.resume_writing()
 
     def _send_fields(self, headers: Headers, end_stream: bool) -> None:
         self._send_block(encode_fields(headers), end_stream)

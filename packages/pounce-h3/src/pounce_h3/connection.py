@@ -12,6 +12,8 @@ import asyncio
 from math import inf
 from typing import TYPE_CHECKING, cast
 
+from pounce.exchange.fields import FieldTable
+from pounce.exchange.priority import Priority, parse_priority
 from pounce.plugin import Connection, ConnectionInfo
 from pounce_h3.codes import (
     H3_CLOSED_CRITICAL_STREAM,
@@ -52,8 +54,6 @@ from pounce_h3.frames import (
     pull,
     varint,
 )
-from pounce_h3.priority import Priority, parse_priority
-from pounce_h3.request import FieldTable
 from pounce_h3.stream import H3Stream
 
 if TYPE_CHECKING:
@@ -155,9 +155,8 @@ class H3Connection(Connection):
         self.quic = quic
         self.ids = ids
         """Connection ids under which packets arrive."""
-        self.fields: FieldTable = service.shared.get("h3.fields") or service.shared.setdefault(
-            "h3.fields", FieldTable()
-        )
+        shared = service.shared
+        self.fields: FieldTable = shared.get("fields") or shared.setdefault("fields", FieldTable())
         self.max_section = 2 * config.max_header_size + 64 * config.max_headers
         """Bytes of an encoded field section: more than any that is within the limits."""
         self.waiting: set[H3Stream] = set()

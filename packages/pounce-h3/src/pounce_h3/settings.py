@@ -3,18 +3,25 @@
 from dataclasses import dataclass
 
 from pounce.errors import ConfigError
+from pounce.plugin import option
 
 __all__ = ["H3Settings"]
 
 
 @dataclass(frozen=True, slots=True)
 class H3Settings:
-    """`plugin_settings["h3"]`. Raises `ConfigError`."""
+    """`plugin_settings["h3"]`. Raises `ConfigError`.
 
-    secret: str = ""
-    """What the keys of Retry tokens and stateless resets are made from; at least 16 characters. Several processes
-    behind one address, and the same server after a restart, need the same one. Without it each process has its own."""
+    Several processes behind one address, and the same server after a restart, need the same secret. Without it each
+    process has its own.
+    """
+
+    secret: str = option(
+        "",
+        "What the keys of Retry tokens and stateless resets are made from; at least 16 characters.",
+        secret=True,
+    )
 
     def __post_init__(self) -> None:
-        if not isinstance(self.secret, str) or 0 < len(self.secret) < 16:
+        if 0 < len(self.secret) < 16:
             raise ConfigError("h3.secret must be a text of at least 16 characters, or empty")

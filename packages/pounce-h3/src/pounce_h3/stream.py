@@ -16,6 +16,8 @@ from math import inf
 from typing import TYPE_CHECKING, cast
 
 from pounce.errors import BadRequest, ClientGone
+from pounce.exchange.fields import checked_trailers, malformed, request_head
+from pounce.exchange.priority import DEFAULT, priority_of
 from pounce_h3.codes import (
     H3_EXCESSIVE_LOAD,
     H3_FRAME_ERROR,
@@ -28,8 +30,6 @@ from pounce_h3.codes import (
 )
 from pounce_h3.engine import FieldSectionTooLarge, FieldSectionUnreadable, QuicError, StreamBlocked
 from pounce_h3.frames import DATA, HEADERS, NOT_ON_REQUEST, frame, frame_head, pull
-from pounce_h3.priority import DEFAULT, priority_of
-from pounce_h3.request import Malformed, request_head, request_trailers
 
 if TYPE_CHECKING:
     from pounce.plugin import Body, ConnectionInfo, Exchange, RequestHead
@@ -164,9 +164,8 @@ class H3Stream:
             self._buffer.clear()
         try:
             self._read(data)
-        except Malformed as exc:
-            self.h3.service.count("h3_malformed", "h3: malformed message: %s", exc)
-            self.fail(H3_MESSAGE_ERROR)
+        except BadRequest as error:
+            self._malformed(error)
 
     def _read(self, data: bytes) -> None:
         at, size = 0, len(data)
@@ -252,9 +251,8 @@ class H3Stream:
         try:
             self._fields_received(fields, not rest)
             self._read(rest)
-        except Malformed as exc:
-            self.h3.service.count("h3_malformed", "h3: malformed message: %s", exc)
-            self.fail(H3_MESSAGE_ERROR)
+        except BadRequest as error:
+            self._malformed(error)
 
     def _fields_received(self, fields: Fields, last: bool) -> None:
         h3 = self.h3
@@ -271,15 +269,23 @@ class H3Stream:
                 )
             )
         elif self.reading is BODY:
-            trailers = request_trailers(fields, h3.fields)
+            trailers = checked_trailers(fields)
             self.reading = TRAILERS
             self._end_body(trailers)
         else:
             try:
-                head = request_head(fields, h3.fields, last and self._ended)
+                head = request_head(fields, "3", self.connection.scheme, h3.fields)
             except BadRequest as error:
+                if error.status == 400:
+                    raise
                 self._refuse(error)
                 return
+            if last and self._ended:
+                if head.content_length:
+                    raise malformed("The body is shorter than Content-Length")
+                head.content_length = 0
+            if head.content_length == 0:
+                head.expect_continue = False
             self._open(head)
 
     def _open(self, head: RequestHead) -> None:
@@ -297,6 +303,10 @@ class H3Stream:
         else:
             h3.requests += 1
             h3.service.open(head, self)
+
+    def _malformed(self, error: BadRequest) -> None:
+        self.h3.service.count(error.code, "h3: %s", error.message)
+        self.fail(H3_MESSAGE_ERROR)
 
     def _refuse(self, error: BadRequest) -> None:
         """Answer what is no request that could be served, or no longer one."""
@@ -325,7 +335,7 @@ class H3Stream:
             self._hold(data)
             return
         if head.content_length is not None and self._received > head.content_length:
-            raise Malformed("the body is longer than content-length")
+            raise malformed("The body is longer than Content-Length")
         self._hold(data)
 
     def _hold(self, data: bytes) -> None:
@@ -355,7 +365,7 @@ class H3Stream:
         head = self.head
         assert head is not None
         if head.content_length is not None and self._received != head.content_length:
-            raise Malformed("the body is shorter than content-length")
+            raise malformed("The body is shorter than Content-Length")
         self.deadline = inf
         if trailers is None:
             self.reading = DONE

@@ -9,7 +9,7 @@ import re
 from pounce.errors import BadRequest
 from pounce.exchange.head import Headers, RequestHead
 
-__all__ = ["FORBIDDEN_TRAILERS", "FieldTable", "checked_trailers", "request_head"]
+__all__ = ["FORBIDDEN_TRAILERS", "FieldTable", "checked_trailers", "is_path", "malformed", "request_head"]
 
 # RFC 9110 6.5.1: no trailer may be needed for framing, routing, authentication, or to understand the content.
 FORBIDDEN_TRAILERS = frozenset(
@@ -26,7 +26,6 @@ _value = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x
 _token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 # RFC 3986 3.2.2 and 3.2.3, without userinfo (RFC 9113 8.3.1), and without the comma that would make a list of it.
 _authority = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~%!$&'()*+;=]+)(?::[0-9]{0,5})?").fullmatch
-_scheme = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*").fullmatch
 _path = re.compile(rb"/[\x21\x22\x24-\x7e\x80-\xff]*").fullmatch
 _digits = re.compile(rb"[0-9]{1,19}").fullmatch
 
@@ -34,10 +33,11 @@ PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol
 # RFC 9113 8.2.2
 CONNECTION_FIELDS = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 SPECIAL_FIELDS = CONNECTION_FIELDS | {b"host", b"content-length", b"cookie", b"te", b"expect"}
+SCHEMES = (b"https", b"http")
 SECRETS = frozenset((b"authorization", b"proxy-authorization"))
 KNOWN_MAX = 1024
-KNOWN_VALUE_MAX = 256
-"""Fields that are kept, and octets of their values."""
+KNOWN_SIZE_MAX = 256
+"""Fields that are kept, and octets of one of them."""
 
 
 class FieldTable:
@@ -54,7 +54,7 @@ class FieldTable:
     def add(self, field: tuple[bytes, bytes]) -> None:
         """Keep a field that is valid, and says nothing about the request itself."""
         name, value = field
-        if len(value) <= KNOWN_VALUE_MAX and name not in SECRETS:
+        if len(name) + len(value) <= KNOWN_SIZE_MAX and name not in SECRETS:
             if len(self.known) >= KNOWN_MAX:
                 self.known.clear()
             self.known.add(field)
@@ -147,14 +147,19 @@ def _of_pseudo(
         if b":path" in pseudo or b":scheme" in pseudo:
             raise malformed("CONNECT with :scheme or :path")
         raise BadRequest("CONNECT is not supported", status=501, code="POUNCE_PARSE_CONNECT")
-    if _scheme(pseudo.get(b":scheme", b"")) is None:
-        raise malformed("No valid :scheme")
-    if _path(path) is None and not (path == b"*" and method == b"OPTIONS"):
+    if pseudo.get(b":scheme", b"").lower() not in SCHEMES:
+        raise malformed("No :scheme, or another one than http and https")
+    if not is_path(path, method):
         raise malformed("No valid :path")
     if protocol is not None and (method != b"CONNECT" or _token(protocol) is None):
         raise malformed(":protocol without CONNECT, or not a token")
     headers.insert(0, (b"host", authority))
     return RequestHead(method, path, headers, version, scheme, None if protocol is None else protocol.lower())
+
+
+def is_path(value: bytes, method: bytes) -> bool:
+    """Whether a request with this method may have this `:path` (RFC 9113 8.3.1)."""
+    return _path(value) is not None or (value == b"*" and method == b"OPTIONS")
 
 
 def checked_trailers(fields: Headers) -> Headers:
@@ -174,4 +179,5 @@ def _check(name: bytes, value: bytes) -> None:
 
 
 def malformed(message: str) -> BadRequest:
+    """The error for a message that ends its stream (RFC 9113 8.1.1, RFC 9114 4.1.2)."""
     return BadRequest(message, code="POUNCE_PARSE_MALFORMED")

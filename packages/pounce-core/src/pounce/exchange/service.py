@@ -22,7 +22,7 @@ from pounce.immortal import own_class
 if TYPE_CHECKING:
     from pounce.net.connection import Connection
     from pounce.net.tls import ServerTLS
-    from pounce.plugin import Completed, Observer, ObserverFactory, Parser, Responder, RunsApp, Upgrade
+    from pounce.plugin import Completed, Observer, ObserverFactory, Parser, Responder, RunsApp, Switch, Upgrade
 
 __all__ = ["ASGIApp", "Service"]
 
@@ -50,6 +50,7 @@ class Service:
         worker_id: int = 0,
         generation: int = 0,
         upgrades: Mapping[bytes, Upgrade] = MappingProxyType({}),
+        switches: Mapping[bytes, Switch] = MappingProxyType({}),
         responders: tuple[Responder, ...] = (),
         observers: tuple[ObserverFactory, ...] = (),
         settings: Mapping[str, Any] = MappingProxyType({}),
@@ -65,6 +66,8 @@ class Service:
         """How often the server was reloaded before this worker started."""
         self.settings = settings
         self.upgrades = upgrades
+        self.switches = switches
+        """Tokens of other wires, for the one that has upgrades: HTTP/1.1."""
         self.create_parser = create_parser
         self.tls = tls
         """Certificates of the server, for wires that do TLS themselves; None without TLS."""
@@ -136,6 +139,9 @@ class Service:
         exchange = self._exchange_class(self, head, stream)
         if body:
             exchange.data_received(body)
+            if exchange.status:
+                # It is too large, and answered.
+                return exchange
         if ended:
             exchange.eof_received()
         self.call_app(exchange)

@@ -232,7 +232,8 @@ class H1Connection(Connection, guarded=("eof_received",)):
         if head.content_length == 0:
             self.reading = DONE
             self.deadline = inf
-            self.service.open(head, self)
+            if head.upgrade is None or not self._switched(head):
+                self.service.open(head, self)
         else:
             self._open_with_body(head)
 
@@ -253,6 +254,23 @@ class H1Connection(Connection, guarded=("eof_received",)):
                 self.reading = DONE
                 self.deadline = inf
         self.service.open(head, self, body, self.reading == DONE)
+
+    def _switched(self, head: RequestHead) -> bool:
+        """Hand the connection over to the wire that the token names, if there is one and it takes the request."""
+        switch = self.service.switches.get(cast(bytes, head.upgrade))
+        protocol = switch.connect(self.service, head) if switch is not None and self._keep_alive else None
+        if switch is None or protocol is None:
+            return False
+        self._send_101(switch.token, [])
+        self.flush()
+        self.reading = CLOSED
+        if not self.transport.is_reading():
+            self.transport.resume_reading()
+        rest = self.parser.take_rest()
+        successor = self.hand_over(protocol, switch.token.decode("ascii"))
+        if rest:
+            successor.data_received(rest)
+        return True
 
     def _body_received(self, data: bytes) -> None:
         self._body_read += len(data)
@@ -405,8 +423,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
 
     def tunnel(self, headers: Headers) -> None:
         assert self.head is not None and self.head.upgrade is not None
-        fields = [(b"upgrade", self.head.upgrade), (b"connection", b"Upgrade"), *headers]
-        self.send(status_line(101) + encode_fields(fields) + b"\r\n")
+        self._send_101(self.head.upgrade, headers)
         self.reading = TUNNEL
         self.writing = OPEN
         self.deadline = inf
@@ -416,6 +433,10 @@ class H1Connection(Connection, guarded=("eof_received",)):
         if self.parser.buffered:
             # Rule 2: not from inside a Stream method.
             self.loop.call_soon(self._tunnel_begins)
+
+    def _send_101(self, token: bytes, headers: Headers) -> None:
+        fields = [(b"upgrade", token), (b"connection", b"Upgrade"), *headers]
+        self.send(status_line(101) + encode_fields(fields) + b"\r\n")
 
     def trailers(self, headers: Headers) -> None:
         if self._framing == CHUNKED:

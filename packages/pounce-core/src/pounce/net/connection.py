@@ -227,6 +227,18 @@ class Connection(asyncio.Protocol):
             self._unsent = unsent
             self.write_deadline = self.loop.time() + self.service.config.write_timeout
 
+    def hand_over(self, protocol: asyncio.Protocol, wire: str) -> Connection:
+        """Put another protocol in the place of this one, which gets no more events; what it is among connections."""
+        self.service.connections.discard(self)
+        if isinstance(protocol, Connection):
+            protocol.wire = wire
+        else:
+            protocol = ForeignConnection(self.service, wire, protocol)
+        protocol.proxied = self.proxied
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        return protocol
+
     def abort(self) -> None:
         """Close at once; what has not left is lost."""
         self.transport.abort()

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from pounce.net.connection import Connection, ForeignConnection
+from pounce.net.connection import Connection
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
@@ -80,12 +80,10 @@ class WireChooser(Connection):
         self._first += data
         wire = self._table.of_preface(self._first)
         if wire is not None:
-            self.service.connections.discard(self)
             protocol = self._hand_over(wire)
-            if isinstance(protocol, Connection):
+            if protocol is not None:
                 # The time that was spent here counts.
                 protocol.deadline = min(protocol.deadline, self.deadline)
-            if protocol is not None:
                 protocol.data_received(self._first)
 
     def eof_received(self) -> None:
@@ -94,24 +92,13 @@ class WireChooser(Connection):
     def drain(self) -> None:
         self.deadline = min(self.deadline, self.loop.time() + 1.0)
 
-    def _hand_over(self, wire: Wire) -> asyncio.Protocol | None:
+    def _hand_over(self, wire: Wire) -> Connection | None:
         """Put the wire's own protocol in this one's place; a wire that fails closes its connection, no more."""
-        transport = self.transport
-        protocol: asyncio.Protocol | None = None
         try:
-            protocol = wire.connect(self.service)
-            if isinstance(protocol, Connection):
-                protocol.wire = wire.name
-            else:
-                protocol = ForeignConnection(self.service, wire.name, protocol)
-            protocol.proxied = self.proxied
-            transport.set_protocol(protocol)
-            protocol.connection_made(transport)
+            return self.hand_over(wire.connect(self.service), wire.name)
         except Exception:
             self.service.count("plugin_error")
             self.service.log.exception("Plugin %s failed to take a connection", wire.name)
-            transport.abort()
-            if isinstance(protocol, Connection):
-                self.service.connection_closed(protocol)
+            self.transport.abort()
+            self.service.connection_closed(cast(Connection, self.transport.get_protocol()))
             return None
-        return protocol

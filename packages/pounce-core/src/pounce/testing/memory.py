@@ -157,6 +157,7 @@ def memory_service(
         app,
         asyncio.get_running_loop(),
         upgrades=registry.upgrades,
+        switches=registry.switches,
         responders=registry.responders,
         observers=registry.observers,
         settings=registry.settings(config.plugin_settings),

@@ -80,6 +80,7 @@ class Worker:
             worker_id=worker_id,
             generation=generation,
             upgrades=registry.upgrades,
+            switches=registry.switches,
             responders=registry.responders,
             observers=registry.observers,
             settings=registry.settings(config.plugin_settings),

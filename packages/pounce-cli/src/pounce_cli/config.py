@@ -1,0 +1,37 @@
+"""`pounce config show`: every setting, and where its value comes from."""
+
+import json
+from typing import Any
+
+from pounce.config import describe
+from pounce.options import Option
+from pounce_cli.flags import Given, plugin_options
+from pounce_cli.sources import Setting, config_of, settings_of
+
+__all__ = ["show_config"]
+
+
+def show_config(given: Given) -> None:
+    """Print the configuration as TOML, with origins as comments. Raises `ConfigError` where a setting is wrong."""
+    config_of(given)
+    found = settings_of(given)
+    table = ""
+    for item in (*(item for item in describe() if item.flag), *plugin_options(lambda plugin: True)):
+        plugin = item.name.rpartition(".")[0]
+        if plugin != table:
+            table = plugin
+            print(f"\n[{plugin}]")
+        print(_line(item, found.get(item.name)))
+
+
+def _line(item: Option, setting: Setting | None) -> str:
+    value = item.default if setting is None else setting.value
+    if value is None:
+        return f"# {item.field} is not set"
+    shown = '"***"' if item.secret and value else _toml(item, value)
+    return f"{item.field} = {shown}" + (f"  # {setting.origin}" if setting is not None else "")
+
+
+def _toml(item: Option, value: Any) -> str:
+    # Strings and arrays of JSON are strings and arrays of TOML.
+    return f"0o{value:o}" if item.unit == "octal" else json.dumps(value)

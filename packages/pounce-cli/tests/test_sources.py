@@ -1,0 +1,291 @@
+"""Settings come from the command line, else the environment, else a file, else the default; each knows from where."""
+
+import tomllib
+
+import httpx
+import pytest
+
+from pounce.config import describe
+from pounce.errors import ConfigError
+from pounce_cli.flags import Given, plugin_options
+from pounce_cli.main import main
+from pounce_cli.sources import config_of, settings_of
+
+PLACES = ("pounce.toml", "pyproject.toml")
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write settings into a file of that name: at its top, or where pyproject.toml has them."""
+
+    def write(text, name="pounce.toml"):
+        if name == "pyproject.toml":
+            text = f"[tool.pounce]\n{text}".replace("[h2]", "[tool.pounce.h2]")
+        (tmp_path / name).write_text(text)
+
+    return write
+
+
+def refused(given=None):
+    with pytest.raises(ConfigError) as caught:
+        config_of(given or Given())
+    return caught.value
+
+
+def test_nothing_is_set_where_nothing_is_given():
+    assert settings_of(Given()) == {}
+
+
+# Files
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_file_in_the_current_folder_is_read(write, place):
+    write('port = 8080\nrequest_timeout = "2m"\nbind = ["a:1", "b:2"]\nuds_permissions = 0o600\ndebug = true\n', place)
+    got = config_of(Given())
+    assert (got.port, got.request_timeout, got.bind, got.uds_permissions, got.debug) == (
+        8080, 120.0, ("a:1", "b:2"), 0o600, True
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_table_holds_the_settings_of_a_plugin(write, place):
+    write('[h2]\nstream_window = "2MiB"\nmax_concurrent_streams = 7\n', place)
+    assert dict(config_of(Given()).plugin_settings["h2"]) == {"stream_window": 2 * 1024**2, "max_concurrent_streams": 7}
+
+
+def test_only_the_first_file_counts(write):
+    write("", "pounce.toml")
+    write("port = 1\n", "pyproject.toml")
+    assert config_of(Given()).port == 8000
+
+
+def test_pyproject_of_something_else_says_nothing(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "pounce"\n[tool.other]\nport = 1\n')
+    assert settings_of(Given()) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("server.toml", "port = 1"), ("pyproject.toml", "[tool.pounce]\nport = 1"), ("deploy", "port = 1")],
+)
+def test_file_can_be_named(tmp_path, write, name, text):
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    (folder / name).write_text(text)
+    write("port = 2")
+    assert config_of(Given(config=f"etc/{name}")).port == 1
+
+
+def test_file_can_be_named_by_the_environment(tmp_path, monkeypatch):
+    (tmp_path / "a.toml").write_text("port = 1")
+    (tmp_path / "b.toml").write_text("port = 2")
+    monkeypatch.setenv("POUNCE_CONFIG", "a.toml")
+    assert config_of(Given()).port == 1
+    assert config_of(Given(config="b.toml")).port == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.toml", None, "the configuration file a.toml cannot be read: No such file or directory"),
+        ("a.toml", "port =", "the configuration file a.toml is not TOML"),
+        ("a.toml", b"\xff", "the configuration file a.toml is not TOML"),
+        ("pyproject.toml", "[tool.other]", "pyproject.toml has no table [tool.pounce]"),
+        ("pyproject.toml", "tool = 3", "pyproject.toml has no table [tool.pounce]"),
+        ("pyproject.toml", "[[tool.pounce]]", "pyproject.toml has no table [tool.pounce]"),
+    ],
+)
+def test_file_that_cannot_be_used_is_an_error(tmp_path, name, text, said):
+    if text is not None:
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert said in str(refused(Given(config=name)))
+
+
+UNKNOWN = {
+    "prot = 1": ("prot is not a setting", "Did you mean port?"),
+    "max-headers = 1": ("max-headers is not a setting", "Did you mean max_headers?"),
+    "[h2]\nstream_windw = 1": ("h2.stream_windw is not a setting", "Did you mean h2.stream_window?"),
+    "[nope]\nx = 1": ("nope.x is not a setting", "No plugin nope with settings is installed."),
+    "[port]\nx = 1": ("port.x is not a setting", "No plugin port with settings is installed."),
+    'access_log_filter = "a:b"': ("access_log_filter is not a setting", "It can be set from Python alone."),
+    "[plugin_settings.h2]\nstream_window = 1": ("plugin_settings.h2 is not a setting", "No plugin plugin_settings"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("text", UNKNOWN)
+def test_unknown_key_is_an_error_that_says_where_it_stands(tmp_path, text, place):
+    prefix = "tool.pounce." if place == "pyproject.toml" else ""
+    text = text if not prefix else f"[tool.pounce]\n{text}" if not text.startswith("[") else f"[{prefix}{text[1:]}"
+    (tmp_path / place).write_text(text)
+    said, hint = UNKNOWN[text.replace("[tool.pounce]\n", "").replace("tool.pounce.", "")]
+    error = refused()
+    assert error.message == f"{place}: {prefix}{said}"
+    assert error.hint.startswith(hint)
+
+
+def test_table_of_pyproject_in_another_file_is_explained(write):
+    write("[tool.pounce]\nport = 1")
+    error = refused()
+    assert error.message == "pounce.toml: tool.pounce is not a setting"
+    assert "[tool.pounce] is for pyproject.toml" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("port = 70000", "port must be an integer from 0 to 65535 (got 70000)"),
+        ("port = true", "port must be an integer from 0 to 65535 (got True)"),
+        ('debug = "perhaps"', "debug must be true or false (got 'perhaps')"),
+        ("debug = 1", "debug must be true or false (got 1)"),
+        ("bind = 3", "bind must be a list of strings (got 3)"),
+        ('request_timeout = "soon"', "request_timeout must be a number of seconds above 0 (got 'soon')"),
+        ("request_timeout = nan", "request_timeout must be a number of seconds above 0 (got nan)"),
+        ("[h2]\nstream_window = 5", "h2.stream_window must be an integer of bytes from 1024 to 2147483647 (got 5)"),
+        ("[h2.stream_window]\nx = 5", "h2.stream_window must be an integer of bytes from 1024 to 2147483647"),
+    ],
+)
+def test_wrong_value_is_an_error_that_says_where_it_stands(write, text, said):
+    write(text)
+    assert refused().message.startswith(f"pounce.toml: {said}")
+
+
+# Environment
+
+
+def test_variable_is_a_setting(monkeypatch):
+    monkeypatch.setenv("POUNCE_WORKERS", "2")
+    monkeypatch.setenv("POUNCE_ACCESS_LOG", "off")
+    monkeypatch.setenv("POUNCE_BIND", "a:1, b:2")
+    monkeypatch.setenv("POUNCE_H2_STREAM_WINDOW", "2MiB")
+    got = config_of(Given())
+    assert (got.workers, got.access_log, got.bind) == (2, False, ("a:1", "b:2"))
+    assert dict(got.plugin_settings["h2"]) == {"stream_window": 2 * 1024**2}
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("POUNCE_PROT", "Did you mean POUNCE_PORT?"),
+        ("POUNCE_H2_STREAM_WINDW", "Did you mean POUNCE_H2_STREAM_WINDOW?"),
+        ("POUNCE_ACCESS_LOG_FILTER", "Did you mean POUNCE_ACCESS_LOG?"),
+    ],
+)
+def test_unknown_variable_is_an_error_with_a_suggestion(monkeypatch, name, hint):
+    monkeypatch.setenv(name, "1")
+    error = refused()
+    assert (error.message, error.hint) == (f"{name} is not a setting", hint)
+
+
+def test_variables_of_others_are_left_alone(monkeypatch):
+    monkeypatch.setenv("POUNCER", "1")
+    monkeypatch.setenv("pounce_port", "1")
+    assert settings_of(Given()) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("POUNCE_PORT", "tcp://10.0.0.1:80", "POUNCE_PORT must be an integer from 0 to 65535 (got 'tcp://10.0.0.1:80')"),
+        ("POUNCE_DEBUG", "", "POUNCE_DEBUG must be true or false (got '')"),
+        ("POUNCE_LIFESPAN", "of", "POUNCE_LIFESPAN must be one of auto, on, off (got 'of')"),
+        ("POUNCE_H2_MAX_FRAME_SIZE", "1", "POUNCE_H2_MAX_FRAME_SIZE must be an integer of bytes from 16384"),
+    ],
+)
+def test_wrong_variable_is_named(monkeypatch, name, value, said):
+    monkeypatch.setenv(name, value)
+    assert refused().message.startswith(said)
+
+
+# Precedence
+
+
+def test_nearer_places_win(write, monkeypatch):
+    write('port = 1\nhost = "file"\nlog_level = "error"\nbind = ["a:1"]\n[h2]\nreset_burst = 1\nreset_rate = 1.5\n')
+    monkeypatch.setenv("POUNCE_PORT", "2")
+    monkeypatch.setenv("POUNCE_HOST", "environment")
+    monkeypatch.setenv("POUNCE_H2_RESET_BURST", "2")
+    found = settings_of(Given(settings={"port": "3", "bind": ("b:2",), "h2.reset_burst": "3"}))
+    assert found == {
+        "port": (3, "--port"),
+        "host": ("environment", "POUNCE_HOST"),
+        "log_level": ("error", "pounce.toml: log_level"),
+        "bind": (("b:2",), "--bind"),
+        "h2.reset_burst": (3, "--h2-reset-burst"),
+        "h2.reset_rate": (1.5, "pounce.toml: h2.reset_rate"),
+    }
+
+
+def test_switch_of_a_file_can_be_turned_both_ways(write):
+    write("access_log = false\ndebug = true\n")
+    got = config_of(Given(settings={"access_log": True, "debug": False}))
+    assert (got.access_log, got.debug) == (True, False)
+
+
+def test_value_that_is_overridden_must_be_right_all_the_same(write):
+    write("port = 70000")
+    assert "pounce.toml: port" in str(refused(Given(settings={"port": "1"})))
+
+
+def test_contradiction_names_both_places(write, monkeypatch):
+    write('ssl_keyfile = "k"\nuds = "s"')
+    monkeypatch.setenv("POUNCE_BIND", "a:1")
+    assert refused().hint.endswith("(ssl_keyfile: pounce.toml: ssl_keyfile)")
+    write('uds = "s"')
+    assert refused().hint.endswith("(uds: pounce.toml: uds, bind: POUNCE_BIND)")
+
+
+def test_setting_of_a_plugin_is_given_once_on_a_line():
+    error = refused(Given(settings={"h2.reset_burst": "3"}, tables=("h2.reset_burst=3",)))
+    assert "--h2-reset-burst is given more than once" in str(error)
+
+
+def test_secret_is_in_no_error(monkeypatch):
+    monkeypatch.setenv("POUNCE_SSL_KEYFILE_PASSWORD", "hunter2")
+    monkeypatch.setenv("POUNCE_SSL_KEYFILE_PASSWORD_FILE", "f")
+    error = refused()
+    assert "hunter2" not in f"{error.message} {error.hint}"
+
+
+# The command
+
+
+def test_server_takes_its_settings_from_everywhere(pounce, tmp_path):
+    (tmp_path / "pounce.toml").write_text('root_path = "/from-file"\nport = 1\n[h2]\nreset_burst = 3\n')
+    process = pounce.start("serve", "main:app", "--port", "0", POUNCE_SERVER_HEADER="from-environment")
+    url = process.started()["urls"][0]
+    answer = httpx.get(url)
+    assert (answer.text, answer.headers["server"]) == ("/from-file|http", "from-environment")
+    assert process.stop() == 0
+
+
+@pytest.mark.parametrize(("place", "text"), [("file", 'log_format = "text"'), ("environment", "")])
+def test_error_is_told_in_the_format_of_file_or_environment(pounce, tmp_path, place, text):
+    (tmp_path / "pounce.toml").write_text(f"{text}\nport = 70000")
+    environment = {"POUNCE_LOG_FORMAT": "text"} if place == "environment" else {}
+    code, stderr = pounce.fails("serve", "main:app", **environment)
+    assert (code, stderr.startswith("Error: pounce.toml: port must be")) == (2, True)
+
+
+def test_config_show_is_toml_with_every_setting_and_its_origin(write, monkeypatch, capsys):
+    write('port = 1\nssl_keyfile_password = "hunter2"\n[h2]\nstream_window = "2MiB"\n')
+    monkeypatch.setenv("POUNCE_BIND", "a:1,b:2")
+    assert main(["config", "show", "--log-level", "debug"]) == 0
+    shown = capsys.readouterr().out
+    assert "port = 1  # pounce.toml: port\n" in shown
+    assert 'bind = ["a:1", "b:2"]  # POUNCE_BIND\n' in shown
+    assert 'log_level = "debug"  # --log-level\n' in shown
+    assert "stream_window = 2097152  # pounce.toml: h2.stream_window\n" in shown
+    assert "hunter2" not in shown
+    read = tomllib.loads(shown)
+    assert read["uds_permissions"] == 0o660
+    assert read["h2"]["max_concurrent_streams"] == 100
+    for item in (*(item for item in describe() if item.flag), *plugin_options(lambda name: True)):
+        assert f"{item.field} = " in shown or f"# {item.field} is not set" in shown
+
+
+def test_config_show_refuses_what_the_server_would(monkeypatch, capsys):
+    monkeypatch.setenv("POUNCE_UDS", "")
+    assert main(["config", "show"]) == 2
+    assert "uds must not be empty" in capsys.readouterr().err

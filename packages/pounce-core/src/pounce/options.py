@@ -1,0 +1,217 @@
+"""Options: settings that are fields of a dataclass, described once for checks, flags, files and documentation.
+
+`ServerConfig` is made of them, and so are the settings of plugins.
+"""
+
+import dataclasses
+import difflib
+import math
+import re
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pounce.errors import ConfigError
+
+__all__ = ["Option", "option", "options_of", "parse_option", "unknown_setting"]
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    group: str = "",
+    unit: str | None = None,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    flag: bool = True,
+    beta: bool = False,
+    factory: bool = False,
+    secret: bool = False,
+) -> Any:
+    """A field with what people and programs need to know about it.
+
+    `unit` is "seconds", "bytes", "octal" or None; `ge`, `gt` and `le` bound a number; `flag` is False for settings
+    that only Python code can give; `factory` says that `default` is called for each instance, `secret` that the value
+    must not be shown.
+    """
+    metadata = dict(help=help, group=group, unit=unit, ge=ge, gt=gt, le=le, flag=flag, beta=beta, secret=secret)  # noqa: C408
+    if factory:
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Option:
+    """One setting, described.
+
+    `name` is that of the field; a plugin's settings begin with the name of the plugin: `h2.stream_window`. `kind` is
+    bool, int, float, str, tuple (of str) or object; `nullable` says that None is a value; `choices` lists the values of
+    an enumeration, else it is empty. For the other fields see `option()`.
+    """
+
+    name: str
+    kind: type
+    nullable: bool
+    choices: tuple[str, ...]
+    default: Any
+    help: str
+    group: str
+    unit: str | None
+    ge: float | None
+    gt: float | None
+    le: float | None
+    flag: bool
+    beta: bool
+    secret: bool
+
+    @property
+    def field(self) -> str:
+        """The name within its dataclass."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def allowed(self) -> str:
+        """What a value may be, in words: `an integer from 0 to 65535`."""
+        if self.choices:
+            words = "one of " + ", ".join(self.choices)
+        elif self.unit == "octal":
+            words = f"an octal number from {self.ge:o} to {self.le:o}"
+        else:
+            words = _KIND_WORDS[self.kind]
+            if self.unit in ("seconds", "bytes"):
+                words += f" of {self.unit}"
+            if self.gt is not None:
+                words += f" above {self.gt}"
+            elif self.ge is not None and self.le is not None:
+                words += f" from {self.ge} to {self.le}"
+            elif self.ge is not None:
+                words += f" of at least {self.ge}" if self.unit is None else f", at least {self.ge}"
+        return words + (" or none" if self.nullable else "")
+
+    def checked(self, value: Any) -> Any:
+        """The value in its own type (an int becomes a float where one is due); raises `ConfigError`."""
+        if value is None and self.nullable:
+            return None
+        if self.kind is object:
+            return value
+        if self.choices:
+            if isinstance(value, str) and value.lower() in self.choices:
+                return value.lower()
+            raise self.refused(value)
+        if self.kind is tuple:
+            if isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(item, str) for item in value):
+                return tuple(value)
+            raise self.refused(value)
+        if self.kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not self.kind:
+            raise self.refused(value)
+        if self.kind in (int, float) and not self._in_range(value):
+            raise self.refused(value)
+        return value
+
+    def _in_range(self, value: Any) -> bool:
+        return not (
+            not math.isfinite(value)
+            or (self.ge is not None and value < self.ge)
+            or (self.gt is not None and value <= self.gt)
+            or (self.le is not None and value > self.le)
+        )
+
+    def refused(self, value: Any, where: str | None = None, hint: str | None = None) -> ConfigError:
+        """The error for a value that is not allowed; `where` is what to call the setting. A secret is not repeated."""
+        got = "" if self.secret else f" (got {value!r})"
+        return ConfigError(f"{where or self.name} must be {self.allowed}{got}", hint=hint)
+
+
+_KIND_WORDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    tuple: "a list of strings",
+    object: "a value of the documented form",
+}
+
+
+def options_of(cls: type, plugin: str = "") -> tuple[Option, ...]:
+    """The fields of a dataclass in their order; `plugin` is the name of the plugin whose settings they are.
+
+    A field need not be made by `option()`: then its type is all that is known, and one of a type that `Option` does not
+    name has no flag.
+    """
+    prefix = f"{plugin}." if plugin else ""
+    hints = typing.get_type_hints(cls) if any(isinstance(field.type, str) for field in dataclasses.fields(cls)) else {}
+    return tuple(_described(field, hints.get(field.name, field.type), prefix) for field in dataclasses.fields(cls))
+
+
+def unknown_setting(name: str, known: Iterable[str], where: str | None = None) -> ConfigError:
+    """The error for a name that is no setting, with the one that may be meant; `where` is what to call it."""
+    close = difflib.get_close_matches(name, tuple(known), 1)
+    return ConfigError(f"{where or name} is not a setting", hint=f"Did you mean {close[0]}?" if close else None)
+
+
+def _described(field: dataclasses.Field[Any], hint: Any, prefix: str) -> Option:
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else ()
+    nullable = type(None) in members
+    if nullable and len(members) == 2:
+        hint = members[0] if members[1] is type(None) else members[1]
+    if isinstance(hint, typing.TypeAliasType):
+        hint = hint.__value__
+    choices: tuple[str, ...] = ()
+    if typing.get_origin(hint) is Literal:
+        choices, hint = typing.get_args(hint), str
+    elif hint == tuple[str, ...]:
+        hint = tuple
+    kind = hint if hint in (bool, int, float, str, tuple) else object
+    default = None if field.default is dataclasses.MISSING else field.default
+    metadata = {**(field.metadata or option(None, "", flag=kind is not object).metadata)}
+    return Option(name=prefix + field.name, kind=kind, nullable=nullable, choices=choices, default=default, **metadata)
+
+
+_UNITS: dict[str | None, dict[str, float]] = {
+    "seconds": {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400},
+    "bytes": {
+        "": 1, "b": 1, "k": 1024, "kib": 1024, "kb": 1000, "m": 1024**2, "mib": 1024**2, "mb": 1000**2,
+        "g": 1024**3, "gib": 1024**3, "gb": 1000**3,
+    },
+}  # fmt: skip
+
+
+def parse_option(item: Option, text: str) -> Any:
+    """The value that `text` stands for: `30s`, `5m`, `16MiB`, `on`, `0o660`. Raises `ConfigError`.
+
+    Durations take ms, s, m, h, d; sizes take B, KB, MB, GB (powers of 1000), KiB, MiB, GiB, K, M, G (powers of 1024).
+    """
+    value: Any = text
+    if item.kind is bool:
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
+        value = words.get(text.strip().lower(), text)
+    elif item.unit == "octal":
+        value = int(text, 8) if re.fullmatch(r"(0o)?[0-7]+", text) else text
+    elif item.unit in _UNITS:
+        match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+        factor = _UNITS[item.unit].get(match[2]) if match else None
+        if match and factor:
+            number = float(match[1]) * factor
+            # Part of a byte is a mistake; rounded down to 0 it would switch a limit off.
+            value = number if item.kind is float else int(number) if number.is_integer() else text
+    elif item.kind is int:
+        value = int(text) if re.fullmatch(r"-?\d{1,18}", text) else text
+    elif item.kind is float:
+        value = float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else text
+    elif item.kind is tuple:
+        value = tuple(part.strip() for part in text.split(",") if part.strip())
+    return item.checked(value)
