@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @dataclass(frozen=True, slots=True)
 class Server:
     """`arguments` follow `python -m`; `{app}`, `{port}`, `{workers}` and `{here}`, this folder, are filled in. `tls` is
-    added for loads over TLS, with `{certificate}` and `{key}`. `h2` says that the server has HTTP/2, `h2_requests` after
-    how many requests it breaks off each connection of it; 0 stands for never."""
+    added for loads over TLS, with `{certificate}` and `{key}`. `h2` says that the server has HTTP/2, `h2_requests`
+    after how many requests it breaks off each connection of it; 0 stands for never."""
 
     name: str
     arguments: str

@@ -25,6 +25,8 @@ REQUEST_PATH = {
     "pounce.h1.connection": set(),
     "pounce.h1.encode": {"_STATUS_LINES"},
     "pounce.net.connection": set(),
+    "pounce_ws.exchange": {"REJECTED"},
+    "pounce_ws.frames": set(),
     # For heads that are not like the one before.
     "pounce_h1fast.parser": {"Headers", "_FIELD_NAME", "_REQUEST_LINE", "_tables", "starts_badly", "END_OF_BODY"},
 }
@@ -57,7 +59,7 @@ def is_counted(value: object) -> bool:
 @pytest.mark.parametrize("name", REQUEST_PATH)
 def test_request_path_refers_to_nothing_that_threads_count(name: str) -> None:
     module = importlib.import_module(name)
-    Immortals({"pounce", "pounce_h1fast"}).look()
+    Immortals({"pounce", name.partition(".")[0]}).look()
     counted = {what for what, value in referred(module) if is_counted(value)}
     assert counted == REQUEST_PATH[name]
 

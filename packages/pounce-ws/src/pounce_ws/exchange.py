@@ -21,7 +21,6 @@ What the application is told at the end stands in `_disconnect`; it is given out
 
 import asyncio
 from collections import deque
-from enum import Enum
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -75,17 +74,9 @@ NO_STATUS, ABNORMAL = 1005, 1006
 """Codes for the application alone (RFC 6455 7.4.1): a Close without a code; no Close at all."""
 
 
-class State(Enum):
-    """See the diagram above."""
-
-    CONNECTING = 0
-    OPEN = 1
-    CLOSING = 2
-    CLOSED = 3
-    DENIED = 4
-
-
-CONNECTING, OPEN, CLOSING, CLOSED, DENIED = State
+# See the diagram above. Numbers: `pounce.immortal` tells why not an Enum.
+CONNECTING, OPEN, CLOSING, CLOSED, DENIED = range(5)
+STATES = ("connecting", "open", "closing", "closed", "denied")
 
 
 class WebSocketExchange:
@@ -198,7 +189,7 @@ class WebSocketExchange:
     # Events from the wire
 
     def data_received(self, data: bytes) -> None:
-        if self.state is CLOSED:
+        if self.state == CLOSED:
             self.stream.consumed(len(data))
             return
         size = len(data)
@@ -206,13 +197,13 @@ class WebSocketExchange:
         self._held += size
         self.bytes_received += size
         self._reader.receive_data(data)
-        if self.state is not CONNECTING:
+        if self.state != CONNECTING:
             self._read()
 
     def eof_received(self, trailers: Headers | None = None) -> None:
-        if self.state is CONNECTING:
+        if self.state == CONNECTING:
             self.half_closed()
-        elif self.state is not CLOSED:
+        elif self.state != CLOSED:
             self._eof = True
             if not self._held and self._final is None:
                 self._end_stream(ABNORMAL)
@@ -224,14 +215,14 @@ class WebSocketExchange:
 
     def resume_writing(self) -> None:
         pong, self._pong = self._pong, None
-        if pong is not None and self.state is OPEN:
+        if pong is not None and self.state == OPEN:
             self._write(frame(FIN | PONG, pong))
         self._wake_writer()
 
     def stream_lost(self, exc: Exception | None) -> None:
-        if self.state is CLOSED:
+        if self.state == CLOSED:
             return
-        if self.state is CONNECTING and isinstance(exc, BadRequest):
+        if self.state == CONNECTING and isinstance(exc, BadRequest):
             self.service.count(exc.code, "%s", exc.message)
             self._deny(exc)
             return
@@ -246,7 +237,7 @@ class WebSocketExchange:
     def _read(self) -> None:
         """Take messages and control frames from the reader, as far as the application keeps up."""
         reader = self._reader
-        while self._held and self._final is None and (self._queued < QUEUE_HIGH or self.state is CLOSING):
+        while self._held and self._final is None and (self._queued < QUEUE_HIGH or self.state == CLOSING):
             try:
                 event = reader.next_event()
             except Violation as violation:
@@ -254,7 +245,7 @@ class WebSocketExchange:
                 continue
             if event is None:
                 held, self._held = self._held, 0
-                if self.state is not CLOSED:
+                if self.state != CLOSED:
                     self.stream.consumed(held)
                     if self._eof:
                         self._end_stream(ABNORMAL)
@@ -271,7 +262,7 @@ class WebSocketExchange:
     def _control(self, event: Control) -> None:
         if event.opcode == CLOSE:
             self._finally(event)
-        elif event.opcode == PING and self.state is OPEN:
+        elif event.opcode == PING and self.state == OPEN:
             if self.stream.writable:
                 # A client can ask for thousands in one piece.
                 self._gather(frame(FIN | PONG, event.payload), wait=True)
@@ -281,7 +272,7 @@ class WebSocketExchange:
 
     def _finally(self, event: Control | Violation) -> None:
         """A Close, or a breach of the protocol: answer it now, or when the application is through with what it has."""
-        if self.state is OPEN and (self._busy or self._queue):
+        if self.state == OPEN and (self._busy or self._queue):
             self._final = event
             self.deadline = self.service.loop.time() + self.service.config.websocket_close_timeout / 2
         else:
@@ -302,13 +293,13 @@ class WebSocketExchange:
             code, reason = violation.code, violation.reason
             told = reason
             self.service.count(f"websocket_closed_{code}", "WebSocket closed: %s", reason)
-        if self.state is OPEN and not ends:
+        if self.state == OPEN and not ends:
             self._begin_close(code, reason)
-        elif self.state is OPEN:
+        elif self.state == OPEN:
             self._flush()
             self._send(close_frame(code, reason), more=False)
             self._end(code, told)
-        elif self.state is CLOSING:
+        elif self.state == CLOSING:
             self._end_stream(code)
         else:
             # The stream was lost, and only now the application has come to what the client sent last.
@@ -334,7 +325,7 @@ class WebSocketExchange:
                 self.service.log.error("Exception in ASGI application", exc_info=exc)
             self._settle(app_failed(), 1011)
         else:
-            if self.state is CONNECTING:
+            if self.state == CONNECTING:
                 self.service.count("app_error")
                 self.service.log.error("ASGI application returned without accepting or closing the WebSocket")
             self._settle(app_gave_no_answer(), 1000)
@@ -345,11 +336,11 @@ class WebSocketExchange:
         """The application is gone: end what it left open."""
         self._app_closed = True
         self._drop_queue()
-        if self.state is CONNECTING:
+        if self.state == CONNECTING:
             self._deny(error)
         elif self._http is not None:
             self._http.settle(error)
-        elif self.state is OPEN:
+        elif self.state == OPEN:
             if self._final is not None:
                 self._answer(self._final)
             else:
@@ -367,7 +358,7 @@ class WebSocketExchange:
         while not self._queue:
             if self._http is not None:
                 return await self._denied()
-            if self._held and self.state is not CONNECTING:
+            if self._held and self.state != CONNECTING:
                 self._read()
                 if self._queue:
                     break
@@ -419,9 +410,9 @@ class WebSocketExchange:
         """
         kind = message["type"]
         stream = self.stream
-        if (not stream.writable or self._writers) and kind == "websocket.send" and self.state is OPEN:
+        if (not stream.writable or self._writers) and kind == "websocket.send" and self.state == OPEN:
             await self._wait_until_writable()
-        if kind != "websocket.send" or self.state is not OPEN:
+        if kind != "websocket.send" or self.state != OPEN:
             await self._send_other(kind, message)
             return
         text, payload = message.get("text"), message.get("bytes")
@@ -456,7 +447,7 @@ class WebSocketExchange:
 
     async def _send_other(self, kind: str, message: dict[str, Any]) -> None:
         state = self.state
-        if state is CONNECTING:
+        if state == CONNECTING:
             if kind == "websocket.accept":
                 self._accept(message)
             elif kind == "websocket.close":
@@ -468,7 +459,7 @@ class WebSocketExchange:
                 raise self._out_of_order(kind)
         elif self._http is not None and kind == "websocket.http.response.body":
             await self._http.send(message | {"type": "http.response.body"})
-        elif state is OPEN and kind == "websocket.close":
+        elif state == OPEN and kind == "websocket.close":
             self._close(message)
         elif self._disconnect is not None and not self._app_closed:
             raise ClientGone("the WebSocket is closed")
@@ -476,7 +467,7 @@ class WebSocketExchange:
             raise self._out_of_order(kind)
 
     def _out_of_order(self, kind: str) -> AppError:
-        return bad_message(f"{kind} is out of order: the WebSocket is {self.state.name.lower()}")
+        return bad_message(f"{kind} is out of order: the WebSocket is {STATES[self.state]}")
 
     def _accept(self, message: dict[str, Any]) -> None:
         """Accept the handshake (RFC 6455 4.2.2; RFC 8441 5)."""
@@ -540,7 +531,7 @@ class WebSocketExchange:
 
     def _begin_close(self, code: int, reason: str) -> None:
         """Send a Close and wait for the client's, for as long as websocket_close_timeout."""
-        if self.state is not OPEN:
+        if self.state != OPEN:
             return
         self.close_code = code
         if not self._app_closed:
@@ -566,7 +557,7 @@ class WebSocketExchange:
 
     def _end(self, code: int, reason: str = "") -> None:
         """The stream has ended, or is lost."""
-        opened = self.state is not CONNECTING
+        opened = self.state != CONNECTING
         if self.close_code is None:
             self.close_code = code
             self.broken = code == ABNORMAL
@@ -605,7 +596,7 @@ class WebSocketExchange:
 
     def deadline_passed(self, now: float) -> None:
         """`deadline` lies in the past."""
-        if self.state is CLOSING:
+        if self.state == CLOSING:
             self.service.count("websocket_close_timeout", "WebSocket: no Close within websocket_close_timeout")
             self.stream.reset()
             self._end(ABNORMAL)
@@ -618,7 +609,7 @@ class WebSocketExchange:
             self.service.count("websocket_ping_timeout", "WebSocket: no pong within websocket_ping_timeout")
             self._begin_close(1011, "ping was not answered")
             # Who does not answer a ping will not answer a Close.
-            if self.state is CLOSING:
+            if self.state == CLOSING:
                 self._end_stream(1011)
         else:
             if now >= self._ping_due:

@@ -248,10 +248,9 @@ def too_big(limit: int) -> Violation:
 
 # Writing
 
-_SHORT = {
-    first: tuple(bytes((first, size)) for size in range(126))
-    for first in (FIN | opcode | bit for opcode in (TEXT, BINARY, CLOSE, PING, PONG) for bit in (0, RSV1))
-}
+_FIRST = {FIN | opcode | bit for opcode in (TEXT, BINARY, CLOSE, PING, PONG) for bit in (0, RSV1)}
+# By the first byte and the size; empty where no frame begins so. A tuple, which threads need not count.
+_SHORT = tuple(tuple(bytes((first, size)) for size in range(126)) if first in _FIRST else () for first in range(256))
 
 
 def frame(first: int, payload: bytes) -> bytes:
