@@ -112,7 +112,8 @@ class H3Client:
             try:
                 self.sock.send(data)
             except ConnectionRefusedError:
-                pass
+                if not self.connected:
+                    raise
 
     def open(
         self, method: str, path: str, headers: Headers = (), *, body: bool = False, pseudo: Headers = ()
@@ -252,7 +253,11 @@ class H3Request:
         client = self._client
         if client.quic._stream_can_send(self.id):
             client.quic.reset_stream(self.id, 0x10C)
-        client.quic.stop_stream(self.id, 0x10C)
+        try:
+            client.quic.stop_stream(self.id, 0x10C)
+        except ValueError:
+            # The server has ended its half.
+            pass
         client.flush()
 
     def reset(self) -> int:

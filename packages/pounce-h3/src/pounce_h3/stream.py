@@ -5,7 +5,9 @@ Theory of operation. Two states, one for each direction:
     reading   HEAD ─HEADERS─▶ BODY ─HEADERS─▶ TRAILERS ─FIN─▶ DONE       BODY ─FIN─▶ DONE
               BODY ─tunnel()─▶ TUNNEL ─FIN─▶ DONE      any ─given up─▶ STOPPED (bytes are thrown away)
     writing   READY ─start, tunnel─▶ OPEN ─last piece─▶ SENT
+              READY ─start of an answer without a body─▶ MUTED ─last piece─▶ SENT
 
+MUTED is over for the peer; the application goes on, and is still to hear when the peer is gone.
 Frames are cut here (RFC 9114 4.1): `_left` bytes of a DATA or unknown frame are still to come, or `_buffer` waits
 until it holds `_need` bytes of a frame that must be complete. What is written goes to the connection, which decides
 which stream's bytes leave first.
@@ -47,6 +49,8 @@ RATE_GRACE = 5.0
 """Seconds before min_body_rate applies."""
 FRAME_HEAD_MAX = 16
 """Bytes of a frame's type and length."""
+BODILESS = frozenset((204, 205, 304))
+"""Statuses of answers that have no content (RFC 9110 6.4.1)."""
 # RFC 9114 4.2: connection-specific fields are no part of HTTP/3.
 NOT_SENT = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 
@@ -67,11 +71,12 @@ class Writing(Enum):
 
     READY = 0
     OPEN = 1
-    SENT = 2
+    MUTED = 2
+    SENT = 3
 
 
 HEAD, BODY, TRAILERS, DONE, TUNNEL, STOPPED = Reading
-READY, OPEN, SENT = Writing
+READY, OPEN, MUTED, SENT = Writing
 
 
 class H3Stream:
@@ -487,15 +492,22 @@ class H3Stream:
             elif name in NOT_SENT:
                 continue
             fields.append(field)
-        if not (more or has_length or status in (204, 205, 304) or (self.head and self.head.method == b"HEAD")):
+        has_body = status not in BODILESS and not (self.head and self.head.method == b"HEAD")
+        if not more and not has_length and has_body:
             fields.append((b"content-length", b"%d" % len(data)))
-        self.writing = OPEN
         encoded = frame(HEADERS, self.h3.encode(self.id, fields))
-        self._write_body(encoded, data, more)
+        if more and not has_body:
+            self.writing = MUTED
+            self._write([encoded], True)
+        else:
+            self.writing = OPEN
+            self._write_body(encoded, data, more)
 
     def write(self, body: Body, more: bool) -> None:
         if self.writing is OPEN:
             self._write_body(b"", cast("bytes", body), more)
+        elif self.writing is MUTED and not more:
+            self._sent()
 
     def inform(self, status: int, headers: Fields) -> None:
         if status == 100 and not self._client_waits:
@@ -540,6 +552,10 @@ class H3Stream:
             self._set_body_deadline()
 
     def reset(self) -> None:
+        if self.writing is MUTED:
+            # The peer has its whole answer.
+            self._sent()
+            return
         # What was written before leaves first, so that the peer sees how far the answer came.
         self._drop_pending()
         self.writing = SENT
