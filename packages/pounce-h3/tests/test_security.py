@@ -375,11 +375,12 @@ def test_giving_up_requests_again_and_again_ends_the_connection(start: Start) ->
         await receive()
 
     with connect(start(app)) as client:
+        quic = client.quic
         for _ in range(2 * RESETS_MAX):
             if client.terminated is not None:
                 break
             client.wait_until(
-                lambda: client.terminated or client.quic._core.active_local_streams[0] < 50  # type: ignore[union-attr]
+                lambda: client.terminated or quic.get_next_available_stream_id() // 4 < quic.max_concurrent_bidi_streams
             )
             if client.terminated is None:
                 client.open("GET", "/").abort()

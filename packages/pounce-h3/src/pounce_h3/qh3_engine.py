@@ -200,10 +200,12 @@ def initial_secrets(connection_id: bytes) -> tuple[bytes, bytes]:
 class Qh3Connection:
     """See `pounce_h3.engine.QuicConnection`."""
 
-    __slots__ = ("_quic",)
+    __slots__ = ("_quic", "_stops")
 
     def __init__(self, quic: Quic) -> None:
         self._quic = quic
+        self._stops: list[tuple[int, int]] = []
+        """Streams that the peer is to be asked to stop sending on, with the code."""
 
     @property
     def timer(self) -> float | None:
@@ -252,10 +254,27 @@ class Qh3Connection:
             self._quic._drain_core()
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        quic = self._quic
         try:
-            return self._quic.datagrams_to_send(now)
+            datagrams = quic.datagrams_to_send(now)
+            if self._stops:
+                # qh3 sends STOP_SENDING in a packet of its own, and forgets until the peer says something that streams
+                # have data too: those go first.
+                self._tell_stops()
+                datagrams += quic.datagrams_to_send(now)
         except QuicConnectionError:
             return []
+        return datagrams
+
+    def _tell_stops(self) -> None:
+        stops, self._stops = self._stops, []
+        for stream_id, code in stops:
+            if not self._quic.is_over:
+                try:
+                    self._quic.stop_stream(stream_id, code)
+                except ValueError, QuicConnectionError:
+                    # The peer has ended it meanwhile: there is nothing left to stop.
+                    pass
 
     def handle_timer(self, now: float) -> None:
         self._quic.handle_timer(now)
@@ -282,12 +301,7 @@ class Qh3Connection:
             quic.reset_stream(stream_id, code)
 
     def stop(self, stream_id: int, code: int) -> None:
-        if not self._quic.is_over:
-            try:
-                self._quic.stop_stream(stream_id, code)
-            except QuicConnectionError:
-                # It has ended in both directions meanwhile: there is nothing left to stop.
-                pass
+        self._stops.append((stream_id, code))
 
     def close(self, code: int, reason: str) -> None:
         self._quic.close(code, reason_phrase=reason)
