@@ -181,6 +181,16 @@ def test_unknown_version_is_told_those_we_speak(start: Start, app: App, stranger
     assert reply[5:] == b"\x0487ab\x0812345678" + b"\0\0\0\x01" + b"\x1a\x2a\x3a\x4a"
 
 
+@pytest.mark.parametrize("asked", [b"\x0a\x1a\x2a\x3a", b"\x1a\x2a\x3a\x4a", b"\x5a\x6a\x7a\x8a"])
+def test_the_version_that_was_asked_for_is_not_in_the_list(
+    start: Start, app: App, stranger: socket.socket, asked: bytes
+) -> None:
+    server = start(app)
+    stranger.sendto(b"\xc0" + asked + b"\x0812345678\x0487ab" + bytes(1200), address_of(server))
+    [reply] = replies(stranger)
+    assert asked not in reply
+
+
 def test_small_packet_of_an_unknown_version_is_not_answered(start: Start, app: App, stranger: socket.socket) -> None:
     server = start(app)
     stranger.sendto(b"\xc0\x0a\x1a\x2a\x3a\x0812345678\x0487ab" + bytes(1000), address_of(server))

@@ -129,7 +129,8 @@ class Endpoint(asyncio.DatagramProtocol):
             return None
         if header.version != packets.VERSION_1:
             if header.version:
-                self._transport.sendto(packets.version_negotiation(header.source, header.destination), address)
+                answer = packets.version_negotiation(header.source, header.destination, header.version)
+                self._transport.sendto(answer, address)
             return None
         # RFC 9000 7.2: the client's choice "MUST be at least 8 bytes".
         if header.kind != packets.INITIAL or len(header.destination) < 8 or self._draining:
