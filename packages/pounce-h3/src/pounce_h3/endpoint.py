@@ -259,8 +259,6 @@ class Endpoint(asyncio.DatagramProtocol):
 def engine(service: Service) -> Engine:
     """The engine that the configuration names. Raises `ConfigError`, `TLSError`."""
     config = service.config
-    if config.http3_zero_rtt_enabled:
-        raise ConfigError("http3_zero_rtt_enabled is on, but no engine accepts 0-RTT data", hint="Leave it off.")
     if config.http3_engine == "qh3":
         from pounce_h3.qh3_engine import Qh3Engine
 

@@ -51,6 +51,8 @@ FRAME_HEAD_MAX = 16
 """Bytes of a frame's type and length."""
 BODILESS = frozenset((204, 205, 304))
 """Statuses of answers that have no content (RFC 9110 6.4.1)."""
+SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))
+"""Methods that ask for no change (RFC 9110 9.2.1)."""
 # RFC 9114 4.2: connection-specific fields are no part of HTTP/3.
 NOT_SENT = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 
@@ -297,7 +299,11 @@ class H3Stream:
             self._body_deadline_base = h3.loop.time() + RATE_GRACE
         updated = h3.priorities.pop(self.id, None)
         self.priority = updated if updated is not None else priority_of(head.headers)
-        if head.upgrade is not None and head.upgrade not in h3.service.upgrades and head.upgrade != b"websocket":
+        head.extensions = {"pounce.h3.stream_id": self.id, "pounce.h3.is_0rtt": h3.is_early}
+        if h3.is_early and head.method not in SAFE:
+            # RFC 8470 5.2: what is not safe may be done twice. The client sends it again when it is connected.
+            h3.service.refuse(head, self, TOO_EARLY)
+        elif head.upgrade is not None and head.upgrade not in h3.service.upgrades and head.upgrade != b"websocket":
             h3.service.refuse(head, self, UNKNOWN_PROTOCOL)
         else:
             h3.requests += 1
@@ -652,6 +658,9 @@ class H3Stream:
         return self._ended and self.is_answered
 
 
+TOO_EARLY = BadRequest(
+    "The request may be a replay, and its method is not safe", status=425, code="POUNCE_H3_TOO_EARLY"
+)
 UNKNOWN_PROTOCOL = BadRequest(
     "The protocol of an extended CONNECT is not known", status=501, code="POUNCE_H3_UNKNOWN_PROTOCOL"
 )
