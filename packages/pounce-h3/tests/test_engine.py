@@ -1,11 +1,14 @@
 """The engine qh3 behind its seam, in memory and with a clock of the test."""
 
 import os
+import random
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.load.certificate import certificate_files
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
 from qh3.quic.events import QuicEvent, StopSendingReceived, StreamDataReceived
@@ -13,8 +16,12 @@ from qh3.quic.events import QuicEvent, StopSendingReceived, StreamDataReceived
 from pounce.config import ServerConfig
 from pounce.net.tls import ServerTLS
 from pounce_h3.engine import Connected, Initial
+from pounce_h3.frames import varint
 from pounce_h3.ids import new_id
-from pounce_h3.qh3_engine import Qh3Engine
+from pounce_h3.qh3_engine import Qh3Connection, Qh3Engine
+from pounce_h3.qh3_tls import HANDSHAKE_MAX
+
+from .forged import initial_packet
 
 SERVER, CLIENT = ("192.0.2.2", 443), ("192.0.2.1", 50000)
 
@@ -101,3 +108,81 @@ def test_stream_that_has_ended_can_be_stopped(pair: Pair) -> None:
     pair.server.write(0, b"answer", True)
     [data] = [event for event in pair.down() if isinstance(event, StreamDataReceived)]
     assert (data.data, data.end_stream) == (b"answer", True)
+
+
+# Which certificate a client gets
+
+
+def named(folder: Path, name: str) -> str:
+    """A file with a certificate and its key, and the entry of `ssl_sni` that names it."""
+    folder = folder / name.replace("*", "any")
+    folder.mkdir()
+    certificate, key = certificate_files(folder)
+    (folder / "both.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
+    return f"{name}={folder / 'both.pem'}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("one.example", "one.example"),
+        ("ONE.example", "one.example"),
+        ("a.two.example", "*.two.example"),
+        ("a.b.two.example", ""),
+        ("two.example", ""),
+        ("else.example", ""),
+        (None, ""),
+    ],
+)
+def test_certificate_is_that_of_the_name_asked_for(
+    tls_files: tuple[str, str], tmp_path: Path, asked: str | None, expected: str
+) -> None:
+    sni = tuple(named(tmp_path, name) for name in ("one.example", "*.two.example"))
+    config = ServerConfig(ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1], ssl_sni=sni)
+    engine = Qh3Engine(config, ServerTLS(config, []))
+    pair = Pair(engine, server_name=asked)
+    pair.connect()
+    shown = pair.client.get_peercert()
+    assert shown is not None
+    pem = ssl.DER_cert_to_PEM_cert(shown.public_bytes())
+    assert pem == engine.certificates(0.0)[expected].pem
+    [connected] = [event for event in pair.seen if isinstance(event, Connected)]
+    assert connected.certificate == pem
+
+
+# What a handshake may cost
+
+
+def crypto(offset: int, data: bytes) -> bytes:
+    """A CRYPTO frame (RFC 9000 19.6)."""
+    return b"\x06" + varint(offset) + varint(len(data)) + data
+
+
+def handshake_of(engine: Qh3Engine, *messages: bytes) -> Qh3Connection:
+    """A connection whose client sent these bytes of a handshake, each in a packet of its own."""
+    original = os.urandom(8)
+    connection = engine.accept(Initial(new_id(0, 0), b"client!!", original, None, os.urandom(16)))
+    offset = 0
+    for number, message in enumerate(messages):
+        packet = initial_packet(crypto(offset, message), destination=original, source=b"client!!", number=number)
+        connection.receive([packet], CLIENT, 1.0)
+        connection.events()
+        offset += len(message)
+    return connection
+
+
+def test_message_of_the_handshake_that_is_too_large_ends_the_connection(engine: Qh3Engine) -> None:
+    pieces = [b"\x01\xff\xff\xff" + bytes(996), *[bytes(1000)] * (HANDSHAKE_MAX // 1000)]
+    connection = handshake_of(engine, *pieces[:-2])
+    assert not connection.is_over
+    assert handshake_of(engine, *pieces).is_over
+
+
+def test_handshake_that_makes_no_sense_is_an_error_of_the_peer(engine: Qh3Engine) -> None:
+    drawn = random.Random(3)
+    for size in (*range(0, 200, 7), 900):
+        body = b"\x03\x03" + drawn.randbytes(32) + b"\0\0\x02\x13\x01\x01\0" + drawn.randbytes(size)
+        connection = handshake_of(engine, b"\x01" + len(body).to_bytes(3) + body)
+        assert connection.is_over
+        # It is told so, and no more.
+        assert sum(len(data) for data, _ in connection.datagrams_to_send(1.0)) <= 3 * 1200
