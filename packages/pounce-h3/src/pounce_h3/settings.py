@@ -15,6 +15,9 @@ class H3Settings:
     """What the keys of Retry tokens and stateless resets are made from; at least 16 characters. Several processes
     behind one address, and the same server after a restart, need the same one. Without it each process has its own."""
 
+    zoomies_beyond_loopback: bool = False
+    """The engine zoomies may be reached from other machines. It was not made for peers that mean harm."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.secret, str) or 0 < len(self.secret) < 16:
             raise ConfigError("h3.secret must be a text of at least 16 characters, or empty")
