@@ -259,7 +259,9 @@ class ServerConfig:
         le=65536,
     )
     http3_zero_rtt_enabled: bool = option(
-        False, "Take safe requests in the first flight of clients that come back (0-RTT); others are answered 425.", group="http3"
+        False,
+        "Take safe requests in the first flight of clients that come back (0-RTT); others are answered 425.",
+        group="http3",
     )
     http3_alt_svc: AltSvc = option(
         "auto",

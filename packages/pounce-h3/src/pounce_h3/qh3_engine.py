@@ -24,7 +24,12 @@ from qh3.quic.tls_bridge import QuicTlsBridge
 from qh3.tls import CipherSuite, Epoch, ExtensionType, cipher_suite_hash, hkdf_expand_label
 
 from pounce.errors import TLSError
-from pounce_h3.codes import QPACK_DECODER_STREAM_ERROR, QPACK_DECOMPRESSION_FAILED, QPACK_ENCODER_STREAM_ERROR
+from pounce_h3.codes import (
+    H3_EXCESSIVE_LOAD,
+    QPACK_DECODER_STREAM_ERROR,
+    QPACK_DECOMPRESSION_FAILED,
+    QPACK_ENCODER_STREAM_ERROR,
+)
 from pounce_h3.engine import (
     Closed,
     Connected,
@@ -61,6 +66,13 @@ STREAM_WINDOW = 262_144
 """Bytes a peer may send on one stream ahead of what was given out."""
 CONNECTION_WINDOW = 1_048_576
 """Bytes a peer may send on all streams together ahead of what was given out."""
+COST, COST_MAX = 0.0005, 0.5
+"""Seconds that a packet may take, and that those of one peer may take beyond that.
+
+qh3 remembers every connection id that a peer has given and taken back, and looks through them all for each new one."""
+IN_FLIGHT_SLACK = 32_768
+"""Bytes unacknowledged beyond twice the congestion window, which holds what a connection may send of its own accord. A
+peer that makes it answer, and acknowledges nothing, fills the memory otherwise (CVE-2024-22189)."""
 
 
 # It warns whenever a peer closes its connection.
@@ -203,10 +215,12 @@ def initial_secrets(connection_id: bytes) -> tuple[bytes, bytes]:
 class Qh3Connection:
     """See `pounce_h3.engine.QuicConnection`."""
 
-    __slots__ = ("_quic", "_stops")
+    __slots__ = ("_cost", "_quic", "_stops")
 
     def __init__(self, quic: Quic) -> None:
         self._quic = quic
+        self._cost = 0.0
+        """Seconds that the peer's packets took beyond what packets take."""
         self._stops: list[tuple[int, int]] = []
         """Streams that the peer is to be asked to stop sending on, with the code."""
 
@@ -225,7 +239,15 @@ class Qh3Connection:
         return self._quic.is_over
 
     def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
-        self._quic.receive_many_datagrams(datagrams, address, now)
+        quic = self._quic
+        began = time.perf_counter()
+        quic.receive_many_datagrams(datagrams, address, now)
+        self._cost = max(self._cost + time.perf_counter() - began - COST * len(datagrams), 0.0)
+        core = quic._core
+        if core is not None and (
+            self._cost > COST_MAX or core.bytes_in_flight > 2 * core.congestion_window + IN_FLIGHT_SLACK
+        ):
+            quic.close(H3_EXCESSIVE_LOAD, reason_phrase="packets that cost too much")
 
     def events(self) -> list[QuicEvent]:
         found: list[QuicEvent] = []
