@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from qh3.quic.tls_bridge import QuicTlsBridge
-from tests.conformance.h3 import H3Client
+from tests.conformance.h3 import H3Client, H3Request
 from tests.conformance.wires import Started, answer
 
 from pounce import ConfigError
@@ -379,22 +379,45 @@ def test_streams_of_a_connection_are_bounded(start: Start, app: App) -> None:
         assert client.quic.max_concurrent_bidi_streams == 100
 
 
-def test_giving_up_requests_again_and_again_ends_the_connection(start: Start) -> None:
+def give_up(request: H3Request) -> None:
+    request.abort()
+
+
+def make_it_malformed(request: H3Request) -> None:
+    """More than the one byte that was announced."""
+    request.send_raw(frame(0, b"xx"), end=True)
+
+
+@pytest.mark.parametrize("end", [give_up, make_it_malformed])
+def test_requests_that_end_unanswered_again_and_again_end_the_connection(
+    start: Start, end: Callable[[H3Request], None]
+) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await receive()
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
     with connect(start(app)) as client:
         quic = client.quic
         for _ in range(2 * RESETS_MAX):
-            if client.terminated is not None:
-                break
             client.wait_until(
                 lambda: client.terminated or quic.get_next_available_stream_id() // 4 < quic.max_concurrent_bidi_streams
             )
-            if client.terminated is None:
-                client.open("GET", "/").abort()
+            if client.terminated is not None:
+                break
+            end(client.open("POST", "/", [(b"content-length", b"1")], body=True))
         assert client.close_code() == H3_EXCESSIVE_LOAD
+
+
+def test_uploads_that_are_given_up_when_they_are_answered_are_no_abuse(start: Start, app: App) -> None:
+    with connect(start(app)) as client:
+        quic = client.quic
+        for _ in range(2 * RESETS_MAX):
+            client.wait_until(lambda: quic.get_next_available_stream_id() // 4 < quic.max_concurrent_bidi_streams)
+            request = client.open("POST", "/", body=True)
+            assert request.response().status == 200
+            # RFC 9114 4.1: so it is asked to.
+            request.abort()
+        assert client.request("GET", "/").status == 200
 
 
 def test_request_that_is_given_up_at_once_never_reaches_an_application(start: Start, app: App) -> None:

@@ -342,7 +342,7 @@ class H3Connection(Connection):
         """Whether a request is given up of which nothing has been seen: it never reaches an application."""
         if stream_id & 2 or not self._is_new(stream_id):
             return False
-        self._count_reset()
+        self.count_reset()
         self.priorities.pop(stream_id, None)
         self.cancel_section(stream_id)
         self.quic.reset(stream_id, H3_REQUEST_REJECTED)
@@ -388,7 +388,8 @@ class H3Connection(Connection):
             if not isinstance(event, StopSending):
                 self._unwanted.discard(event.stream_id)
             return
-        self._count_reset()
+        if not stream.is_answered:
+            self.count_reset()
         if isinstance(event, StopSending):
             stream.stop_received()
         else:
@@ -401,7 +402,7 @@ class H3Connection(Connection):
         ):
             raise QuicError(H3_CLOSED_CRITICAL_STREAM, "a critical stream was given up")
 
-    def _count_reset(self) -> None:
+    def count_reset(self) -> None:
         """Requests that are given up cost work that nobody pays for (CVE-2023-44487): they have a budget."""
         now = self.loop.time()
         self._resets = min(RESETS_MAX, self._resets + (now - self._resets_at) * RESETS_PER_SECOND) - 1

@@ -172,8 +172,13 @@ class H3Stream:
         try:
             self._read(data)
         except Malformed as exc:
-            self.h3.service.count("h3_malformed", "h3: malformed message: %s", exc)
-            self.fail(H3_MESSAGE_ERROR)
+            self._malformed(exc)
+
+    def _malformed(self, exc: Malformed) -> None:
+        self.h3.service.count("h3_malformed", "h3: malformed message: %s", exc)
+        self.fail(H3_MESSAGE_ERROR)
+        # A peer that makes us give up its requests gives them up itself (CVE-2025-8671).
+        self.h3.count_reset()
 
     def _read(self, data: bytes) -> None:
         at, size = 0, len(data)
@@ -260,8 +265,7 @@ class H3Stream:
             self._fields_received(fields, not rest)
             self._read(rest)
         except Malformed as exc:
-            self.h3.service.count("h3_malformed", "h3: malformed message: %s", exc)
-            self.fail(H3_MESSAGE_ERROR)
+            self._malformed(exc)
 
     def _fields_received(self, fields: Fields, last: bool) -> None:
         h3 = self.h3
