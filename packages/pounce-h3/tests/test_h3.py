@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from benchmarks.load.certificate import certificate_files
+from tests.conformance.h3 import H3Client
 from tests.conformance.wires import Started, answer, read_body
 
 from pounce import ConfigError, ServerConfig, TLSError
@@ -94,6 +95,16 @@ def test_renewed_certificate_is_used_for_new_connections(tmp_path: Path) -> None
     assert old != new
     assert tls.reload() is True
     assert engine.certificates(0.0)[""].pem == new
+
+
+def test_application_is_told_of_the_certificate_that_its_client_got(start: Start, tmp_path: Path) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, scope["extensions"]["tls"]["server_cert"].encode())
+
+    certificate, key = certificate_files(tmp_path)
+    server = start(app, ssl_sni=(f"localhost={certificate}:{key}",))
+    with H3Client(server.server.host, server.server.port, str(certificate)) as client:
+        assert client.request("GET", "/").body == certificate.read_bytes()
 
 
 @pytest.mark.parametrize("order", [("key", "certificate"), ("certificate", "key")])

@@ -121,8 +121,9 @@ def test_version_is_negotiated(start: Start) -> None:
     assert (report["version"], report["answers"][0]["text"]) == (1, "hello over 3")
 
 
-def test_dynamic_table_is_used(start: Start) -> None:
-    server = start(site, http3_qpack_max_table_capacity=4096)
+@pytest.mark.parametrize("capacity", [0, 100, 65536])
+def test_dynamic_table_may_have_any_size(start: Start, capacity: int) -> None:
+    server = start(site, http3_qpack_max_table_capacity=capacity)
     answers = aioquic(server, *[HELLO] * 5, ["ask together", "/hello", 50])["answers"]
     assert [report["text"] for report in answers[:5]] + answers[5] == ["hello over 3"] * 55
 

@@ -374,6 +374,20 @@ def test_place_of_a_connection_that_ended_is_free_again(start: Start, app: App) 
             time.sleep(0.01)
 
 
+def test_silent_connection_is_forgotten_though_no_packet_comes(start: Start, app: App) -> None:
+    server = start(app, http3_idle_timeout=0.5)
+    client = connect(server)
+    assert client.request("GET", "/").status == 200
+    endpoint = endpoint_of(server)
+    began = time.monotonic()
+    # The client is not asked for its time, and so does not say that it goes.
+    while endpoint._open and time.monotonic() - began < 10:
+        time.sleep(0.01)
+    assert 0.3 < time.monotonic() - began < 5
+    assert endpoint._connections == {}
+    client.sock.close()
+
+
 def test_streams_of_a_connection_are_bounded(start: Start, app: App) -> None:
     with connect(start(app)) as client:
         assert client.quic.max_concurrent_bidi_streams == 100
