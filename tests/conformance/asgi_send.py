@@ -115,6 +115,24 @@ def test_head_without_a_body_leaves_soon_when_the_application_is_slow(wire: Wire
         assert request.response().complete
 
 
+@pytest.mark.parametrize(("method", "status"), [("GET", 204), ("GET", 304), ("HEAD", 200)])
+def test_answer_without_a_body_is_complete_while_the_application_goes_on(wire: Wire, method: str, status: int) -> None:
+    class Slow(Script):
+        async def serve(self, scope: Any, receive: Any, send: Any) -> None:
+            await send(start([], status))
+            await send(body(b"not wanted", True))
+            await self.wait_for_the_test()
+            await send(body(b"not wanted"))
+            self.events.put("ended")
+
+    app = Slow()
+    with wire.start(app).connect() as client:
+        response = client.open(method, "/").response()
+        assert (response.status, response.body, response.complete) == (status, b"", True)
+        app.go.set()
+        assert app.next() == "ended"
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_body_may_be_any_bytes_like_object(wire: Wire, kind: Any) -> None:
     app = Send(START, body(kind(b"one"), True), body(kind(b"two")))

@@ -42,7 +42,9 @@ class H3Client:
             verify_mode=ssl.CERT_NONE,
             **({"idle_timeout": 20.0} | settings),
         )
-        self.quic = QuicConnection(configuration=configuration)
+        self.tickets: list[Any] = []
+        """With which one can come back."""
+        self.quic = QuicConnection(configuration=configuration, session_ticket_handler=self.tickets.append)
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.connect((host, port))
         self.address = self.sock.getsockname()
@@ -62,8 +64,9 @@ class H3Client:
             self.sock.close()
             raise
         # qh3 takes no certificate that signs itself; that it is the right one is as good.
-        found = self.quic.get_peercert()
-        assert found is not None and found.public_bytes() == ssl.PEM_cert_to_DER_cert(Path(certfile).read_text())
+        if self.quic.tls is None or not self.quic.tls.session_resumed:
+            found = self.quic.get_peercert()
+            assert found is not None and found.public_bytes() == ssl.PEM_cert_to_DER_cert(Path(certfile).read_text())
 
     def wait_until(self, true: Callable[[], object], patience: float = PATIENCE) -> None:
         """Send, receive and keep the time until something has come true. Raises `TimeoutError`."""
@@ -112,7 +115,8 @@ class H3Client:
             try:
                 self.sock.send(data)
             except ConnectionRefusedError:
-                pass
+                if not self.connected:
+                    raise
 
     def open(
         self, method: str, path: str, headers: Headers = (), *, body: bool = False, pseudo: Headers = ()
@@ -252,7 +256,11 @@ class H3Request:
         client = self._client
         if client.quic._stream_can_send(self.id):
             client.quic.reset_stream(self.id, 0x10C)
-        client.quic.stop_stream(self.id, 0x10C)
+        try:
+            client.quic.stop_stream(self.id, 0x10C)
+        except ValueError:
+            # The server has ended its half.
+            pass
         client.flush()
 
     def reset(self) -> int:

@@ -1,13 +1,43 @@
 """An MCP server over streamable HTTP: a session of POSTs whose answers are event streams."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
+import httpx
 import httpx2
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.mcpserver import MCPServer
+from tests.frameworks.http3 import AsyncH3Transport
 from tests.frameworks.wires import Site
+
+
+class Body(httpx2.AsyncByteStream):
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._stream.__aiter__()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class H3Transport(httpx2.AsyncBaseTransport):
+    """HTTP/3 for the httpx that this client uses."""
+
+    def __init__(self) -> None:
+        self._transport = AsyncH3Transport()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        content = await request.aread()
+        asked = httpx.Request(request.method, str(request.url), headers=request.headers.raw, content=content)
+        answer = await self._transport.handle_async_request(asked)
+        assert isinstance(answer.stream, httpx.AsyncByteStream)
+        return httpx2.Response(answer.status_code, headers=answer.headers.raw, stream=Body(answer.stream))
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
 
 
 def add_server() -> MCPServer:
@@ -23,10 +53,11 @@ def add_server() -> MCPServer:
 
 def test_tools_are_listed_and_called(serve: Callable[..., Site]) -> None:
     site = serve(add_server().streamable_http_app())
+    how = {"transport": H3Transport()} if site.wire.name == "h3" else dict(site.wire.client_settings)
 
     async def run() -> tuple[list[str], str]:
         async with (
-            httpx2.AsyncClient(verify=site.context, trust_env=False) as client,
+            httpx2.AsyncClient(verify=site.context, trust_env=False, **how) as client,
             streamable_http_client(f"{site.url}/mcp", http_client=client) as (read, write),
             ClientSession(read, write) as session,
         ):

@@ -287,7 +287,7 @@ class TestLifespan(common.Lifespan):
 class Dispatching(BaseHTTPMiddleware):
     async def dispatch(self, request: Request, call_next: Any) -> Response:
         response = await call_next(request)
-        response.headers["x-dispatched"] = request.url.path
+        response.headers["x-dispatched"] = request.scope["raw_path"].decode()
         return response
 
 

@@ -25,7 +25,8 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from tests.frameworks import django_site
 from tests.frameworks.gates import Gate
-from tests.frameworks.wires import PATIENCE, WIRES, Site, Wire
+from tests.frameworks.tunnel import TunnelWebSocket
+from tests.frameworks.wires import PATIENCE, Site
 
 
 async def room(websocket: WebSocket, name: str) -> None:
@@ -121,18 +122,14 @@ def channels() -> Any:
     return ProtocolTypeRouter({"http": django_site.application, "websocket": URLRouter(routes)})
 
 
-# The client speaks HTTP/1.1 whatever the server offers.
-@pytest.fixture(scope="session", params=[wire for wire in WIRES if wire.name != "h2"], ids=str)
-def wire(request: pytest.FixtureRequest) -> Wire:
-    return request.param
-
-
 @pytest.fixture(params=[starlette, fastapi, litestar, channels], ids=lambda make: make.__name__)
 def site(request: pytest.FixtureRequest, serve: Callable[..., Site]) -> Site:
     return serve(request.param(), lifespan="off")
 
 
 def connect(site: Site, path: str) -> Any:
+    if site.wire.name in ("h2", "h3"):
+        return TunnelWebSocket(site, path, "chat")
     context = site.context if site.wire.tls else None
     url = site.url.replace("http", "ws", 1) + path
     return websockets.connect(url, ssl=context, subprotocols=["chat"])  # type: ignore[list-item]

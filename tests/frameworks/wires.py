@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 from benchmarks.load.certificate import certificate_files
+from tests.frameworks.http3 import AsyncH3Transport, H3Transport
 
 from pounce.testing import TestServer
 
@@ -42,6 +43,7 @@ WIRES = [
 ] + [
     Wire("h2", tls=tls, http_version="HTTP/2", client_settings={"http1": False, "http2": True}) for tls in (False, True)
 ]
+WIRES.append(Wire("h3", tls=True, http_version="HTTP/3", settings={"http3_enabled": True}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,12 @@ class Certificate:
 class Site:
     """An application that is being served."""
 
-    def __init__(self, server: TestServer, app: Any, wire: Wire, context: ssl.SSLContext) -> None:
+    def __init__(self, server: TestServer, app: Any, wire: Wire, certificate: Certificate) -> None:
         self.server = server
         self.app = app
         self.wire = wire
-        self.context = context
+        self.certificate = certificate
+        self.context = certificate.client_context()
         self.url = server.url
 
     def _settings(self, settings: dict[str, Any]) -> dict[str, Any]:
@@ -83,9 +86,13 @@ class Site:
         )
 
     def client(self, **settings: Any) -> httpx.Client:
+        if self.wire.name == "h3":
+            settings["transport"] = H3Transport(str(self.certificate.certificate))
         return httpx.Client(**self._settings(settings))
 
     def async_client(self, **settings: Any) -> httpx.AsyncClient:
+        if self.wire.name == "h3":
+            settings["transport"] = AsyncH3Transport()
         return httpx.AsyncClient(**self._settings(settings))
 
 
@@ -94,7 +101,7 @@ def serve_on(wire: Wire, certificate: Certificate, app: Any, **settings: Any) ->
     """Serve `app` on a wire."""
     settings = dict(wire.settings) | (certificate.settings if wire.tls else {}) | settings
     with TestServer(app, **settings) as server:
-        yield Site(server, app, wire, certificate.client_context())
+        yield Site(server, app, wire, certificate)
 
 
 class ServerLog(logging.Handler):

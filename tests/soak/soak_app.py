@@ -10,6 +10,7 @@ from typing import Any
 import pounce
 from pounce.exchange.http import HttpExchange
 from pounce.h1.connection import H1Connection
+from pounce_h3.connection import H3Connection
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -59,7 +60,7 @@ def census() -> dict[str, int]:
         "pss": sizes["Pss"],
         "descriptors": len(os.listdir("/proc/self/fd")),
         "tasks": len(asyncio.all_tasks()),
-        "connections": sum(type(item) is H1Connection for item in objects),
+        "connections": sum(type(item) in (H1Connection, H3Connection) for item in objects),
         "exchanges": sum(type(item) is HttpExchange for item in objects),
         "objects": len(objects),
     }

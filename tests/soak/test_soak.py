@@ -10,14 +10,11 @@ is only shown: it also changes when other processes that share pages come and go
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
+from tests.soak.running import COUNTS, OBJECT_GROWTH, server
 
 from pounce.config import ServerConfig
 from pounce.registry import Registry
@@ -30,12 +27,8 @@ CONNECTIONS = 16
 TIME_LIMIT = 240.0
 """Seconds after which the clients give up, and the test with them."""
 SETTLING = 10.0
-COUNTS = ("descriptors", "tasks", "connections", "exchanges")
-"""What must be back where it was."""
 MEMORY_GROWTH = 64 * REQUESTS // 2 // 1024
 """KiB of resident memory, and of the part of it that is no file."""
-OBJECT_GROWTH = 500
-"""Objects that the garbage collector knows of: caches may fill, but not with requests."""
 BODY = bytes(range(256)) * 16
 
 GET = b"GET / HTTP/1.1\r\nHost: soak\r\nUser-Agent: soak/%d\r\n\r\n"
@@ -178,23 +171,6 @@ async def census(port: int, start: dict[str, int] | None = None) -> dict[str, in
             await asyncio.sleep(0.1)
     finally:
         await client.close()
-
-
-@contextmanager
-def server(**settings: object) -> Iterator[int]:
-    """The port of a server in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("soak_app.py")), json.dumps(settings)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline().rpartition(":")[2])
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
-    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("parser", sorted(Registry.discover(ServerConfig()).parsers))

@@ -17,7 +17,7 @@ from tests.conformance.wires import Started, answer, read_body
 Start = Callable[..., Started]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
-PAGE = b"""<!doctype html><p id=how></p><p id=post></p><p id=gone></p><script>
+PAGE = b"""<!doctype html><p id=how></p><p id=post></p><p id=gone></p><p id=socket></p><script>
 (async () => {
   how.textContent = performance.getEntriesByType("navigation")[0].nextHopProtocol
   const body = new Uint8Array(300000)
@@ -29,6 +29,13 @@ PAGE = b"""<!doctype html><p id=how></p><p id=post></p><p id=gone></p><script>
   let told = "no"
   while (told === "no") told = await (await fetch("/told")).text()
   gone.textContent = told
+  let said = ""
+  const socket = new WebSocket("wss://" + location.host + "/socket")
+  socket.onmessage = (event) => { said = event.data }
+  socket.onerror = () => { said = "failed" }
+  // The browser's virtual time stands still while a request is open, and not while a socket is.
+  while (!said) await (await fetch("/told")).text()
+  document.getElementById("socket").textContent = said
 })()
 </script>"""
 
@@ -38,7 +45,12 @@ class Site:
         self.told = "no"
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["path"] == "/":
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": f"hello over {scope['http_version']}"})
+            await receive()
+        elif scope["path"] == "/":
             await answer(send, PAGE, headers=[(b"content-type", b"text/html")])
         elif scope["path"] == "/echo":
             await answer(send, b"%d bytes over %s" % (len(await read_body(receive)), scope["http_version"].encode()))
@@ -59,14 +71,14 @@ def spki(certfile: str) -> str:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_chromium_loads_posts_and_breaks_off(start: Start, tmp_path: Path) -> None:
+def test_chromium_loads_posts_breaks_off_and_opens_a_websocket(start: Start, tmp_path: Path) -> None:
     server = start(Site())
     origin = f"localhost:{server.server.port}"
     page = subprocess.run(
         [
             str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
             f"--user-data-dir={tmp_path / 'profile'}", "--no-proxy-server", f"--origin-to-force-quic-on={origin}",
-            "--host-resolver-rules=MAP localhost 127.0.0.1",
+            "--host-resolver-rules=MAP localhost 127.0.0.1", "--enable-features=EnableWebsocketsOverHttp3",
             f"--ignore-certificate-errors-spki-list={spki(server.certificate.certfile)}",
             "--timeout=8000", "--virtual-time-budget=8000", "--dump-dom", f"https://{origin}/",
         ],
@@ -75,7 +87,7 @@ def test_chromium_loads_posts_and_breaks_off(start: Start, tmp_path: Path) -> No
         check=True,
     ).stdout.decode()  # fmt: skip
     found = dict(re.findall(r'<p id="(\w+)">([^<]*)</p>', page))
-    assert found == {"how": "h3", "post": "300000 bytes over 3", "gone": "ClientGone"}
+    assert found == {"how": "h3", "post": "300000 bytes over 3", "gone": "ClientGone", "socket": "hello over 3"}
 
 
 def test_alpn_must_be_h3(start: Start) -> None:

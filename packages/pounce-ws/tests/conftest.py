@@ -1,4 +1,4 @@
-"""Lets the tests import the modules beside them, and runs those on both wires that ask for it."""
+"""Lets the tests import the modules beside them, and runs those on all wires that ask for it."""
 
 import sys
 from collections.abc import Iterator
@@ -9,11 +9,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-@pytest.fixture(params=["h1", "h2"])
-def wire(request: pytest.FixtureRequest) -> Iterator[str]:
+@pytest.fixture(params=["h1", "h2", "h3"])
+def wire(request: pytest.FixtureRequest, tls_files: tuple[str, str]) -> Iterator[str]:
     """`opened()` makes clients of this wire."""
     import peer
 
+    peer.certificate[:] = tls_files
     peer.chosen[0] = peer.WIRES[request.param]
     yield request.param
     peer.chosen[0] = peer.Peer

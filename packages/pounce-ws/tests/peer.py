@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,20 +12,33 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
+import qh3.h3.connection
+import qh3.h3.events
+import qh3.quic.events
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection
 
 from pounce.h1.plugin import plugin as h1
+from pounce.net.tls import ServerTLS
 from pounce.observe.access_log import plugin as access_log
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection
 from pounce.testing.memory import memory_service
+from pounce.worker.ticker import Ticker
 from pounce_h1fast.plugin import plugin as h1fast
 from pounce_h2.plugin import plugin as h2_plugin
+from pounce_h3.endpoint import Endpoint
+from pounce_h3.plugin import plugin as h3_plugin
 from pounce_ws.plugin import plugin as ws
 
 REGISTRY = Registry.of(h1, h1fast, access_log, ws)
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 """RFC 6455 1.3."""
+
+SERVER, CLIENT = ("192.0.2.2", 443), ("192.0.2.1", 50000)
+certificate = ["", ""]
+"""Files of a certificate and its key, for HTTP/3; the fixture `wire` sets them."""
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
@@ -256,10 +270,53 @@ class Echo(App):
             await self._send({**message, "type": "websocket.send"})
 
 
-class H2Peer(Peer):
-    """The same by extended CONNECT (RFC 8441)."""
+class TunnelPeer(Peer):
+    """The same by extended CONNECT (RFC 8441, RFC 9220)."""
 
     accepted = 200
+    _received = b""
+    _ended = False
+    _answer_fields: list[tuple[bytes, bytes]] | None = None
+
+    def _hear(self) -> None:
+        """Take what has come back, and let the client answer it."""
+        raise NotImplementedError
+
+    def _fields(self, path: bytes, method: bytes, fields: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
+        usual = {
+            b":method": method,
+            b":protocol": b"websocket",
+            b":scheme": b"https",
+            b":path": path,
+            b":authority": b"example.org",
+            b"sec-websocket-version": b"13",
+        }
+        names = {name for name, _ in fields}
+        return [pair for pair in usual.items() if pair[0] not in names] + [pair for pair in fields if pair[1]]
+
+    async def _answered(self) -> Answer:
+        def answered() -> bool:
+            self._hear()
+            return self._answer_fields is not None
+
+        await self.connection.wait_until(answered)
+        assert self._answer_fields is not None
+        (_, status), *headers = self._answer_fields
+        return Answer(int(status), headers)
+
+    @property
+    def received(self) -> bytes:
+        self._hear()
+        return self._received
+
+    @property
+    def ended(self) -> bool:
+        self._hear()
+        return self._ended or self.connection.closed
+
+
+class H2Peer(TunnelPeer):
+    """A client of HTTP/2."""
 
     def __init__(self, app: Any, **settings: Any) -> None:
         registry = Registry.of(h1, access_log, ws, h2_plugin)
@@ -267,10 +324,7 @@ class H2Peer(Peer):
         self.connection = MemoryConnection(wire=h2_plugin.wires[0], service=service)
         self.service = service
         self._taken = 0
-        self._received = b""
-        self._answer_fields: list[tuple[bytes, bytes]] | None = None
         self._stream = 0
-        self._ended = False
         self._heard = 0
         config = h2.config.H2Configuration(header_encoding=None, validate_outbound_headers=False)
         self._h2 = h2.connection.H2Connection(config)
@@ -298,35 +352,12 @@ class H2Peer(Peer):
     ) -> Answer:
         await self.settle()
         self._hear()
-        usual = {
-            b":method": method,
-            b":protocol": b"websocket",
-            b":scheme": b"https",
-            b":path": path,
-            b":authority": b"example.org",
-            b"sec-websocket-version": b"13",
-        }
-        names = {name for name, _ in fields}
-        lines = [pair for pair in usual.items() if pair[0] not in names] + [pair for pair in fields if pair[1]]
         self._stream = self._h2.get_next_available_stream_id()
-        self._h2.send_headers(self._stream, lines)
+        self._h2.send_headers(self._stream, self._fields(path, method, fields))
         if early:
             self._h2.send_data(self._stream, early)
         self.connection.feed(self._h2.data_to_send())
-
-        def answered() -> bool:
-            self._hear()
-            return self._answer_fields is not None
-
-        await self.connection.wait_until(answered)
-        assert self._answer_fields is not None
-        (_, status), *headers = self._answer_fields
-        return Answer(int(status), headers)
-
-    @property
-    def received(self) -> bytes:
-        self._hear()
-        return self._received
+        return await self._answered()
 
     def send(self, *frames: bytes) -> None:
         data = b"".join(frames)
@@ -342,13 +373,166 @@ class H2Peer(Peer):
         self._h2.end_stream(self._stream)
         self.connection.feed(self._h2.data_to_send())
 
+
+PACE, PACES = 0.01, 3
+"""Seconds that a client's clock is put forward for what it has not sent, and how often."""
+
+
+class MemoryDatagrams:
+    """The transport of an endpoint of HTTP/3: what it sends reaches `client`, unless that was told to `stall()`."""
+    """The transport of an endpoint of HTTP/3: what it sends reaches `client`, unless that was told to `stall()`."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: Endpoint) -> None:
+        self._loop = loop
+        self._endpoint = endpoint
+        self._stalled = False
+        self._waiting: deque[bytes] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._ahead = 0.0
+        """Seconds by which the client's clock is ahead: it does not wait until its pacing lets it send."""
+        configuration = QuicConfiguration(
+            alpn_protocols=["h3"],
+            server_name="localhost",
+            verify_mode=ssl.CERT_NONE,
+            max_stream_data=65536,
+            probe_datagram_size=False,
+        )
+        self.client = QuicConnection(configuration=configuration)
+        endpoint.connection_made(self)  # type: ignore[arg-type]
+        self.client.connect(SERVER, loop.time())
+        self.flush()
+
+    def get_extra_info(self, name: str) -> Any:
+        return SERVER
+
+    def sendto(self, data: bytes, address: Any) -> None:
+        self.send_many([data], address)
+
+    def send_many(self, datagrams: list[bytes], address: Any) -> None:
+        self._waiting += datagrams
+        self._loop.call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        while self._waiting and not self._stalled:
+            self.client.receive_datagram(self._waiting.popleft(), SERVER, self._now())
+        self.flush()
+
+    def _now(self) -> float:
+        return self._loop.time() + self._ahead
+
+    def flush(self) -> None:
+        """Send what the client has to send, and keep its time."""
+        for _ in range(PACES):
+            if self._stalled:
+                break
+            datagrams = [(data, CLIENT) for data, _ in self.client.datagrams_to_send(self._now())]
+            if datagrams:
+                self._endpoint.datagrams_received(datagrams)
+            if not self.client.get_send_buffer_size():
+                break
+            self._ahead += PACE
+        if self._timer is not None:
+            self._timer.cancel()
+        timer = self.client.get_timer()
+        self._timer = None if timer is None else self._loop.call_at(timer - self._ahead, self._timer_rings)
+
+    def _timer_rings(self) -> None:
+        self.client.handle_timer(self._now())
+        self.flush()
+
+    def stall(self) -> None:
+        """The client neither hears nor says anything."""
+        self._stalled = True
+
+    def unstall(self) -> None:
+        self._stalled = False
+        self._deliver()
+
     @property
-    def ended(self) -> bool:
-        self._hear()
-        return self._ended or self.connection.closed
+    def largest_waiting(self) -> int:
+        """Bytes that wait for the client, which has not been unstalled yet."""
+        return sum(stream.unsent() for connection in self._endpoint._open for stream in connection._streams.values())
 
 
-WIRES = {"h1": Peer, "h2": H2Peer}
+class H3Memory:
+    """One connection to a server that speaks HTTP/3, with the methods of `MemoryConnection` that tests use."""
+
+    def __init__(self, app: Any, **settings: Any) -> None:
+        registry = Registry.of(h1, access_log, ws, h3_plugin)
+        files = {"ssl_certfile": certificate[0], "ssl_keyfile": certificate[1]}
+        self.service = memory_service(app, registry, http3_enabled=True, **files, **settings)
+        self.service.tls = ServerTLS(self.service.config, [])
+        endpoint = Endpoint(self.service)
+        self.transport = MemoryDatagrams(self.service.loop, endpoint)
+        self._ticker = Ticker(self.service)
+
+    @property
+    def closed(self) -> bool:
+        return self.transport.client._close_event is not None
+
+    def lose(self) -> None:
+        """The client ends the connection."""
+        self.transport.client.close(0x100)
+        self.transport.flush()
+
+    def after(self, seconds: float) -> None:
+        """Do what is due `seconds` from now."""
+        self._ticker.sweep(self.service.loop.time() + seconds)
+
+    settle = MemoryConnection.settle
+    wait_until = MemoryConnection.wait_until
+
+
+class H3Peer(TunnelPeer):
+    """A client of HTTP/3."""
+
+    def __init__(self, app: Any, **settings: Any) -> None:
+        self.connection = H3Memory(app, **settings)
+        self.service = self.connection.service
+        self._taken = 0
+        self._stream = 0
+        self._connected = False
+        self._quic = self.connection.transport.client
+        self._h3 = qh3.h3.connection.H3Connection(self._quic)
+
+    def _hear(self) -> None:
+        while (event := self._quic.next_event()) is not None:
+            if isinstance(event, qh3.quic.events.HandshakeCompleted):
+                self._connected = True
+            for found in self._h3.handle_event(event):
+                if isinstance(found, qh3.h3.events.HeadersReceived):
+                    self._answer_fields = list(found.headers)
+                elif isinstance(found, qh3.h3.events.DataReceived):
+                    self._received += found.data
+                if getattr(found, "stream_ended", isinstance(found, qh3.h3.events.StreamReset)):
+                    self._ended = True
+        self.connection.transport.flush()
+
+    async def handshake(
+        self, *fields: tuple[bytes, bytes], path: bytes = b"/", method: bytes = b"CONNECT", early: bytes = b"", **_: Any
+    ) -> Answer:
+        def connected() -> bool:
+            self._hear()
+            return self._connected
+
+        await self.connection.wait_until(connected)
+        self._stream = self._quic.get_next_available_stream_id()
+        self._h3.send_headers(self._stream, self._fields(path, method, fields))
+        if early:
+            self._h3.send_data(self._stream, early, False)
+        self.connection.transport.flush()
+        return await self._answered()
+
+    def send(self, *frames: bytes) -> None:
+        if self._quic._stream_can_send(self._stream):
+            self._h3.send_data(self._stream, b"".join(frames), False)
+            self.connection.transport.flush()
+
+    def end_half(self) -> None:
+        self._h3.send_data(self._stream, b"", True)
+        self.connection.transport.flush()
+
+
+WIRES = {"h1": Peer, "h2": H2Peer, "h3": H3Peer}
 chosen: list[type[Peer]] = [Peer]
 """What `opened()` makes; the fixture `wire` sets it."""
 

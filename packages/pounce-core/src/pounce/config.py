@@ -209,7 +209,7 @@ class ServerConfig:
     http3_enabled: bool = option(
         False, "Serve HTTP/3 on the UDP ports of the TLS binds too; needs the package pounce-h3.", group="http3"
     )
-    http3_engine: str = option("qh3", "QUIC implementation by name.", group="http3")
+    http3_engine: str = option("qh3", "QUIC implementation: qh3, or zoomies on loopback.", group="http3")
     http3_max_connections: int = option(
         10_000, "Open QUIC connections of one worker; packets that would open more are dropped.", group="http3", ge=1
     )
@@ -231,7 +231,9 @@ class ServerConfig:
         le=65536,
     )
     http3_zero_rtt_enabled: bool = option(
-        False, "Accept requests in the first flight of a resumed connection (0-RTT), if the engine can.", group="http3"
+        False,
+        "Take safe requests in the first flight of clients that come back (0-RTT); others are answered 425.",
+        group="http3",
     )
     http3_alt_svc: AltSvc = option(
         "auto",

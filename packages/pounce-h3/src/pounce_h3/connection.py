@@ -6,9 +6,14 @@ Little is handed to the engine ahead of the network: which stream's bytes leave 
 
 The connection holds what its applications have not taken yet. Above `HOLD_MAX` the engine gives out nothing more, so
 that the peer runs out of credit; it goes on below half of that.
+
+    HANDSHAKE ─Connected─▶ OPEN          HANDSHAKE ─EarlyData─▶ EARLY ─Connected─▶ OPEN
+
+In EARLY what the peer sends may be a replay, and its address is not proved.
 """
 
 import asyncio
+from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, cast
 
@@ -31,6 +36,7 @@ from pounce_h3.codes import (
 from pounce_h3.engine import (
     Closed,
     Connected,
+    EarlyData,
     FieldSectionTooLarge,
     IdIssued,
     IdRetired,
@@ -94,6 +100,17 @@ CONTROL, PUSH, ENCODER, DECODER = 0x0, 0x1, 0x2, 0x3
 UNKNOWN, IGNORED = -1, -2
 
 
+class Phase(Enum):
+    """How far the handshake is; see the diagram above."""
+
+    HANDSHAKE = 0
+    EARLY = 1
+    OPEN = 2
+
+
+HANDSHAKE, EARLY, OPEN = Phase
+
+
 class PeerStream:
     """A unidirectional stream of the peer's."""
 
@@ -116,12 +133,12 @@ class H3Connection(Connection):
         "_blocked",
         "_broken",
         "_codec",
-        "_connected",
         "_control_id",
         "_decoder_id",
         "_encoder_id",
         "_endpoint",
         "_goaway",
+        "_handshake_deadline",
         "_held",
         "_highest",
         "_holding",
@@ -131,6 +148,7 @@ class H3Connection(Connection):
         "_missing",
         "_peer_goaway",
         "_peer_streams",
+        "_phase",
         "_queue",
         "_resets",
         "_resets_at",
@@ -187,7 +205,7 @@ class H3Connection(Connection):
         self._peer_goaway = inf
         self._unacknowledged = self._linger_until = inf
         self._max_push = -1
-        self._connected = False
+        self._phase = HANDSHAKE
         self._settings_received = False
         self._control_id = self._encoder_id = self._decoder_id = -1
         self._address: Address = ()
@@ -196,7 +214,7 @@ class H3Connection(Connection):
         self._armed_at = inf
         self._resets = float(RESETS_MAX)
         self._resets_at = self.loop.time()
-        self.deadline = self._resets_at + config.tls_handshake_timeout
+        self.deadline = self._handshake_deadline = self._resets_at + config.tls_handshake_timeout
         service.connections.add(self)
 
     # Events from the endpoint
@@ -207,7 +225,7 @@ class H3Connection(Connection):
         try:
             self.quic.receive(datagrams, address, self.loop.time())
             self._process()
-            if address != self._address and self._connected:
+            if address != self._address and self._phase is OPEN:
                 self._look_at_peer()
         finally:
             self.corked = False
@@ -247,6 +265,9 @@ class H3Connection(Connection):
             else:
                 self._given_up(event)
         elif isinstance(event, Connected):
+            self._opened(event)
+        elif isinstance(event, EarlyData):
+            self._phase = EARLY
             self._begin(event)
         elif isinstance(event, IdIssued):
             if isinstance(event, IdRetired):
@@ -258,12 +279,25 @@ class H3Connection(Connection):
         elif isinstance(event, Closed):
             self._endpoint.forget(self)
 
-    def _begin(self, event: Connected) -> None:
-        """The handshake is complete: say what we speak (RFC 9114 6.2.1, 7.2.4)."""
-        config, tls = self.service.config, self.service.tls
-        self._connected = True
-        self.deadline = inf
+    def _opened(self, event: Connected) -> None:
+        """The handshake is complete."""
+        if self._phase is HANDSHAKE:
+            self._begin(event)
+        self._phase = OPEN
+        self._handshake_deadline = inf
+        self.deadline = min((stream.deadline for stream in self._streams.values()), default=inf)
         self._endpoint.validated(self)
+        if self.service.draining:
+            self.drain()
+
+    @property
+    def is_early(self) -> bool:
+        """What arrives may be a replay."""
+        return self._phase is EARLY
+
+    def _begin(self, event: EarlyData) -> None:
+        """Requests may come from here on: say what we speak (RFC 9114 6.2.1, 7.2.4)."""
+        config = self.service.config
         self._address = self.quic.peer
         self.connection = ConnectionInfo(
             id=self.service.next_connection_id(),
@@ -272,7 +306,7 @@ class H3Connection(Connection):
             scheme="https",
             alpn=event.alpn,
             tls={
-                "server_cert": tls.context(self.service.loop.time()).certificate if tls is not None else None,
+                "server_cert": event.certificate,
                 "client_cert_chain": [],
                 "client_cert_name": None,
                 "client_cert_error": None,
@@ -291,8 +325,6 @@ class H3Connection(Connection):
         self.quic.write(self._control_id, varint(CONTROL) + frame(SETTINGS, payload), False)
         self.quic.write(self._encoder_id, varint(ENCODER), False)
         self.quic.write(self._decoder_id, varint(DECODER), False)
-        if self.service.draining:
-            self.drain()
 
     def _look_at_peer(self) -> None:
         """The peer may have moved: what is told of it follows once its new address is validated."""
@@ -309,7 +341,7 @@ class H3Connection(Connection):
         """Whether a request is given up of which nothing has been seen: it never reaches an application."""
         if stream_id & 2 or not self._is_new(stream_id):
             return False
-        self._count_reset()
+        self.count_reset()
         self.priorities.pop(stream_id, None)
         self.cancel_section(stream_id)
         self.quic.reset(stream_id, H3_REQUEST_REJECTED)
@@ -355,7 +387,8 @@ class H3Connection(Connection):
             if not isinstance(event, StopSending):
                 self._unwanted.discard(event.stream_id)
             return
-        self._count_reset()
+        if not stream.is_answered:
+            self.count_reset()
         if isinstance(event, StopSending):
             stream.stop_received()
         else:
@@ -368,7 +401,7 @@ class H3Connection(Connection):
         ):
             raise QuicError(H3_CLOSED_CRITICAL_STREAM, "a critical stream was given up")
 
-    def _count_reset(self) -> None:
+    def count_reset(self) -> None:
         """Requests that are given up cost work that nobody pays for (CVE-2023-44487): they have a budget."""
         now = self.loop.time()
         self._resets = min(RESETS_MAX, self._resets + (now - self._resets_at) * RESETS_PER_SECOND) - 1
@@ -743,17 +776,18 @@ class H3Connection(Connection):
     # Events from the worker
 
     def deadline_passed(self) -> None:
-        if not self._connected:
+        now = self.loop.time()
+        if self._handshake_deadline <= now:
             self.service.count("handshake_error", "h3: the handshake took too long")
             self.abort()
             return
-        now = self.loop.time()
         if self._goaway is not None and self._goaway >= 1 << 60:
             self._send_goaway(self._highest + 4)
         for stream in tuple(self._streams.values()):
             if stream.deadline <= now:
                 stream.deadline_passed()
         self.deadline = min((stream.deadline for stream in self._streams.values()), default=inf)
+        self.watch(self._handshake_deadline)
         self.transmit_soon()
 
     def write_deadline_passed(self) -> None:
@@ -767,8 +801,9 @@ class H3Connection(Connection):
 
     def drain(self) -> None:
         """RFC 9114 5.2: announce the end, take what is on its way, then name the last request that is served."""
-        if not self._connected:
-            self.watch(self.loop.time() + HANDSHAKE_GRACE)
+        if self._phase is not OPEN:
+            self._handshake_deadline = min(self._handshake_deadline, self.loop.time() + HANDSHAKE_GRACE)
+            self.watch(self._handshake_deadline)
             return
         if self.quic.is_over or self._goaway is not None:
             return
@@ -810,7 +845,7 @@ class H3Connection(Connection):
     def abort(self) -> None:
         """Forget the connection, after telling the peer so where that is possible."""
         try:
-            self.quic.close(H3_INTERNAL_ERROR if self._connected else H3_NO_ERROR, "")
+            self.quic.close(H3_INTERNAL_ERROR if self._phase is OPEN else H3_NO_ERROR, "")
             self._endpoint.send(self.quic.datagrams_to_send(self.loop.time()))
         finally:
             self._endpoint.forget(self)

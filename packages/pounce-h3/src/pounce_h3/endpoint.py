@@ -13,10 +13,10 @@ import os
 import threading
 from typing import TYPE_CHECKING, cast
 
-from pounce.errors import ConfigError
 from pounce_h3 import packets
 from pounce_h3.connection import H3Connection
-from pounce_h3.engine import Engine, Initial
+from pounce_h3.engine import Initial
+from pounce_h3.engines import check_address, make_engine
 from pounce_h3.ids import ID_LENGTH, Keys, new_id, worker_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Endpoint(asyncio.DatagramProtocol):
         self._loop = service.loop
         settings: H3Settings = service.settings["h3"]
         self._keys = Keys(settings.secret)
-        self.engine = engine(service)
+        self.engine = make_engine(service)
         self._connections: dict[bytes, H3Connection] = {}
         self._open: set[H3Connection] = set()
         self._unvalidated: set[H3Connection] = set()
@@ -67,6 +67,7 @@ class Endpoint(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
         self.local = transport.get_extra_info("sockname")[:2]
+        check_address(self._service, self.local[0])
         global _endpoints
         with _lock:
             _endpoints = (*_endpoints, self)
@@ -129,7 +130,8 @@ class Endpoint(asyncio.DatagramProtocol):
             return None
         if header.version != packets.VERSION_1:
             if header.version:
-                self._transport.sendto(packets.version_negotiation(header.source, header.destination), address)
+                answer = packets.version_negotiation(header.source, header.destination, header.version)
+                self._transport.sendto(answer, address)
             return None
         # RFC 9000 7.2: the client's choice "MUST be at least 8 bytes".
         if header.kind != packets.INITIAL or len(header.destination) < 8 or self._draining:
@@ -253,17 +255,3 @@ class Endpoint(asyncio.DatagramProtocol):
     def drain(self) -> None:
         """Take on no new connections."""
         self._draining = True
-
-
-def engine(service: Service) -> Engine:
-    """The engine that the configuration names. Raises `ConfigError`, `TLSError`."""
-    config = service.config
-    if config.http3_zero_rtt_enabled:
-        raise ConfigError("http3_zero_rtt_enabled is on, but no engine accepts 0-RTT data", hint="Leave it off.")
-    if config.http3_engine == "qh3":
-        from pounce_h3.qh3_engine import Qh3Engine
-
-        # The configuration has no HTTP/3 without a certificate.
-        assert service.tls is not None
-        return Qh3Engine(config, service.tls)
-    raise ConfigError(f"http3_engine must be qh3 (got {config.http3_engine!r})")

@@ -1,7 +1,8 @@
 """The seam to a QUIC implementation: everything the rest of this package knows of one.
 
 An engine does no I/O and reads no clock. Datagrams go in with the time, `events()` come out, `datagrams_to_send()`
-gives what has to leave, `timer` says when `handle_timer()` is due. Streams are named by their id (RFC 9000 2.1).
+gives what has to leave, `timer` says when `handle_timer()` is due. Streams are named by their id (RFC 9000 2.1). What
+comes out has come from the peer: no data of a stream before `Connected`, unless `EarlyData` has said so.
 
 Flow control: an engine grants its peer credit for what `events()` has given out. `hold()` stops events that carry
 data, so that a peer whose data nobody takes runs out of credit.
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Closed",
     "Connected",
+    "EarlyData",
     "Engine",
     "FieldCodec",
     "FieldSectionTooLarge",
@@ -81,15 +83,24 @@ class StopSending(StreamReset):
     __slots__ = ()
 
 
-class Connected:
-    """The handshake is complete, and with it the peer's address proved."""
+class EarlyData:
+    """The client was here before, and sends data that may be a replay (RFC 8446 8): what comes before `Connected`.
 
-    __slots__ = ("alpn", "cipher_suite", "early_data")
+    `certificate` is the one that it would have got, PEM.
+    """
 
-    def __init__(self, alpn: str | None, cipher_suite: int | None, early_data: bool) -> None:
+    __slots__ = ("alpn", "certificate", "cipher_suite")
+
+    def __init__(self, alpn: str | None, cipher_suite: int | None, certificate: str | None) -> None:
         self.alpn = alpn
         self.cipher_suite = cipher_suite
-        self.early_data = early_data
+        self.certificate = certificate
+
+
+class Connected(EarlyData):
+    """The handshake is complete, and with it the peer's address proved."""
+
+    __slots__ = ()
 
 
 class IdIssued:
@@ -117,7 +128,7 @@ class Closed:
         self.reason = reason
 
 
-type QuicEvent = StreamData | StreamReset | Connected | IdIssued | Closed
+type QuicEvent = StreamData | StreamReset | EarlyData | IdIssued | Closed
 
 
 class Initial:

@@ -27,6 +27,7 @@ VERSION_1 = 1
 INITIAL = 0
 MIN_INITIAL = 1200
 MIN_RESET = 21
+RESERVED = (0x1A2A3A4A, 0x5A6A7A8A)
 ID_MAX = 20
 
 
@@ -81,8 +82,13 @@ def long_header(data: bytes) -> LongHeader | None:
     return LongHeader(version, kind, target, source, token)
 
 
-def version_negotiation(destination: bytes, source: bytes) -> bytes:
-    """RFC 9000 17.2.1; a reserved version keeps clients from relying on the list (RFC 9000 15)."""
+def version_negotiation(destination: bytes, source: bytes, asked: int) -> bytes:
+    """The answer to a packet of the version `asked` (RFC 9000 17.2.1).
+
+    A reserved version keeps clients from relying on the list (RFC 9000 15). It is not the one that was asked for: a
+    client throws away a list that has it (RFC 9000 6.2).
+    """
+    reserved = next(version for version in RESERVED if version != asked)
     return b"".join(
         (
             b"\xc0\0\0\0\0",
@@ -91,7 +97,7 @@ def version_negotiation(destination: bytes, source: bytes) -> bytes:
             bytes((len(source),)),
             source,
             VERSION_1.to_bytes(4),
-            b"\x1a\x2a\x3a\x4a",
+            reserved.to_bytes(4),
         )
     )
 

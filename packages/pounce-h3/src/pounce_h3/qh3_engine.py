@@ -2,10 +2,8 @@
 
 import hmac
 import logging
-import re
 import socket
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from qh3._hazmat import (
@@ -26,10 +24,16 @@ from qh3.quic.tls_bridge import QuicTlsBridge
 from qh3.tls import CipherSuite, Epoch, ExtensionType, cipher_suite_hash, hkdf_expand_label
 
 from pounce.errors import TLSError
-from pounce_h3.codes import QPACK_DECODER_STREAM_ERROR, QPACK_DECOMPRESSION_FAILED, QPACK_ENCODER_STREAM_ERROR
+from pounce_h3.codes import (
+    H3_EXCESSIVE_LOAD,
+    QPACK_DECODER_STREAM_ERROR,
+    QPACK_DECOMPRESSION_FAILED,
+    QPACK_ENCODER_STREAM_ERROR,
+)
 from pounce_h3.engine import (
     Closed,
     Connected,
+    EarlyData,
     FieldSectionTooLarge,
     FieldSectionUnreadable,
     IdIssued,
@@ -44,6 +48,7 @@ from pounce_h3.engine import (
 )
 from pounce_h3.frames import prefixed, pull_prefixed
 from pounce_h3.ids import ID_LENGTH
+from pounce_h3.qh3_tls import Certificate, Context, tickets
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
@@ -61,6 +66,13 @@ STREAM_WINDOW = 262_144
 """Bytes a peer may send on one stream ahead of what was given out."""
 CONNECTION_WINDOW = 1_048_576
 """Bytes a peer may send on all streams together ahead of what was given out."""
+COST, COST_MAX = 0.0005, 0.5
+"""Seconds that a packet may take, and that those of one peer may take beyond that.
+
+qh3 remembers every connection id that a peer has given and taken back, and looks through them all for each new one."""
+IN_FLIGHT_SLACK = 32_768
+"""Bytes unacknowledged beyond twice the congestion window, which holds what a connection may send of its own accord. A
+peer that makes it answer, and acknowledges nothing, fills the memory otherwise (CVE-2024-22189)."""
 
 
 # It warns whenever a peer closes its connection.
@@ -78,72 +90,61 @@ class Qh3Engine:
     names_nameless = False
 
     def __init__(self, config: ServerConfig, tls: ServerTLS) -> None:
-        self._config = config
-        self._tls = tls
+        self.resumes = config.http3_zero_rtt_enabled
+        """Clients get tickets, and may send requests with them before their handshake is complete."""
+        self.tls = tls
+        self._idle_timeout = config.http3_idle_timeout
         self._context: object = tls.context(time.monotonic())
-        self._configuration = self._load()
+        self._certificates = self._load()
+        self.configuration = self._configure()
 
-    def _load(self) -> QuicConfiguration:
-        config = self._config
-        assert config.ssl_certfile is not None and config.ssl_keyfile is not None
-        quic = QuicConfiguration(
+    def _load(self) -> dict[str, Certificate]:
+        return {name: Certificate(*files, self.tls.password()) for name, files in self.tls.files().items()}
+
+    def _configure(self) -> QuicConfiguration:
+        default = self._certificates[""]
+        return QuicConfiguration(
             is_client=False,
             alpn_protocols=["h3"],
+            certificate=default.leaf,
+            private_key=default.key,
             connection_id_length=ID_LENGTH,
-            idle_timeout=config.http3_idle_timeout,
+            idle_timeout=self._idle_timeout,
             max_data=CONNECTION_WINDOW,
             max_stream_data=STREAM_WINDOW,
         )
-        try:
-            # qh3 takes a file of both for one with the certificates first, whatever else is in it.
-            certificates = Path(config.ssl_certfile).read_bytes()
-            key = Path(config.ssl_keyfile).read_bytes()
-            quic.load_cert_chain(
-                _pem_blocks(certificates, b"CERTIFICATE"), _pem_blocks(key, b"PRIVATE KEY"), self._tls.password()
-            )
-        except Exception as exc:
-            raise TLSError(
-                f"certificate or key cannot be used for HTTP/3: {exc}",
-                hint="Both must be PEM; the key RSA, or EC with curve P-256, P-384 or P-521.",
-            ) from exc
-        return quic
 
-    def configuration(self, now: float) -> QuicConfiguration:
-        """That of a connection which begins at `now`: with new certificates once connections over TCP have them."""
-        context = self._tls.context(now)
+    def certificates(self, now: float) -> dict[str, Certificate]:
+        """By name, for a connection which begins at `now`: the new ones once connections over TCP have them."""
+        context = self.tls.context(now)
         if context is not self._context:
             self._context = context
             try:
-                self._configuration = self._load()
+                self._certificates = self._load()
+                self.configuration = self._configure()
             except TLSError as exc:
-                log.error("HTTP/3 goes on with the old certificate: %s", exc.message)
-        return self._configuration
+                log.error("HTTP/3 goes on with the old certificates: %s", exc.message)
+        return self._certificates
 
     def accept(self, initial: Initial) -> Qh3Connection:
-        return Qh3Connection(Quic(self.configuration(time.monotonic()), initial))
+        return Qh3Connection(Quic(self, initial))
 
     def codec(self, max_table_capacity: int, blocked_streams: int, max_size: int) -> Qpack:
         return Qpack(max_table_capacity, blocked_streams, max_size)
 
 
-def _pem_blocks(data: bytes, label: bytes) -> bytes:
-    """The blocks of a PEM file whose labels end in `label` (RFC 7468 2). Raises `ValueError` if it has none."""
-    blocks = re.findall(rb"-----BEGIN (?:[A-Z]+ )*%b-----.*?-----END [A-Z ]+-----" % label, data, re.DOTALL)
-    if not blocks:
-        raise ValueError(f"there is no {label.decode()} in the file")
-    return b"".join(block + b"\n" for block in blocks)
-
-
 class Quic(QuicConnection):
     """qh3's connection with names and tokens of our choice, and events that can be held back."""
 
-    def __init__(self, configuration: QuicConfiguration, initial: Initial) -> None:
+    def __init__(self, engine: Qh3Engine, initial: Initial) -> None:
+        self._certificates = engine.certificates(time.monotonic())
         super().__init__(
-            configuration=configuration,
+            configuration=engine.configuration,
             original_destination_connection_id=initial.original,
             retry_source_connection_id=initial.retry,
         )
         self.host_cid = initial.connection_id
+        self._engine = engine
         self._initial = initial
         self.held = False
 
@@ -156,7 +157,21 @@ class Quic(QuicConnection):
             for kind, data in bridge.tls.handshake_extensions
         ]
         bridge.remote_initial_source_connection_id = self._initial.source
+        Context.take_over(bridge.tls, self._certificates, self._engine.tls, self._engine.resumes)
         return bridge
+
+    def agreed(self) -> tuple[str | None, int | None, str | None]:
+        """ALPN, cipher suite and certificate, once they are known."""
+        context = self.tls
+        assert isinstance(context, Context)
+        cipher = self.get_cipher()
+        return context.alpn_negotiated, None if cipher is None else int(cipher), context.shown.pem
+
+    def keep_ticket(self) -> None:
+        """The handshake is complete: the client may come back with its ticket."""
+        context = self.tls
+        if isinstance(context, Context) and context.made is not None:
+            tickets.add(context.made.ticket, context.made)
 
     def _create_core(self, remote_addr: Address, initial_dcid: bytes, now: float) -> None:
         if self._initial.source:
@@ -200,10 +215,14 @@ def initial_secrets(connection_id: bytes) -> tuple[bytes, bytes]:
 class Qh3Connection:
     """See `pounce_h3.engine.QuicConnection`."""
 
-    __slots__ = ("_quic",)
+    __slots__ = ("_cost", "_quic", "_stops")
 
     def __init__(self, quic: Quic) -> None:
         self._quic = quic
+        self._cost = 0.0
+        """Seconds that the peer's packets took beyond what packets take."""
+        self._stops: list[tuple[int, int]] = []
+        """Streams that the peer is to be asked to stop sending on, with the code."""
 
     @property
     def timer(self) -> float | None:
@@ -220,7 +239,15 @@ class Qh3Connection:
         return self._quic.is_over
 
     def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
-        self._quic.receive_many_datagrams(datagrams, address, now)
+        quic = self._quic
+        began = time.perf_counter()
+        quic.receive_many_datagrams(datagrams, address, now)
+        self._cost = max(self._cost + time.perf_counter() - began - COST * len(datagrams), 0.0)
+        core = quic._core
+        if core is not None and (
+            self._cost > COST_MAX or core.bytes_in_flight > 2 * core.congestion_window + IN_FLIGHT_SLACK
+        ):
+            quic.close(H3_EXCESSIVE_LOAD, reason_phrase="packets that cost too much")
 
     def events(self) -> list[QuicEvent]:
         found: list[QuicEvent] = []
@@ -237,11 +264,12 @@ class Qh3Connection:
                 found.append(IdIssued(event.connection_id))
             elif isinstance(event, events.ConnectionIdRetired):
                 found.append(IdRetired(event.connection_id))
+            elif isinstance(event, events.ProtocolNegotiated):
+                if quic.tls is not None and quic.tls.early_data_accepted:
+                    found.append(EarlyData(*quic.agreed()))
             elif isinstance(event, events.HandshakeCompleted):
-                cipher = quic.get_cipher()
-                found.append(
-                    Connected(event.alpn_protocol, None if cipher is None else int(cipher), event.early_data_accepted)
-                )
+                quic.keep_ticket()
+                found.append(Connected(*quic.agreed()))
             elif isinstance(event, events.ConnectionTerminated):
                 found.append(Closed(event.error_code, event.reason_phrase))
         return found
@@ -252,10 +280,27 @@ class Qh3Connection:
             self._quic._drain_core()
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        quic = self._quic
         try:
-            return self._quic.datagrams_to_send(now)
+            datagrams = quic.datagrams_to_send(now)
+            if self._stops:
+                # qh3 sends STOP_SENDING in a packet of its own, and forgets until the peer says something that streams
+                # have data too: those go first.
+                self._tell_stops()
+                datagrams += quic.datagrams_to_send(now)
         except QuicConnectionError:
             return []
+        return datagrams
+
+    def _tell_stops(self) -> None:
+        stops, self._stops = self._stops, []
+        for stream_id, code in stops:
+            if not self._quic.is_over:
+                try:
+                    self._quic.stop_stream(stream_id, code)
+                except ValueError, QuicConnectionError:
+                    # The peer has ended it meanwhile: there is nothing left to stop.
+                    pass
 
     def handle_timer(self, now: float) -> None:
         self._quic.handle_timer(now)
@@ -282,12 +327,7 @@ class Qh3Connection:
             quic.reset_stream(stream_id, code)
 
     def stop(self, stream_id: int, code: int) -> None:
-        if not self._quic.is_over:
-            try:
-                self._quic.stop_stream(stream_id, code)
-            except QuicConnectionError:
-                # It has ended in both directions meanwhile: there is nothing left to stop.
-                pass
+        self._stops.append((stream_id, code))
 
     def close(self, code: int, reason: str) -> None:
         self._quic.close(code, reason_phrase=reason)

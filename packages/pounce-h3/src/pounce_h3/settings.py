@@ -22,6 +22,9 @@ class H3Settings:
         secret=True,
     )
 
+    zoomies_beyond_loopback: bool = False
+    """The engine zoomies may be reached from other machines. It was not made for peers that mean harm."""
+
     def __post_init__(self) -> None:
         if 0 < len(self.secret) < 16:
             raise ConfigError("h3.secret must be a text of at least 16 characters, or empty")

@@ -5,7 +5,9 @@ Theory of operation. Two states, one for each direction:
     reading   HEAD ─HEADERS─▶ BODY ─HEADERS─▶ TRAILERS ─FIN─▶ DONE       BODY ─FIN─▶ DONE
               BODY ─tunnel()─▶ TUNNEL ─FIN─▶ DONE      any ─given up─▶ STOPPED (bytes are thrown away)
     writing   READY ─start, tunnel─▶ OPEN ─last piece─▶ SENT
+              READY ─start of an answer without a body─▶ MUTED ─last piece─▶ SENT
 
+MUTED is over for the peer; the application goes on, and is still to hear when the peer is gone.
 Frames are cut here (RFC 9114 4.1): `_left` bytes of a DATA or unknown frame are still to come, or `_buffer` waits
 until it holds `_need` bytes of a frame that must be complete. What is written goes to the connection, which decides
 which stream's bytes leave first.
@@ -47,6 +49,10 @@ RATE_GRACE = 5.0
 """Seconds before min_body_rate applies."""
 FRAME_HEAD_MAX = 16
 """Bytes of a frame's type and length."""
+BODILESS = frozenset((204, 205, 304))
+"""Statuses of answers that have no content (RFC 9110 6.4.1)."""
+SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))
+"""Methods that ask for no change (RFC 9110 9.2.1)."""
 # RFC 9114 4.2: connection-specific fields are no part of HTTP/3.
 NOT_SENT = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 
@@ -67,11 +73,12 @@ class Writing(Enum):
 
     READY = 0
     OPEN = 1
-    SENT = 2
+    MUTED = 2
+    SENT = 3
 
 
 HEAD, BODY, TRAILERS, DONE, TUNNEL, STOPPED = Reading
-READY, OPEN, SENT = Writing
+READY, OPEN, MUTED, SENT = Writing
 
 
 class H3Stream:
@@ -298,7 +305,11 @@ class H3Stream:
             self._body_deadline_base = h3.loop.time() + RATE_GRACE
         updated = h3.priorities.pop(self.id, None)
         self.priority = updated if updated is not None else priority_of(head.headers)
-        if head.upgrade is not None and head.upgrade not in h3.service.upgrades and head.upgrade != b"websocket":
+        head.extensions = {"pounce.h3.stream_id": self.id, "pounce.h3.is_0rtt": h3.is_early}
+        if h3.is_early and head.method not in SAFE:
+            # RFC 8470 5.2: what is not safe may be done twice. The client sends it again when it is connected.
+            h3.service.refuse(head, self, TOO_EARLY)
+        elif head.upgrade is not None and head.upgrade not in h3.service.upgrades and head.upgrade != b"websocket":
             h3.service.refuse(head, self, UNKNOWN_PROTOCOL)
         else:
             h3.requests += 1
@@ -307,6 +318,8 @@ class H3Stream:
     def _malformed(self, error: BadRequest) -> None:
         self.h3.service.count(error.code, "h3: %s", error.message)
         self.fail(H3_MESSAGE_ERROR)
+        # A peer that makes us give up its requests gives them up itself (CVE-2025-8671).
+        self.h3.count_reset()
 
     def _refuse(self, error: BadRequest) -> None:
         """Answer what is no request that could be served, or no longer one."""
@@ -497,15 +510,22 @@ class H3Stream:
             elif name in NOT_SENT:
                 continue
             fields.append(field)
-        if not (more or has_length or status in (204, 205, 304) or (self.head and self.head.method == b"HEAD")):
+        has_body = status not in BODILESS and not (self.head and self.head.method == b"HEAD")
+        if not more and not has_length and has_body:
             fields.append((b"content-length", b"%d" % len(data)))
-        self.writing = OPEN
         encoded = frame(HEADERS, self.h3.encode(self.id, fields))
-        self._write_body(encoded, data, more)
+        if more and not has_body:
+            self.writing = MUTED
+            self._write([encoded], True)
+        else:
+            self.writing = OPEN
+            self._write_body(encoded, data, more)
 
     def write(self, body: Body, more: bool) -> None:
         if self.writing is OPEN:
             self._write_body(b"", cast("bytes", body), more)
+        elif self.writing is MUTED and not more:
+            self._sent()
 
     def inform(self, status: int, headers: Fields) -> None:
         if status == 100 and not self._client_waits:
@@ -550,6 +570,10 @@ class H3Stream:
             self._set_body_deadline()
 
     def reset(self) -> None:
+        if self.writing is MUTED:
+            # The peer has its whole answer.
+            self._sent()
+            return
         # What was written before leaves first, so that the peer sees how far the answer came.
         self._drop_pending()
         self.writing = SENT
@@ -646,6 +670,9 @@ class H3Stream:
         return self._ended and self.is_answered
 
 
+TOO_EARLY = BadRequest(
+    "The request may be a replay, and its method is not safe", status=425, code="POUNCE_H3_TOO_EARLY"
+)
 UNKNOWN_PROTOCOL = BadRequest(
     "The protocol of an extended CONNECT is not known", status=501, code="POUNCE_H3_UNKNOWN_PROTOCOL"
 )

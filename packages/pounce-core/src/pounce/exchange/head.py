@@ -29,6 +29,7 @@ class RequestHead:
     __slots__ = (
         "content_length",
         "expect_continue",
+        "extensions",
         "headers",
         "keep_alive",
         "method",
@@ -56,6 +57,8 @@ class RequestHead:
     """The peer waits for 100 (Continue) before it sends the body (RFC 9110 10.1.1)."""
     keep_alive: bool
     """HTTP/1: the connection may be used again (RFC 9112 9.3). True elsewhere."""
+    extensions: dict[str, object] | None
+    """What the wire adds to the `extensions` of the ASGI scope, by name; None where it adds nothing."""
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class RequestHead:
         content_length: int | None = 0,
         expect_continue: bool = False,
         keep_alive: bool = True,
+        extensions: dict[str, object] | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -78,6 +82,7 @@ class RequestHead:
         self.content_length = content_length
         self.expect_continue = expect_continue
         self.keep_alive = keep_alive
+        self.extensions = extensions
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method!r} {self.target!r} HTTP/{self.version}>"

@@ -43,6 +43,8 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
         extensions["tls"] = connection.tls | {"client_cert_chain": list(chain)}
     if connection.proxy is not None:
         extensions["pounce.proxy"] = connection.proxy.copy()
+    if head.extensions is not None:
+        extensions.update(head.extensions)
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},

@@ -81,6 +81,20 @@ class ServerTLS:
         """Of the private keys: the setting, or the first line of its file. Raises `TLSError`."""
         return _password(self._config)
 
+    def files(self) -> dict[str, tuple[str, str]]:
+        """Files of certificate and key by the name that clients ask for; `""` for those that ask for none of them."""
+        config = self._config
+        assert config.ssl_certfile is not None and config.ssl_keyfile is not None
+        return {"": (config.ssl_certfile, config.ssl_keyfile)} | _by_name(config)
+
+    @staticmethod
+    def choose[T](by_name: Mapping[str, T], name: str | None) -> T | None:
+        """What belongs to the name that a client asks for: to the name itself, or to `*` in front of its domain."""
+        if not name:
+            return None
+        name = name.lower()
+        return by_name.get(name) or by_name.get("*." + name.partition(".")[2])
+
     def look(self) -> None:
         """Read the files if one of them has changed. What cannot be used is an error in the log, once."""
         if self._lock.acquire(blocking=False):
@@ -161,11 +175,9 @@ def _create(config: ServerConfig, alpn: tuple[str, ...]) -> ServerContext:
 
 def _choose(others: Mapping[str, ServerContext], ssl_object: ssl.SSLObject, name: str | None) -> None:
     """Give a connection the certificate of the name it asks for; the first one where there is none."""
-    if name:
-        name = name.lower()
-        found = others.get(name) or others.get("*." + name.partition(".")[2])
-        if found is not None:
-            ssl_object.context = found
+    found = ServerTLS.choose(others, name)
+    if found is not None:
+        ssl_object.context = found
 
 
 def _create_one(

@@ -1,0 +1,111 @@
+"""TLS of the engine qh3: which certificate a client gets, what its ticket stands for, and what a handshake may cost."""
+
+import re
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qh3 import tls
+from qh3.quic.configuration import QuicConfiguration
+
+from pounce.errors import TLSError
+from pounce_h3.tickets import Tickets
+
+if TYPE_CHECKING:
+    from qh3._hazmat import Buffer
+
+    from pounce.net.tls import ServerTLS
+
+__all__ = ["Certificate", "Context", "tickets"]
+
+HANDSHAKE_MAX = 65536
+"""Bytes of a message of the handshake. That of a client which offers much has two thousand."""
+
+tickets: Tickets[tls.SessionTicket] = Tickets()
+"""Of this process."""
+
+
+class Certificate:
+    """A certificate, those that signed it, and its key. Raises `TLSError` where they cannot be used."""
+
+    __slots__ = ("chain", "key", "leaf", "pem")
+
+    def __init__(self, certfile: str, keyfile: str, password: str | None) -> None:
+        loaded = QuicConfiguration(is_client=False)
+        try:
+            # qh3 takes a file of both for one with the certificates first, whatever else is in it.
+            chain = _pem_blocks(Path(certfile).read_bytes(), b"CERTIFICATE")
+            loaded.load_cert_chain(chain, _pem_blocks(Path(keyfile).read_bytes(), b"PRIVATE KEY"), password)
+        except Exception as exc:
+            raise TLSError(
+                f"certificate or key cannot be used for HTTP/3: {exc}",
+                hint="Both must be PEM; the key RSA, or EC with curve P-256, P-384 or P-521.",
+            ) from exc
+        assert loaded.certificate is not None
+        self.leaf = loaded.certificate
+        self.chain = loaded.certificate_chain
+        self.key: Any = loaded.private_key
+        self.pem = ssl.DER_cert_to_PEM_cert(self.leaf.public_bytes())
+        """The first of the chain, as applications see it."""
+
+
+def _pem_blocks(data: bytes, label: bytes) -> bytes:
+    """The blocks of a PEM file whose labels end in `label` (RFC 7468 2). Raises `ValueError` if it has none."""
+    blocks = re.findall(rb"-----BEGIN (?:[A-Z]+ )*%b-----.*?-----END [A-Z ]+-----" % label, data, re.DOTALL)
+    if not blocks:
+        raise ValueError(f"there is no {label.decode()} in the file")
+    return b"".join(block + b"\n" for block in blocks)
+
+
+class Context(tls.Context):
+    """The server's end of a handshake. qh3 makes its own, which `take_over` turns into one of these."""
+
+    certificates: Mapping[str, Certificate]
+    server: ServerTLS
+    shown: Certificate
+    """The certificate that this client gets."""
+    made: tls.SessionTicket | None
+    """The ticket that the client gets. It is good for nothing before the handshake is complete."""
+    _server_name: str | None
+
+    @classmethod
+    def take_over(
+        cls, context: tls.Context, certificates: Mapping[str, Certificate], server: ServerTLS, resume: bool
+    ) -> None:
+        """Give clients the certificate of the name they ask for, that of "" where there is none; and, with `resume`,
+        tickets that they can come back with."""
+        context.__class__ = cls
+        assert isinstance(context, cls)
+        context.certificates = certificates
+        context.server = server
+        context.shown = certificates[""]
+        context.made = None
+        if resume:
+            context.get_session_ticket_cb = context._find
+            context.new_session_ticket_cb = context._keep
+
+    def handle_message(self, input_data: bytes, output_buf: dict[tls.Epoch, Buffer], epoch: int = -1) -> None:
+        if len(self._receive_buffer) + len(input_data) > HANDSHAKE_MAX:
+            raise tls.AlertDecodeError("a message of the handshake is too large")
+        try:
+            super().handle_message(input_data, output_buf, epoch)
+        except (ValueError, TypeError, LookupError, AssertionError) as exc:
+            # What qh3 trips over is not said in the words of TLS.
+            raise tls.AlertDecodeError(f"a message of the handshake cannot be read: {exc!r}") from exc
+
+    def _server_handle_hello(self, input_buf: Buffer, *output: Buffer) -> None:
+        name = tls.pull_client_hello(input_buf).server_name
+        input_buf.seek(0)
+        self._server_name = name.lower() if name else None
+        shown = self.shown = self.server.choose(self.certificates, name) or self.certificates[""]
+        self.certificate, self.certificate_chain, self.certificate_private_key = shown.leaf, shown.chain, shown.key
+        super()._server_handle_hello(input_buf, *output)
+
+    def _find(self, ticket: bytes) -> tls.SessionTicket | None:
+        found = tickets.take(ticket)
+        # RFC 8446 4.2.11: a session is resumed for the name it was made for.
+        return found if found is not None and found.server_name == self._server_name else None
+
+    def _keep(self, ticket: tls.SessionTicket) -> None:
+        self.made = ticket

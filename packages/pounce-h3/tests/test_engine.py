@@ -1,0 +1,344 @@
+"""The engine qh3 behind its seam, in memory and with a clock of the test."""
+
+import io
+import os
+import random
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.load.certificate import certificate_files
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection
+from qh3.quic.events import QuicEvent, StopSendingReceived, StreamDataReceived
+from qh3.tls import CipherSuite, cipher_suite_hash, hkdf_expand_label
+
+from pounce.config import ServerConfig
+from pounce.net.tls import ServerTLS
+from pounce_h3.engine import Connected, IdIssued, Initial, StreamData
+from pounce_h3.frames import varint
+from pounce_h3.ids import new_id
+from pounce_h3.qh3_engine import Qh3Connection, Qh3Engine
+from pounce_h3.qh3_tls import HANDSHAKE_MAX
+
+from .forged import initial_packet, short_packet
+
+SERVER, CLIENT = ("192.0.2.2", 443), ("192.0.2.1", 50000)
+# RFC 9000 20.1
+CONNECTION_ID_LIMIT_ERROR, PROTOCOL_VIOLATION, CRYPTO_BUFFER_EXCEEDED = 0x9, 0xA, 0xD
+
+
+class Pair:
+    """A client and a server; `turn()` carries what each has to say to the other."""
+
+    def __init__(self, engine: Qh3Engine, **client: Any) -> None:
+        configuration = QuicConfiguration(
+            alpn_protocols=["h3"], **({"server_name": "localhost", "verify_mode": ssl.CERT_NONE} | client)
+        )
+        self.now = 1.0
+        self.tickets: list[Any] = []
+        self.client = QuicConnection(configuration=configuration, session_ticket_handler=self.tickets.append)
+        self.client.connect(SERVER, self.now)
+        name = new_id(0, 0)
+        original = self.client.original_destination_connection_id
+        self.server = engine.accept(Initial(name, self.client.host_cid, original, None, os.urandom(16)))
+        self.seen: list[Any] = []
+        """What the server was told."""
+
+    def up(self) -> int:
+        """Carry what the client has to say; how many datagrams."""
+        datagrams = [data for data, _ in self.client.datagrams_to_send(self.now)]
+        if datagrams:
+            self.server.receive(datagrams, CLIENT, self.now)
+            self.seen += self.server.events()
+        return len(datagrams)
+
+    def down(self) -> list[QuicEvent]:
+        """Carry what the server has to say, in one go; what that tells the client."""
+        for data, _ in self.server.datagrams_to_send(self.now):
+            self.client.receive_datagram(data, SERVER, self.now)
+        found = []
+        while (event := self.client.next_event()) is not None:
+            found.append(event)
+        return found
+
+    def connect(self) -> None:
+        self.quiet()
+        assert any(isinstance(event, Connected) for event in self.seen)
+
+    def quiet(self) -> None:
+        """Carry until nobody has anything to say."""
+        for _ in range(5):
+            self.now += 0.1
+            self.up()
+            self.down()
+
+
+@pytest.fixture
+def engine(tls_files: tuple[str, str]) -> Qh3Engine:
+    config = ServerConfig(ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1])
+    return Qh3Engine(config, ServerTLS(config, []))
+
+
+@pytest.fixture
+def pair(engine: Qh3Engine) -> Pair:
+    made = Pair(engine)
+    made.connect()
+    return made
+
+
+@pytest.mark.parametrize("order", ["answer first", "answer last"])
+def test_end_of_an_answer_does_not_wait_behind_the_request_to_stop(pair: Pair, order: str) -> None:
+    pair.client.send_stream_data(0, b"half an upload")
+    pair.up()
+    calls: list[Callable[[], None]] = [
+        lambda: pair.server.write(0, b"answer", True),
+        lambda: pair.server.stop(0, 0x100),
+    ]
+    for call in calls if order == "answer first" else reversed(calls):
+        call()
+    told = pair.down()
+    assert [event.error_code for event in told if isinstance(event, StopSendingReceived)] == [0x100]
+    [data] = [event for event in told if isinstance(event, StreamDataReceived)]
+    assert (data.data, data.end_stream) == (b"answer", True)
+
+
+def test_stream_that_has_ended_can_be_stopped(pair: Pair) -> None:
+    pair.client.send_stream_data(0, b"whole", True)
+    pair.up()
+    pair.server.stop(0, 0x100)
+    pair.server.write(0, b"answer", True)
+    [data] = [event for event in pair.down() if isinstance(event, StreamDataReceived)]
+    assert (data.data, data.end_stream) == (b"answer", True)
+
+
+# Which certificate a client gets
+
+
+def named(folder: Path, name: str) -> str:
+    """A file with a certificate and its key, and the entry of `ssl_sni` that names it."""
+    folder = folder / name.replace("*", "any")
+    folder.mkdir()
+    certificate, key = certificate_files(folder)
+    (folder / "both.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
+    return f"{name}={folder / 'both.pem'}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("one.example", "one.example"),
+        ("ONE.example", "one.example"),
+        ("a.two.example", "*.two.example"),
+        ("a.b.two.example", ""),
+        ("two.example", ""),
+        ("else.example", ""),
+        (None, ""),
+    ],
+)
+def test_certificate_is_that_of_the_name_asked_for(
+    tls_files: tuple[str, str], tmp_path: Path, asked: str | None, expected: str
+) -> None:
+    sni = tuple(named(tmp_path, name) for name in ("one.example", "*.two.example"))
+    config = ServerConfig(ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1], ssl_sni=sni)
+    engine = Qh3Engine(config, ServerTLS(config, []))
+    pair = Pair(engine, server_name=asked)
+    pair.connect()
+    shown = pair.client.get_peercert()
+    assert shown is not None
+    pem = ssl.DER_cert_to_PEM_cert(shown.public_bytes())
+    assert pem == engine.certificates(0.0)[expected].pem
+    [connected] = [event for event in pair.seen if isinstance(event, Connected)]
+    assert connected.certificate == pem
+
+
+# What a handshake may cost
+
+
+def crypto(offset: int, data: bytes) -> bytes:
+    """A CRYPTO frame (RFC 9000 19.6)."""
+    return b"\x06" + varint(offset) + varint(len(data)) + data
+
+
+def handshake_of(engine: Qh3Engine, *messages: bytes) -> Qh3Connection:
+    """A connection whose client sent these bytes of a handshake, each in a packet of its own."""
+    original = os.urandom(8)
+    connection = engine.accept(Initial(new_id(0, 0), b"client!!", original, None, os.urandom(16)))
+    offset = 0
+    for number, message in enumerate(messages):
+        packet = initial_packet(crypto(offset, message), destination=original, source=b"client!!", number=number)
+        connection.receive([packet], CLIENT, 1.0)
+        connection.events()
+        offset += len(message)
+    return connection
+
+
+def test_message_of_the_handshake_that_is_too_large_ends_the_connection(engine: Qh3Engine) -> None:
+    pieces = [b"\x01\xff\xff\xff" + bytes(996), *[bytes(1000)] * (HANDSHAKE_MAX // 1000)]
+    connection = handshake_of(engine, *pieces[:-2])
+    assert not connection.is_over
+    assert handshake_of(engine, *pieces).is_over
+
+
+def test_handshake_that_makes_no_sense_is_an_error_of_the_peer(engine: Qh3Engine) -> None:
+    drawn = random.Random(3)
+    for size in (*range(0, 200, 7), 900):
+        body = b"\x03\x03" + drawn.randbytes(32) + b"\0\0\x02\x13\x01\x01\0" + drawn.randbytes(size)
+        connection = handshake_of(engine, b"\x01" + len(body).to_bytes(3) + body)
+        assert connection.is_over
+        # It is told so, and no more.
+        assert sum(len(data) for data, _ in connection.datagrams_to_send(1.0)) <= 3 * 1200
+
+
+# What a client may make the server do, with packets that no client sends
+
+
+class Attacker(Pair):
+    """A client that is connected, and whose packets the test makes from here on."""
+
+    def __init__(self, engine: Qh3Engine) -> None:
+        log = io.StringIO()
+        super().__init__(engine, cipher_suites=[CipherSuite.AES_128_GCM_SHA256], secrets_log_file=log)
+        self.connect()
+        secrets = {line.split()[0]: line.split()[2] for line in log.getvalue().splitlines()}
+        self._first = self._secret = bytes.fromhex(secrets["CLIENT_TRAFFIC_SECRET_0"])
+        self._number = 1000
+        self.received = 0
+        self.sent = 0
+
+    def update_keys(self) -> None:
+        """RFC 9001 6.1."""
+        digest = cipher_suite_hash(CipherSuite.AES_128_GCM_SHA256)
+        self._secret = hkdf_expand_label(digest, self._secret, b"quic ku", b"", 32)
+
+    def send(self, frames: bytes, address: tuple[str, int] = CLIENT, phase: int = 0) -> list[tuple[bytes, Any]]:
+        """A packet with these frames; what the server sends then."""
+        self._number += 1
+        self.now += 0.001
+        name = self.server._quic.host_cid
+        secrets = self._secret, self._first
+        packet = short_packet(secrets, frames, destination=name, number=self._number, phase=phase)
+        self.server.receive([packet], address, self.now)
+        self.seen += self.server.events()
+        answers = self.server.datagrams_to_send(self.now)
+        self.received += len(packet)
+        self.sent += sum(len(data) for data, _ in answers)
+        return answers
+
+    def code(self) -> int | None:
+        """The error that the connection ended with."""
+        event = self.server._quic._close_event
+        return None if event is None else event.error_code
+
+
+@pytest.fixture
+def attacker(engine: Qh3Engine) -> Attacker:
+    return Attacker(engine)
+
+
+def new_connection_id(sequence: int, retire: int) -> bytes:
+    return b"\x18" + varint(sequence) + varint(retire) + b"\x08" + sequence.to_bytes(8) + os.urandom(16)
+
+
+def test_attacker_is_understood(attacker: Attacker) -> None:
+    attacker.send(b"\x0b\x00\x05whole")
+    assert [(event.data, event.end) for event in attacker.seen if isinstance(event, StreamData)] == [(b"whole", True)]
+
+
+def test_connection_ids_of_a_peer_are_bounded(attacker: Attacker) -> None:
+    for sequence in range(10, 40):
+        attacker.send(new_connection_id(sequence, 0))
+    assert attacker.code() == CONNECTION_ID_LIMIT_ERROR
+
+
+def test_connection_ids_given_and_taken_back_for_ever_end_the_connection(attacker: Attacker) -> None:
+    sequence = 10
+    for _ in range(2000):
+        frames = b""
+        for _ in range(30):
+            sequence += 1
+            frames += new_connection_id(sequence, sequence)
+        attacker.send(frames)
+        if attacker.server.is_over:
+            break
+    assert attacker.server.is_over
+
+
+def test_ids_that_a_peer_gives_back_are_replaced_within_bounds(attacker: Attacker) -> None:
+    before = sum(isinstance(event, IdIssued) for event in attacker.seen)
+    for sequence in range(1000):
+        attacker.send(b"\x19" + varint(sequence))
+    issued = sum(type(event) is IdIssued for event in attacker.seen)
+    assert issued - before <= 8
+    assert attacker.code() == PROTOCOL_VIOLATION
+
+
+def test_path_challenges_that_are_never_acknowledged_end_the_connection(attacker: Attacker) -> None:
+    for _ in range(100):
+        attacker.send(b"".join(b"\x1a" + os.urandom(8) for _ in range(120)))
+        if attacker.server.is_over:
+            break
+    assert attacker.server.is_over
+    assert attacker.sent < 150_000
+
+
+def test_path_challenges_from_addresses_that_are_not_proved_are_answered_threefold_at_most(attacker: Attacker) -> None:
+    got: dict[Any, int] = {}
+    gave: dict[Any, int] = {}
+    for number in range(500):
+        address = (f"192.0.2.{number % 250 + 2}", 1000 + number)
+        before = attacker.received
+        for data, to in attacker.send(b"\x1a" + os.urandom(8), address):
+            got[to] = got.get(to, 0) + len(data)
+        gave[address] = attacker.received - before
+    assert all(count <= 3 * gave[to] for to, count in got.items() if to != CLIENT)
+
+
+def test_crypto_bytes_with_a_gap_before_them_are_bounded(attacker: Attacker) -> None:
+    for number in range(1000):
+        attacker.send(crypto(1 + number * 1000, bytes(1000)))
+        if attacker.server.is_over:
+            break
+    assert attacker.code() == CRYPTO_BUFFER_EXCEEDED
+    assert attacker.received < 600_000
+
+
+def test_crypto_bytes_of_a_handshake_with_a_gap_before_them_are_bounded(engine: Qh3Engine) -> None:
+    original = os.urandom(8)
+    connection = engine.accept(Initial(new_id(0, 0), b"client!!", original, None, os.urandom(16)))
+    for number in range(1000):
+        frames = crypto(1 + number * 1000, bytes(1000))
+        packet = initial_packet(frames, destination=original, source=b"client!!", number=number)
+        connection.receive([packet], CLIENT, 1.0)
+        connection.events()
+        if connection.is_over:
+            break
+    assert connection.is_over
+
+
+def test_keys_may_be_updated_again_and_again(pair: Pair) -> None:
+    phases = []
+    for _ in range(50):
+        pair.client.request_key_update()
+        pair.client.send_stream_data(0, b"x")
+        pair.quiet()
+        phases.append(pair.server._quic._require_core().receive_key_phase)
+    assert phases == [1, 0] * 25
+    assert b"".join(event.data for event in pair.seen if isinstance(event, StreamData)) == b"x" * 50
+
+
+def test_keys_updated_with_every_packet_cost_no_more_than_packets_may(attacker: Attacker) -> None:
+    for number in range(500):
+        attacker.update_keys()
+        attacker.send(b"\x0e\x00" + varint(number) + b"\x01x", phase=~number & 1)
+    assert b"".join(event.data for event in attacker.seen if isinstance(event, StreamData)) == b"x" * 500
+    assert not attacker.server.is_over
+
+
+def test_frames_of_an_initial_packet_that_only_others_may_carry_are_no_requests(engine: Qh3Engine) -> None:
+    original = os.urandom(8)
+    connection = engine.accept(Initial(new_id(0, 0), b"forged!!", original, None, os.urandom(16)))
+    connection.receive([initial_packet(b"\x0b\x00\x05whole", destination=original)], CLIENT, 1.0)
+    assert not any(isinstance(event, StreamData) for event in connection.events())
