@@ -21,9 +21,9 @@ class H3Settings:
         "What the keys of Retry tokens and stateless resets are made from; at least 16 characters.",
         secret=True,
     )
-
-    zoomies_beyond_loopback: bool = False
-    """The engine zoomies may be reached from other machines. It was not made for peers that mean harm."""
+    zoomies_beyond_loopback: bool = option(
+        False, "Let the engine zoomies be reached from other machines. It was not made for peers that mean harm."
+    )
 
     def __post_init__(self) -> None:
         if 0 < len(self.secret) < 16:
