@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from uv import find_uv_bin
 
 __all__ = ["run_client"]
 
@@ -48,12 +49,12 @@ def environment() -> tuple[Path | None, str]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.exists():
             for command in (
-                ["uv", "venv", "--quiet", "--clear", "--python", base, str(folder)],
-                ["uv", "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *PINNED],
+                ["venv", "--clear", "--python", base, str(folder)],
+                ["pip", "install", "--python", str(folder / "bin" / "python"), *PINNED],
             ):
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                done = subprocess.run([find_uv_bin(), "--quiet", *command], capture_output=True, text=True, check=False)
                 if done.returncode:
-                    return None, f"{', '.join(PINNED)} cannot be installed: {done.stderr.strip().splitlines()[-1:]}"
+                    return None, f"{', '.join(PINNED)} cannot be installed: {done.stderr.strip()}"
             stamp.touch()
     return folder / "bin" / "python", ""
 

@@ -176,8 +176,10 @@ class Spoiler:
             await receive()
             await send({"type": "lifespan.shutdown.complete"})
             return
+        # It is another for each request.
+        scope["extensions"].pop("pounce.h3.stream_id", None)
         self.seen.put({key: repr(scope[key]) for key in ("asgi", "state", "extensions")})
-        for extension in scope["extensions"].values():
+        for extension in [found for found in scope["extensions"].values() if isinstance(found, dict)]:
             for value in extension.values():
                 if isinstance(value, list):
                     value.append("spoiled")

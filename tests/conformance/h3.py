@@ -259,8 +259,10 @@ class H3Request:
         try:
             client.quic.stop_stream(self.id, 0x10C)
         except ValueError:
-            # The server has ended its half.
-            pass
+            # The server has ended its half. If that was an answer, only the end of the connection tells it now.
+            if self._ended:
+                client.close()
+                return
         client.flush()
 
     def reset(self) -> int:

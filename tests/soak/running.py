@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["COUNTS", "OBJECT_GROWTH", "server"]
+import pytest
+
+__all__ = ["COUNTS", "check", "server"]
 
 COUNTS = ("descriptors", "tasks", "connections", "exchanges")
 """What must be back where it was."""
@@ -30,3 +32,32 @@ def server(**settings: object) -> Iterator[int]:
         process.terminate()
         process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+def check(
+    what: str,
+    start: Mapping[str, float],
+    found: Sequence[Mapping[str, float]],
+    memory_growth: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Compare the censuses of a run's parts, and show them: the lowest of the first half with that of the second.
+
+    `memory_growth` is in KiB, of resident memory and of the part of it that is no file.
+    """
+    half = len(found) // 2
+
+    def lowest(name: str, part: Sequence[Mapping[str, float]]) -> float:
+        return min(item[name] for item in part)
+
+    first, second = found[:half], found[half:]
+    with capsys.disabled():
+        print(f"\n{what}")
+        print(f"  {'':12} {'start':>8} {'1st half':>8} {'2nd half':>8}   (lowest; memory in KiB)")
+        for name in start:
+            print(f"  {name:12} {start[name]:>8,} {lowest(name, first):>8,} {lowest(name, second):>8,}")
+    for name in COUNTS:
+        assert found[-1][name] <= start[name], name
+    assert lowest("objects", second) - lowest("objects", first) <= OBJECT_GROWTH
+    for name in ("rss", "anonymous"):
+        assert lowest(name, second) - lowest(name, first) <= memory_growth, name

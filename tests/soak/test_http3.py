@@ -11,7 +11,7 @@ from math import inf
 
 import pytest
 from tests.conformance.h3 import H3Client
-from tests.soak.running import COUNTS, OBJECT_GROWTH, server
+from tests.soak.running import COUNTS, check, server
 
 pytestmark = pytest.mark.soak
 
@@ -94,16 +94,4 @@ def soak(
                 one_part(client, connect)
                 found.append(census(connect, start))
 
-    def lowest(name: str, part: slice) -> float:
-        return min(item[name] for item in found[part])
-
-    first, second = slice(PARTS // 2), slice(PARTS // 2, None)
-    with capsys.disabled():
-        print(f"\nHTTP/3: {what} in {time.monotonic() - began:.0f} s")
-        for name in start:
-            print(f"  {name:12} {start[name]:>8,} {lowest(name, first):>8,} {lowest(name, second):>8,}")
-    for name in COUNTS:
-        assert found[-1][name] <= start[name], name
-    assert lowest("objects", second) - lowest("objects", first) <= OBJECT_GROWTH
-    for name in ("rss", "anonymous"):
-        assert lowest(name, second) - lowest(name, first) <= MEMORY_GROWTH, name
+    check(f"HTTP/3: {what} in {time.monotonic() - began:.0f} s", start, found, MEMORY_GROWTH, capsys)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-from tests.soak.running import COUNTS, OBJECT_GROWTH, server
+from tests.soak.running import COUNTS, check, server
 
 from pounce.config import ServerConfig
 from pounce.registry import Registry
@@ -189,17 +189,4 @@ def test_a_hundred_thousand_requests_leave_nothing_behind(parser: str, capsys: p
         start, *found = asyncio.run(soak(port))
     took = time.monotonic() - began
 
-    def lowest(name: str, part: slice) -> int:
-        return min(item[name] for item in found[part])
-
-    first, second = slice(PARTS // 2), slice(PARTS // 2, None)
-    with capsys.disabled():
-        print(f"\n{parser}: {REQUESTS:,} requests in {took:.0f} s")
-        print(f"  {'':12} {'start':>8} {'1st half':>8} {'2nd half':>8}   (lowest; memory in KiB)")
-        for name in start:
-            print(f"  {name:12} {start[name]:>8,} {lowest(name, first):>8,} {lowest(name, second):>8,}")
-    for name in COUNTS:
-        assert found[-1][name] <= start[name], name
-    assert lowest("objects", second) - lowest("objects", first) <= OBJECT_GROWTH
-    for name in ("rss", "anonymous"):
-        assert lowest(name, second) - lowest(name, first) <= MEMORY_GROWTH, name
+    check(f"{parser}: {REQUESTS:,} requests in {took:.0f} s", start, found, MEMORY_GROWTH, capsys)

@@ -380,7 +380,9 @@ PACE, PACES = 0.01, 3
 
 class MemoryDatagrams:
     """The transport of an endpoint of HTTP/3: what it sends reaches `client`, unless that was told to `stall()`."""
+
     """The transport of an endpoint of HTTP/3: what it sends reaches `client`, unless that was told to `stall()`."""
+
     def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: Endpoint) -> None:
         self._loop = loop
         self._endpoint = endpoint
