@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import interpreters
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from pounce.supervisor.messages import (
     Force,
     Message,
     Ready,
+    Receive,
     Recycle,
     ReopenLogs,
     Spec,
@@ -45,6 +46,7 @@ from pounce.supervisor.messages import (
 )
 from pounce.supervisor.process import BEAT, ServerProcess, Workers, wait_for_start
 from pounce.worker.loop import busy_threads
+from pounce.worker.shares import DatagramShares
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.threads import translated
 
@@ -127,6 +129,10 @@ class WorkerInterpreter:
         """What an interpreter that has ended does not hear is no loss."""
         self._channel.send(message)
 
+    def receive(self, sockets: list[socket.socket]) -> None:
+        """Read datagrams from duplicates of these sockets from now on, and from no others."""
+        self.tell(Receive(tuple(sock.fileno() for sock in sockets)))
+
     def stop(self) -> None:
         """Drain."""
         if not self.told:
@@ -201,6 +207,7 @@ class WorkerInterpreters:
         self.abandoned = False
         """There are such that still run."""
         self._description: Description | None = None
+        self._datagrams = DatagramShares(WorkerInterpreter.receive)
 
     def describe(self) -> Description:
         """How they serve."""
@@ -245,15 +252,28 @@ class WorkerInterpreters:
         self._interpreters = [each for each in self._interpreters if each not in ended]
         self._abandoned += [each for each in ended if each.abandoned]
         self.abandoned = bool(self._abandoned)
+        self._share_datagrams()
         return [translated(each.error) for each in ended if not each.told or each.abandoned]
 
     def take_away(self, number: int) -> None:
         """Let this worker drain and end."""
-        for each in self._interpreters:
-            if each.number == number and not each.told:
-                # Before its loop turns again, if it stands still.
-                each.tell(Announce())
-                each.stop()
+        taken = [each for each in self._interpreters if each.number == number and not each.told]
+        for each in taken:
+            # Before its loop turns again, if it stands still.
+            each.tell(Announce())
+        # Whoever drains takes on no new peers, so others have to read its sockets before.
+        self._share_datagrams(leaving=taken)
+        for each in taken:
+            each.stop()
+
+    def receive(self, sockets: list[socket.socket]) -> None:
+        """Read datagrams from these sockets from now on, and from no others; they are closed here."""
+        self._datagrams.replace(sockets)
+        self._share_datagrams()
+
+    def _share_datagrams(self, leaving: Sequence[WorkerInterpreter] = ()) -> None:
+        running = [each for each in self._interpreters if each.ready is not None and not each.ended.is_set()]
+        self._datagrams.deal(running, [each for each in running if each.told or each in leaving])
 
     @property
     def numbers(self) -> list[int]:
@@ -300,4 +320,5 @@ class WorkerInterpreters:
                 return False
             each.thread.join()
             self.abandoned |= each.abandoned
+        self._datagrams.close()
         return True

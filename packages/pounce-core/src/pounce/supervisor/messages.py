@@ -5,7 +5,7 @@
         ◀─────────── Ready or Failed ──   accepts connections, or ends
         ◀────────────────────── Beat ──   every second from then on
         ◀─────────────────── Recycle ──   wishes to be replaced
-        ── Resize, ReopenLogs ────────▶
+        ── Receive, Resize, ReopenLogs ▶
         ── Stop, Force ───────────────▶   drains; ends
 
 A server process and an interpreter in it say the same to each other, and Announce.
@@ -17,11 +17,12 @@ from pounce.config import ServerConfig
 from pounce.errors import PounceError
 from pounce.net.bind import Bind
 from pounce.supervisor.modes import Mode
+from pounce.worker.siblings import Siblings
 from pounce.worker.state import Description, WorkerState
 
 __all__ = [
-    "Announce", "Beat", "Failed", "Force", "Message", "Ready", "Recycle", "ReopenLogs", "Resize", "Spec",
-    "Start", "Stop",
+    "Announce", "Beat", "Failed", "Force", "Message", "Ready", "Receive", "Recycle", "ReopenLogs", "Resize",
+    "Spec", "Start", "Stop",
 ]  # fmt: skip
 
 
@@ -49,6 +50,8 @@ class Spec:
     """Number of the first of them."""
     listeners: tuple[tuple[Bind, int], ...]
     """With the numbers of their descriptors."""
+    siblings: Siblings | None = None
+    """How its workers find those of other processes; None where none of them receives datagrams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,14 @@ class Recycle:
 
 
 @dataclass(frozen=True, slots=True)
+class Receive:
+    """Read datagrams from these sockets from now on, and from no others."""
+
+    fds: tuple[int, ...]
+    """They travel with the message, and arrive as descriptors of the receiver, who closes them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Resize:
     """Serve with so many workers."""
 
@@ -111,4 +122,4 @@ class Force:
     """End without waiting for what runs."""
 
 
-type Message = Announce | Start | Ready | Failed | Beat | Recycle | Resize | ReopenLogs | Stop | Force
+type Message = Announce | Start | Ready | Failed | Beat | Receive | Recycle | Resize | ReopenLogs | Stop | Force

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -20,11 +21,12 @@ from typing import Any
 
 from pounce.errors import PounceError, SupervisorError
 from pounce.net.bind import Listener
-from pounce.worker.datagrams import open_datagram_sockets
 from pounce.worker.dispatcher import Dispatcher, Inbox
 from pounce.worker.lifespan import ProcessLifespan
 from pounce.worker.loop import loop_factory, run_on_new_loop
 from pounce.worker.shared import Shared
+from pounce.worker.shares import DatagramShares
+from pounce.worker.siblings import Siblings
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.worker import FORCED_SHUTDOWN, Worker
 
@@ -44,12 +46,14 @@ class WorkerThread:
         *,
         accepts: bool,
         lifespan: ProcessLifespan | None,
+        siblings: Siblings | None,
         released: Callable[[], None],
         on_change: Callable[[], Any],
         on_recycle: Callable[[str], Any] | None,
     ) -> None:
         self._shared = shared
         self._lifespan = lifespan
+        self._siblings = siblings
         self._on_recycle = on_recycle
         self._listeners = listeners
         self._accepts = accepts
@@ -83,6 +87,19 @@ class WorkerThread:
             if self.loop is not None and self.worker is not None:
                 with contextlib.suppress(RuntimeError):  # it has just ended
                     self.loop.call_soon_threadsafe(how, self.worker)
+
+    def receive(self, sockets: list[socket.socket]) -> None:
+        """Read datagrams from duplicates of these sockets from now on, and from no others; from any thread."""
+        own = [sock.dup() for sock in sockets]
+        with self._lock:
+            if self.loop is not None and self.worker is not None:
+                try:
+                    self.loop.call_soon_threadsafe(self.worker.receive, own)
+                    return
+                except RuntimeError:  # it has just ended
+                    pass
+        for sock in own:
+            sock.close()
 
     def announce_end(self) -> None:
         """Let health and every answer say that the end is near; from any thread."""
@@ -127,8 +144,7 @@ class WorkerThread:
             shared.registry,
             self._listeners,
             shared.tls,
-            # Of its own: the kernel spreads peers over the sockets of all workers.
-            datagrams=open_datagram_sockets(shared.config, shared.registry, self._listeners),
+            siblings=self._siblings,
             worker_id=self.number,
             accepts=self._accepts,
             lifespan=self._lifespan,
@@ -165,12 +181,15 @@ class WorkerThreads:
         listeners: list[Listener],
         *,
         dispatched: bool,
+        siblings: Siblings | None = None,
         on_change: Callable[[], Any],
         on_recycle: Callable[[str], Any] | None = None,
     ) -> None:
         """`on_recycle` is called on a worker's thread with the reason why it should be replaced."""
         self._shared = shared
         self._on_recycle = on_recycle
+        self._siblings = siblings
+        self._datagrams = DatagramShares(WorkerThread.receive)
         self._lifespan: ProcessLifespan | None = None
         self._forced = False
         self._listeners = listeners
@@ -204,6 +223,15 @@ class WorkerThreads:
             self.join()
             raise error
 
+    def receive(self, sockets: list[socket.socket]) -> None:
+        """Read datagrams from these sockets from now on, and from no others; they are closed here."""
+        self._datagrams.replace(sockets)
+        self._share_datagrams()
+
+    def _share_datagrams(self) -> None:
+        running = [thread for thread in self._threads if thread.admitted and not thread.ended.is_set()]
+        self._datagrams.deal(running, [thread for thread in running if thread.told])
+
     def add(self, number: int) -> None:
         """Start one more; it gets connections when it serves."""
         thread = WorkerThread(
@@ -212,6 +240,7 @@ class WorkerThreads:
             number,
             accepts=self._dispatcher is None,
             lifespan=self._lifespan,
+            siblings=self._siblings,
             released=self._release if self._dispatcher is None else lambda: None,
             on_change=self._on_change,
             on_recycle=self._on_recycle,
@@ -236,17 +265,22 @@ class WorkerThreads:
             if self._dispatcher is not None and thread.inbox is not None:
                 self._dispatcher.remove(thread.inbox)
         self._share_out()
+        self._share_datagrams()
         return [translated(thread.error) for thread in ended if not thread.told]
 
     def take_away(self, number: int) -> None:
         """Let this worker drain and end: it gets nothing more, and what it has not taken yet goes to the others."""
-        for thread in self._threads:
-            if thread.number == number and not thread.told:
-                if self._dispatcher is not None and thread.inbox is not None:
-                    self._dispatcher.remove(thread.inbox)
-                # Before its loop turns again, if it stands still.
-                thread.announce_end()
-                thread.stop()
+        taken = [thread for thread in self._threads if thread.number == number and not thread.told]
+        for thread in taken:
+            if self._dispatcher is not None and thread.inbox is not None:
+                self._dispatcher.remove(thread.inbox)
+            # Before its loop turns again, if it stands still.
+            thread.announce_end()
+            thread.told = True
+        # Whoever drains takes on no new peers, so others have to read its sockets before.
+        self._share_datagrams()
+        for thread in taken:
+            thread.stop()
         self._share_out()
 
     @property
@@ -312,6 +346,7 @@ class WorkerThreads:
             if not thread.ended.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
                 return False
             thread.thread.join()
+        self._datagrams.close()
         if self._lifespan is not None:
             self._lifespan.stop(FORCED_SHUTDOWN if self._forced else self._shared.config.shutdown_timeout)
         return True
