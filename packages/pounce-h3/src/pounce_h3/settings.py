@@ -12,8 +12,9 @@ class H3Settings:
     """`plugin_settings["h3"]`. Raises `ConfigError`."""
 
     secret: str = ""
-    """What the keys of Retry tokens and stateless resets are made from; at least 16 characters. Several processes
-    behind one address, and the same server after a restart, need the same one. Without it each process has its own."""
+    """What the keys of Retry tokens, stateless resets and connection ids are made from; at least 16 characters. Several
+    servers behind one address, and the same server after a restart, need the same one. Without it the server draws one,
+    which its processes share."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.secret, str) or 0 < len(self.secret) < 16:
