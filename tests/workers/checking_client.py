@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from typing import Any, Self
 
-__all__ = ["CheckingClient"]
+__all__ = ["CheckingClient", "Fault"]
 
 
 class Fault(Exception):
@@ -62,6 +62,10 @@ class CheckingClient:
     def __exit__(self, *exc_info: object) -> None:
         self._ending = True
         self._thread.join()
+
+    def leave(self) -> None:
+        """Open no further connections, and finish what runs on those that there are."""
+        self._ending = True
 
     async def _run(self) -> None:
         keep_alive, short, slow = self._kinds

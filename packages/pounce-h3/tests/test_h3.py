@@ -15,9 +15,9 @@ from tests.conformance.wires import Started, answer, read_body
 from pounce import ConfigError, ServerConfig, TLSError
 from pounce.net.bind import open_listeners
 from pounce.net.tls import ServerTLS
+from pounce.net.udp import beside
 from pounce.registry import Registry
 from pounce.testing import TestServer
-from pounce.worker.datagrams import open_datagram_sockets
 from pounce_h3.qh3_engine import Qh3Engine
 from pounce_h3.qh3_tls import Certificate
 
@@ -149,7 +149,6 @@ def test_sockets_that_share_an_address_have_one_for_datagrams(tls_files: tuple[s
     )
     listeners = open_listeners(config)
     listeners.append(listeners[0].twin(config.backlog))
-    opened = open_datagram_sockets(config, Registry.discover(config), listeners)
-    assert len(opened) == 1
-    for closing in (*listeners, *(sock for _, sock in opened)):
-        closing.close()
+    assert beside(config, listeners) == listeners[:1]
+    for listener in listeners:
+        listener.close()

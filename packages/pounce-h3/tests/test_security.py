@@ -5,6 +5,7 @@ import os
 import random
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,7 +22,7 @@ from pounce_h3.codes import H3_EXCESSIVE_LOAD
 from pounce_h3.connection import RESETS_MAX, H3Connection
 from pounce_h3.endpoint import Endpoint
 from pounce_h3.frames import frame, varint
-from pounce_h3.ids import ID_LENGTH, TOKEN_LIFETIME, Keys, new_id, worker_of
+from pounce_h3.ids import ID_LENGTH, TOKEN_LIFETIME, Keys
 from pounce_h3.packets import INITIAL, destination, long_header
 from pounce_h3.plugin import plugin
 from pounce_h3.qh3_engine import Qh3Connection, Qpack, Quic, literal_section
@@ -31,6 +32,9 @@ from .forged import initial_packet
 
 Start = Callable[..., Started]
 SECRET = "a secret of the tests"
+KEYS = Keys(SECRET.encode())
+ALONE = 256
+"""The number of a worker that has no siblings."""
 RETRY = 3
 PROTOCOL_VIOLATION = 0xA
 
@@ -240,7 +244,7 @@ def test_unfinished_handshake_is_forgotten_in_time(start: Start, app: App, stran
 
 def test_token_of_another_address_is_not_believed(start: Start, app: App, stranger: socket.socket) -> None:
     server = start(app, http3_retry_above=0, plugin_settings={"h3": {"secret": SECRET}})
-    token = Keys(SECRET).retry_token(("127.0.0.1", 1), b"original", b"retry-id")
+    token = KEYS.retry_token(("127.0.0.1", 1), b"original", b"retry-id")
     stranger.sendto(initial_packet(b"\x01", destination=b"retry-id", token=token), address_of(server))
     [reply] = replies(stranger)
     header = long_header(reply)
@@ -249,7 +253,7 @@ def test_token_of_another_address_is_not_believed(start: Start, app: App, strang
 
 def test_right_token_is_believed(start: Start, app: App, stranger: socket.socket) -> None:
     server = start(app, http3_retry_above=0, plugin_settings={"h3": {"secret": SECRET}})
-    token = Keys(SECRET).retry_token(stranger.getsockname(), b"original", b"retry-id")
+    token = KEYS.retry_token(stranger.getsockname(), b"original", b"retry-id")
     stranger.sendto(initial_packet(b"\x06\0\x04\x01\0\0\xff", destination=b"retry-id", token=token), address_of(server))
     headers = [long_header(reply) for reply in replies(stranger)]
     assert {header.kind for header in headers if header} == {INITIAL}
@@ -259,48 +263,44 @@ HOME = ("127.0.0.1", 4433)
 
 
 def test_token_gives_back_the_original_name() -> None:
-    token = Keys(SECRET).retry_token(HOME, b"original", b"retry-id")
-    assert Keys(SECRET).check_retry_token(HOME, token, b"retry-id") == b"original"
+    token = KEYS.retry_token(HOME, b"original", b"retry-id")
+    assert KEYS.check_retry_token(HOME, token, b"retry-id") == b"original"
 
 
 @pytest.mark.parametrize("address", [("127.0.0.2", 4433), ("127.0.0.1", 4434), ("::1", 4433, 0, 0)])
 def test_token_is_bound_to_its_address(address: tuple[Any, ...]) -> None:
-    token = Keys(SECRET).retry_token(HOME, b"original", b"retry-id")
-    assert Keys(SECRET).check_retry_token(address, token, b"retry-id") is None
+    token = KEYS.retry_token(HOME, b"original", b"retry-id")
+    assert KEYS.check_retry_token(address, token, b"retry-id") is None
 
 
 def test_token_is_bound_to_its_name() -> None:
-    token = Keys(SECRET).retry_token(HOME, b"original", b"retry-id")
-    assert Keys(SECRET).check_retry_token(HOME, token, b"other-id") is None
+    token = KEYS.retry_token(HOME, b"original", b"retry-id")
+    assert KEYS.check_retry_token(HOME, token, b"other-id") is None
 
 
 def test_token_is_bound_to_the_secret() -> None:
-    token = Keys(SECRET).retry_token(HOME, b"original", b"retry-id")
-    assert Keys("another secret, as long").check_retry_token(HOME, token, b"retry-id") is None
+    token = KEYS.retry_token(HOME, b"original", b"retry-id")
+    assert Keys(b"another secret, as long").check_retry_token(HOME, token, b"retry-id") is None
 
 
 def test_changed_token_is_not_believed() -> None:
-    token = Keys(SECRET).retry_token(HOME, b"original", b"retry-id")
+    token = KEYS.retry_token(HOME, b"original", b"retry-id")
     for at in range(len(token)):
         changed = bytearray(token)
         changed[at] ^= 1
-        assert Keys(SECRET).check_retry_token(HOME, bytes(changed), b"retry-id") is None
+        assert KEYS.check_retry_token(HOME, bytes(changed), b"retry-id") is None
 
 
 def test_every_beginning_of_a_token_is_not_believed() -> None:
-    token = Keys(SECRET).retry_token(HOME, b"original", b"retry-id")
-    assert {Keys(SECRET).check_retry_token(HOME, token[:at], b"retry-id") for at in range(len(token))} == {None}
+    token = KEYS.retry_token(HOME, b"original", b"retry-id")
+    assert {KEYS.check_retry_token(HOME, token[:at], b"retry-id") for at in range(len(token))} == {None}
 
 
 def test_token_grows_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    token = Keys(SECRET).retry_token(HOME, b"original", b"retry-id")
+    token = KEYS.retry_token(HOME, b"original", b"retry-id")
     later = time.time() + TOKEN_LIFETIME + 2
     monkeypatch.setattr(ids.time, "time", lambda: later)
-    assert Keys(SECRET).check_retry_token(HOME, token, b"retry-id") is None
-
-
-def test_workers_of_a_process_share_their_keys() -> None:
-    assert Keys().reset_token(b"12345678") == Keys().reset_token(b"12345678")
+    assert KEYS.check_retry_token(HOME, token, b"retry-id") is None
 
 
 @pytest.mark.parametrize("secret", ["short", 5])
@@ -317,17 +317,17 @@ def test_packet_of_a_forgotten_connection_is_answered_by_a_reset(
     start: Start, app: App, stranger: socket.socket
 ) -> None:
     server = start(app, plugin_settings={"h3": {"secret": SECRET}})
-    name = new_id(0, 0)
+    name = KEYS.new_id(ALONE)
     stranger.sendto(b"\x40" + name + os.urandom(91), address_of(server))
     [reply] = replies(stranger)
-    assert reply[-16:] == Keys(SECRET).reset_token(name)
+    assert reply[-16:] == KEYS.reset_token(name)
     assert reply[0] & 0xC0 == 0x40
 
 
 @pytest.mark.parametrize("size", [22, 25, 40, 100])
 def test_reset_is_smaller_than_what_it_answers(start: Start, app: App, stranger: socket.socket, size: int) -> None:
-    server = start(app)
-    stranger.sendto(b"\x40" + os.urandom(size - 1), address_of(server))
+    server = start(app, plugin_settings={"h3": {"secret": SECRET}})
+    stranger.sendto((b"\x40" + KEYS.new_id(ALONE) + os.urandom(100))[:size], address_of(server))
     [reply] = replies(stranger)
     assert 21 <= len(reply) < size
 
@@ -446,7 +446,7 @@ def test_request_that_is_given_up_at_once_never_reaches_an_application(start: St
         packets += client.quic.datagrams_to_send(time.monotonic())
         # Both are there when the server looks.
         endpoint = endpoint_of(server)
-        endpoint._loop.call_soon_threadsafe(
+        endpoint._service.loop.call_soon_threadsafe(
             endpoint.datagrams_received, [(data, client.address) for data, _ in packets]
         )
         assert client.request("GET", "/").status == 200
@@ -550,9 +550,26 @@ def test_copied_packets_do_not_move_a_connection(start: Start, app: App, strange
 # Connection ids
 
 
-def test_connection_id_says_who_has_the_connection(start: Start, app: App) -> None:
-    name = new_id(3, 7)
-    assert (len(name), worker_of(name)) == (ID_LENGTH, (3, 7))
+@pytest.mark.parametrize("worker", [0, ALONE, 2**24 - 1])
+def test_connection_id_says_who_has_the_connection(worker: int) -> None:
+    name = KEYS.new_id(worker)
+    assert (len(name), KEYS.worker_of(name)) == (ID_LENGTH, worker)
+
+
+def test_connection_id_says_nothing_to_others() -> None:
+    names = [KEYS.new_id(ALONE) for _ in range(100)]
+    # One in 256 may pass for one of theirs; that all name the same worker is out of the question.
+    found = Counter(Keys(b"another secret, as long").worker_of(name) for name in names)
+    assert found[ALONE] == 0
+    assert found[None] > 80
+    assert len({name[4:] for name in names}) > 90
+
+
+def test_packet_that_names_nobody_is_not_answered(start: Start, app: App, stranger: socket.socket) -> None:
+    server = start(app, plugin_settings={"h3": {"secret": SECRET}})
+    name = KEYS.new_id(ALONE)
+    stranger.sendto(b"\x40" + name[:7] + bytes((name[7] ^ 1,)) + os.urandom(91), address_of(server))
+    assert replies(stranger) == []
 
 
 def endpoints_of(server: Started) -> list[Endpoint]:
@@ -576,7 +593,7 @@ def test_packet_on_the_wrong_socket_reaches_its_worker(start: Start, app: App, w
         stream_id = client.quic.get_next_available_stream_id()
         request = client.later(stream_id, "/", send=False)
         for data, _ in client.quic.datagrams_to_send(time.monotonic()):
-            other._loop.call_soon_threadsafe(other.datagrams_received, [(data, client.address)])
+            other._service.loop.call_soon_threadsafe(other.datagrams_received, [(data, client.address)])
         assert request.response().body == str(client.address).encode()
 
 

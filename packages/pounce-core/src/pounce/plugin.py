@@ -37,6 +37,7 @@ __all__ = [
     "Connection",
     "ConnectionInfo",
     "DatagramSocket",
+    "DatagramTransport",
     "DatagramWire",
     "EndOfBody",
     "Exchange",
@@ -94,16 +95,49 @@ class DatagramSocket(Protocol):
         """Send in order; the number of those that the kernel took before it would have blocked."""
 
 
+class DatagramTransport(Protocol):
+    """What the protocol of a `DatagramWire` gets: all datagrams of one address, in one worker.
+
+    A worker may read datagrams of connections that another one has: peers change their addresses, and sockets their
+    readers. A wire whose connections survive this puts the number of its worker into their ids, and hands on what is
+    not its own. What was handed on must not be handed on again. Nothing of this blocks, and what cannot be taken is
+    lost, as the network may lose it.
+    """
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Beside "sockname": "worker", the number of this worker, from 256 to 2**24 - 1, which no other of the server
+        has, old and new ones in a reload included; and "secret", bytes which they share."""
+
+    def sendto(self, data: bytes, addr: Address, /) -> None: ...
+
+    def send_many(self, datagrams: list[bytes], address: Address, /) -> None:
+        """Several to one address, in order."""
+
+    def hand_on(self, data: bytes, address: Address, worker: int, /) -> bool:
+        """To the worker that has its connection: `handed_on()` is called there. False when there is none."""
+
+    def ask(self, data: bytes, address: Address, /) -> None:
+        """To all other workers, for one of them may have its connection: `asked()` is called there."""
+
+    def claim(self, connection_id: bytes, worker: int | None = None, /) -> None:
+        """Tell one worker, or all, that this connection is here: `claimed()` is called there."""
+
+    def is_closing(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatagramWire:
     """A protocol over datagrams.
 
-    `connect(service)` makes the protocol of one socket. Beyond `asyncio.DatagramProtocol` it may have
-    `datagrams_received(list of (data, address))`, called in place of `datagram_received`, and `drain()`. Its transport
-    has `send_many(datagrams, address)`. Connections that it adds to `service.connections` get deadlines and drain like
-    those of other wires. `open_socket` may give a faster way to use its socket. `advertise` is the Alt-Svc protocol id
-    (RFC 7838) to announce, if any; `worker_of(packet)` names the worker that owns the packet's connection, None when
-    any may take it.
+    `connect(service)` makes the protocol of one address in one worker; its transport is a `DatagramTransport`. Beyond
+    `asyncio.DatagramProtocol` it may have `datagrams_received(list of (data, address))`, called in place of
+    `datagram_received`, and `drain()`. Connections that it adds to `service.connections` get deadlines and drain like
+    those of other wires. `open_socket` may give a faster way to use its sockets. `advertise` is the Alt-Svc protocol id
+    (RFC 7838) to announce.
+
+    A protocol that has `handed_on(list of (data, address))` also has `asked(data, address, asker)` and
+    `claimed(connection_id, worker)`: they come from other workers. `sockets_moved()` is called when others read from
+    now on what this worker has read.
     """
 
     name: str
@@ -111,7 +145,6 @@ class DatagramWire:
     alpn: tuple[str, ...] = ()
     open_socket: Callable[[socket.socket], DatagramSocket] | None = None
     advertise: str | None = None
-    worker_of: Callable[[bytes], int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig
-from pounce.errors import BindError, ConfigError
+from pounce.errors import ConfigError
 from pounce.importer import is_importing
-from pounce.net.bind import Listener, open_listeners
+from pounce.net.bind import Listener
+from pounce.net.udp import open_sockets
 from pounce.supervisor.modes import is_supervised, mode_of, workers_of
 from pounce.supervisor.pid_file import PidFile
 from pounce.supervisor.systemd import Notifier
@@ -23,11 +24,9 @@ from pounce.supervisor.upgrade import Predecessor
 # A supervisor is small: what serves is imported where it does.
 if TYPE_CHECKING:
     import asyncio
-    import socket
 
     from pounce.exchange.service import ASGIApp
     from pounce.net.tls import ServerTLS
-    from pounce.plugin import DatagramWire
     from pounce.registry import Registry
     from pounce.worker.state import Description
 
@@ -194,17 +193,10 @@ class Server:
         config = self._config
         shared = prepare(config, self._app, self._registry)
         self._tls = shared.tls
-        listeners, datagrams = _open_sockets(config, shared.registry)
+        listeners, datagrams = open_sockets(config)
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         try:
-            worker = Worker(
-                config,
-                shared.app,
-                shared.registry,
-                listeners,
-                shared.tls,
-                datagrams=datagrams,
-            )
+            worker = Worker(config, shared.app, shared.registry, listeners, shared.tls)
 
             def end(force: bool) -> None:
                 if force and self.start_info is None and task is not None:
@@ -215,14 +207,16 @@ class Server:
                 else:
                     worker.stop()
 
+            def on_ready() -> None:
+                worker.receive([sock.dup() for sock in datagrams])
+                self._tell(shared.describe(), listeners, loop)
+
             with self._ended_by(lambda force: loop.call_soon_threadsafe(end, force)):
-                await worker.serve(
-                    lambda: self._tell(shared.describe(), listeners, loop), lambda: self._released(listeners)
-                )
+                await worker.serve(on_ready, lambda: self._released(listeners))
         finally:
             self._notifier.stop_watchdog()
             _close(listeners)
-            for _, sock in datagrams:
+            for sock in datagrams:
                 sock.close()
 
     def _released(self, listeners: list[Listener]) -> None:
@@ -232,13 +226,19 @@ class Server:
     async def _serve_on_threads(self) -> None:
         import asyncio
 
+        from pounce.supervisor.datagrams import DatagramSockets
         from pounce.worker.shared import prepare
         from pounce.worker.threads import WorkerThreads
 
         config = self._config
         shared = prepare(config, self._app, self._registry)
         self._tls = shared.tls
-        listeners = open_listeners(config)
+        listeners, first = open_sockets(config)
+        try:
+            datagrams = DatagramSockets(config, listeners, first, count=workers_of(config))
+        except BaseException:
+            _close(listeners)
+            raise
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
         def on_change() -> None:
@@ -248,7 +248,14 @@ class Server:
             log.warning("The server ends after %s, to be started again", reason)
             self.shutdown()
 
-        workers = WorkerThreads(shared, listeners, dispatched=True, on_change=on_change, on_recycle=recycle)
+        workers = WorkerThreads(
+            shared,
+            listeners,
+            dispatched=True,
+            siblings=datagrams.siblings(),
+            on_change=on_change,
+            on_recycle=recycle,
+        )
 
         def end(force: bool) -> None:
             if force:
@@ -259,6 +266,7 @@ class Server:
         try:
             with self._ended_by(lambda force: loop.call_soon_threadsafe(end, force)):
                 await asyncio.to_thread(workers.start, workers_of(config))
+                workers.receive(datagrams.duplicates())
                 self._tell(shared.describe(), listeners)
                 while not workers.join(0):
                     await changed.wait()
@@ -272,6 +280,7 @@ class Server:
             workers.force()
             workers.join()
             _close(listeners)
+            datagrams.close()
 
     async def _serve_in_processes(self) -> None:
         """A thread supervises them, as `run()` would."""
@@ -371,26 +380,6 @@ class Server:
             self._notifier.start_watchdog(loop)
         if self._on_ready is not None:
             self._on_ready(info)
-
-
-def _open_sockets(
-    config: ServerConfig, registry: Registry
-) -> tuple[list[Listener], list[tuple[DatagramWire, socket.socket]]]:
-    """The TCP sockets, and those for datagrams on the same ports."""
-    from pounce.worker.datagrams import open_datagram_sockets
-
-    attempts = 8
-    while True:
-        listeners = open_listeners(config)
-        try:
-            return listeners, open_datagram_sockets(config, registry, listeners)
-        except BaseException as exc:
-            chosen = any(listener.bind.host and not listener.bind.port for listener in listeners)
-            _close(listeners)
-            attempts -= 1
-            # A free TCP port that the system chose need not be free for UDP; another one will be.
-            if not (isinstance(exc, BindError) and chosen and attempts):
-                raise
 
 
 def _is_on_terminal() -> bool:

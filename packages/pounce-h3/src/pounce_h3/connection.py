@@ -633,9 +633,10 @@ class H3Connection(Connection):
 
     def send(self, stream: H3Stream, pieces: list[bytes], end: bool) -> None:  # type: ignore[override]
         """Bytes of a stream, in order; they leave when nothing more urgent does."""
-        size = sum(map(len, pieces))
+        size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         quic = self.quic
-        if not self._queue and (size <= PIECE or not size) and quic.unsent(stream.id) + size <= AHEAD_MAX:
+        # Most answers are one small piece: what is last on its stream is handed over without asking the engine.
+        if not self._queue and size <= PIECE and (end or quic.unsent(stream.id) + size <= AHEAD_MAX):
             for piece in pieces[:-1]:
                 quic.write(stream.id, piece, False)
             quic.write(stream.id, pieces[-1] if pieces else b"", end)

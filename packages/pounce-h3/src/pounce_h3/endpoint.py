@@ -1,81 +1,74 @@
-"""Endpoint: the QUIC connections behind one UDP socket; who a datagram is for, and what strangers are told.
+"""Endpoint: the QUIC connections of one worker on one address; who a datagram is for, and what strangers are told.
 
-A datagram whose connection id is known goes to its connection. Of the others, an Initial packet of a version we speak
-opens a connection, if there is room; one of another version gets the list of versions (RFC 9000 6); a packet of a
-connection that we know nothing of gets a stateless reset (RFC 9000 10.3). While many handshakes are unfinished, a
-client has to prove first that it receives at the address it sends from (Retry, RFC 9000 8.1.2): what it brings back
-needs no memory here.
+A datagram whose connection id is known goes to its connection. One whose id names another worker is handed on to it;
+one whose id names nobody may belong to a connection elsewhere that the engine or the client gave a name to: all are
+asked, and whoever has it claims the id. Of the others, an Initial packet of a version we speak opens a connection, if
+there is room; one of another version gets the list of versions (RFC 9000 6); a packet of a connection that nobody has
+gets a stateless reset (RFC 9000 10.3). While many handshakes are unfinished, a client has to prove first that it
+receives at the address it sends from (Retry, RFC 9000 8.1.2): what it brings back needs no memory here, and any worker
+may take it.
 """
 
 import asyncio
 import logging
 import os
-import threading
 from typing import TYPE_CHECKING, cast
 
 from pounce_h3 import packets
 from pounce_h3.connection import H3Connection
 from pounce_h3.engine import Initial
 from pounce_h3.engines import check_address, make_engine
-from pounce_h3.ids import ID_LENGTH, Keys, new_id, worker_of
+from pounce_h3.ids import ID_LENGTH, Keys
 
 if TYPE_CHECKING:
-    from pounce.plugin import Address, Service
+    from pounce.plugin import Address, DatagramTransport, Service
     from pounce_h3.settings import H3Settings
 
 __all__ = ["Endpoint"]
 
 log = logging.getLogger("pounce.h3")
 
-PASSED_ON_PER_TURN = 256
-"""Datagrams of one batch that other workers are asked about."""
+NOBODY = 0
+"""The worker that ids name which any worker may take."""
+HANDED_ON_PER_TURN = 1024
+"""Datagrams of one batch that are handed on."""
+ASKED_PER_TURN = 8
+"""Datagrams of one batch that all others are asked about."""
 RESETS_PER_TURN = 16
 """Stateless resets for one batch of datagrams: they are a courtesy, and must not become a load."""
-
-
-# The endpoints of all workers of this process. The tuple is replaced, never changed, under the lock.
-_lock = threading.Lock()
-_endpoints: tuple[Endpoint, ...] = ()
+CLAIMS_MAX = 1024
+"""Ids kept that other workers have claimed."""
 
 
 class Endpoint(asyncio.DatagramProtocol):
-    """One worker's connections on one socket.
-
-    The kernel spreads packets by address, so one whose sender has moved may land on another worker's socket: it is
-    passed on through that worker's loop.
-    """
+    """One worker's connections on one address."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._loop = service.loop
-        settings: H3Settings = service.settings["h3"]
-        self._keys = Keys(settings.secret)
         self.engine = make_engine(service)
+        self._keys = cast(Keys, None)
         self._connections: dict[bytes, H3Connection] = {}
         self._open: set[H3Connection] = set()
         self._unvalidated: set[H3Connection] = set()
-        self._transport: asyncio.DatagramTransport = cast(asyncio.DatagramTransport, None)
+        self._transport: DatagramTransport = cast("DatagramTransport", None)
+        self._worker = NOBODY
+        self._claimed: dict[bytes, int] = {}
+        """Whose the connections with these ids are, which name nobody."""
         self._draining = False
-        self._process = os.getpid() & 0xFF
-        self._worker = service.worker_id & 0xFF
-        self._alone = service.config.workers == 1
-        self._resets = self._passed_on = 0
+        self._resets = self._handed_on = self._asked = 0
         self.local: tuple[str, int] = ("", 0)
 
     # Events from the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)
+        self._transport = cast("DatagramTransport", transport)
         self.local = transport.get_extra_info("sockname")[:2]
         check_address(self._service, self.local[0])
-        global _endpoints
-        with _lock:
-            _endpoints = (*_endpoints, self)
+        self._worker = transport.get_extra_info("worker")
+        settings: H3Settings = self._service.settings["h3"]
+        self._keys = Keys(settings.secret.encode() or transport.get_extra_info("secret"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        global _endpoints
-        with _lock:
-            _endpoints = tuple(endpoint for endpoint in _endpoints if endpoint is not self)
         for connection in tuple(self._open):
             self.forget(connection)
 
@@ -87,7 +80,7 @@ class Endpoint(asyncio.DatagramProtocol):
 
     def datagrams_received(self, datagrams: list[tuple[bytes, Address]]) -> None:
         """Give every connection its datagrams, those that came one after the other in one go."""
-        self._resets, self._passed_on = RESETS_PER_TURN, PASSED_ON_PER_TURN
+        self._begin_turn()
         batch: list[bytes] = []
         last: H3Connection | None = None
         last_address: Address = ()
@@ -107,11 +100,47 @@ class Endpoint(asyncio.DatagramProtocol):
         if last is not None:
             self._deliver(last, batch, last_address)
 
+    def _begin_turn(self) -> None:
+        self._resets, self._handed_on, self._asked = RESETS_PER_TURN, HANDED_ON_PER_TURN, ASKED_PER_TURN
+
     def _deliver(self, connection: H3Connection, datagrams: list[bytes], address: Address) -> None:
         try:
             connection.receive(datagrams, address)
         except Exception:  # noqa: BLE001 - logged there
             self._service.connection_failed(connection)
+
+    # Siblings
+
+    def handed_on(self, datagrams: list[tuple[bytes, Address]]) -> None:
+        """Packets that name this worker, and landed elsewhere. They go no further."""
+        self._begin_turn()
+        for data, address in datagrams:
+            connection = self._connections.get(packets.destination(data)) or self._open_for(data, address)
+            if connection is not None:
+                self._deliver(connection, [data], address)
+
+    def asked(self, data: bytes, address: Address, asker: int) -> None:
+        """A packet that names nobody, and landed elsewhere."""
+        name = packets.destination(data)
+        connection = self._connections.get(name)
+        if connection is not None:
+            self._transport.claim(name, asker)
+            self._deliver(connection, [data], address)
+
+    def claimed(self, connection_id: bytes, worker: int) -> None:
+        """The connection with this id is another worker's."""
+        if connection_id in self._connections:
+            return
+        if len(self._claimed) >= CLAIMS_MAX:
+            del self._claimed[next(iter(self._claimed))]
+        self._claimed[connection_id] = worker
+
+    def sockets_moved(self) -> None:
+        """Others read from now on what this worker has read: tell them of handshakes under names that tell nothing."""
+        for connection in self._unvalidated:
+            for name in connection.ids:
+                if self._keys.worker_of(name) != self._worker:
+                    self._transport.claim(name)
 
     # Strangers
 
@@ -119,8 +148,27 @@ class Endpoint(asyncio.DatagramProtocol):
         """The connection that a datagram opens, if it does."""
         if not data or address[1] == 0:
             return None
-        if self._pass_on(data, address, ()):
+        name = packets.destination(data)
+        worker = self._claimed.get(name)
+        if worker is None:
+            worker = self._keys.worker_of(name)
+        if worker is not None and worker not in (self._worker, NOBODY):
+            if self._handed_on <= 0:
+                return None
+            self._handed_on -= 1
+            if self._transport.hand_on(data, address, worker):
+                return None
+            # It is gone.
+            self._claimed.pop(name, None)
+        elif worker != self._worker and not packets.is_initial(data):
+            if self._asked > 0:
+                self._asked -= 1
+                self._transport.ask(data, address)
             return None
+        return self._open_for(data, address)
+
+    def _open_for(self, data: bytes, address: Address) -> H3Connection | None:
+        """The connection that is opened for the packet of one that no worker has, if it can be."""
         if not packets.is_long(data):
             self._reset(data, address)
             return None
@@ -138,38 +186,6 @@ class Endpoint(asyncio.DatagramProtocol):
             return None
         return self._accept(header, address)
 
-    def _pass_on(self, data: bytes, address: Address, asked: tuple[Endpoint, ...]) -> bool:
-        """Pass a packet on to the worker that its connection id names, or to the next that may know it.
-
-        False when there is none. Packets of the handshake go by name alone: most are of new clients, whom nobody knows.
-        """
-        others = [item for item in _endpoints if item.local == self.local and item is not self and item not in asked]
-        if not others or self._passed_on <= 0:
-            return False
-        name = packets.destination(data)
-        if len(name) == ID_LENGTH and worker_of(name) == (self._process, self._worker):
-            return False
-        named = [item for item in others if len(name) == ID_LENGTH and worker_of(name) == (item._process, item._worker)]
-        if not named and packets.is_long(data):
-            return False
-        self._passed_on -= 1
-        other = (named or others)[0]
-        try:
-            other._loop.call_soon_threadsafe(other.passed_on, data, address, (*asked, self))
-        except RuntimeError:
-            # Its loop has just ended.
-            return False
-        return True
-
-    def passed_on(self, data: bytes, address: Address, asked: tuple[Endpoint, ...]) -> None:
-        """A packet that landed on the sockets of others; called on this endpoint's loop."""
-        self._resets, self._passed_on = max(self._resets, 1), max(self._passed_on, 1)
-        connection = self._connections.get(packets.destination(data))
-        if connection is not None:
-            self._deliver(connection, [data], address)
-        elif not self._pass_on(data, address, asked) and not packets.is_long(data):
-            self._reset(data, address)
-
     def _accept(self, header: packets.LongHeader, address: Address) -> H3Connection | None:
         service, config = self._service, self._service.config
         original, retry = header.destination, None
@@ -180,10 +196,11 @@ class Endpoint(asyncio.DatagramProtocol):
             else:
                 # RFC 9000 8.1.3: an invalid token is like none.
                 service.count("h3_bad_token")
-        name = retry or self._name_for(header)
+        name = self._name_for(header)
         if retry is None and (name is None or len(self._unvalidated) >= config.http3_retry_above):
             service.count("h3_retry", "h3: a client has to prove its address")
-            new = new_id(self._process, self._worker)
+            # Whoever gets the answer can take it.
+            new = self._keys.new_id(NOBODY)
             token = self._keys.retry_token(address, original, new)
             self._transport.sendto(packets.retry(header.source, new, original, token), address)
             return None
@@ -204,16 +221,16 @@ class Endpoint(asyncio.DatagramProtocol):
     def _name_for(self, header: packets.LongHeader) -> bytes | None:
         """Our name for a new connection, None where only a Retry can give it one."""
         if header.source or self.engine.names_nameless:
-            return new_id(self._process, self._worker)
+            name = self._keys.new_id(self._worker)
+            while name in self._connections:
+                name = self._keys.new_id(self._worker)
+            return name
         return header.destination if len(header.destination) == ID_LENGTH else None
 
     def _reset(self, data: bytes, address: Address) -> None:
         """RFC 9000 10.3: smaller than what it answers, so that two endpoints cannot go on for ever."""
         size = min(len(data) - 1, 42)
         if size < packets.MIN_RESET or self._resets <= 0:
-            return
-        if not self._alone and data[1] != self._process:
-            # It may be the connection of another process, and alive.
             return
         self._resets -= 1
         self._service.count("h3_stateless_reset")
@@ -225,7 +242,7 @@ class Endpoint(asyncio.DatagramProtocol):
     def send(self, datagrams: list[tuple[bytes, Address]]) -> None:
         """Send; those to one address leave together."""
         start = 0
-        send_many = self._transport.send_many  # type: ignore[attr-defined]
+        send_many = self._transport.send_many
         for at in range(1, len(datagrams) + 1):
             if at == len(datagrams) or datagrams[at][1] != datagrams[start][1]:
                 send_many([data for data, _ in datagrams[start:at]], datagrams[start][1])

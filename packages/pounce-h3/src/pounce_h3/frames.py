@@ -72,6 +72,8 @@ def pull(data: bytes, at: int) -> tuple[int, int] | None:
 
 def frame_head(kind: int, length: int) -> bytes:
     """Type and length of a frame."""
+    if kind < 0x40 and length < 0x40:
+        return bytes((kind, length))
     return varint(kind) + varint(length)
 
 

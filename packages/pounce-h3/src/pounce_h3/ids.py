@@ -1,9 +1,10 @@
 """Connection ids and what is derived from the server's secret: stateless-reset tokens and Retry tokens.
 
-A connection id is `process, worker, 6 random bytes`: any socket of the server that a packet lands on can tell whose
-it is (RFC 9000 5.1). Retry tokens carry the client's first connection id under a MAC over its address and the time
-(RFC 9000 8.1.4); reset tokens are a MAC of the connection id, so that a server that lost its state can still make
-them (RFC 9000 10.3.2).
+A connection id is 4 random bytes, then the number of the worker that has the connection (24 bits) and a zero byte under
+a mask that is made from the random ones: any worker of the server can tell whose a packet is (RFC 9000 5.1), others
+cannot tell that two ids belong together (RFC 9000 9.5), and what somebody made up shows as such. Retry tokens carry the
+client's first connection id under a MAC over its address and the time (RFC 9000 8.1.4); reset tokens are a MAC of the
+connection id, so that a worker that knows nothing of a connection can still make them (RFC 9000 10.3.2).
 """
 
 import hmac
@@ -11,34 +12,36 @@ import os
 import socket
 import time
 
-__all__ = ["ID_LENGTH", "Keys", "new_id", "worker_of"]
+__all__ = ["ID_LENGTH", "Keys"]
 
 ID_LENGTH = 8
 TOKEN_LIFETIME = 10
 """Seconds between a Retry and the packet that answers it."""
 _TAG = 16
 
-# One for the process, so that all of its workers understand each other's tokens.
-_process_secret = os.urandom(32)
-
-
-def new_id(process: int, worker: int) -> bytes:
-    """A fresh connection id of a worker."""
-    return bytes((process & 0xFF, worker & 0xFF)) + os.urandom(ID_LENGTH - 2)
-
-
-def worker_of(connection_id: bytes) -> tuple[int, int]:
-    """Process and worker of one of our connection ids."""
-    return connection_id[0], connection_id[1]
-
 
 class Keys:
     """Makes and checks tokens; immutable."""
 
-    def __init__(self, secret: str = "") -> None:
-        base = secret.encode() or _process_secret
-        self._retry = hmac.digest(base, b"pounce h3 retry", "sha256")
-        self._reset = hmac.digest(base, b"pounce h3 reset", "sha256")
+    def __init__(self, secret: bytes) -> None:
+        self._retry = hmac.digest(secret, b"pounce h3 retry", "sha256")
+        self._reset = hmac.digest(secret, b"pounce h3 reset", "sha256")
+        self._names = hmac.digest(secret, b"pounce h3 connection id", "sha256")
+
+    def new_id(self, worker: int) -> bytes:
+        """A fresh connection id of a worker."""
+        noise = os.urandom(4)
+        return noise + (self._mask(noise) ^ worker << 8).to_bytes(4)
+
+    def worker_of(self, connection_id: bytes) -> int | None:
+        """The worker that a connection id names; None for one that was not made by `new_id`."""
+        if len(connection_id) != ID_LENGTH:
+            return None
+        value = self._mask(connection_id[:4]) ^ int.from_bytes(connection_id[4:])
+        return None if value & 0xFF else value >> 8
+
+    def _mask(self, noise: bytes) -> int:
+        return int.from_bytes(hmac.digest(self._names, noise, "sha256")[:4])
 
     def reset_token(self, connection_id: bytes) -> bytes:
         """The token of a connection (RFC 9000 10.3)."""

@@ -17,6 +17,7 @@ __all__ = [
     "VERSION_1",
     "LongHeader",
     "destination",
+    "is_initial",
     "is_long",
     "long_header",
     "retry",
@@ -44,6 +45,11 @@ class LongHeader(NamedTuple):
 def is_long(data: bytes) -> bool:
     """RFC 8999 5.1: the first bit."""
     return data[0] >= 0x80
+
+
+def is_initial(data: bytes) -> bool:
+    """Whether it may open a connection: an Initial packet of version 1, or whatever another version has."""
+    return data[0] >= 0x80 and (not data[0] & 0x30 or data[1:5] != b"\0\0\0\x01")
 
 
 def destination(data: bytes) -> bytes:

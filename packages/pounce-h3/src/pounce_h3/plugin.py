@@ -4,6 +4,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
+from pounce.errors import ConfigError
 from pounce.plugin import API_VERSION, DatagramSocket, DatagramWire, Plugin
 from pounce_h3.settings import H3Settings
 
@@ -14,8 +15,13 @@ __all__ = ["plugin"]
 
 
 def connect(service: Service) -> asyncio.DatagramProtocol:
-    from pounce_h3.endpoint import Endpoint
-
+    try:
+        from pounce_h3.endpoint import Endpoint
+    except ImportError as exc:
+        # Extension modules that cannot be loaded in a subinterpreter say so.
+        raise ConfigError(
+            f"HTTP/3 is not to be had here: {exc}", hint="With qh3, set worker_mode to thread or process."
+        ) from exc
     return Endpoint(service)
 
 

@@ -12,13 +12,13 @@ __all__ = ["H3Settings"]
 class H3Settings:
     """`plugin_settings["h3"]`. Raises `ConfigError`.
 
-    Several processes behind one address, and the same server after a restart, need the same secret. Without it each
-    process has its own.
+    Several servers behind one address, and the same server after a restart, need the same secret. Without it the server
+    draws one, which its processes share.
     """
 
     secret: str = option(
         "",
-        "What the keys of Retry tokens and stateless resets are made from; at least 16 characters.",
+        "What the keys of Retry tokens, stateless resets and connection ids are made from; at least 16 characters.",
         secret=True,
     )
     zoomies_beyond_loopback: bool = option(

@@ -264,10 +264,11 @@ class H3Stream:
     def _fields_received(self, fields: Fields, last: bool) -> None:
         h3 = self.h3
         config = h3.service.config
-        if len(fields) > config.max_headers or sum(len(name) + len(value) for name, value in fields) > (
-            config.max_header_size
-        ):
-            many = len(fields) > config.max_headers
+        size = 0
+        for name, value in fields:
+            size += len(name) + len(value)
+        many = len(fields) > config.max_headers
+        if many or size > config.max_header_size:
             self._refuse(
                 BadRequest(
                     "Too many header fields" if many else "Header fields too large",

@@ -58,6 +58,10 @@ class Bind:
             return f"systemd:{self.systemd}"
         return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
+    def has_proxy_header(self, config: ServerConfig) -> bool:
+        """Whether its connections begin with a header of the PROXY protocol."""
+        return config.proxy_protocol if self.proxy_protocol is None else self.proxy_protocol
+
 
 @dataclass(frozen=True, slots=True)
 class Passed:

@@ -274,8 +274,8 @@ class ProxyPolicy:
     @classmethod
     def of(cls, config: ServerConfig, bind: Bind) -> ProxyPolicy | None:
         """The policy of a bind, None where connections have no header. Raises `ConfigError`."""
-        required = config.proxy_protocol if bind.proxy_protocol is None else bind.proxy_protocol
-        return cls(bind.proxy_protocol_from or config.proxy_protocol_from) if required else None
+        allowed = bind.proxy_protocol_from or config.proxy_protocol_from
+        return cls(allowed) if bind.has_proxy_header(config) else None
 
     def allows(self, sock: socket.socket) -> bool:
         """Whether the peer of a connected socket may say who it speaks for. Raises `OSError` when it is gone."""

@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import interpreters
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from pounce.supervisor.messages import (
     Limit,
     Message,
     Ready,
+    Receive,
     Recycle,
     ReopenLogs,
     Spec,
@@ -45,8 +46,9 @@ from pounce.supervisor.messages import (
     Stop,
 )
 from pounce.supervisor.process import BEAT, ServerProcess, Workers, wait_for_start
+from pounce.worker.datagram_shares import DatagramShares
 from pounce.worker.loop import busy_threads
-from pounce.worker.share import share_of
+from pounce.worker.portion import portion_of
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.threads import translated
 
@@ -129,6 +131,10 @@ class WorkerInterpreter:
         """What an interpreter that has ended does not hear is no loss."""
         self._channel.send(message)
 
+    def receive(self, sockets: list[socket.socket]) -> None:
+        """Read datagrams from duplicates of these sockets from now on, and from no others."""
+        self.tell(Receive(tuple(sock.fileno() for sock in sockets)))
+
     def stop(self) -> None:
         """Drain."""
         if not self.told:
@@ -204,6 +210,7 @@ class WorkerInterpreters:
         self.abandoned = False
         """There are such that still run."""
         self._description: Description | None = None
+        self._datagrams = DatagramShares(WorkerInterpreter.receive)
 
     def describe(self) -> Description:
         """How they serve."""
@@ -248,15 +255,19 @@ class WorkerInterpreters:
         if ended:
             self._share_out()
         self.abandoned = bool(self._abandoned)
+        self._share_datagrams()
         return [translated(each.error) for each in ended if not each.told or each.abandoned]
 
     def take_away(self, number: int) -> None:
         """Let this worker drain and end."""
-        for each in self._interpreters:
-            if each.number == number and not each.told:
-                # Before its loop turns again, if it stands still.
-                each.tell(Announce())
-                each.stop()
+        taken = [each for each in self._interpreters if each.number == number and not each.told]
+        for each in taken:
+            # Before its loop turns again, if it stands still.
+            each.tell(Announce())
+        # Whoever drains takes on no new peers, so others have to read its sockets before.
+        self._share_datagrams(leaving=taken)
+        for each in taken:
+            each.stop()
         self._share_out()
 
     def limit(self, max_connections: int) -> None:
@@ -267,7 +278,16 @@ class WorkerInterpreters:
     def _share_out(self) -> None:
         serving = [each for each in self._interpreters if not each.told]
         for number, each in enumerate(serving):
-            each.tell(Limit(share_of(self._max_connections, len(serving), number)))
+            each.tell(Limit(portion_of(self._max_connections, len(serving), number)))
+
+    def receive(self, sockets: list[socket.socket]) -> None:
+        """Read datagrams from these sockets from now on, and from no others; they are closed here."""
+        self._datagrams.replace(sockets)
+        self._share_datagrams()
+
+    def _share_datagrams(self, leaving: Sequence[WorkerInterpreter] = ()) -> None:
+        running = [each for each in self._interpreters if each.ready is not None and not each.ended.is_set()]
+        self._datagrams.deal(running, [each for each in running if each.told or each in leaving])
 
     @property
     def numbers(self) -> list[int]:
@@ -314,4 +334,5 @@ class WorkerInterpreters:
                 return False
             each.thread.join()
             self.abandoned |= each.abandoned
+        self._datagrams.close()
         return True

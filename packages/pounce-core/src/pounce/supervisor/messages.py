@@ -5,7 +5,8 @@
         ◀─────────── Ready or Failed ──   accepts connections, or ends
         ◀────────────────────── Beat ──   every second from then on
         ◀─────────────────── Recycle ──   wishes to be replaced
-        ── Resize, Limit, ReopenLogs ─▶
+        ── Receive, Resize, Limit, ───▶
+           ReopenLogs
         ── Stop, Force ───────────────▶   drains; ends
 
 A server process and an interpreter in it say the same to each other, and Announce.
@@ -17,11 +18,12 @@ from pounce.config import ServerConfig
 from pounce.errors import PounceError
 from pounce.net.bind import Bind
 from pounce.supervisor.modes import Mode
+from pounce.worker.siblings import Siblings
 from pounce.worker.state import Description, WorkerState
 
 __all__ = [
-    "Announce", "Beat", "Failed", "Force", "Limit", "Message", "Ready", "Recycle", "ReopenLogs", "Resize", "Spec",
-    "Start", "Stop",
+    "Announce", "Beat", "Failed", "Force", "Limit", "Message", "Ready", "Receive", "Recycle", "ReopenLogs", "Resize",
+    "Spec", "Start", "Stop",
 ]  # fmt: skip
 
 
@@ -51,6 +53,8 @@ class Spec:
     """How often the server was reloaded before."""
     listeners: tuple[tuple[Bind, int], ...]
     """With the numbers of their descriptors."""
+    siblings: Siblings | None = None
+    """How its workers find those of other processes; None where none of them receives datagrams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,14 @@ class Recycle:
     """The process asks for another one in its place, and serves until that is there."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Read datagrams from these sockets from now on, and from no others."""
+
+    fds: tuple[int, ...]
+    """They travel with the message, and arrive as descriptors of the receiver, who closes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +132,6 @@ class Force:
     """End without waiting for what runs."""
 
 
-type Message = Announce | Start | Ready | Failed | Beat | Recycle | Resize | Limit | ReopenLogs | Stop | Force
+type Message = (
+    Announce | Start | Ready | Failed | Beat | Receive | Recycle | Resize | Limit | ReopenLogs | Stop | Force
+)

@@ -21,6 +21,7 @@ from pounce.errors import PounceError, SupervisorError
 from pounce.exchange.service import ASGIApp
 from pounce.importer import application_traceback
 from pounce.net.bind import Listener
+from pounce.net.udp import adopt_udp
 from pounce.observe.logs import Logs, reopen_log_files
 from pounce.supervisor.channel import Channel
 from pounce.supervisor.child import DUMP
@@ -33,6 +34,7 @@ from pounce.supervisor.messages import (
     Limit,
     Message,
     Ready,
+    Receive,
     Recycle,
     ReopenLogs,
     Resize,
@@ -119,6 +121,7 @@ class Workers(Protocol):
     def start(self, count: int, first: int = 0) -> None: ...
     def add(self, number: int) -> None: ...
     def settle(self) -> list[PounceError]: ...
+    def receive(self, sockets: list[socket.socket]) -> None: ...
     def take_away(self, number: int) -> None: ...
     @property
     def numbers(self) -> list[int]: ...
@@ -169,6 +172,9 @@ class ServerProcess:
         self.abandoned |= workers.abandoned
         for listener in listeners:
             listener.close()
+        if self._channel.ended and spec.siblings is not None:
+            # Nobody else is left to do so.
+            spec.siblings.remove_if_empty()
         return self._exit_code
 
     def _workers(self, app: ASGIApp | str, listeners: list[Listener]) -> Workers:
@@ -182,6 +188,7 @@ class ServerProcess:
             prepare(spec.config, app, generation=spec.generation),
             listeners,
             dispatched=spec.mode == "thread",
+            siblings=spec.siblings,
             on_change=self._notify,
             on_recycle=self._ask_for_another,
         )
@@ -274,6 +281,8 @@ class ServerProcess:
                     workers.force()
                 case Announce():
                     workers.announce_end()
+                case Receive(fds):
+                    workers.receive([adopt_udp(fd) for fd in fds])
                 case Resize(count) if not self._stopping:
                     self._resize(workers, count)
                 case Limit(max_connections):

@@ -32,9 +32,11 @@ from pounce.config import ServerConfig
 from pounce.errors import ConfigError, PounceError, SupervisorError
 from pounce.importer import RemoteTraceback
 from pounce.net.bind import Listener, names_of, open_listeners
+from pounce.net.udp import open_sockets
 from pounce.observe.logs import reopen_log_files
 from pounce.supervisor.child import Child, State, fork, spawn
 from pounce.supervisor.control import Answer, ControlSocket
+from pounce.supervisor.datagrams import DatagramSockets
 from pounce.supervisor.drain_bound import drain_bound
 from pounce.supervisor.messages import Beat, Failed, Limit, Message, Ready, Recycle, ReopenLogs, Resize, Spec
 from pounce.supervisor.modes import mode_of, workers_of
@@ -42,7 +44,7 @@ from pounce.supervisor.restart_budget import LONGEST_PAUSE, RestartBudget
 from pounce.supervisor.systemd import Notifier
 from pounce.supervisor.upgrade import Predecessor, Successor, folder
 from pounce.supervisor.watch_files import FileWatcher
-from pounce.worker.share import share_of
+from pounce.worker.portion import portion_of
 from pounce.worker.state import Description
 
 if TYPE_CHECKING:
@@ -100,6 +102,8 @@ class Supervisor:
         self._workers = workers_of(config)
         self._sets: list[list[Listener]] = [[]]
         """A listener for each bind, then sets of twins for further processes."""
+        self._datagrams: DatagramSockets | None = None
+        """Opened with them."""
         self._predecessor = predecessor
         self._successor: Successor | None = None
         self._folder = folder()
@@ -286,6 +290,8 @@ class Supervisor:
             child.wait()
             self._forget(child)
         self._close_listeners()
+        if self._datagrams is not None:
+            self._datagrams.close()
         if self._control is not None:
             self._control.close()
         if self._predecessor is not None:
@@ -304,7 +310,14 @@ class Supervisor:
     def _open_listeners(self) -> None:
         """Raises a `PounceError`."""
         passed = self._predecessor.sockets if self._predecessor is not None else []
-        self._sets = [open_listeners(self._config, passed)]
+        first: list[socket.socket] = []
+        if self._predecessor is None:
+            listeners, first = open_sockets(self._config)
+        else:
+            listeners = open_listeners(self._config, passed)
+        self._sets = [listeners]
+        left = self._predecessor.datagrams if self._predecessor is not None else None
+        self._datagrams = DatagramSockets(self._config, listeners, first, left, count=self._workers)
         names = names_of(listener.bind for listener in self._sets[0])
         binds = {names[id(listener.bind)]: listener.bind for listener in self._sets[0]}
         further: dict[int, list[Listener]] = {}
@@ -346,6 +359,19 @@ class Supervisor:
                 listener.close()
             listeners.clear()
 
+    def _share_datagrams(self) -> None:
+        """Have every UDP socket read by a process that serves, or at the end by one that is left."""
+        if self._datagrams is None:
+            return
+        serving = [
+            place.child if place.child is not None and place.child.state is State.SERVING else None
+            for place in self._places
+        ]
+        left = [child for child in self._children if child.ready is not None] if self._stopping else []
+        others = sorted(left, key=lambda child: child.started)
+        count = sum(child is not None for child in serving) if self._mode == "process" else self._workers
+        self._datagrams.share(serving, others, count)
+
     # Processes
 
     @property
@@ -370,6 +396,7 @@ class Supervisor:
             first_worker=place.number,
             generation=self._generation,
             listeners=tuple((listener.bind, listener.sock.fileno()) for listener in place.listeners),
+            siblings=self._datagrams.siblings() if self._datagrams is not None else None,
         )
         child = spawn(spec) if isinstance(self._app, str) else fork(spec, self._app, self._own_descriptors())
         place.successor = child
@@ -384,12 +411,14 @@ class Supervisor:
         self._selector.register(fd, selectors.EVENT_READ, lambda: self._look_whether_ended(child))
 
     def _limit_of(self, place: Place) -> int:
-        return share_of(self._config.max_connections, self._processes, place.number)
+        return portion_of(self._config.max_connections, self._processes, place.number)
 
     def _own_descriptors(self) -> list[int]:
         """What a fork has no business with."""
         own = [self._wake.fileno(), self._waker.fileno(), *self._pidfds.values()]
         own += [child.channel.fileno() for child in self._children if not child.channel.ended]
+        if self._datagrams is not None:
+            own += self._datagrams.descriptors()
         if self._control is not None:
             own += self._control.descriptors()
         if self._predecessor is not None:
@@ -431,6 +460,7 @@ class Supervisor:
             # What it said last.
             self._receive(child)
         self._forget(child)
+        self._share_datagrams()
         if before is State.DRAINING:
             level = logging.WARNING if child.exit_code else logging.DEBUG
             log.log(level, "Process %d %s", child.pid, child.end_in_words())
@@ -441,6 +471,8 @@ class Supervisor:
 
     def _forget(self, child: Child) -> None:
         self._children.discard(child)
+        if self._datagrams is not None:
+            self._datagrams.forget(child)
         fd = self._pidfds.pop(child, None)
         if fd is not None:
             self._selector.unregister(fd)
@@ -456,6 +488,7 @@ class Supervisor:
         for place in (*self._places, *self._coming):
             if place.successor is child:
                 before, place.child, place.successor = place.child, child, None
+                self._share_datagrams()
                 if before is not None:
                     self._drain(before)
         if self._coming and all(place.child is not None for place in self._coming):
@@ -471,6 +504,8 @@ class Supervisor:
                 self._open_control()
             self._on_ready(child.ready.description, self._sets[0])
             if self._predecessor is not None:
+                if self._datagrams is not None:
+                    self._datagrams.take_over()
                 self._predecessor.relieve()
             self._give_sign()
         if self._mode != "process" and child.spec.workers != self._workers:
@@ -544,6 +579,7 @@ class Supervisor:
 
     def _take_over(self) -> None:
         old, self._places, self._coming = self._places, self._coming, []
+        self._share_datagrams()
         for place in old:
             for child in (place.child, place.successor):
                 if child is not None:
@@ -583,7 +619,8 @@ class Supervisor:
             log.warning("An upgrade is under way: process %d starts", self._successor.pid)
             return
         try:
-            self._successor = Successor(self._sets, self._folder, self._generation)
+            passed = self._datagrams.passed() if self._datagrams is not None else None
+            self._successor = Successor(self._sets, passed, self._folder, self._generation)
         except (OSError, SupervisorError) as exc:
             log.error("No upgrade: %s", exc)
             return
@@ -610,6 +647,8 @@ class Supervisor:
         if self._watcher is not None:
             self._watcher.stop()
         self._sets = [[replace(listener, owner=0) for listener in listeners] for listeners in self._sets]
+        if self._datagrams is not None:
+            self._datagrams.leave()
         self._stop(empty=False)
 
     def _forget_successor(self) -> None:
@@ -684,6 +723,7 @@ class Supervisor:
             for place in self._places:
                 if place.child is not None:
                     place.child.channel.send(Resize(self._workers))
+            self._share_datagrams()
             return
         if self._spreads and len(self._places) > self._workers:
             # The others must have the sockets of those that go.
@@ -694,8 +734,10 @@ class Supervisor:
             place = Place(number, self._listeners_of(number, self._workers))
             self._places.append(place)
             self._start_successor(place)
-        while len(self._places) > self._workers:
-            place = self._places.pop()
+        gone = self._places[self._workers :]
+        del self._places[self._workers :]
+        self._share_datagrams()
+        for place in gone:
             for child in (place.child, place.successor):
                 if child is not None:
                     self._drain(child)

@@ -7,7 +7,7 @@
         ◀────── the end of the pipe ─────   cannot start: the old one goes on as if nothing had been
 
 The two may be of different versions, so they agree on no more than this: descriptors by number, a pipe, and JSON in
-the variable LISTEN_FDS_OF_POUNCE.
+the variable LISTEN_FDS_OF_POUNCE. Their processes hand datagrams on to each other (worker/mailbox.py).
 """
 
 import json
@@ -16,10 +16,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pounce.errors import SupervisorError
 from pounce.net.bind import Listener, Passed, names_of
+from pounce.supervisor.datagrams import PassedDatagrams
+from pounce.worker.siblings import Siblings
 
 __all__ = ["Predecessor", "Successor", "folder"]
 
@@ -42,9 +44,12 @@ def folder() -> str:
 class Predecessor:
     """The supervisor that this process takes over from."""
 
-    def __init__(self, pid: int, report: int, sockets: list[Passed], generation: int) -> None:
+    def __init__(
+        self, pid: int, report: int, sockets: list[Passed], datagrams: PassedDatagrams | None, generation: int
+    ) -> None:
         self.pid = pid
         self.sockets = sockets
+        self.datagrams = datagrams
         self.generation = generation
         """How often it had been reloaded."""
         self._report = report
@@ -57,16 +62,18 @@ class Predecessor:
             found = json.loads(text)
             pid, report = int(found["pid"]), int(found["report"])
             sockets = [Passed(**each) for each in found["sockets"]]
+            datagrams = found.get("datagrams")
             generation = int(found["generation"])
         except ValueError, KeyError, TypeError:
             return None
         if pid != os.getppid():
             return None
-        for fd in (report, *(passed.fd for passed in sockets)):
+        fds = datagrams["fds"] if datagrams is not None else []
+        for fd in (report, *(passed.fd for passed in sockets), *fds):
             os.set_inheritable(fd, False)
         if os.environ.get("WATCHDOG_PID") == str(pid):
             os.environ["WATCHDOG_PID"] = str(os.getpid())
-        return cls(pid, report, sockets, generation)
+        return cls(pid, report, sockets, _datagrams_from(datagrams) if datagrams is not None else None, generation)
 
     def descriptors(self) -> list[int]:
         """What a fork has no business with."""
@@ -91,10 +98,13 @@ class Predecessor:
 class Successor:
     """The supervisor that is to take over from this process."""
 
-    def __init__(self, sets: Sequence[Sequence[Listener]], cwd: str, generation: int) -> None:
+    def __init__(
+        self, sets: Sequence[Sequence[Listener]], datagrams: PassedDatagrams | None, cwd: str, generation: int
+    ) -> None:
         """Start it. Raises `SupervisorError` where that cannot be, and `OSError`."""
         _check()
         self._news, report = os.pipe()
+        secret = -1
         try:
             os.set_blocking(self._news, False)
             names = names_of([listener.bind for listener in sets[0]])
@@ -103,18 +113,36 @@ class Successor:
                 for number, listeners in enumerate(sets)
                 for listener in listeners
             ]
-            found = json.dumps({"pid": os.getpid(), "report": report, "sockets": passed, "generation": generation})
+            found: dict[str, object] = {
+                "pid": os.getpid(),
+                "report": report,
+                "sockets": passed,
+                "generation": generation,
+            }
+            fds = [report, *(listener.sock.fileno() for listeners in sets for listener in listeners)]
+            if datagrams is not None:
+                # The environment of a process is easily shown, and copied to others.
+                secret = _readable(datagrams.siblings.secret)
+                found["datagrams"] = {
+                    "fds": datagrams.fds,
+                    "folder": datagrams.siblings.folder,
+                    "process": datagrams.siblings.process,
+                    "secret": secret,
+                }
+                fds += [secret, *datagrams.fds]
             self._process = subprocess.Popen(
                 [sys.executable, *sys.orig_argv[1:]],
                 cwd=cwd,
-                env=os.environ | {VARIABLE: found},
-                pass_fds=(report, *(listener.sock.fileno() for listeners in sets for listener in listeners)),
+                env=os.environ | {VARIABLE: json.dumps(found)},
+                pass_fds=fds,
             )
         except BaseException:
             os.close(self._news)
             raise
         finally:
             os.close(report)
+            if secret >= 0:
+                os.close(secret)
         self.pid = self._process.pid
 
     def fileno(self) -> int:
@@ -145,6 +173,20 @@ class Successor:
         os.close(self._news)
         # From now on it belongs to whoever adopts it.
         self._process.returncode = self._process.returncode or 0
+
+
+def _readable(data: bytes) -> int:
+    """A descriptor from which this can be read once."""
+    reader, writer = os.pipe()
+    os.write(writer, data)
+    os.close(writer)
+    return reader
+
+
+def _datagrams_from(found: dict[str, Any]) -> PassedDatagrams:
+    with open(found["secret"], "rb") as pipe:
+        secret = pipe.read()
+    return PassedDatagrams(tuple(found["fds"]), Siblings(secret, found["folder"], found["process"]))
 
 
 def _check() -> None:

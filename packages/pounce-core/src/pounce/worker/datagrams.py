@@ -1,22 +1,27 @@
-"""Datagrams: the UDP sockets of a worker, and the protocols that are spoken over them.
+"""Datagrams: the protocols of a worker that are spoken over UDP, and the sockets that it reads.
 
-A datagram wire listens on the same address and port as the TCP sockets whose answers advertise it (RFC 7838). Every
-worker has a socket of its own for each of them; the kernel spreads peers over the sockets by their address
-(SO_REUSEPORT), and a protocol whose connections survive a change of address passes on what lands on the wrong one.
+Whoever starts the workers opens the sockets and keeps them: as many for each address as there are workers, so that the
+kernel spreads peers over them (SO_REUSEPORT), and never fewer, so that a peer always comes out of the same one. A
+worker is told which of them to read: `receive()`. In a reload the new process begins to read a socket where the old one
+leaves off; what waits in it waits there, and nothing is lost.
+
+So a socket's reader changes, and a peer may change its address. A protocol whose connections survive this has the
+number of its worker in their ids, and hands on what is another worker's (mailbox.py).
 """
 
 import asyncio
-import errno
 import logging
 import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pounce.errors import BindError, ConfigError
-from pounce.net.proxy_protocol import ProxyPolicy
+from pounce.errors import ConfigError
+from pounce.net.udp import beside
+from pounce.worker.mailbox import Kind, Letter, Mailbox
+from pounce.worker.siblings import Siblings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pounce.config import ServerConfig
     from pounce.exchange.service import Service
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
     from pounce.plugin import Address, DatagramSocket, DatagramWire
     from pounce.registry import Registry
 
-__all__ = ["DatagramTransport", "Datagrams", "PlainSocket", "open_datagram_sockets"]
+__all__ = ["DatagramTransport", "Datagrams", "PlainSocket"]
 
 log = logging.getLogger("pounce.net")
 
@@ -34,8 +39,8 @@ ROUNDS = 8
 """Calls before others get a turn of the loop."""
 QUEUE_MAX = 4096
 """Datagrams that wait for the kernel to take them; further ones are lost, as the network may lose them."""
-BUFFER = 2 * 1024 * 1024
-"""Bytes asked of the kernel for each direction of a socket; it may give less."""
+ALONE = Siblings().process << 8
+"""Number of a worker that has no siblings."""
 
 
 class BatchProtocol(Protocol):
@@ -69,25 +74,35 @@ class PlainSocket:
 
 
 class DatagramTransport(asyncio.DatagramTransport):
-    """Reads and writes datagrams in batches, on any loop that watches descriptors.
+    """All datagrams of one address, read and written in batches, on any loop that watches descriptors.
 
     The protocol gets `datagrams_received(list of (data, address))` where it has that method, else
-    `datagram_received` for each. It closes the socket.
+    `datagram_received` for each. Beyond asyncio's, `get_extra_info` knows "worker", the number of this worker among all
+    of the server, and "secret", which they share.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        sock: socket.socket,
+        address: Address,
         protocol: asyncio.DatagramProtocol,
-        batches: DatagramSocket | None = None,
+        *,
+        open_socket: Callable[[socket.socket], DatagramSocket] | None = None,
+        mailbox: Mailbox | None = None,
+        secret: bytes = b"",
     ) -> None:
-        super().__init__({"socket": sock, "sockname": sock.getsockname()})
+        number = mailbox.number if mailbox is not None else ALONE
+        super().__init__({"sockname": address, "worker": number, "secret": secret})
         self._loop = loop
-        self._sock = sock
-        self._fd = sock.fileno()
         self._protocol = protocol
-        self._batches = batches or PlainSocket(sock)
+        self._open_socket = open_socket or PlainSocket
+        self._mailbox = mailbox
+        self.name = name_of(address)
+        """As siblings call it."""
+        self._reading: dict[socket.socket, DatagramSocket] = {}
+        self._writing: socket.socket | None = None
+        """It goes on when nothing is read any more: answers leave from any socket of the address."""
+        self._batches: DatagramSocket | None = None
         self._queue: deque[tuple[list[bytes], Address]] = deque()
         self._queued = 0
         self._closed = False
@@ -95,51 +110,130 @@ class DatagramTransport(asyncio.DatagramTransport):
         self._received = received if received is not None else self._received_singly
 
     def start(self) -> None:
-        """Introduce itself to the protocol, and begin to read."""
+        """Introduce itself to the protocol."""
         self._protocol.connection_made(self)
-        self._loop.add_reader(self._fd, self._read)
+
+    def receive(self, sockets: list[socket.socket]) -> None:
+        """Read these from now on, and no others; they are closed here."""
+        before, self._reading = self._reading, {sock: self._open_socket(sock) for sock in sockets}
+        for sock in before:
+            self._loop.remove_reader(sock)
+        if sockets:
+            self._write_to(sockets[0])
+        for sock in before:
+            if sock is not self._writing:
+                sock.close()
+        for sock, batches in self._reading.items():
+            self._loop.add_reader(sock, self._read, batches)
+        moved = getattr(self._protocol, "sockets_moved", None)
+        if before and moved is not None:
+            moved()
+
+    def _write_to(self, sock: socket.socket) -> None:
+        before, self._writing, self._batches = self._writing, sock, self._reading[sock]
+        if before is not None:
+            if self._queue:
+                self._loop.remove_writer(before)
+            before.close()
+        if self._queue:
+            self._loop.add_writer(sock, self._write)
 
     def is_closing(self) -> bool:
         return self._closed
 
     def close(self) -> None:
-        """Close at once; what the kernel has not taken is lost."""
+        """Close at once; what the kernel has not taken is lost. What it has for siblings is handed on."""
         if self._closed:
             return
+        for batches in self._reading.values():
+            self._read(batches)
         self._closed = True
-        self._loop.remove_reader(self._fd)
-        if self._queue:
-            self._loop.remove_writer(self._fd)
-            self._queue.clear()
+        for sock in self._reading:
+            self._loop.remove_reader(sock)
+        if self._writing is not None and self._queue:
+            self._loop.remove_writer(self._writing)
+        self._queue.clear()
         # It may hold a duplicate of the descriptor.
-        del self._batches
-        self._sock.close()
+        self._batches = None
+        sockets = {*self._reading, self._writing}
+        self._reading = {}
+        for each in sockets:
+            if each is not None:
+                each.close()
         self._protocol.connection_lost(None)
 
     def abort(self) -> None:
         self.close()
+
+    # Siblings
+
+    def hand_on(self, data: bytes, address: Address, worker: int) -> bool:
+        """Give a datagram to the worker that has its connection; False when there is none with this number.
+
+        Its protocol gets `handed_on(list of (data, address))`.
+        """
+        return self._mailbox is not None and self._mailbox.send(Kind.HANDED_ON, self.name, address, data, worker)
+
+    def ask(self, data: bytes, address: Address) -> None:
+        """Give a datagram to all other workers, for its connection may be with one of them.
+
+        Their protocols get `asked(data, address, asker)`.
+        """
+        if self._mailbox is not None:
+            self._mailbox.send_to_all(Kind.ASKED, self.name, address, data)
+
+    def claim(self, connection_id: bytes, worker: int | None = None) -> None:
+        """Tell a worker, or all, that the connection with this id is here.
+
+        Their protocols get `claimed(connection_id, worker)`.
+        """
+        if self._mailbox is None:
+            return
+        if worker is None:
+            self._mailbox.send_to_all(Kind.CLAIM, self.name, ("",), connection_id)
+        else:
+            self._mailbox.send(Kind.CLAIM, self.name, ("",), connection_id, worker)
+
+    def letters_received(self, letters: list[Letter]) -> None:
+        """What siblings send."""
+        if self._closed:
+            return
+        protocol: Any = self._protocol
+        if not hasattr(protocol, "handed_on"):
+            return
+        handed_on = [(letter.data, letter.peer) for letter in letters if letter.kind is Kind.HANDED_ON]
+        if handed_on:
+            protocol.handed_on(handed_on)
+        for letter in letters:
+            if letter.kind is Kind.ASKED:
+                protocol.asked(letter.data, letter.peer, letter.sender)
+            elif letter.kind is Kind.CLAIM:
+                protocol.claimed(letter.data, letter.sender)
+
+    # Writing
 
     def sendto(self, data: Any, addr: Any = None) -> None:
         self.send_many([bytes(data)], addr)
 
     def send_many(self, datagrams: list[bytes], address: Address) -> None:
         """Send several datagrams to one address; those that the kernel refuses are lost."""
-        if self._closed:
+        if self._closed or self._writing is None:
             return
         if not self._queue:
             sent = self._send(datagrams, address)
             if sent == len(datagrams):
                 return
             datagrams = datagrams[sent:]
-            self._loop.add_writer(self._fd, self._write)
+            self._loop.add_writer(self._writing, self._write)
         if self._queued + len(datagrams) <= QUEUE_MAX:
             self._queue.append((datagrams, address))
             self._queued += len(datagrams)
         elif not self._queue:
-            self._loop.remove_writer(self._fd)
+            self._loop.remove_writer(self._writing)
 
     def _send(self, datagrams: list[bytes], address: Address) -> int:
         """How many of them are done with: sent, or given up because they cannot be sent at all."""
+        assert self._batches is not None
         try:
             return self._batches.send(datagrams, address)
         except OSError as exc:
@@ -155,14 +249,17 @@ class DatagramTransport(asyncio.DatagramTransport):
                 self._queue[0] = (datagrams[sent:], address)
                 return
             self._queue.popleft()
-        self._loop.remove_writer(self._fd)
+        assert self._writing is not None
+        self._loop.remove_writer(self._writing)
 
-    def _read(self) -> None:
+    # Reading
+
+    def _read(self, batches: DatagramSocket) -> None:
         for _ in range(ROUNDS):
             if self._closed:
                 return
             try:
-                datagrams = self._batches.recv()
+                datagrams = batches.recv()
             except BlockingIOError, InterruptedError:
                 return
             except OSError as exc:
@@ -181,22 +278,56 @@ class DatagramTransport(asyncio.DatagramTransport):
 class Datagrams:
     """The datagram wires of one worker: started with its acceptors, drained with them, closed at its end."""
 
-    def __init__(self, service: Service, opened: Iterable[tuple[DatagramWire, socket.socket]]) -> None:
-        self._transports: list[DatagramTransport] = []
-        self._protocols: list[asyncio.DatagramProtocol] = []
-        self._opened = list(opened)
+    def __init__(
+        self, service: Service, registry: Registry, listeners: Iterable[Listener], siblings: Siblings | None
+    ) -> None:
+        """Without `siblings` the worker is alone. Raises `ConfigError`."""
         self._service = service
-        service.response_headers.alt_svc = alt_svc(service.config, self._opened)
+        self._siblings = siblings or Siblings()
+        self._mailbox: Mailbox | None = None
+        self._transports: dict[str, DatagramTransport] = {}
+        self._protocols: list[asyncio.DatagramProtocol] = []
+        addresses = [listener.sock.getsockname() for listener in beside(service.config, listeners)]
+        self._wire = _wire(service.config, registry)
+        self._addresses = addresses if self._wire is not None else []
+        service.response_headers.alt_svc = alt_svc(service.config, self._wire, self._addresses)
 
     def start(self) -> None:
-        """Begin to receive."""
-        for wire, sock in self._opened:
+        """Begin to receive, from siblings and what `receive()` says. Raises `SupervisorError`."""
+        wire, loop = self._wire, self._service.loop
+        if wire is None:
+            return
+        if self._siblings.folder and self._addresses:
+            self._mailbox = Mailbox(loop, self._siblings, self._letters_received)
+        for address in self._addresses:
             protocol = wire.connect(self._service)
-            batches = wire.open_socket(sock) if wire.open_socket is not None else None
-            transport = DatagramTransport(self._service.loop, sock, protocol, batches)
+            transport = DatagramTransport(
+                loop,
+                address,
+                protocol,
+                open_socket=wire.open_socket,
+                mailbox=self._mailbox,
+                secret=self._siblings.secret,
+            )
             self._protocols.append(protocol)
-            self._transports.append(transport)
+            self._transports[transport.name] = transport
             transport.start()
+        if self._mailbox is not None:
+            self._mailbox.start()
+
+    def receive(self, sockets: list[socket.socket]) -> None:
+        """Read these sockets from now on, and no others, between `start()` and `close()`; they are closed here."""
+        names = [name_of(sock.getsockname()) for sock in sockets]
+        for transport in self._transports.values():
+            transport.receive([sock for sock, name in zip(sockets, names, strict=True) if name == transport.name])
+        for sock, name in zip(sockets, names, strict=True):
+            if name not in self._transports:
+                sock.close()
+
+    def _letters_received(self, letters: list[Letter]) -> None:
+        for name in dict.fromkeys(letter.local for letter in letters):
+            if (transport := self._transports.get(name)) is not None:
+                transport.letters_received([letter for letter in letters if letter.local == name])
 
     def drain(self) -> None:
         """Take on no new peers; the connections of a protocol drain like all others."""
@@ -206,78 +337,41 @@ class Datagrams:
                 drain()
 
     def close(self) -> None:
-        """Close every socket."""
-        for transport in self._transports:
+        """Close everything."""
+        for transport in self._transports.values():
             transport.close()
-        for _, sock in self._opened:
-            sock.close()
+        self._transports.clear()
+        if self._mailbox is not None:
+            self._mailbox.close()
 
 
-def open_datagram_sockets(
-    config: ServerConfig, registry: Registry, listeners: Iterable[Listener]
-) -> list[tuple[DatagramWire, socket.socket]]:
-    """A UDP socket beside the TCP listeners of each address, for the datagram wires that the configuration asks for.
-
-    Raises `ConfigError` when it asks for HTTP/3 and nothing speaks it, `BindError` when a port is taken.
-    """
+def _wire(config: ServerConfig, registry: Registry) -> DatagramWire | None:
+    """What is spoken over datagrams, as far as the configuration asks for it. Raises `ConfigError`."""
     if not config.http3_enabled:
-        return []
+        return None
     wires = [wire for wire in registry.datagrams.values() if wire.advertise is not None]
     if not wires:
         raise ConfigError("http3_enabled is on, but nothing installed speaks HTTP/3", hint="pip install pounce-h3")
-    opened: list[tuple[DatagramWire, socket.socket]] = []
-    addresses: set[object] = set()
-    try:
-        for listener in listeners:
-            address = listener.sock.getsockname()
-            if address in addresses:
-                continue
-            addresses.add(address)
-            inet = listener.sock.family in (socket.AF_INET, socket.AF_INET6)
-            # A proxy that names its clients hands on no datagrams; who sends some has gone past it.
-            direct = ProxyPolicy.of(config, listener.bind) is None
-            if inet and direct and listener.bind.wire is None and listener.bind.tls is not False:
-                opened += [(wire, _bind_beside(listener.sock)) for wire in wires]
-    except BaseException:
-        for _, sock in opened:
-            sock.close()
-        raise
-    return opened
+    if len(wires) > 1:
+        names = ", ".join(wire.name for wire in wires)
+        raise ConfigError(f"several plugins want the datagrams of one port: {names}", hint="Disable all but one.")
+    return wires[0]
 
 
-def _bind_beside(beside: socket.socket) -> socket.socket:
-    host, port, *rest = beside.getsockname()
-    sock = socket.socket(beside.family, socket.SOCK_DGRAM)
-    try:
-        sock.setblocking(False)
-        if hasattr(socket, "SO_REUSEPORT"):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if beside.family == socket.AF_INET6:
-            dual = beside.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, dual)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
-        sock.bind((host, port, *rest))
-    except OSError as exc:
-        sock.close()
-        raise BindError(
-            f"cannot receive datagrams on {host} port {port}: {exc.strerror or exc}",
-            code="POUNCE_BIND_IN_USE" if exc.errno == errno.EADDRINUSE else "POUNCE_BIND_FAILED",
-            hint="HTTP/3 uses the UDP port of the same number; free it, or choose another port.",
-        ) from exc
-    return sock
+def name_of(address: Address) -> str:
+    """An address as text, the same in every process."""
+    return " ".join(map(str, address))
 
 
-def alt_svc(config: ServerConfig, opened: list[tuple[DatagramWire, socket.socket]]) -> tuple[bytes, bytes] | None:
+def alt_svc(
+    config: ServerConfig, wire: DatagramWire | None, addresses: Iterable[Address]
+) -> tuple[bytes, bytes] | None:
     """The Alt-Svc field of every answer (RFC 7838 3), if there is to be one."""
     if config.http3_alt_svc == "clear":
         return (b"alt-svc", b"clear")
-    if config.http3_alt_svc == "off" or not opened:
+    if config.http3_alt_svc == "off" or wire is None or wire.advertise is None:
         return None
-    offers = dict.fromkeys((wire.advertise, sock.getsockname()[1]) for wire, sock in opened)
-    return (
-        b"alt-svc",
-        b", ".join(
-            b'%b=":%d"; ma=%d' % ((name or "").encode(), port, config.http3_alt_svc_max_age) for name, port in offers
-        ),
-    )
+    name, age = wire.advertise.encode(), config.http3_alt_svc_max_age
+    ports = dict.fromkeys(address[1] for address in addresses)
+    offers = [b'%b=":%d"; ma=%d' % (name, port, age) for port in ports]
+    return (b"alt-svc", b", ".join(offers)) if offers else None

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -22,12 +23,13 @@ from pounce.errors import PounceError, SupervisorError
 from pounce.gil import gil_enabled
 from pounce.immortal import Immortals, own_copy
 from pounce.net.bind import Listener
-from pounce.worker.datagrams import open_datagram_sockets
+from pounce.worker.datagram_shares import DatagramShares
 from pounce.worker.dispatcher import Dispatcher, Inbox
 from pounce.worker.lifespan import ProcessLifespan
 from pounce.worker.loop import loop_factory, run_on_new_loop
-from pounce.worker.share import share_of
+from pounce.worker.portion import portion_of
 from pounce.worker.shared import Shared
+from pounce.worker.siblings import Siblings
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.worker import FORCED_SHUTDOWN, Worker
 
@@ -47,6 +49,7 @@ class WorkerThread:
         *,
         accepts: bool,
         lifespan: ProcessLifespan | None,
+        siblings: Siblings | None,
         released: Callable[[], None],
         on_change: Callable[[], Any],
         on_recycle: Callable[[str], Any] | None,
@@ -55,6 +58,7 @@ class WorkerThread:
         self._shared = shared
         self._immortals = immortals
         self._lifespan = lifespan
+        self._siblings = siblings
         self._on_recycle = on_recycle
         self._listeners = listeners
         self._accepts = accepts
@@ -88,6 +92,19 @@ class WorkerThread:
             if self.loop is not None and self.worker is not None:
                 with contextlib.suppress(RuntimeError):  # it has just ended
                     self.loop.call_soon_threadsafe(how, self.worker)
+
+    def receive(self, sockets: list[socket.socket]) -> None:
+        """Read datagrams from duplicates of these sockets from now on, and from no others; from any thread."""
+        own = [sock.dup() for sock in sockets]
+        with self._lock:
+            if self.loop is not None and self.worker is not None:
+                try:
+                    self.loop.call_soon_threadsafe(self.worker.receive, own)
+                    return
+                except RuntimeError:  # it has just ended
+                    pass
+        for sock in own:
+            sock.close()
 
     def announce_end(self) -> None:
         """Let health and every answer say that the end is near; from any thread."""
@@ -132,8 +149,7 @@ class WorkerThread:
             shared.registry,
             self._listeners,
             shared.tls,
-            # Of its own: the kernel spreads peers over the sockets of all workers.
-            datagrams=open_datagram_sockets(shared.config, shared.registry, self._listeners),
+            siblings=self._siblings,
             worker_id=self.number,
             generation=shared.generation,
             accepts=self._accepts,
@@ -175,6 +191,7 @@ class WorkerThreads:
         listeners: list[Listener],
         *,
         dispatched: bool,
+        siblings: Siblings | None = None,
         on_change: Callable[[], Any],
         on_recycle: Callable[[str], Any] | None = None,
     ) -> None:
@@ -182,6 +199,8 @@ class WorkerThreads:
         self._shared = shared
         self._max_connections = shared.config.max_connections
         self._on_recycle = on_recycle
+        self._siblings = siblings
+        self._datagrams = DatagramShares(WorkerThread.receive)
         self._lifespan: ProcessLifespan | None = None
         self._forced = False
         self._listeners = listeners
@@ -216,6 +235,15 @@ class WorkerThreads:
             self.join()
             raise error
 
+    def receive(self, sockets: list[socket.socket]) -> None:
+        """Read datagrams from these sockets from now on, and from no others; they are closed here."""
+        self._datagrams.replace(sockets)
+        self._share_datagrams()
+
+    def _share_datagrams(self) -> None:
+        running = [thread for thread in self._threads if thread.admitted and not thread.ended.is_set()]
+        self._datagrams.deal(running, [thread for thread in running if thread.told])
+
     def add(self, number: int) -> None:
         """Start one more; it gets connections when it serves."""
         thread = WorkerThread(
@@ -224,6 +252,7 @@ class WorkerThreads:
             number,
             accepts=self._dispatcher is None,
             lifespan=self._lifespan,
+            siblings=self._siblings,
             released=self._release if self._dispatcher is None else lambda: None,
             on_change=self._on_change,
             on_recycle=self._on_recycle,
@@ -249,17 +278,22 @@ class WorkerThreads:
             if self._dispatcher is not None and thread.inbox is not None:
                 self._dispatcher.remove(thread.inbox)
         self._share_out()
+        self._share_datagrams()
         return [translated(thread.error) for thread in ended if not thread.told]
 
     def take_away(self, number: int) -> None:
         """Let this worker drain and end: it gets nothing more, and what it has not taken yet goes to the others."""
-        for thread in self._threads:
-            if thread.number == number and not thread.told:
-                if self._dispatcher is not None and thread.inbox is not None:
-                    self._dispatcher.remove(thread.inbox)
-                # Before its loop turns again, if it stands still.
-                thread.announce_end()
-                thread.stop()
+        taken = [thread for thread in self._threads if thread.number == number and not thread.told]
+        for thread in taken:
+            if self._dispatcher is not None and thread.inbox is not None:
+                self._dispatcher.remove(thread.inbox)
+            # Before its loop turns again, if it stands still.
+            thread.announce_end()
+            thread.told = True
+        # Whoever drains takes on no new peers, so others have to read its sockets before.
+        self._share_datagrams()
+        for thread in taken:
+            thread.stop()
         self._share_out()
 
     @property
@@ -271,7 +305,7 @@ class WorkerThreads:
         """Connections in all no more than the limit; the dispatcher keeps the shares even."""
         workers = [thread.worker for thread in self._threads if thread.worker is not None and not thread.told]
         for number, worker in enumerate(workers):
-            worker.service.max_connections = share_of(self._max_connections, len(workers), number)
+            worker.service.max_connections = portion_of(self._max_connections, len(workers), number)
 
     def limit(self, max_connections: int) -> None:
         """Have no more connections than these from now on; 0 sets no limit."""
@@ -328,6 +362,7 @@ class WorkerThreads:
             if not thread.ended.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
                 return False
             thread.thread.join()
+        self._datagrams.close()
         if self._lifespan is not None:
             self._lifespan.stop(FORCED_SHUTDOWN if self._forced else self._shared.config.shutdown_timeout)
         return True

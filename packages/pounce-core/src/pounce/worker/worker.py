@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig
@@ -12,7 +12,7 @@ from pounce.errors import LifespanError
 from pounce.exchange.service import ASGIApp, Service
 from pounce.net.bind import Listener
 from pounce.net.connection import Connection
-from pounce.plugin import DatagramWire, ParserLimits
+from pounce.plugin import ParserLimits
 from pounce.registry import Registry
 from pounce.worker.acceptor import Acceptor, Intake
 from pounce.worker.datagrams import Datagrams
@@ -20,6 +20,7 @@ from pounce.worker.gil_watch import GilWatch
 from pounce.worker.lifespan import Lifespan, ProcessLifespan, call_hook
 from pounce.worker.loop import executor
 from pounce.worker.recycling import Recycling
+from pounce.worker.siblings import Siblings
 from pounce.worker.ticker import Ticker
 
 if TYPE_CHECKING:
@@ -56,14 +57,14 @@ class Worker:
         listeners: list[Listener],
         tls: ServerTLS | None = None,
         *,
-        datagrams: Iterable[tuple[DatagramWire, socket.socket]] = (),
+        siblings: Siblings | None = None,
         worker_id: int = 0,
         generation: int = 0,
         accepts: bool = True,
         lifespan: ProcessLifespan | None = None,
         on_recycle: Callable[[str], object] | None = None,
     ) -> None:
-        """With `accepts` False connections come by `take()` alone.
+        """With `accepts` False connections come by `take()` alone. `siblings` are the other workers of the server.
 
         `lifespan` is that of the process, where it has one for all its workers. `on_recycle` is called once, on the
         loop, with the reason why the worker should be replaced; it serves on. Without it the worker ends itself.
@@ -99,7 +100,7 @@ class Worker:
             )
             for listener in listeners
         ]
-        self._datagrams = Datagrams(self.service, datagrams)
+        self._datagrams = Datagrams(self.service, registry, listeners, siblings)
         self._lifespan = Lifespan(config, app, lifespan)
         self._recycling: Recycling | None = Recycling(config, time.monotonic())
         self._on_recycle = on_recycle
@@ -151,6 +152,11 @@ class Worker:
     def take(self, listener: int, sock: socket.socket) -> None:
         """Serve a connection that was accepted from `listeners[listener]`; call on the worker's loop."""
         self._acceptors[listener].take(sock)
+
+    def receive(self, sockets: list[socket.socket]) -> None:
+        """Read datagrams from these sockets from now on, and from no others; they are closed here. Call on the worker's
+        loop, once it is ready."""
+        self._datagrams.receive(sockets)
 
     @property
     def load(self) -> tuple[int, int]:

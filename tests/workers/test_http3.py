@@ -1,0 +1,209 @@
+"""HTTP/3 over everything that happens to a server: its connections stay with the process that has them."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conformance.h3 import H3Client
+from tests.workers.h3_checking_client import H3CheckingClient
+from tests.workers.running import APP, Running, eventually
+
+MODES = ("thread", "process")
+"""No QUIC implementation can be loaded in a subinterpreter."""
+PIECES = 150
+PIECE = 10_000
+MOVES = 3
+"""qh3 follows a connection no further."""
+
+TRANSFERS = APP.replace(
+    '    elif path == "/block":',
+    f'''    elif path == "/download":
+        await send({{"type": "http.response.start", "status": 200, "headers": [(b"pid", b"%d" % os.getpid())]}})
+        for _ in range({PIECES}):
+            await send({{"type": "http.response.body", "body": b"x" * {PIECE}, "more_body": True}})
+            await asyncio.sleep(0.005)
+        await send({{"type": "http.response.body"}})
+        return
+    elif path == "/upload":
+        query = 0
+        while True:
+            message = await receive()
+            query += len(message.get("body", b""))
+            if not message.get("more_body"):
+                break
+    elif path == "/block":''',
+)
+
+
+@pytest.fixture
+def start(tmp_path: Path, tls_files: tuple[str, str]) -> Callable[..., Running]:
+    def start(mode: str, *flags: str, workers: int = 2) -> Running:
+        tls = ("--ssl-certfile", tls_files[0], "--ssl-keyfile", tls_files[1])
+        number = ("--workers", str(workers), "--worker-mode", mode)
+        return Running(tmp_path, *number, "--http3", *tls, *flags, app=TRANSFERS)
+
+    return start
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def connect(tls_files: tuple[str, str]) -> Callable[..., H3Client]:
+    return lambda server, **settings: H3Client(*server.address, tls_files[0], **settings)
+
+
+Connect = Callable[..., H3Client]
+
+
+def answer(client: H3Client, path: str = "/") -> dict[str, Any]:
+    response = client.request("GET", path)
+    assert (response.status, response.complete) == (200, True)
+    found: dict[str, Any] = json.loads(response.body)
+    return found
+
+
+def move(client: H3Client) -> None:
+    """Change the address, and let the server know: who only waits for data has nothing to say."""
+    client.move()
+    client.quic.send_ping(1)
+    client.flush()
+
+
+def new_version(server: Running, number: int) -> None:
+    server.write(TRANSFERS.replace("VERSION = 1", f"VERSION = {number}"))
+
+
+def reload(server: Running) -> None:
+    at = len(server.log)
+    server.kill(signal.SIGHUP)
+    server.wait_for_message("Reloaded", after=at)
+
+
+# Under load
+
+
+@pytest.mark.parametrize("what", ["reload", "upgrade", "more and fewer workers"])
+@pytest.mark.parametrize("mode", MODES)
+def test_change_of_processes_loses_no_request(start: Start, mode: str, what: str) -> None:
+    with start(mode) as server:
+        with H3CheckingClient(server.address, keep_alive=6, short=2, slow=2, pause=0.005) as client:
+            eventually(lambda: client.verified > 100)
+            if what == "more and fewer workers":
+                for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGTTOU):
+                    at, seen = len(server.log), client.verified
+                    server.kill(number)
+                    server.wait_for_message("Serving with", after=at)
+                    eventually(lambda seen=seen: client.verified > seen + 100)
+            else:
+                new_version(server, 2)
+                if what == "reload":
+                    reload(server)
+                else:
+                    server.upgrade()
+                eventually(lambda: client.versions[2] > 100)
+        assert client.faults == {}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_end_loses_no_request_of_who_honours_goaway(start: Start, mode: str) -> None:
+    with start(mode) as server:
+        with H3CheckingClient(server.address, keep_alive=6, short=0, slow=4, slow_time=1.0, pause=0.005) as client:
+            eventually(lambda: client.verified > 100)
+            server.kill(signal.SIGTERM)
+            client.leave()
+            assert server.wait() == 0
+        assert {fault: count for fault, count in client.faults.items() if not fault.startswith("connect")} == {}
+
+
+# One connection
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_upload_that_runs_is_finished_by_the_old_process(start: Start, connect: Connect, mode: str) -> None:
+    with start(mode) as server, connect(server) as client:
+        old = server.children()
+        upload = client.open("POST", "/upload", body=True)
+        upload.send_body(b"x" * 100_000)
+        new_version(server, 2)
+        reload(server)
+        with connect(server) as other:
+            assert answer(other)["pid"] not in old
+        upload.send_body(b"x" * 900_000)
+        upload.end()
+        found = json.loads(upload.response().body)
+        assert (found["version"], found["query"]) == (1, 1_000_000)
+        assert found["pid"] in old
+        # Its last request has been answered: the connection ends, and the process with it.
+        assert client.read_eof()
+        eventually(lambda: not set(server.children()) & set(old))
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["same id", "new id"])
+@pytest.mark.parametrize("mode", MODES)
+def test_download_survives_changes_of_address(start: Start, connect: Connect, mode: str, named: bool) -> None:
+    with start(mode, workers=4) as server, connect(server) as client:
+        download = client.open("GET", "/download")
+        received = len(download.read_piece())
+        if not named:
+            client.quic.change_connection_id()
+        for _ in range(MOVES):
+            # The kernel chooses among four sockets each time.
+            move(client)
+            received += sum(len(download.read_piece()) for _ in range(10))
+        while piece := download.read_piece():
+            received += len(piece)
+        assert received == PIECES * PIECE
+        head = download.read_head()
+        assert answer(client)["pid"] == int(head.headers[b"pid"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_download_survives_a_change_of_address_during_a_reload(start: Start, connect: Connect, mode: str) -> None:
+    with start(mode) as server, connect(server) as client:
+        download = client.open("GET", "/download")
+        received = len(download.read_piece())
+        reload(server)
+        for _ in range(MOVES):
+            move(client)
+            received += len(download.read_piece())
+        while piece := download.read_piece():
+            received += len(piece)
+        assert received == PIECES * PIECE
+
+
+def test_death_of_a_process_costs_its_connections_only(start: Start, connect: Connect) -> None:
+    with start("process") as server:
+        clients: dict[int, H3Client] = {}
+        while len(clients) < 2:
+            client = connect(server)
+            if clients.setdefault(answer(client)["pid"], client) is not client:
+                client.close()
+        dying, living = clients
+        os.kill(dying, signal.SIGKILL)
+        server.wait_for_message("was killed by")
+        # The other one reads the socket of the dead one, and knows that its connections are gone.
+        assert answer(clients[living])["pid"] == living
+        begun = time.monotonic()
+        for _ in range(4):
+            with connect(server) as other:
+                assert answer(other)["pid"] in (living, *server.children())
+        clients[dying].open("GET", "/")
+        assert clients[dying].read_eof()
+        assert time.monotonic() - begun < 10
+        assert answer(clients[living])["pid"] == living
+        clients[living].close()
+        clients[dying].sock.close()
+
+
+def test_processes_believe_clients_that_prove_their_address(start: Start, connect: Connect) -> None:
+    with start("process", "--http3-retry-above", "0") as server:
+        for _ in range(8):
+            with connect(server) as client:
+                assert client.quic._retry_count == 1
+                assert answer(client)["version"] == 1
