@@ -20,7 +20,6 @@ from pounce.registry import Registry
 from pounce_h3 import ids
 from pounce_h3.codes import H3_EXCESSIVE_LOAD
 from pounce_h3.connection import RESETS_MAX, H3Connection
-from pounce_h3.endpoint import Endpoint
 from pounce_h3.frames import frame, varint
 from pounce_h3.ids import ID_LENGTH, TOKEN_LIFETIME, Keys
 from pounce_h3.packets import INITIAL, destination, long_header
@@ -28,6 +27,7 @@ from pounce_h3.plugin import plugin
 from pounce_h3.qh3_engine import Qh3Connection, Qpack, Quic, literal_section
 from pounce_h3.stream import H3Stream
 
+from .endpoints import endpoint_of, endpoints_of
 from .forged import initial_packet
 
 Start = Callable[..., Started]
@@ -78,14 +78,6 @@ def replies(sock: socket.socket) -> list[bytes]:
             found.append(sock.recv(65536))
     except TimeoutError:
         return found
-
-
-def endpoint_of(server: Started) -> Endpoint:
-    """The running server's endpoint."""
-    port = server.server.port
-    endpoints = [item for item in gc.get_objects() if type(item) is Endpoint and item.local[1] == port]
-    [found] = [item for item in endpoints if not item._transport.is_closing()]
-    return found
 
 
 # Forged packets
@@ -570,12 +562,6 @@ def test_packet_that_names_nobody_is_not_answered(start: Start, app: App, strang
     name = KEYS.new_id(ALONE)
     stranger.sendto(b"\x40" + name[:7] + bytes((name[7] ^ 1,)) + os.urandom(91), address_of(server))
     assert replies(stranger) == []
-
-
-def endpoints_of(server: Started) -> list[Endpoint]:
-    port = server.server.port
-    found = [item for item in gc.get_objects() if type(item) is Endpoint and item.local[1] == port]
-    return [item for item in found if not item._transport.is_closing()]
 
 
 @pytest.mark.parametrize("workers", [2, 3])

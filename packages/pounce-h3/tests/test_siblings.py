@@ -1,6 +1,5 @@
 """What workers make of packets that another one should have got."""
 
-import gc
 import os
 import socket
 import threading
@@ -14,6 +13,7 @@ from pounce_h3.endpoint import ASKED_PER_TURN, CLAIMS_MAX, Endpoint
 from pounce_h3.ids import Keys
 from pounce_h3.packets import INITIAL, long_header
 
+from .endpoints import endpoints_of
 from .forged import initial_packet
 
 Start = Callable[..., Started]
@@ -42,9 +42,7 @@ def server(start: Start) -> Started:
 
 @pytest.fixture
 def endpoints(server: Started) -> list[Endpoint]:
-    port = server.server.port
-    found = [item for item in gc.get_objects() if type(item) is Endpoint and item.local[1] == port]
-    return [item for item in found if not item._transport.is_closing()]
+    return endpoints_of(server)
 
 
 def call(endpoint: Endpoint, function: Callable[..., Any], *arguments: Any) -> Any:
