@@ -19,7 +19,7 @@ from pounce.config import ServerConfig
 from pounce.net.tls import ServerTLS
 from pounce_h3.engine import Connected, IdIssued, Initial, StreamData
 from pounce_h3.frames import varint
-from pounce_h3.ids import new_id
+from pounce_h3.ids import ID_LENGTH
 from pounce_h3.qh3_engine import Qh3Connection, Qh3Engine
 from pounce_h3.qh3_tls import HANDSHAKE_MAX
 
@@ -41,7 +41,7 @@ class Pair:
         self.tickets: list[Any] = []
         self.client = QuicConnection(configuration=configuration, session_ticket_handler=self.tickets.append)
         self.client.connect(SERVER, self.now)
-        name = new_id(0, 0)
+        name = os.urandom(ID_LENGTH)
         original = self.client.original_destination_connection_id
         self.server = engine.accept(Initial(name, self.client.host_cid, original, None, os.urandom(16)))
         self.seen: list[Any] = []
@@ -165,7 +165,7 @@ def crypto(offset: int, data: bytes) -> bytes:
 def handshake_of(engine: Qh3Engine, *messages: bytes) -> Qh3Connection:
     """A connection whose client sent these bytes of a handshake, each in a packet of its own."""
     original = os.urandom(8)
-    connection = engine.accept(Initial(new_id(0, 0), b"client!!", original, None, os.urandom(16)))
+    connection = engine.accept(Initial(os.urandom(ID_LENGTH), b"client!!", original, None, os.urandom(16)))
     offset = 0
     for number, message in enumerate(messages):
         packet = initial_packet(crypto(offset, message), destination=original, source=b"client!!", number=number)
@@ -307,7 +307,7 @@ def test_crypto_bytes_with_a_gap_before_them_are_bounded(attacker: Attacker) -> 
 
 def test_crypto_bytes_of_a_handshake_with_a_gap_before_them_are_bounded(engine: Qh3Engine) -> None:
     original = os.urandom(8)
-    connection = engine.accept(Initial(new_id(0, 0), b"client!!", original, None, os.urandom(16)))
+    connection = engine.accept(Initial(os.urandom(ID_LENGTH), b"client!!", original, None, os.urandom(16)))
     for number in range(1000):
         frames = crypto(1 + number * 1000, bytes(1000))
         packet = initial_packet(frames, destination=original, source=b"client!!", number=number)
@@ -339,6 +339,6 @@ def test_keys_updated_with_every_packet_cost_no_more_than_packets_may(attacker: 
 
 def test_frames_of_an_initial_packet_that_only_others_may_carry_are_no_requests(engine: Qh3Engine) -> None:
     original = os.urandom(8)
-    connection = engine.accept(Initial(new_id(0, 0), b"forged!!", original, None, os.urandom(16)))
+    connection = engine.accept(Initial(os.urandom(ID_LENGTH), b"forged!!", original, None, os.urandom(16)))
     connection.receive([initial_packet(b"\x0b\x00\x05whole", destination=original)], CLIENT, 1.0)
     assert not any(isinstance(event, StreamData) for event in connection.events())
