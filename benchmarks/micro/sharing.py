@@ -1,6 +1,6 @@
 """Which objects several workers touch for each request: `python -m benchmarks.micro.sharing [KIND]`.
 
-KIND is curl, chrome, echo or chunked.
+KIND is curl, chrome, echo, chunked or h2.
 
 A reference to an object of another thread is given back by `_Py_DecRefShared()`, so a debugger that stops there sees
 every one of them. Two worker threads serve requests over sockets; what both of them touch is listed with how often they
@@ -20,6 +20,10 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived
 
 from benchmarks.micro.__main__ import CHROME, CURL
 from pounce.testing import TestServer
@@ -75,29 +79,59 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def ask(clients: list[socket.socket], data: bytes, count: int) -> set[int]:
+class Client:
+    """One connection, and what is sent on it."""
+
+    def __init__(self, address: tuple[str, int], kind: str) -> None:
+        self.socket = socket.create_connection(address)
+        self._kind = kind
+        if kind == "h2":
+            self._h2 = H2Connection(H2Configuration(header_encoding="utf-8"))
+            self._h2.initiate_connection()
+
+    def send(self) -> None:
+        """A request."""
+        if self._kind != "h2":
+            self.socket.sendall(DATA[self._kind])
+            return
+        stream = self._h2.get_next_available_stream_id()
+        head = [(":method", "GET"), (":scheme", "http"), (":authority", "test"), (":path", "/"), ("user-agent", "x")]
+        self._h2.send_headers(stream, head, end_stream=True)
+        self.socket.sendall(self._h2.data_to_send())
+
+    def thread(self) -> int:
+        """The thread that has answered."""
+        if self._kind != "h2":
+            return int(self.socket.recv(65536).rpartition(b"\r\n\r\n")[2])
+        while True:
+            for event in self._h2.receive_data(self.socket.recv(65536)):
+                if isinstance(event, DataReceived) and event.data:
+                    return int(event.data)
+
+
+def ask(clients: list[Client], count: int) -> set[int]:
     """The threads that have answered."""
-    answers: list[bytes] = []
+    found: set[int] = set()
     for _ in range(count):
         for client in clients:
-            client.sendall(data)
-        answers = [client.recv(65536) for client in clients]
-    return {int(answer.rpartition(b"\r\n\r\n")[2]) for answer in answers}
+            client.send()
+        found = {client.thread() for client in clients}
+    return found
 
 
 def main() -> None:
-    data = DATA[sys.argv[1] if len(sys.argv) > 1 else "curl"]
+    kind = sys.argv[1] if len(sys.argv) > 1 else "curl"
     settings = {"workers": WORKERS, "worker_mode": "thread", "loop": "asyncio", "keep_alive_timeout": 600.0}
     with TestServer(app, **settings) as server, tempfile.TemporaryDirectory() as folder:
-        clients = [socket.create_connection((server.host, server.port)) for _ in range(WORKERS)]
-        threads = ask(clients, data, WARM_UP)
+        clients = [Client((server.host, server.port), kind) for _ in range(WORKERS)]
+        threads = ask(clients, WARM_UP)
         log, script = Path(folder, "log"), Path(folder, "script.py")
         script.write_text(SCRIPT.format(threads=threads, log=str(log)))
         command = ["gdb", "-q", "-batch", "-p", str(os.getpid()), "-ex", "set pagination off", "-x", str(script)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as debugger:
             time.sleep(ATTACHING)
             log.write_text("")
-            ask(clients, data, REQUESTS)
+            ask(clients, REQUESTS)
             # Killed in any other way it would leave this process stopped.
             debugger.send_signal(signal.SIGINT)
         touches: Counter[int] = Counter()
@@ -117,7 +151,7 @@ def main() -> None:
                 found = ctypes.cast(address, ctypes.py_object).value
                 print(f"{count / total:6.2f}  {names[address]}  {found!r:.120}")
         for client in clients:
-            client.close()
+            client.socket.close()
 
 
 if __name__ == "__main__":

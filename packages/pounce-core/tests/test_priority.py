@@ -2,7 +2,7 @@
 
 import pytest
 
-from pounce.exchange.priority import DEFAULT, Priority, parse_priority, priority_of
+from pounce.exchange.priority import DEFAULT, parse_priority, priority_of
 
 VALUES = {
     b"": (3, False),
@@ -48,7 +48,7 @@ VALUES = {
 
 @pytest.mark.parametrize("value", VALUES)
 def test_priority_field(value: bytes) -> None:
-    assert parse_priority(value) == Priority(*VALUES[value])
+    assert parse_priority(value) == VALUES[value]
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def test_priority_field(value: bytes) -> None:
     [(b"", (6, True)), (b"u=0", (0, True)), (b"i=?0", (6, False)), (b"u=9", (6, True)), (b"u=0,", (6, True))],
 )
 def test_what_an_answer_does_not_say_stays_as_the_client_wished(value: bytes, priority: tuple[int, bool]) -> None:
-    assert parse_priority(value, Priority(6, True)) == Priority(*priority)
+    assert parse_priority(value, (6, True)) == priority
 
 
 def test_several_fields_are_one_dictionary() -> None:
     fields = [(b"priority", b"u=1, i"), (b"a", b"u=7"), (b"priority", b"u=2")]
-    assert priority_of(fields) == Priority(2, True)
+    assert priority_of(fields) == (2, True)
 
 
 def test_request_without_the_field() -> None:

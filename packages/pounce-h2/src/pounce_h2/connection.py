@@ -22,7 +22,6 @@ that differ in their path alone, but for the path.
 
 import asyncio
 import socket
-from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -56,7 +55,7 @@ from pounce_h2.frames import (
 from pounce_h2.huffman import HuffmanDecoder
 from pounce_h2.plugin import H2Settings
 from pounce_h2.priority import Scheduler
-from pounce_h2.stream import FRAME_MAX, HELD_HIGH, H2Stream, Receiving, Sending, Upload
+from pounce_h2.stream import ENDED, FRAME_MAX, HELD_HIGH, LOST, RECEIVED, RECEIVING, H2Stream, Upload
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
@@ -98,11 +97,9 @@ LOG_INTERVAL = 1.0
 """Seconds between two lines about errors of peers."""
 DRAIN_PING = b"drain\0\0\0"
 
-_read_head = FRAME_HEAD.unpack_from
 
-
-class Phase(Enum):
-    """See the diagram above."""
+class Phase:
+    """See the diagram above. Numbers: `pounce.immortal` tells why not an Enum."""
 
     PREFACE = 0
     SETTINGS = 1
@@ -112,15 +109,13 @@ class Phase(Enum):
     CLOSED = 5
 
 
-class ResetBy(Enum):
+class ResetBy:
     """Who reset a stream."""
 
     US = 0
     PEER = 1
 
 
-RECEIVING, RECEIVED, LOST = Receiving
-ENDED = Sending.ENDED
 
 
 class KnownHead(NamedTuple):
@@ -159,6 +154,7 @@ class H2Connection(Connection):
         "_early_priorities",
         "_fields",
         "_goaway_sent",
+        "_handlers",
         "_head_memory",
         "_idle_since",
         "_known_but_for_path",
@@ -178,6 +174,7 @@ class H2Connection(Connection):
         "_skipped",
         "_streams",
         "_turn_due",
+        "_unpack_head",
         "_upgraded",
         "answered",
         "blocks",
@@ -186,6 +183,7 @@ class H2Connection(Connection):
         "data_frames",
         "held_pieces",
         "initial_window",
+        "pack_head",
         "parked_size",
         "peer_frame_max",
         "peer_table_size",
@@ -201,11 +199,14 @@ class H2Connection(Connection):
         settings: H2Settings | None = service.settings.get("h2")
         self.settings = settings = settings or H2Settings()
         shared = service.shared
-        self.blocks: BlockTable = shared.get("h2.blocks") or shared.setdefault("h2.blocks", BlockTable())
-        huffman: HuffmanDecoder = shared.get("h2.huffman") or shared.setdefault("h2.huffman", HuffmanDecoder())
+        tables: Tables = shared.get("h2") or shared.setdefault("h2", Tables())
+        self.blocks = tables.blocks
+        self.pack_head = tables.pack_head
+        self._unpack_head = tables.unpack_head
+        self._handlers = tables.handlers
         self._fields: FieldTable = shared.get("fields") or shared.setdefault("fields", FieldTable())
         config = service.config
-        self._decoder = FieldDecoder(TABLE_SIZE, config.max_header_size, config.max_headers, huffman)
+        self._decoder = FieldDecoder(TABLE_SIZE, config.max_header_size, config.max_headers, tables.huffman)
         self.budgets = Budgets(settings.reset_burst, settings.reset_rate, self.loop.time)
         self.scheduler = Scheduler()
         self._phase = Phase.PREFACE
@@ -218,7 +219,7 @@ class H2Connection(Connection):
         self._opening: list[tuple[H2Stream, RequestHead | BadRequest]] = []
         self._known_heads: dict[bytes, KnownHead] = {}
         self._known_but_for_path: dict[bytes, KnownHead] = {}
-        self._resets: dict[int, ResetBy] = {}
+        self._resets: dict[int, int] = {}
         self._skipped: list[range] = []
         self._abandoned: list[Exchange] = []
         self._early_priorities: dict[int, Priority] = {}
@@ -289,7 +290,7 @@ class H2Connection(Connection):
         self._open_requests()
 
     def data_received(self, data: bytes) -> None:
-        if self._phase is Phase.CLOSED:
+        if self._phase == Phase.CLOSED:
             self._linger_over(len(data))
             return
         if self._rest:
@@ -337,7 +338,7 @@ class H2Connection(Connection):
 
     def emit(self, data: bytes) -> None:
         """Send frames, together with whatever else is sent in this turn of the loop."""
-        if self._phase is Phase.CLOSED:
+        if self._phase == Phase.CLOSED:
             return
         self._cork.append(data)
         self._cork_size += len(data)
@@ -371,7 +372,7 @@ class H2Connection(Connection):
             self._turn_due = False
         if self._cork:
             self.flush()
-        if self._goaway_sent is not None and not self._streams and self._phase is not Phase.CLOSED:
+        if self._goaway_sent is not None and not self._streams and self._phase != Phase.CLOSED:
             # Everything is answered.
             self._linger()
 
@@ -421,7 +422,7 @@ class H2Connection(Connection):
     def _read(self, data: bytes) -> None:
         """Take frames off `data`; what is no whole frame waits for more."""
         at, end = 0, len(data)
-        if self._phase is Phase.PREFACE:
+        if self._phase == Phase.PREFACE:
             if not PREFACE.startswith(data[:24]):
                 raise ConnectionFailed(PROTOCOL_ERROR, "the connection does not begin with the preface")
             if end < 24:
@@ -431,7 +432,7 @@ class H2Connection(Connection):
             self._phase = Phase.SETTINGS
         largest = self.settings.max_frame_size
         while end - at >= 9:
-            size, flags, stream = _read_head(data, at)
+            size, flags, stream = self._unpack_head(data, at)
             kind = size & 0xFF
             size >>= 8
             if size > largest:
@@ -444,16 +445,16 @@ class H2Connection(Connection):
             stream &= 0x7FFFFFFF
             if self._block is not None and (kind != Kind.CONTINUATION or stream != self._block.stream):
                 raise ConnectionFailed(PROTOCOL_ERROR, "a frame between HEADERS and its CONTINUATION")
-            if self._phase is Phase.SETTINGS and (kind != Kind.SETTINGS or flags & ACK):
+            if self._phase == Phase.SETTINGS and (kind != Kind.SETTINGS or flags & ACK):
                 raise ConnectionFailed(PROTOCOL_ERROR, "the first frame is not SETTINGS")
-            if kind < len(HANDLERS):
-                HANDLERS[kind](self, flags, stream, data[start:at])
+            if kind < len(self._handlers):
+                self._handlers[kind](self, flags, stream, data[start:at])
             elif kind == Kind.PRIORITY_UPDATE:
                 self._priority_update(stream, data[start:at])
             else:
                 # RFC 9113 4.1: "Implementations MUST ignore and discard frames of unknown types."
                 self.budgets.unknown.spend()
-            if self._phase is Phase.CLOSED:
+            if self._phase == Phase.CLOSED:
                 return
         if at < end:
             self._wait_for(data[at:], 9)
@@ -481,7 +482,7 @@ class H2Connection(Connection):
             self._frame_for_closed(id)
             return
         upload = stream.upload
-        if upload is None or stream.receiving is not RECEIVING:
+        if upload is None or stream.receiving != RECEIVING:
             self.give_back(size)
             self._stream_error(stream, ErrorCode.STREAM_CLOSED)
             return
@@ -522,9 +523,9 @@ class H2Connection(Connection):
                 stream.pause_upload(upload)
         elif not ends:
             self.budgets.empty_data.spend()
-        if ends and stream.receiving is RECEIVING:
+        if ends and stream.receiving == RECEIVING:
             stream.receiving = RECEIVED
-            if stream.sending is ENDED:
+            if stream.sending == ENDED:
                 self.forget(stream)
             elif stream.exchange is not None:
                 stream.exchange.eof_received()
@@ -586,7 +587,7 @@ class H2Connection(Connection):
         stream = self._streams.get(id)
         if stream is None:
             self._frame_for_closed(id)
-        elif stream.receiving is not RECEIVING:
+        elif stream.receiving != RECEIVING:
             self._stream_error(stream, ErrorCode.STREAM_CLOSED)
         elif depends_on_itself or not flags & END_STREAM or fields is None:
             # 8.1: trailers end the stream.
@@ -606,7 +607,7 @@ class H2Connection(Connection):
             self._stream_error(stream, PROTOCOL_ERROR)
             return
         stream.receiving = RECEIVED
-        if stream.sending is ENDED:
+        if stream.sending == ENDED:
             self.forget(stream)
         elif stream.exchange is None:
             upload.trailers = trailers
@@ -728,11 +729,11 @@ class H2Connection(Connection):
         """Hand requests to the service, the most urgent first."""
         opening, self._opening = self._opening, []
         if len(opening) > 1:
-            opening.sort(key=lambda item: item[0].priority.urgency)
+            opening.sort(key=lambda item: item[0].priority[0])
         service = self.service
         limit = service.config.max_requests_per_connection
         for stream, head in opening:
-            if stream.receiving is LOST:
+            if stream.receiving == LOST:
                 continue
             if stream.id > self._last_opened:
                 self._last_opened = stream.id
@@ -753,10 +754,10 @@ class H2Connection(Connection):
         """Hand over a request together with what is here of its body."""
         body = b"".join(upload.early)
         upload.early.clear()
-        ended = stream.receiving is RECEIVED
+        ended = stream.receiving == RECEIVED
         # The trailers have a way of their own.
         self.service.open(head, stream, body, ended and upload.trailers is None)
-        if ended and upload.trailers is not None and stream.sending is not ENDED:
+        if ended and upload.trailers is not None and stream.sending != ENDED:
             stream.exchange.eof_received(upload.trailers)
 
     # 6.3 PRIORITY, and RFC 9218 7.1 PRIORITY_UPDATE
@@ -810,7 +811,7 @@ class H2Connection(Connection):
         if stream is None:
             self._check_not_idle(id)
             return
-        if stream.sending is not ENDED:
+        if stream.sending != ENDED:
             self._spend_reset()
         self._remember_reset(id, ResetBy.PEER)
         self._lose(stream)
@@ -828,7 +829,7 @@ class H2Connection(Connection):
         if len(payload) % 6:
             raise ConnectionFailed(FRAME_SIZE_ERROR, "SETTINGS is not a multiple of six octets")
         self.budgets.settings.spend()
-        if self._phase is Phase.SETTINGS:
+        if self._phase == Phase.SETTINGS:
             self._phase = Phase.OPEN if self._goaway_sent is None else Phase.LEAVING
             if self.service.draining:
                 self.drain()
@@ -896,7 +897,7 @@ class H2Connection(Connection):
         self.budgets.ping.spend()
         if not flags & ACK:
             self.emit(frame(Kind.PING, ACK, 0, payload))
-        elif payload == DRAIN_PING and self._phase is Phase.DRAINING:
+        elif payload == DRAIN_PING and self._phase == Phase.DRAINING:
             # A round trip is over: what the peer sent before it knew of the drain is here.
             self._leave()
 
@@ -948,10 +949,10 @@ class H2Connection(Connection):
     def _frame_for_closed(self, id: int) -> None:
         """HEADERS or DATA for a stream that is over."""
         reset_by = self._resets.get(id)
-        if reset_by is ResetBy.US:
+        if reset_by == ResetBy.US:
             # It was under way when we reset the stream.
             return
-        if reset_by is ResetBy.PEER:
+        if reset_by == ResetBy.PEER:
             self._refuse(id, ErrorCode.STREAM_CLOSED)
         elif any(id in passed for passed in self._skipped):
             raise ConnectionFailed(PROTOCOL_ERROR, "a stream id that is lower than one before")
@@ -990,7 +991,7 @@ class H2Connection(Connection):
         stream.writable = True
         self.forget(stream)
 
-    def _remember_reset(self, id: int, by: ResetBy) -> None:
+    def _remember_reset(self, id: int, by: int) -> None:
         self._resets[id] = by
         if len(self._resets) > RESETS_MAX:
             del self._resets[next(iter(self._resets))]
@@ -1071,19 +1072,19 @@ class H2Connection(Connection):
 
     def _leave(self) -> None:
         """Take no more requests, and close when those that run are over."""
-        if self._goaway_sent is None and self._phase is not Phase.CLOSED:
-            if self._phase is not Phase.PREFACE and self._phase is not Phase.SETTINGS:
+        if self._goaway_sent is None and self._phase != Phase.CLOSED:
+            if self._phase != Phase.PREFACE and self._phase != Phase.SETTINGS:
                 self._phase = Phase.LEAVING
             self._goaway_sent = self._last_seen
             self.emit(goaway_frame(self._last_seen, ErrorCode.NO_ERROR))
 
     def drain(self) -> None:
         """6.8: say that the end is near, wait a round trip for requests that are under way, then take no more."""
-        if self._phase is Phase.PREFACE or self._phase is Phase.SETTINGS:
+        if self._phase == Phase.PREFACE or self._phase == Phase.SETTINGS:
             if self._streams:
                 self._leave()
             self.due(self.loop.time() + DRAIN_GRACE)
-        elif self._phase is Phase.OPEN:
+        elif self._phase == Phase.OPEN:
             self._phase = Phase.DRAINING
             self.emit(goaway_frame(WINDOW_MAX, ErrorCode.NO_ERROR))
             self.emit(frame(Kind.PING, 0, 0, DRAIN_PING))
@@ -1123,7 +1124,7 @@ class H2Connection(Connection):
     def deadline_passed(self) -> None:
         """Look for what is due, and when the next thing will be."""
         now = self.deadline
-        if self._phase is Phase.CLOSED:
+        if self._phase == Phase.CLOSED:
             if self.write_deadline == inf or not self.transport.get_write_buffer_size():
                 self.deadline = inf
                 self.abort()
@@ -1155,14 +1156,14 @@ class H2Connection(Connection):
                 self._close(ErrorCode.NO_ERROR)
                 return
             self.due(blocked)
-        if self._phase is Phase.DRAINING:
+        if self._phase == Phase.DRAINING:
             if self._drain_due <= now:
                 self._leave()
             else:
                 self.due(self._drain_due)
         elif not self._streams:
             timeout = config.keep_alive_timeout if self._requests else config.header_timeout
-            if self._idle_since + timeout <= now or (self.service.draining and self._phase is not Phase.OPEN):
+            if self._idle_since + timeout <= now or (self.service.draining and self._phase != Phase.OPEN):
                 self.service.count("idle_timeout")
                 self._leave()
             else:
@@ -1188,7 +1189,7 @@ class H2Connection(Connection):
         if stream.is_tunnel:
             return
         upload = stream.upload
-        if upload is not None and stream.receiving is RECEIVING:
+        if upload is not None and stream.receiving == RECEIVING:
             due = upload.due(config.request_timeout, config.min_body_rate)
             if due <= now:
                 stream.exchange.stream_lost(
@@ -1202,19 +1203,29 @@ class H2Connection(Connection):
             self.due(due if due > now else now + config.request_timeout)
 
 
-HANDLERS = (
-    H2Connection._data,
-    H2Connection._headers,
-    H2Connection._priority,
-    H2Connection._rst_stream,
-    H2Connection._settings,
-    H2Connection._push_promise,
-    H2Connection._ping,
-    H2Connection._goaway,
-    H2Connection._window_update,
-    H2Connection._continuation,
-)
-"""By type of frame."""
+class Tables:
+    """What the connections of one worker share, and those of others do not touch."""
+
+    __slots__ = ("blocks", "handlers", "huffman", "pack_head", "unpack_head")
+
+    def __init__(self) -> None:
+        self.blocks = BlockTable()
+        self.huffman = HuffmanDecoder()
+        self.pack_head = FRAME_HEAD.pack
+        self.unpack_head = FRAME_HEAD.unpack_from
+        # By type of frame.
+        self.handlers = (
+            H2Connection._data,
+            H2Connection._headers,
+            H2Connection._priority,
+            H2Connection._rst_stream,
+            H2Connection._settings,
+            H2Connection._push_promise,
+            H2Connection._ping,
+            H2Connection._goaway,
+            H2Connection._window_update,
+            H2Connection._continuation,
+        )
 
 
 def _released(stream: H2Stream) -> Exchange | None:

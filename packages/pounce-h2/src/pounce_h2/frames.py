@@ -36,8 +36,8 @@ SETTING = Struct(">HL")
 _number = Struct(">L").pack
 
 
-class Kind(IntEnum):
-    """Types of frames."""
+class Kind:
+    """Types of frames; numbers, for `pounce.immortal` tells why not an Enum."""
 
     DATA = 0x0
     HEADERS = 0x1

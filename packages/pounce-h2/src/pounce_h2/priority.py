@@ -38,7 +38,7 @@ class Scheduler:
             return next(iter(ready))
         self._turn += 1
         stream = min(ready, key=self._order)
-        if stream.priority.incremental:
+        if stream.priority[1]:
             ready[stream] = self._turn
         return stream
 

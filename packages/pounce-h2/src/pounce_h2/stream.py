@@ -16,7 +16,6 @@ A stream is in its connection's table until both halves are over.
 """
 
 from collections import deque
-from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, cast
 
@@ -24,12 +23,12 @@ from pounce.exchange.head import Headers
 from pounce.exchange.priority import Priority, parse_priority
 from pounce.exchange.stream import Body, ConnectionInfo, Exchange
 from pounce_h2.encode import content_length_field, encode_fields
-from pounce_h2.frames import END_STREAM, FRAME_HEAD, ErrorCode, header_frames
+from pounce_h2.frames import END_STREAM, ErrorCode, header_frames
 
 if TYPE_CHECKING:
     from pounce_h2.connection import H2Connection
 
-__all__ = ["H2Stream", "Receiving", "Sending", "Upload"]
+__all__ = ["ENDED", "LOST", "RECEIVED", "RECEIVING", "H2Stream", "Upload"]
 
 FRAME_MAX = 16_384
 """Bytes of DATA in one frame, so that streams can take turns."""
@@ -53,28 +52,9 @@ BODILESS = frozenset((204, 205, 304))
 """Statuses of answers that have no content (RFC 9110 6.4.1)."""
 
 
-class Receiving(Enum):
-    """The request's half; see the diagram above."""
-
-    OPEN = 0
-    ENDED = 1
-    LOST = 2
-
-
-class Sending(Enum):
-    """The answer's half; see the diagram above."""
-
-    WAITING = 0
-    OPEN = 1
-    LAST = 2
-    MUTED = 3
-    ENDED = 4
-
-
-RECEIVING, RECEIVED, LOST = Receiving
-WAITING, OPEN, LAST, MUTED, ENDED = Sending
-
-_head = FRAME_HEAD.pack
+# The request's half, and the answer's; see the diagram above. Numbers: `pounce.immortal` tells why not Enums.
+RECEIVING, RECEIVED, LOST = range(3)
+WAITING, OPEN, LAST, MUTED, ENDED = range(5)
 
 
 class Upload:
@@ -177,7 +157,7 @@ class H2Stream:
     # Stream: called by the exchange
 
     def start(self, status: int, headers: Headers, body: Body, more: bool) -> None:
-        if self.sending is not WAITING:
+        if self.sending != WAITING:
             return
         h2 = self.h2
         block, has_length, priority = h2.blocks.encode(status, headers)
@@ -202,7 +182,7 @@ class H2Stream:
             self.send_window -= size
             h2.send_window -= size
             h2.data_frames += 1
-            head = _head(size << 8, 0 if more else END_STREAM, self.id)
+            head = h2.pack_head(size << 8, 0 if more else END_STREAM, self.id)
             h2.emit(b"".join((frames, head, cast(bytes, body))))
             if not more:
                 self._end()
@@ -212,29 +192,29 @@ class H2Stream:
                 self._send(cast(bytes, body), more)
 
     def write(self, body: Body, more: bool) -> None:
-        if self.sending is OPEN:
+        if self.sending == OPEN:
             if body or not more:
                 self._send(cast(bytes, body), more)
-        elif self.sending is MUTED:
+        elif self.sending == MUTED:
             if not more:
                 self._end()
 
     def inform(self, status: int, headers: Headers) -> None:
         upload = self.upload
         # RFC 9110 10.1.1: no need for 100 (Continue) once a part of the content is here, or after it.
-        if status == 100 and (upload is None or upload.received or self.receiving is not RECEIVING):
+        if status == 100 and (upload is None or upload.received or self.receiving != RECEIVING):
             return
-        if self.sending is WAITING:
+        if self.sending == WAITING:
             self._send_fields([(b":status", b"%d" % status), *headers], False)
 
     def tunnel(self, headers: Headers) -> None:
-        if self.sending is WAITING:
+        if self.sending == WAITING:
             self.sending = OPEN
             self.is_tunnel = True
             self._send_fields([(b":status", b"200"), *headers], False)
 
     def trailers(self, headers: Headers) -> None:
-        if self.sending is not OPEN:
+        if self.sending != OPEN:
             return
         if not headers:
             self._send(b"", False)
@@ -259,14 +239,14 @@ class H2Stream:
         if upload.paused_at and upload.held <= HELD_HIGH:
             self._unpause(upload)
         h2.give_back(count)
-        if self.receiving is RECEIVING:
+        if self.receiving == RECEIVING:
             self.extend_window(count)
 
     def reset(self) -> None:
-        if self.sending is MUTED:
+        if self.sending == MUTED:
             # The peer has the whole answer.
             self._end()
-        elif self.sending is not ENDED:
+        elif self.sending != ENDED:
             self.h2.reset(self, ErrorCode.INTERNAL_ERROR)
 
     # Sending
@@ -294,12 +274,12 @@ class H2Stream:
         h2.data_frames += 1
         limit = h2.data_frame_max
         if size <= limit:
-            h2.emit(_head(size << 8, 0 if more else END_STREAM, self.id) + body)
+            h2.emit(h2.pack_head(size << 8, 0 if more else END_STREAM, self.id) + body)
         else:
             for at in range(0, size, limit):
                 piece = body[at : at + limit]
                 last = not more and at + limit >= size
-                h2.emit(_head(len(piece) << 8, END_STREAM if last else 0, self.id) + piece)
+                h2.emit(h2.pack_head(len(piece) << 8, END_STREAM if last else 0, self.id) + piece)
         if not more:
             self._end()
 
@@ -343,18 +323,18 @@ class H2Stream:
         h2.send_window -= size
         h2.data_frames += 1
         done = not self.parked_size
-        ends = done and self.sending is LAST and self.trailer_block is None
-        h2.emit(b"".join((_head(size << 8, END_STREAM if ends else 0, self.id), *pieces)))
+        ends = done and self.sending == LAST and self.trailer_block is None
+        h2.emit(b"".join((h2.pack_head(size << 8, END_STREAM if ends else 0, self.id), *pieces)))
         if done:
             h2.scheduler.remove(self)
-            if self.sending is LAST:
+            if self.sending == LAST:
                 if ends:
                     self._end()
                 else:
                     self._send_trailers()
         elif self.send_window <= 0:
             h2.wants_to_send(self)
-        if not was_writable and (done or (self.sending is OPEN and self.parked_size <= PARKED_LOW)):
+        if not was_writable and (done or (self.sending == OPEN and self.parked_size <= PARKED_LOW)):
             self.writable = True
             exchange.resume_writing()
 
@@ -376,7 +356,7 @@ class H2Stream:
         """END_STREAM is sent."""
         self.sending = ENDED
         self.h2.answered += 1
-        if self.receiving is not RECEIVING:
+        if self.receiving != RECEIVING:
             self.h2.forget(self)
         else:
             # RFC 9113 8.1: "the server MAY request that the client abort transmission of a request without error by

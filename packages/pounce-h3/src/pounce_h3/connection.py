@@ -13,7 +13,6 @@ In EARLY what the peer sends may be a replay, and its address is not proved.
 """
 
 import asyncio
-from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, cast
 
@@ -100,15 +99,8 @@ CONTROL, PUSH, ENCODER, DECODER = 0x0, 0x1, 0x2, 0x3
 UNKNOWN, IGNORED = -1, -2
 
 
-class Phase(Enum):
-    """How far the handshake is; see the diagram above."""
-
-    HANDSHAKE = 0
-    EARLY = 1
-    OPEN = 2
-
-
-HANDSHAKE, EARLY, OPEN = Phase
+# How far the handshake is; see the diagram above. Numbers: `pounce.immortal` tells why not an Enum.
+HANDSHAKE, EARLY, OPEN = range(3)
 
 
 class PeerStream:
@@ -225,7 +217,7 @@ class H3Connection(Connection):
         try:
             self.quic.receive(datagrams, address, self.loop.time())
             self._process()
-            if address != self._address and self._phase is OPEN:
+            if address != self._address and self._phase == OPEN:
                 self._look_at_peer()
         finally:
             self.corked = False
@@ -281,7 +273,7 @@ class H3Connection(Connection):
 
     def _opened(self, event: Connected) -> None:
         """The handshake is complete."""
-        if self._phase is HANDSHAKE:
+        if self._phase == HANDSHAKE:
             self._begin(event)
         self._phase = OPEN
         self._handshake_deadline = inf
@@ -293,7 +285,7 @@ class H3Connection(Connection):
     @property
     def is_early(self) -> bool:
         """What arrives may be a replay."""
-        return self._phase is EARLY
+        return self._phase == EARLY
 
     def _begin(self, event: EarlyData) -> None:
         """Requests may come from here on: say what we speak (RFC 9114 6.2.1, 7.2.4)."""
@@ -696,12 +688,12 @@ class H3Connection(Connection):
         quic = self.quic
         room = AHEAD_MAX - sum(quic.unsent(stream.id) for stream in self._queue)
         while room > 0 and self._queue:
-            urgency = min(stream.priority.urgency for stream in self._queue)
+            urgency = min(stream.priority[0] for stream in self._queue)
             turn = sorted(
-                (stream for stream in self._queue if stream.priority.urgency == urgency),
-                key=lambda stream: (stream.priority.incremental, stream.id),
+                (stream for stream in self._queue if stream.priority[0] == urgency),
+                key=lambda stream: (stream.priority[1], stream.id),
             )
-            if not turn[0].priority.incremental:
+            if not turn[0].priority[1]:
                 del turn[1:]
             for stream in turn:
                 room -= self._hand_over(stream, min(PIECE, max(room, 1)))
@@ -802,7 +794,7 @@ class H3Connection(Connection):
 
     def drain(self) -> None:
         """RFC 9114 5.2: announce the end, take what is on its way, then name the last request that is served."""
-        if self._phase is not OPEN:
+        if self._phase != OPEN:
             self._handshake_deadline = min(self._handshake_deadline, self.loop.time() + HANDSHAKE_GRACE)
             self.watch(self._handshake_deadline)
             return
@@ -846,7 +838,7 @@ class H3Connection(Connection):
     def abort(self) -> None:
         """Forget the connection, after telling the peer so where that is possible."""
         try:
-            self.quic.close(H3_INTERNAL_ERROR if self._phase is OPEN else H3_NO_ERROR, "")
+            self.quic.close(H3_INTERNAL_ERROR if self._phase == OPEN else H3_NO_ERROR, "")
             self._endpoint.send(self.quic.datagrams_to_send(self.loop.time()))
         finally:
             self._endpoint.forget(self)

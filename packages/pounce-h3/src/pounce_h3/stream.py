@@ -13,7 +13,6 @@ until it holds `_need` bytes of a frame that must be complete. What is written g
 which stream's bytes leave first.
 """
 
-from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, cast
 
@@ -57,28 +56,9 @@ SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))
 NOT_SENT = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 
 
-class Reading(Enum):
-    """What the next frame is; see the diagram above."""
-
-    HEAD = 0
-    BODY = 1
-    TRAILERS = 2
-    DONE = 3
-    TUNNEL = 4
-    STOPPED = 5
-
-
-class Writing(Enum):
-    """How far the answer is; see the diagram above."""
-
-    READY = 0
-    OPEN = 1
-    MUTED = 2
-    SENT = 3
-
-
-HEAD, BODY, TRAILERS, DONE, TUNNEL, STOPPED = Reading
-READY, OPEN, MUTED, SENT = Writing
+# What the next frame is, and how far the answer is; see the diagram above. Numbers: `pounce.immortal` tells why.
+HEAD, BODY, TRAILERS, DONE, TUNNEL, STOPPED = range(6)
+READY, OPEN, MUTED, SENT = range(4)
 
 
 class H3Stream:
@@ -155,7 +135,7 @@ class H3Stream:
         """Bytes of the stream. Raises `QuicError` for what ends the connection."""
         if end:
             self._ended = True
-        if self.reading is STOPPED:
+        if self.reading == STOPPED:
             if end:
                 self.h3.stream_ended(self)
             return
@@ -176,7 +156,7 @@ class H3Stream:
 
     def _read(self, data: bytes) -> None:
         at, size = 0, len(data)
-        while at < size and self.reading is not STOPPED:
+        while at < size and self.reading != STOPPED:
             if self._left:
                 count = min(self._left, size - at)
                 self._left -= count
@@ -191,14 +171,14 @@ class H3Stream:
                 break
             payload = length[1]
             if kind[0] == DATA:
-                if self.reading is not BODY and self.reading is not TUNNEL:
+                if self.reading != BODY and self.reading != TUNNEL:
                     raise QuicError(H3_FRAME_UNEXPECTED, "DATA out of place")
                 self._left, self._skip = length[0], False
                 at = payload
             elif kind[0] == HEADERS:
                 # RFC 9114 4.4: with CONNECT "only DATA frames are permitted" once the head is there.
                 is_tunnel = self.head is not None and self.head.upgrade is not None
-                if (self.reading is not HEAD and self.reading is not BODY) or is_tunnel:
+                if (self.reading != HEAD and self.reading != BODY) or is_tunnel:
                     raise QuicError(H3_FRAME_UNEXPECTED, "HEADERS out of place")
                 if length[0] > self.h3.max_section:
                     self._too_large()
@@ -218,9 +198,9 @@ class H3Stream:
                 # RFC 9114 9: unknown types are ignored.
                 self._left, self._skip = length[0], True
                 at = payload
-        if self._ended and self.reading is not STOPPED:
+        if self._ended and self.reading != STOPPED:
             self._end_received()
-        elif self.reading is BODY:
+        elif self.reading == BODY:
             self._set_body_deadline()
 
     def _keep(self, data: bytes, at: int, need: int) -> None:
@@ -248,7 +228,7 @@ class H3Stream:
     def unblock(self, fields: Fields | None) -> None:
         """The section that waited has been decoded; None for one that is too large. Raises `QuicError`."""
         self._blocked = False
-        if self.reading is STOPPED:
+        if self.reading == STOPPED:
             return
         if fields is None:
             self._too_large()
@@ -276,7 +256,7 @@ class H3Stream:
                     code="POUNCE_PARSE_TOO_MANY_HEADERS" if many else "POUNCE_PARSE_HEADERS_TOO_LARGE",
                 )
             )
-        elif self.reading is BODY:
+        elif self.reading == BODY:
             trailers = checked_trailers(fields)
             self.reading = TRAILERS
             self._end_body(trailers)
@@ -340,7 +320,7 @@ class H3Stream:
         head = self.head
         assert head is not None
         self._client_waits = False
-        if self.reading is TUNNEL:
+        if self.reading == TUNNEL:
             self._hold(data)
             return
         if head.upgrade is not None:
@@ -357,18 +337,18 @@ class H3Stream:
             self._waits_since = self.h3.loop.time()
         self.unconsumed += len(data)
         self.h3.hold(len(data))
-        if self.reading is TUNNEL or self.head is None or self.head.upgrade is None:
+        if self.reading == TUNNEL or self.head is None or self.head.upgrade is None:
             self.exchange.data_received(data)
 
     def _end_received(self) -> None:
         if self._buffer or self._left:
             raise QuicError(H3_FRAME_ERROR, "the stream ends inside a frame")
         reading = self.reading
-        if reading is HEAD:
+        if reading == HEAD:
             self.fail(H3_REQUEST_INCOMPLETE)
-        elif reading is BODY:
+        elif reading == BODY:
             self._end_body(None)
-        elif reading is TUNNEL:
+        elif reading == TUNNEL:
             self.reading = DONE
             self.exchange.eof_received()
         else:
@@ -389,7 +369,7 @@ class H3Stream:
     def reset_received(self) -> None:
         """The peer has given up its half, and with it the request (RFC 9114 4.1.1)."""
         self._ended = True
-        if self.reading is DONE or self.reading is TRAILERS or self.reading is STOPPED:
+        if self.reading == DONE or self.reading == TRAILERS or self.reading == STOPPED:
             # The request is complete, or was refused: its answer may still be wanted.
             self.h3.stream_ended(self)
             return
@@ -397,7 +377,7 @@ class H3Stream:
             self.h3.cancel_section(self.id)
         self._stop_reading(H3_REQUEST_CANCELLED)
         self.lose()
-        if self.writing is not SENT:
+        if self.writing != SENT:
             self._abandon(H3_REQUEST_CANCELLED)
         self.h3.stream_ended(self)
 
@@ -433,7 +413,7 @@ class H3Stream:
         self.h3.transmit_soon()
 
     def _stop_reading(self, code: int) -> None:
-        if self.reading is DONE or self.reading is STOPPED:
+        if self.reading == DONE or self.reading == STOPPED:
             return
         self.reading = STOPPED
         self.deadline = inf
@@ -471,7 +451,7 @@ class H3Stream:
     def deadline_passed(self) -> None:
         """The head or the next piece of the body did not come in time."""
         self.deadline = inf
-        if self.reading is HEAD:
+        if self.reading == HEAD:
             where, code, setting = "head", "POUNCE_TIMEOUT_REQUEST_HEAD", "header_timeout"
         else:
             where, code, setting = "body", "POUNCE_TIMEOUT_REQUEST_BODY", "request_timeout and min_body_rate"
@@ -523,15 +503,15 @@ class H3Stream:
             self._write_body(encoded, data, more)
 
     def write(self, body: Body, more: bool) -> None:
-        if self.writing is OPEN:
+        if self.writing == OPEN:
             self._write_body(b"", cast("bytes", body), more)
-        elif self.writing is MUTED and not more:
+        elif self.writing == MUTED and not more:
             self._sent()
 
     def inform(self, status: int, headers: Fields) -> None:
         if status == 100 and not self._client_waits:
             return
-        if self.writing is READY:
+        if self.writing == READY:
             fields = [(b":status", b"%d" % status), *(field for field in headers if field[0] not in NOT_SENT)]
             self._write([frame(HEADERS, self.h3.encode(self.id, fields))], False)
         if status == 100:
@@ -542,7 +522,7 @@ class H3Stream:
     def tunnel(self, headers: Fields) -> None:
         # RFC 8441 5: "a 2xx response (typically 200)" is what 101 is in HTTP/1.1.
         self.start(200, headers, b"", True)
-        if self.reading is BODY:
+        if self.reading == BODY:
             self.reading = TUNNEL
         self.deadline = inf
         if self._early:
@@ -556,7 +536,7 @@ class H3Stream:
                 self.exchange.data_received(data)
 
     def trailers(self, headers: Fields) -> None:
-        if self.writing is OPEN:
+        if self.writing == OPEN:
             fields = [field for field in headers if field[0] not in NOT_SENT]
             self._write([frame(HEADERS, self.h3.encode(self.id, fields))] if fields else [], True)
             self._sent()
@@ -565,13 +545,13 @@ class H3Stream:
         count = min(count, self.unconsumed)
         self.unconsumed -= count
         self.h3.release(count)
-        if not self.unconsumed and self.reading is BODY:
+        if not self.unconsumed and self.reading == BODY:
             # Time during which the application lets the body wait does not count.
             self._body_deadline_base += self.h3.loop.time() - self._waits_since
             self._set_body_deadline()
 
     def reset(self) -> None:
-        if self.writing is MUTED:
+        if self.writing == MUTED:
             # The peer has its whole answer.
             self._sent()
             return
@@ -613,9 +593,9 @@ class H3Stream:
         self.writing = SENT
         if self.pending_size:
             self._pause()
-        if self.reading is not DONE:
+        if self.reading != DONE:
             # RFC 9114 4.1: a server that needs no more of the request asks for its end with H3_NO_ERROR.
-            if self.reading is TRAILERS:
+            if self.reading == TRAILERS:
                 self.reading = DONE
             else:
                 self._stop_reading(H3_NO_ERROR)
@@ -624,7 +604,7 @@ class H3Stream:
     def bytes_left(self) -> None:
         """Some of what was waiting has left: go on, if it was enough."""
         unsent = self.unsent()
-        if self.writing is SENT:
+        if self.writing == SENT:
             if unsent:
                 self._wait_for_progress(unsent)
                 return
@@ -659,10 +639,10 @@ class H3Stream:
     def is_answered(self) -> bool:
         """The answer has been handed over to its last byte, and nothing more is read."""
         return (
-            self.writing is SENT
+            self.writing == SENT
             and not self.pending_size
             and self.writable
-            and (self.reading is DONE or self.reading is STOPPED)
+            and (self.reading == DONE or self.reading == STOPPED)
         )
 
     @property

@@ -4,21 +4,16 @@ Which stream sends next is for the wires to decide; what clients and application
 """
 
 import re
-from typing import NamedTuple
 
 from pounce.exchange.head import Headers
 
 __all__ = ["DEFAULT", "Priority", "parse_priority", "priority_of"]
 
 
-class Priority(NamedTuple):
-    """Urgency from 0, the most urgent, to 7; an incremental answer is useful in pieces."""
+type Priority = tuple[int, bool]
+"""Urgency from 0, the most urgent, to 7, and whether the answer is incremental: useful in pieces."""
 
-    urgency: int = 3
-    incremental: bool = False
-
-
-DEFAULT = Priority()
+DEFAULT: Priority = (3, False)
 
 # RFC 8941 3.2, 3.3: a member of a dictionary, with its parameters. Inner lists, which no parameter is, are left out.
 _KEY = r"[a-z*][a-z0-9_\-.*]*+"
@@ -32,12 +27,8 @@ _ITEM = (
 _member = re.compile(f"({_KEY})(?:=({_ITEM}))?(?:; *+{_KEY}(?:={_ITEM})?)*+".encode()).match
 _comma = re.compile(rb"[ \t]*,[ \t]*").match
 
-# What browsers and curl send.
-_COMMON = {
-    f"u={urgency}{incremental}".encode(): Priority(urgency, bool(incremental))
-    for urgency in range(8)
-    for incremental in ("", ", i", ",i")
-} | {b"i": Priority(incremental=True)}
+# By urgency, then whether it is incremental. Tuples, which threads need not count: see `pounce.immortal`.
+_PRIORITIES = tuple(((urgency, False), (urgency, True)) for urgency in range(8))
 
 
 def parse_priority(value: bytes, base: Priority = DEFAULT) -> Priority:
@@ -46,10 +37,13 @@ def parse_priority(value: bytes, base: Priority = DEFAULT) -> Priority:
     Parameters that are missing, unknown or out of range are those of `base`, and so are all of a value that is no
     dictionary (RFC 8941 4.2: "the entire field MUST be ignored").
     """
-    if base is DEFAULT:
-        found = _COMMON.get(value)
-        if found is not None:
-            return found
+    if value[:2] == b"u=" and b"0" <= value[2:3] <= b"7":
+        # What browsers and curl send.
+        rest = value[3:]
+        if rest == b", i" or rest == b",i":
+            return _PRIORITIES[value[2] - 48][1]
+        if not rest:
+            return _PRIORITIES[value[2] - 48][base[1]]
     members: dict[bytes, bytes | None] = {}
     value = value.strip(b" ")
     at, end = 0, len(value)
@@ -66,9 +60,9 @@ def parse_priority(value: bytes, base: Priority = DEFAULT) -> Priority:
                 return base
             at = comma.end()
     urgency, incremental = members.get(b"u"), members.get(b"i", b"")
-    return Priority(
-        int(urgency) if urgency is not None and len(urgency) == 1 and b"0" <= urgency <= b"7" else base.urgency,
-        incremental != b"?0" if incremental in (None, b"?1", b"?0") else base.incremental,
+    return (
+        int(urgency) if urgency is not None and len(urgency) == 1 and b"0" <= urgency <= b"7" else base[0],
+        incremental != b"?0" if incremental in (None, b"?1", b"?0") else base[1],
     )
 
 
