@@ -1,5 +1,8 @@
 """TLS: files, versions, ALPN, and peers that do not play along."""
 
+import asyncio
+import asyncio.sslproto
+import gc
 import logging
 import shutil
 import socket
@@ -332,3 +335,29 @@ def test_server_knows_its_certificate_after_the_files_are_gone(files: Files, tmp
         cert.unlink()
         key.unlink()
         assert is_served(server, files)
+
+
+def test_idle_connections_keep_no_buffer_of_their_own(files: Files) -> None:
+    buffers: list[Any] = []
+
+    async def look(scope: Any, receive: Any, send: Any) -> None:
+        loop = asyncio.get_running_loop()
+        protocols = [found for found in gc.get_objects() if isinstance(found, asyncio.sslproto.SSLProtocol)]
+        buffers[:] = [found._ssl_buffer for found in protocols if found._loop is loop]
+        await app(scope, receive, send)
+
+    with TestServer(look, lifespan="off", loop="asyncio", **tls_of(files)) as server:
+        context = client_context(files)
+        sockets = [context.wrap_socket(tcp(server), server_hostname="localhost") for _ in range(3)]
+        for sock in sockets:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        for sock in sockets:
+            sock.close()
+    # All three have been served when the last one is.
+    assert len(buffers) == 3
+    assert len({id(buffer) for buffer in buffers}) == 1
+
+
+def tls_of(files: Files) -> dict[str, str]:
+    return {"ssl_certfile": str(files.cert), "ssl_keyfile": str(files.key)}

@@ -319,8 +319,10 @@ class H2Connection(Connection):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._turn_due = True
-        self._turn()
+        if not self._turn_due:
+            # Not at once: a transport that is closed from inside resume_writing() reports its end twice.
+            self._turn_due = True
+            self.loop.call_soon(self._late_turn)
 
     def _lose_all(self) -> None:
         self._opening.clear()

@@ -24,6 +24,10 @@ CORK_LIMIT = 16384
 """Bytes that are gathered into one write at the most."""
 RECV_MAX = 65536
 """Bytes read at once."""
+TLS_RECV_MAX = 262_144
+"""The same of what TLS connections send."""
+TLS_RECORD = 16_384
+"""Bytes of a record (RFC 8446 5.1), of which OpenSSL gives one at a time."""
 
 
 class WireFailed(Exception):
@@ -108,6 +112,7 @@ class Connection(asyncio.Protocol):
         if hasattr(transport, "max_size"):
             # asyncio allots 256 KiB for every read, whatever comes, which takes far longer than 64 KiB do.
             transport.max_size = RECV_MAX
+        _share_tls_buffer(transport, self.service)
         self.connection = connection_info(self.transport, self.service, self.proxied)
         self.service.connections.add(self)
         if self.service.draining:
@@ -265,6 +270,20 @@ class Connection(asyncio.Protocol):
     def drain(self) -> None:
         """The worker is shutting down: finish what runs, start nothing new, then close."""
         self.close()
+
+
+def _share_tls_buffer(transport: asyncio.BaseTransport, service: Service) -> None:
+    """Have TLS connections of asyncio's loop read into one buffer: each would keep 256 KiB, however idle it is.
+
+    The loop fills the buffer and hands over what is in it at once, before it looks at another connection.
+    """
+    protocol: Any = getattr(transport, "_ssl_protocol", None)
+    if isinstance(service.loop, asyncio.SelectorEventLoop) and hasattr(protocol, "_ssl_buffer_view"):
+        view = service.shared.get("tls.buffer")
+        if view is None:
+            view = service.shared["tls.buffer"] = memoryview(bytearray(TLS_RECV_MAX))
+        protocol._ssl_buffer, protocol._ssl_buffer_view = view.obj, view
+        protocol.max_size = TLS_RECORD
 
 
 class ForeignConnection(Connection):
