@@ -17,6 +17,7 @@ from qh3.tls import CipherSuite, cipher_suite_hash, hkdf_expand_label
 
 from pounce.config import ServerConfig
 from pounce.net.tls import ServerTLS
+from pounce_h3 import qh3_engine
 from pounce_h3.engine import Connected, IdIssued, Initial, StreamData
 from pounce_h3.frames import varint
 from pounce_h3.ids import ID_LENGTH
@@ -264,6 +265,15 @@ def test_connection_ids_given_and_taken_back_for_ever_end_the_connection(attacke
         if attacker.server.is_over:
             break
     assert attacker.server.is_over
+
+
+def test_machine_that_stands_still_is_not_the_fault_of_a_peer(
+    attacker: Attacker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter((0.0, 60.0))
+    monkeypatch.setattr(qh3_engine.time, "perf_counter", lambda: next(clock))
+    attacker.send(b"\x01")
+    assert not attacker.server.is_over
 
 
 def test_ids_that_a_peer_gives_back_are_replaced_within_bounds(attacker: Attacker) -> None:

@@ -191,7 +191,7 @@ async def test_clients_that_never_read_hold_a_bounded_amount_and_the_others_get_
                 member.put_nowait(MESSAGE)
             await asyncio.sleep(0)
         assert await asyncio.gather(*reading) == [ROUNDS] * READERS
-        all_sockets = [found for found in gc.get_objects() if isinstance(found, WebSockets)]
+        all_sockets = [found for found in gc.get_objects() if type(found) is WebSockets]
         # Earlier tests may have left some.
         (sockets,) = (found for found in all_sockets if found._service.loop is asyncio.get_running_loop())
         held = sorted(each.stream.transport.get_write_buffer_size() + each._corked for each in sockets._open)

@@ -70,6 +70,8 @@ COST, COST_MAX = 0.0005, 0.5
 """Seconds that a packet may take, and that those of one peer may take beyond that.
 
 qh3 remembers every connection id that a peer has given and taken back, and looks through them all for each new one."""
+STALL = 0.1
+"""Seconds that are laid to a peer at a time: a machine may stand still, which is nobody's fault."""
 IN_FLIGHT_SLACK = 32_768
 """Bytes unacknowledged beyond twice the congestion window, which holds what a connection may send of its own accord. A
 peer that makes it answer, and acknowledges nothing, fills the memory otherwise (CVE-2024-22189)."""
@@ -240,9 +242,11 @@ class Qh3Connection:
 
     def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
         quic = self._quic
+        count = len(datagrams)
         began = time.perf_counter()
         quic.receive_many_datagrams(datagrams, address, now)
-        self._cost = max(self._cost + time.perf_counter() - began - COST * len(datagrams), 0.0)
+        took = min(time.perf_counter() - began, STALL + 10 * COST * count)
+        self._cost = max(self._cost + took - COST * count, 0.0)
         core = quic._core
         if core is not None and (
             self._cost > COST_MAX or core.bytes_in_flight > 2 * core.congestion_window + IN_FLIGHT_SLACK
