@@ -25,6 +25,16 @@ REQUEST_PATH = {
     "pounce.h1.connection": set(),
     "pounce.h1.encode": {"_STATUS_LINES"},
     "pounce.net.connection": set(),
+    "pounce.exchange.priority": {"_member", "_comma"},
+    # Codes are for errors, the others for control frames and for the end of a connection.
+    "pounce_h2.connection": {"FRAME_HEAD", "FRAME_SIZE_ERROR", "GONE", "PROTOCOL_ERROR", "SETTING"},
+    "pounce_h2.decode": set(),
+    # What is looked up once for a new combination of fields.
+    "pounce_h2.encode": {"_EXACT", "_NAMES"},
+    "pounce_h2.frames": {"FRAME_HEAD", "SETTING", "_number"},
+    "pounce_h2.stream": set(),
+    "pounce_h3.connection": {"_HTTP2_SETTINGS"},
+    "pounce_h3.stream": {"TOO_EARLY", "UNKNOWN_PROTOCOL"},
     "pounce_ws.exchange": {"REJECTED"},
     "pounce_ws.frames": set(),
     # For heads that are not like the one before.

@@ -1,6 +1,7 @@
 """Server: embedding, several in one process, and every way of ending."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -9,12 +10,14 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from urllib.request import urlopen
 
 import pytest
 
 import pounce
 from pounce import AppImportError, BindError, ConfigError, LifespanError, Server, ServerConfig, StartInfo
+from pounce.testing import TestServer
 
 PATIENCE = 10.0
 
@@ -242,6 +245,45 @@ def test_on_ready_that_raises_ends_the_server_cleanly() -> None:
         assert app.events == ["lifespan.startup", "lifespan.shutdown"]
 
     run(test)
+
+
+class WritesWhenResumed(asyncio.Protocol):
+    """Does what the protocol of TLS does in `resume_writing()`."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def resume_writing(self) -> None:
+        self.transport.write(b"more")
+
+
+async def app_whose_peer_goes_while_a_transport_closes(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "http"
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()) as peer:
+        accepted = listening.accept()[0]
+        accepted.setblocking(False)
+        transport, _ = await loop.connect_accepted_socket(WritesWhenResumed, accepted)
+        transport.set_write_buffer_limits(high=0)
+        while not transport.get_write_buffer_size():
+            transport.write(bytes(65536))
+        transport.close()
+        peer.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while peer.recv(2**20):
+                pass
+    while transport.get_extra_info("socket").fileno() >= 0:
+        await asyncio.sleep(0)
+    # The second end, where there is one, was asked for before.
+    await asyncio.sleep(0)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ended"})
+
+
+def test_transport_that_asyncio_ends_twice_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    with TestServer(app_whose_peer_goes_while_a_transport_closes, loop="asyncio") as server:
+        assert urlopen(server.url).read() == b"ended"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_exception_handler_of_the_loop_is_put_back() -> None:

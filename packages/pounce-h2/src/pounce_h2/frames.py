@@ -1,5 +1,6 @@
 """Frames of HTTP/2: their types, flags, settings and error codes (RFC 9113 6, 7), and their bytes."""
 
+from collections.abc import Callable
 from enum import IntEnum
 from struct import Struct
 from typing import Final
@@ -29,6 +30,9 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 FRAME_HEAD = Struct(">LBL")
 """The nine octets before a payload: its length and the type in one number (length << 8 | type), flags, stream."""
+
+type PackHead = Callable[[int, int, int], bytes]
+"""`FRAME_HEAD.pack`, as each worker has it."""
 
 SETTING = Struct(">HL")
 """A setting: its parameter and value."""
@@ -116,11 +120,11 @@ def goaway_frame(last: int, code: ErrorCode, debug: bytes = b"") -> bytes:
     return frame(Kind.GOAWAY, 0, 0, _number(last) + _number(code) + debug)
 
 
-def header_frames(stream: int, block: bytes, end_stream: bool, max_size: int) -> bytes:
+def header_frames(pack_head: PackHead, stream: int, block: bytes, end_stream: bool, max_size: int) -> bytes:
     """HEADERS with this field block, and as many CONTINUATION as `max_size` asks for."""
     flags = END_STREAM if end_stream else 0
     if len(block) <= max_size:
-        return FRAME_HEAD.pack(len(block) << 8 | Kind.HEADERS, flags | END_HEADERS, stream) + block
+        return pack_head(len(block) << 8 | Kind.HEADERS, flags | END_HEADERS, stream) + block
     pieces = [block[at : at + max_size] for at in range(0, len(block), max_size)]
     frames = [frame(Kind.HEADERS, flags, stream, pieces[0])]
     frames += [frame(Kind.CONTINUATION, 0, stream, piece) for piece in pieces[1:-1]]

@@ -171,7 +171,7 @@ class H2Stream:
             block = h2.shrink_table(block)
         self.sending = OPEN
         ends = not (more and has_body) and not size
-        frames = header_frames(self.id, block, ends, h2.peer_frame_max)
+        frames = header_frames(h2.pack_head, self.id, block, ends, h2.peer_frame_max)
         if ends:
             h2.emit(frames)
             if more:
@@ -350,7 +350,7 @@ class H2Stream:
         h2 = self.h2
         if h2.table_must_shrink:
             block = h2.shrink_table(block)
-        h2.emit(header_frames(self.id, block, end_stream, h2.peer_frame_max))
+        h2.emit(header_frames(h2.pack_head, self.id, block, end_stream, h2.peer_frame_max))
 
     def _end(self) -> None:
         """END_STREAM is sent."""

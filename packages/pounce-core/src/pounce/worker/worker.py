@@ -340,6 +340,8 @@ class Worker:
         if connection is not None:
             self.service.count("plugin_error")
             log.error("Plugin %s failed on a connection", connection.wire, exc_info=error)
+        elif _ends_twice(error):
+            self.service.count("ended_twice")
         elif self._previous_handler is not None:
             self._previous_handler(loop, context)
         else:
@@ -355,3 +357,17 @@ def _failed_connection(error: BaseException | None) -> Connection | None:
             return owner
         traceback = traceback.tb_next
     return None
+
+
+def _ends_twice(error: BaseException | None) -> bool:
+    """Whether asyncio has ended a transport for the second time, when there is nothing left to be ended.
+
+    It does where the last bytes of a transport that is closing leave, its protocol writes more in resume_writing(), as
+    that of TLS may, and the peer is gone.
+    """
+    traceback = error.__traceback__ if error is not None else None
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None or traceback.tb_frame.f_code.co_name != "_call_connection_lost":
+        return False
+    return getattr(traceback.tb_frame.f_locals.get("self"), "_sock", traceback) is None
