@@ -126,6 +126,23 @@ async def test_streams_share_the_window_of_the_connection() -> None:
 
 
 @in_loop
+async def test_answer_that_is_given_up_no_longer_waits_for_the_window_of_the_connection() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await (hang if scope["path"] == "/poll" else sized(100_000))(scope, receive, send)
+
+    peer = Peer(app, settings={Setting.INITIAL_WINDOW_SIZE: 1_000_000})
+    peer.headers(1, request(path=b"/poll"))
+    peer.headers(3)
+    await peer.settle()
+    peer.send(Kind.RST_STREAM, 0, 3, bytes(4))
+    for seconds in range(0, 60, 5):
+        peer.after(seconds)
+    assert (peer.goaways(), peer.service.counts.get("write_timeout")) == ([], None)
+    peer.send(Kind.RST_STREAM, 0, 1, bytes(4))
+    await peer.settle()
+
+
+@in_loop
 async def test_trailers_wait_for_the_body() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "trailers": True})

@@ -409,9 +409,16 @@ class H2Connection(Connection):
                 self._turn_due = True
                 self.loop.call_soon(self._late_turn)
         else:
-            self.scheduler.remove(stream)
+            self.has_nothing_to_send(stream)
             stream.blocked_since = self.loop.time()
             self.due(stream.blocked_since + self.service.config.write_timeout)
+
+    def has_nothing_to_send(self, stream: H2Stream) -> None:
+        """Nothing of `stream` waits for the window of the connection."""
+        scheduler = self.scheduler
+        scheduler.remove(stream)
+        if not scheduler.ready:
+            self._blocked_since = inf
 
     def shrink_table(self, block: bytes) -> bytes:
         """`block` with the update that RFC 7541 4.2 demands after the peer has made its dynamic table smaller."""
@@ -1017,7 +1024,7 @@ class H2Connection(Connection):
         _released(stream)
         self._head_memory -= stream.head_size
         if stream.parked_size:
-            self.scheduler.remove(stream)
+            self.has_nothing_to_send(stream)
             self.parked_size -= stream.parked_size
             stream.parked_size = 0
             stream.parked = None

@@ -326,7 +326,7 @@ class H2Stream:
         ends = done and self.sending == LAST and self.trailer_block is None
         h2.emit(b"".join((h2.pack_head(size << 8, END_STREAM if ends else 0, self.id), *pieces)))
         if done:
-            h2.scheduler.remove(self)
+            h2.has_nothing_to_send(self)
             if self.sending == LAST:
                 if ends:
                     self._end()
