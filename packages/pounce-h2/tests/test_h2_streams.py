@@ -292,6 +292,60 @@ async def test_upload_that_stops_is_answered_408() -> None:
     assert peer.resets(1) == [ErrorCode.NO_ERROR]
 
 
+def reading_from(go: asyncio.Event) -> Any:
+    """An application that lets bodies wait until `go`, but for one at /now."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] != "/now":
+            await go.wait()
+        await echo(scope, receive, send)
+
+    return app
+
+
+@pytest.mark.parametrize("min_body_rate", [0, 1000])
+@in_loop
+async def test_upload_that_has_no_room_in_the_window_of_the_connection_is_not_hurried(min_body_rate: int) -> None:
+    go = asyncio.Event()
+    peer = Peer(reading_from(go), min_body_rate=min_body_rate, h2={"connection_window": 65_535, "stream_window": 65_535})
+    peer.headers(1, request(b"POST", b"/now"), OPEN)
+    peer.headers(3, POST, OPEN)
+    for size in (16_384, 16_384, 16_384, 16_383):
+        peer.data(3, bytes(size))
+    peer.headers(5, request(b"POST", b"/now"), OPEN)
+    await peer.settle()
+    for seconds in range(1, 60):
+        peer.after(seconds)
+    assert peer.of(Kind.HEADERS) == []
+    go.set()
+    await peer.settle()
+    for seconds in range(1, 4):
+        peer.after(seconds)
+    assert peer.of(Kind.HEADERS) == []
+    for seconds in range(5, 40):
+        peer.after(seconds)
+    assert [peer.head(stream)[b":status"] for stream in (1, 3, 5)] == [b"408"] * 3
+
+
+@pytest.mark.parametrize("window", [1024, 16_384, 65_536, 100_000])
+@in_loop
+async def test_upload_that_has_no_room_in_its_own_window_is_not_hurried(window: int) -> None:
+    go = asyncio.Event()
+    peer = Peer(reading_from(go), h2={"stream_window": window})
+    peer.headers(1, POST, OPEN)
+    for at in range(0, window, 16_384):
+        peer.data(1, bytes(min(16_384, window - at)))
+    await peer.settle()
+    for seconds in range(1, 60):
+        peer.after(seconds)
+    assert peer.of(Kind.HEADERS) == []
+    go.set()
+    await peer.settle()
+    for seconds in range(1, 33):
+        peer.after(seconds)
+    assert peer.head(1)[b":status"] == b"408"
+
+
 @in_loop
 async def test_complete_answer_stays_one_when_its_upload_stops() -> None:
     """To HEAD everything is said with the head: a reset with an error would have clients throw it away."""

@@ -72,6 +72,8 @@ WRITE_SIZE = 65_536
 """Bytes that are gathered into one write at the most."""
 TURN_SIZE = 524_288
 """Bytes of parked DATA that are sent before others get a turn of the loop."""
+ROOM_MIN = 16_384
+"""Bytes of the connection's window for requests; with less room than that no peer is hurried."""
 UNSENT_MAX = 1_048_576
 """Bytes that may wait for a peer that makes us answer and reads nothing; parked DATA is not among them."""
 HELD_PIECES_MAX = 65_536
@@ -181,6 +183,7 @@ class H2Connection(Connection):
         "budgets",
         "data_frame_max",
         "data_frames",
+        "held_high",
         "held_pieces",
         "initial_window",
         "pack_head",
@@ -241,6 +244,8 @@ class H2Connection(Connection):
         # 6.9.3: "the receiver MUST be prepared to receive data that exceeds this window size", until SETTINGS is known.
         self.upload_window = max(settings.stream_window, WINDOW_DEFAULT)
         self.held_pieces = 0
+        # Less than a window, in which there is always some room before that.
+        self.held_high = min(HELD_HIGH, settings.stream_window // 4)
         # What we may send
         self.send_window = WINDOW_DEFAULT
         self.initial_window = WINDOW_DEFAULT
@@ -481,8 +486,8 @@ class H2Connection(Connection):
             self._check_not_idle(id)
         # 6.9.1: DATA of streams that are gone counts as well.
         self._receive_window -= size
-        if self._receive_window < 0:
-            raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "DATA exceeds the window of the connection")
+        if self._receive_window < ROOM_MIN:
+            self._has_little_room(size)
         data = payload
         if flags & PADDED:
             data = unpadded(payload)
@@ -528,7 +533,7 @@ class H2Connection(Connection):
                 upload.early.append(data)
             else:
                 stream.exchange.data_received(data)
-            if upload.held > HELD_HIGH:
+            if upload.held > self.held_high:
                 stream.pause_upload(upload)
         elif not ends:
             self.budgets.empty_data.spend()
@@ -539,13 +544,32 @@ class H2Connection(Connection):
             elif stream.exchange is not None:
                 stream.exchange.eof_received()
 
+    def _has_little_room(self, size: int) -> None:
+        """DATA of that size has used up the connection's window, or nearly: the peer has to wait for applications."""
+        if self._receive_window < 0:
+            raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "DATA exceeds the window of the connection")
+        if self._receive_window + size >= ROOM_MIN:
+            for stream in self._streams.values():
+                if stream.upload is not None:
+                    stream.pause_upload(stream.upload)
+
     def give_back(self, count: int) -> None:
         """`count` bytes of the connection's window were taken."""
         self._receive_credit = credit = self._receive_credit + count
         if credit * 2 >= self.settings.connection_window:
+            had_room = self.has_room
             self._receive_window += credit
             self._receive_credit = 0
             self.update_window(0, credit)
+            if not had_room:
+                for stream in self._streams.values():
+                    if stream.upload is not None:
+                        stream.unpause_upload(stream.upload)
+
+    @property
+    def has_room(self) -> bool:
+        """The connection's window lets the peer go on with its uploads."""
+        return self._receive_window >= ROOM_MIN
 
     def update_window(self, id: int, increment: int) -> None:
         """Let the peer send that much more."""
@@ -682,6 +706,8 @@ class H2Connection(Connection):
         if not ends:
             now = self.loop.time()
             upload = stream.open_upload(length, now)
+            if not self.has_room:
+                stream.pause_upload(upload)
             config = self.service.config
             self.due(upload.due(config.request_timeout, config.min_body_rate))
         self._streams[id] = stream

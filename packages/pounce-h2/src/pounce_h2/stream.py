@@ -40,7 +40,7 @@ PARKED_LOW = 16_384
 CONNECTION_PARKED_HIGH = 262_144
 """Parked bytes of all streams above which every application that adds to them waits."""
 HELD_HIGH = 65_536
-"""Bytes that wait for the application, above which the peer is not hurried."""
+"""Bytes that wait for the application, above which the peer is not hurried; less where the window is small."""
 RATE_GRACE = 5.0
 """Seconds before min_body_rate applies."""
 TUNNEL_END = 2.0
@@ -97,7 +97,7 @@ class Upload:
         self.paused_at = 0.0
 
     def due(self, timeout: float, min_rate: int) -> float:
-        """When the next piece is due; time during which the application lets the body wait does not count."""
+        """When the next piece is due; time during which the peer has to wait for applications does not count."""
         if self.paused_at:
             return inf
         due = self.last + timeout
@@ -236,9 +236,8 @@ class H2Stream:
         if not upload.held:
             h2.held_pieces -= upload.pieces
             upload.pieces = 0
-        if upload.paused_at and upload.held <= HELD_HIGH:
-            self._unpause(upload)
         h2.give_back(count)
+        self.unpause_upload(upload)
         if self.receiving == RECEIVING:
             self.extend_window(count)
 
@@ -394,11 +393,14 @@ class H2Stream:
             upload.credit = 0
 
     def pause_upload(self, upload: Upload) -> None:
-        """The application lets the body wait: the peer is not hurried for a while."""
+        """Applications let bodies wait, this one or others of the connection: the peer is not hurried for a while."""
         if not upload.paused_at:
             upload.paused_at = self.h2.loop.time()
 
-    def _unpause(self, upload: Upload) -> None:
+    def unpause_upload(self, upload: Upload) -> None:
+        """The peer has time to go on from now on, where the windows of stream and connection let it."""
+        if not upload.paused_at or upload.held > self.h2.held_high or not self.h2.has_room:
+            return
         now = self.h2.loop.time()
         upload.base += now - upload.paused_at
         upload.last = now
