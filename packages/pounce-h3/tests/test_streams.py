@@ -71,6 +71,28 @@ def test_upload_that_nobody_reads_is_held_up(start: Start) -> None:
     assert request.response().body == b"%d" % size
 
 
+def test_upload_is_not_hurried_while_others_hold_up_the_connection(start: Start) -> None:
+    gate = Gate()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/slow":
+            await gate.wait(scope["path"])
+        await answer(send, b"%d" % len(await read_body(receive)))
+
+    client = connect(start(app, request_timeout=1.0, min_body_rate=0))
+    quick = client.open("POST", "/quick", body=True)
+    quick.send_body(b"x")
+    slow = client.open("POST", "/slow", body=True)
+    client.h3.send_data(slow.id, b"x" * 8 * HOLD_MAX, True)
+    assert gate.begun.get(timeout=PATIENCE) == "/slow"
+    with pytest.raises(TimeoutError):
+        client.wait_until(lambda: quick.events, 1.6)
+    gate.open()
+    quick.send_body(b"y")
+    quick.end()
+    assert quick.response().body == b"2"
+
+
 def test_request_beside_an_unread_upload_is_served(start: Start) -> None:
     gate = Gate()
 

@@ -134,6 +134,7 @@ class H3Connection(Connection):
         "_held",
         "_highest",
         "_holding",
+        "_holding_since",
         "_kinds",
         "_linger_until",
         "_max_push",
@@ -190,6 +191,7 @@ class H3Connection(Connection):
         """Requests that were given up before anything was seen of them, and whose end has not come yet."""
         self._held = 0
         self._holding = False
+        self._holding_since = inf
         self._highest = -4
         self._missing: set[int] = set()
         """Request streams below the highest that have not been heard of; as many as the peer has credit for."""
@@ -596,6 +598,7 @@ class H3Connection(Connection):
         self._held += count
         if self._held > HOLD_MAX and not self._holding:
             self._holding = True
+            self._holding_since = min(self._holding_since, self.loop.time())
             self.quic.hold(True)
 
     def release(self, count: int) -> None:
@@ -613,6 +616,12 @@ class H3Connection(Connection):
             self._guarded(self._take_held)
 
     def _take_held(self) -> None:
+        # What the peer sent meanwhile was not looked at, so no time has passed for it.
+        stood = self.loop.time() - self._holding_since
+        self._holding_since = inf
+        for stream in self._streams.values():
+            stream.postpone(stood)
+            self.watch(stream.deadline)
         self.corked = True
         try:
             self.quic.hold(False)
@@ -776,10 +785,13 @@ class H3Connection(Connection):
             return
         if self._goaway is not None and self._goaway >= 1 << 60:
             self._send_goaway(self._highest + 4)
-        for stream in tuple(self._streams.values()):
-            if stream.deadline <= now:
-                stream.deadline_passed()
-        self.deadline = min((stream.deadline for stream in self._streams.values()), default=inf)
+        if self._holding_since != inf:
+            self.deadline = inf
+        else:
+            for stream in tuple(self._streams.values()):
+                if stream.deadline <= now:
+                    stream.deadline_passed()
+            self.deadline = min((stream.deadline for stream in self._streams.values()), default=inf)
         self.watch(self._handshake_deadline)
         self.transmit_soon()
 

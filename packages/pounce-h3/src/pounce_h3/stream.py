@@ -448,6 +448,12 @@ class H3Stream:
         self.deadline = deadline
         h3.watch(deadline)
 
+    def postpone(self, seconds: float) -> None:
+        """For so long the connection took nothing from its peer."""
+        if self.deadline != inf:
+            self.deadline += seconds
+            self._body_deadline_base += seconds
+
     def deadline_passed(self) -> None:
         """The head or the next piece of the body did not come in time."""
         self.deadline = inf
