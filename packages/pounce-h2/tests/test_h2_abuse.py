@@ -138,6 +138,10 @@ FLOODS = {
     "WINDOW_UPDATE of the connection": window_update_frame(0, 1),
     "WINDOW_UPDATE of a stream": window_update_frame(1, 1),
     "unknown frames": frame(0x42, 0, 0),
+    "SETTINGS acknowledgements": frame(Kind.SETTINGS, 1, 0),
+    "RST_STREAM of a stream that is over": rst(3),
+    "DATA of a stream that was reset": frame(Kind.DATA, 0, 3, b"x"),
+    "HEADERS of a stream that was reset": head(3),
 }
 
 
@@ -145,8 +149,8 @@ FLOODS = {
 @in_loop
 async def test_flood_ends_the_connection(what: str) -> None:
     peer = Peer(hang)
-    peer.feed(head(1, POST, END_HEADERS))
-    for _ in range(50):
+    peer.feed(head(1, POST, END_HEADERS) + head(3, b"\x82"))
+    for _ in range(60):
         peer.feed(FLOODS[what] * 100)
     assert peer.failed is CALM
     await peer.settle()
@@ -157,8 +161,26 @@ async def test_flood_ends_the_connection(what: str) -> None:
 @in_loop
 async def test_a_few_of_them_are_no_flood(what: str) -> None:
     peer = Peer(hang)
-    peer.feed(head(1, POST, END_HEADERS) + FLOODS[what] * 50)
+    peer.feed(head(1, POST, END_HEADERS) + head(3, b"\x82") + FLOODS[what] * 50)
     assert peer.failed is None
+
+
+@in_loop
+async def test_requests_after_goaway_are_a_flood_in_the_end() -> None:
+    peer = Peer(hang)
+    peer.feed(head(1) + frame(Kind.GOAWAY, 0, 0, bytes(8)))
+    for stream in range(3, 12_003, 2):
+        peer.feed(head(stream))
+    assert peer.failed is CALM
+
+
+@in_loop
+async def test_giving_up_each_request_after_its_answer_is_no_flood() -> None:
+    peer = Peer(answer)
+    for stream in range(1, 12_001, 2):
+        peer.feed(head(stream))
+        peer.feed(rst(stream))
+    assert (peer.failed, peer.service.requests) == (None, 6000)
 
 
 @in_loop

@@ -659,6 +659,7 @@ class H2Connection(Connection):
         if known_or_error is None:
             known_or_error, path = self._understand(block)
         if self._goaway_sent is not None and id > self._goaway_sent:
+            self._spend_pointless()
             self._remember_reset(id, ResetBy.US)
             return
         if len(self._streams) >= self.settings.max_concurrent_streams - len(self._abandoned) and self._is_full():
@@ -807,10 +808,20 @@ class H2Connection(Connection):
             self._error_for(id, PROTOCOL_ERROR, "a stream depends on itself")
 
     def _spend_priority(self) -> None:
-        # Some clients send one or two with each request.
-        self.budgets.priority.earn(2 * (self._requests - self._requests_paid))
-        self._requests_paid = self._requests
+        self._earn_by_requests()
         self.budgets.priority.spend()
+
+    def _spend_pointless(self) -> None:
+        self._earn_by_requests()
+        self.budgets.pointless.spend()
+
+    def _earn_by_requests(self) -> None:
+        requests = self._requests - self._requests_paid
+        self._requests_paid = self._requests
+        # Some clients send one or two with each request.
+        self.budgets.priority.earn(2 * requests)
+        # Some give up each when its answer is complete.
+        self.budgets.pointless.earn(requests)
 
     def _error_for(self, id: int, code: ErrorCode, message: str) -> None:
         """A stream error; for a stream that is not open it has to be one of the connection."""
@@ -845,6 +856,7 @@ class H2Connection(Connection):
         stream = self._streams.get(id)
         if stream is None:
             self._check_not_idle(id)
+            self._spend_pointless()
             return
         if stream.sending != ENDED:
             self._spend_reset()
@@ -859,6 +871,7 @@ class H2Connection(Connection):
         if flags & ACK:
             if payload:
                 raise ConnectionFailed(FRAME_SIZE_ERROR, "an acknowledgement with settings")
+            self._spend_pointless()
             self._settings_are_known()
             return
         if len(payload) % 6:
@@ -986,6 +999,7 @@ class H2Connection(Connection):
         reset_by = self._resets.get(id)
         if reset_by == ResetBy.US:
             # It was under way when we reset the stream.
+            self._spend_pointless()
             return
         if reset_by == ResetBy.PEER:
             self._refuse(id, ErrorCode.STREAM_CLOSED)
