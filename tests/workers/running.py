@@ -66,7 +66,8 @@ class Running:
     ) -> None:
         self.folder = folder
         self.write(app)
-        line = command or ["-m", "pounce_cli", "serve", "main:app", "--port", "0", "--no-access-log"]
+        port = () if "--bind" in flags else ("--port", "0")
+        line = command or ["-m", "pounce_cli", "serve", "main:app", *port, "--no-access-log"]
         self.process = subprocess.Popen(
             [sys.executable, *line, "--log-format", "json", *flags] if command is None else [sys.executable, *line],
             cwd=folder,

@@ -41,10 +41,10 @@ def test_nothing_is_set_where_nothing_is_given():
 
 @pytest.mark.parametrize("place", PLACES)
 def test_file_in_the_current_folder_is_read(write, place):
-    write('port = 8080\nrequest_timeout = "2m"\nbind = ["a:1", "b:2"]\nuds_permissions = 0o600\ndebug = true\n', place)
+    write('backlog = 80\nrequest_timeout = "2m"\nbind = ["a:1", "b:2"]\nuds_permissions = 0o600\ndebug = true\n', place)
     got = config_of(Given())
-    assert (got.port, got.request_timeout, got.bind, got.uds_permissions, got.debug) == (
-        8080, 120.0, ("a:1", "b:2"), 0o600, True
+    assert (got.backlog, got.request_timeout, got.bind, got.uds_permissions, got.debug) == (
+        80, 120.0, ("a:1", "b:2"), 0o600, True
     )  # fmt: skip
 
 
@@ -202,16 +202,16 @@ def test_wrong_variable_is_named(monkeypatch, name, value, said):
 
 
 def test_nearer_places_win(write, monkeypatch):
-    write('port = 1\nhost = "file"\nlog_level = "error"\nbind = ["a:1"]\n[h2]\nreset_burst = 1\nreset_rate = 1.5\n')
+    write('port = 1\nhost = "a"\nlog_level = "error"\nonly_plugins = ["a"]\n[h2]\nreset_burst = 1\nreset_rate = 1.5\n')
     monkeypatch.setenv("POUNCE_PORT", "2")
     monkeypatch.setenv("POUNCE_HOST", "environment")
     monkeypatch.setenv("POUNCE_H2_RESET_BURST", "2")
-    found = settings_of(Given(settings={"port": "3", "bind": ("b:2",), "h2.reset_burst": "3"}))
+    found = settings_of(Given(settings={"port": "3", "only_plugins": ("b",), "h2.reset_burst": "3"}))
     assert found == {
         "port": (3, "--port"),
         "host": ("environment", "POUNCE_HOST"),
         "log_level": ("error", "pounce.toml: log_level"),
-        "bind": (("b:2",), "--bind"),
+        "only_plugins": (("b",), "--only-plugins"),
         "h2.reset_burst": (3, "--h2-reset-burst"),
         "h2.reset_rate": (1.5, "pounce.toml: h2.reset_rate"),
     }
@@ -229,11 +229,58 @@ def test_value_that_is_overridden_must_be_right_all_the_same(write):
 
 
 def test_contradiction_names_both_places(write, monkeypatch):
-    write('ssl_keyfile = "k"\nuds = "s"')
-    monkeypatch.setenv("POUNCE_BIND", "a:1")
-    assert refused().hint.endswith("(ssl_keyfile: pounce.toml: ssl_keyfile)")
-    write('uds = "s"')
-    assert refused().hint.endswith("(uds: pounce.toml: uds, bind: POUNCE_BIND)")
+    write("ssl_self_signed = true")
+    monkeypatch.setenv("POUNCE_SSL_CERTFILE", "c")
+    monkeypatch.setenv("POUNCE_SSL_KEYFILE", "k")
+    assert "ssl_self_signed: pounce.toml: ssl_self_signed" in refused().hint
+    assert "ssl_certfile: POUNCE_SSL_CERTFILE" in refused().hint
+
+
+def where(settings):
+    return {name: setting.value for name, setting in settings_of(Given(settings=settings)).items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "listens"),
+    [
+        ('bind = ["a:1"]', {"port": "2"}, {"port": 2}),
+        ('bind = ["a:1"]', {"uds": "s"}, {"uds": "s"}),
+        ('uds = "s"', {"host": "h"}, {"host": "h"}),
+        ('uds = "s"', {"bind": ("b:2",)}, {"bind": ("b:2",)}),
+        ('host = "h"\nport = 1', {"bind": ("b:2",)}, {"bind": ("b:2",)}),
+        ('host = "h"\nport = 1', {"port": "2"}, {"host": "h", "port": 2}),
+    ],
+)
+def test_nearest_place_that_says_where_to_listen_decides(write, text, line, listens):
+    write(text)
+    assert where(line) == listens
+
+
+def test_variable_decides_where_to_listen_over_a_file_and_under_the_command_line(write, monkeypatch):
+    write('bind = ["a:1"]')
+    monkeypatch.setenv("POUNCE_UDS", "s")
+    assert where({}) == {"uds": "s"}
+    assert where({"port": "2"}) == {"port": 2}
+    monkeypatch.setenv("POUNCE_UDS", "")
+    monkeypatch.setenv("POUNCE_BIND", "b:2")
+    assert refused().hint.endswith("(uds: POUNCE_UDS, bind: POUNCE_BIND)")
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ('port = 1\nbind = ["a:1"]', ("port", "bind")),
+        ('host = "h"\nbind = ["a:1"]', ("host", "bind")),
+        ('uds = "s"\nport = 1', ("uds", "port")),
+        ('uds = "s"\nbind = ["a:1"]', ("uds", "bind")),
+    ],
+)
+def test_one_place_says_once_where_to_listen(write, text, pair):
+    write(text)
+    one, other = pair
+    error = refused()
+    assert error.message == f"{one} and {other} exclude each other"
+    assert error.hint.endswith(f"({one}: pounce.toml: {one}, {other}: pounce.toml: {other})")
 
 
 def test_setting_of_a_plugin_is_given_once_on_a_line():
@@ -269,11 +316,11 @@ def test_error_is_told_in_the_format_of_file_or_environment(pounce, tmp_path, pl
 
 
 def test_config_show_is_toml_with_every_setting_and_its_origin(write, monkeypatch, capsys):
-    write('port = 1\nssl_keyfile_password = "hunter2"\n[h2]\nstream_window = "2MiB"\n')
+    write('backlog = 1\nssl_keyfile_password = "hunter2"\n[h2]\nstream_window = "2MiB"\n')
     monkeypatch.setenv("POUNCE_BIND", "a:1,b:2")
     assert main(["config", "show", "--log-level", "debug"]) == 0
     shown = capsys.readouterr().out
-    assert "port = 1  # pounce.toml: port\n" in shown
+    assert "backlog = 1  # pounce.toml: backlog\n" in shown
     assert 'bind = ["a:1", "b:2"]  # POUNCE_BIND\n' in shown
     assert 'log_level = "debug"  # --log-level\n' in shown
     assert "stream_window = 2097152  # pounce.toml: h2.stream_window\n" in shown

@@ -307,7 +307,8 @@ def reading_from(go: asyncio.Event) -> Any:
 @in_loop
 async def test_upload_that_has_no_room_in_the_window_of_the_connection_is_not_hurried(min_body_rate: int) -> None:
     go = asyncio.Event()
-    peer = Peer(reading_from(go), min_body_rate=min_body_rate, h2={"connection_window": 65_535, "stream_window": 65_535})
+    windows = {"connection_window": 65_535, "stream_window": 65_535}
+    peer = Peer(reading_from(go), min_body_rate=min_body_rate, h2=windows)
     peer.headers(1, request(b"POST", b"/now"), OPEN)
     peer.headers(3, POST, OPEN)
     for size in (16_384, 16_384, 16_384, 16_383):

@@ -5,6 +5,9 @@ A variable is the name of its setting in capitals behind `POUNCE_`. The file is 
 `tool.pounce` counts. Settings of a plugin are a table of its name.
 
 Nothing is passed over: what is no setting is an error that says where it stands.
+
+Where to listen is one question with three kinds of answers: host and port, uds, or bind. The nearest place that has one
+answers it; what places behind it say of another kind does not count.
 """
 
 import difflib
@@ -23,6 +26,10 @@ __all__ = ["CONFIG", "Setting", "config_of", "log_format", "settings_of", "varia
 PREFIX = "POUNCE_"
 CONFIG = "POUNCE_CONFIG"
 FILES = ("pounce.toml", "pyproject.toml")
+
+
+_WHERE = {"host": "address", "port": "address", "uds": "uds", "bind": "bind"}
+"""What says where to listen, and the kind of answer that it is."""
 
 
 class Setting(NamedTuple):
@@ -65,13 +72,27 @@ def settings_of(given: Given) -> dict[str, Setting]:
     in_file = [*_in_file(given.config or os.environ.get(CONFIG))]
     on_line = [*_on_line(given)]
     known = _known({item.name for item in (*in_file, *on_line)}, variables)
-    found = {item.name: _converted(known, item) for item in in_file}
+    found = _above({}, {item.name: _converted(known, item) for item in in_file})
     names = {variable_of(name): name for name in known}
+    in_environment: dict[str, Setting] = {}
     for variable, text in variables.items():
         if variable not in names:
             raise unknown_setting(variable, names)
-        found[names[variable]] = _converted(known, Written(names[variable], text, variable))
-    return found | {item.name: _converted(known, item) for item in on_line}
+        in_environment[names[variable]] = _converted(known, Written(names[variable], text, variable))
+    return _above(_above(found, in_environment), {item.name: _converted(known, item) for item in on_line})
+
+
+def _above(found: dict[str, Setting], nearer: dict[str, Setting]) -> dict[str, Setting]:
+    """What a nearer place says, above what was `found`. Raises `ConfigError` where it says twice where to listen."""
+    said = {_WHERE[name]: name for name, setting in nearer.items() if name in _WHERE and setting.value != ()}
+    if len(said) > 1:
+        one, other, *_ = said.values()
+        raise ConfigError(
+            f"{one} and {other} exclude each other",
+            hint="Each says where to listen; leave out one of them. "
+            f"({one}: {nearer[one].origin}, {other}: {nearer[other].origin})",
+        )
+    return {name: at for name, at in found.items() if not said or _WHERE.get(name) in (None, *said)} | nearer
 
 
 def log_format(config: str | None) -> str | None:
