@@ -114,3 +114,24 @@ def test_a_plain_serve_line_imports_neither_the_parsing_library_nor_the_drawing_
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+# A running server
+
+
+@pytest.mark.parametrize("command", ["status", "reload", "stop"])
+def test_control_socket_is_found_where_the_server_finds_it(capsys, tmp_path, monkeypatch, command):
+    """Nobody listens on these; the error says which one was tried."""
+    assert main([command]) == 2
+    assert "no control socket is named" in capsys.readouterr().err
+    (tmp_path / "pounce.toml").write_text('control_socket = "of-file"')
+    (tmp_path / "other.toml").write_text('control_socket = "of-other-file"')
+    said = []
+    for words in ([], ["--config", "other.toml"], ["--control-socket", "of-line"]):
+        assert main([command, *words]) == 2
+        said.append(capsys.readouterr().err)
+    monkeypatch.setenv("POUNCE_CONTROL_SOCKET", "of-environment")
+    assert main([command]) == 2
+    said.append(capsys.readouterr().err)
+    names = ["of-file", "of-other-file", "of-line", "of-environment"]
+    assert [f"no server answers at {name}:" in text for name, text in zip(names, said, strict=True)] == [True] * 4

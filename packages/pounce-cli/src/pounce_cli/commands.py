@@ -134,25 +134,36 @@ def _plugins_command(discover: Callable[[], Registry]) -> Callable[..., None]:
 
 
 _CONTROL = Parameter(
-    name="--control-socket", help="The control socket that the server was started with.", metavar="PATH"
+    name="--control-socket",
+    help="The control socket of the server; without it that of environment or configuration file.",
+    metavar="PATH",
+)
+_CONFIG = Parameter(
+    name="--config",
+    help="Configuration file; without it pounce.toml or pyproject.toml in the current folder.",
+    show_default=False,
+    metavar="FILE",
 )
 
 
 def _status_command(
     *,
-    control_socket: Annotated[str, _CONTROL],
+    control_socket: Annotated[str | None, _CONTROL] = None,
+    config: Annotated[str | None, _CONFIG] = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.", show_default=False)] = False,
 ) -> None:
     from pounce_cli import control
 
-    control.status(control_socket, as_json=as_json)
+    control.status(control.socket_of(control_socket, config), as_json=as_json)
 
 
 def _control_command(name: str) -> Callable[..., None]:
-    def command(*, control_socket: Annotated[str, _CONTROL]) -> None:
+    def command(
+        *, control_socket: Annotated[str | None, _CONTROL] = None, config: Annotated[str | None, _CONFIG] = None
+    ) -> None:
         from pounce_cli import control
 
-        getattr(control, name)(control_socket)
+        getattr(control, name)(control.socket_of(control_socket, config))
 
     return command
 
@@ -172,13 +183,7 @@ def _setting_parameters(options: Sequence[Option]) -> list[inspect.Parameter]:
     for item in options:
         title = _title(item)
         groups.setdefault(title, Group(title, sort_key=99 if item.group == "plugins" else len(groups)))
-    config = Parameter(
-        name="--config",
-        help="Configuration file; without it pounce.toml or pyproject.toml in the current folder.",
-        group=groups["Application"],
-        show_default=False,
-        metavar="FILE",
-    )
+    config = Parameter(group=groups["Application"])
     table = Parameter(
         name="--set",
         help="A setting of a plugin, as its own flag would give it; may be repeated.",
@@ -188,7 +193,7 @@ def _setting_parameters(options: Sequence[Option]) -> list[inspect.Parameter]:
         metavar="NAME.field=value",
     )
     return [
-        _parameter("config", Annotated[str | None, config]),
+        _parameter("config", Annotated[str | None, _CONFIG, config]),
         _parameter("set", Annotated[tuple[str, ...] | None, table]),
         *(_parameter(_identifier(item), Annotated[_type(item), _flag(item, groups[_title(item)])]) for item in options),
     ]

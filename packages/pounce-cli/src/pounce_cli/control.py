@@ -6,8 +6,26 @@ from typing import Any
 
 from pounce.errors import ConfigError, SupervisorError
 from pounce.supervisor.control import ask
+from pounce_cli.flags import Given
+from pounce_cli.sources import settings_of
 
-__all__ = ["reload", "status", "stop"]
+__all__ = ["reload", "socket_of", "status", "stop"]
+
+
+def socket_of(path: str | None, config: str | None) -> str:
+    """The control socket that was named, else that of the settings, of which `config` is the file.
+
+    Raises `ConfigError` where there is none.
+    """
+    if path is not None:
+        return path
+    found = settings_of(Given(config=config)).get("control_socket")
+    if found is None:
+        raise ConfigError(
+            "no control socket is named",
+            hint="Give --control-socket, POUNCE_CONTROL_SOCKET, or control_socket in the configuration file.",
+        )
+    return str(found.value)
 
 
 def status(path: str, *, as_json: bool = False) -> None:
