@@ -93,13 +93,18 @@ def test_file_can_be_named_by_the_environment(tmp_path, monkeypatch):
         ("a.toml", b"\xff", "the configuration file a.toml is not TOML"),
         ("pyproject.toml", "[tool.other]", "pyproject.toml has no table [tool.pounce]"),
         ("pyproject.toml", "tool = 3", "pyproject.toml has no table [tool.pounce]"),
-        ("pyproject.toml", "[[tool.pounce]]", "pyproject.toml has no table [tool.pounce]"),
+        ("pyproject.toml", "[[tool.pounce]]", "pyproject.toml: tool.pounce must be a table (got [{}])"),
     ],
 )
 def test_file_that_cannot_be_used_is_an_error(tmp_path, name, text, said):
     if text is not None:
         (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     assert said in str(refused(Given(config=name)))
+
+
+def test_pyproject_of_the_current_folder_must_have_a_table(tmp_path):
+    (tmp_path / "pyproject.toml").write_text("[tool]\npounce = 3")
+    assert refused().message == "pyproject.toml: tool.pounce must be a table (got 3)"
 
 
 UNKNOWN = {

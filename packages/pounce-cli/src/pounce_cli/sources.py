@@ -69,7 +69,7 @@ def config_of(given: Given) -> ServerConfig:
 def settings_of(given: Given) -> dict[str, Setting]:
     """What is set, by the name of the setting (`port`, `h2.stream_window`). Raises `ConfigError`."""
     variables = {name: text for name, text in os.environ.items() if name.startswith(PREFIX) and name != CONFIG}
-    in_file = [*_in_file(given.config or os.environ.get(CONFIG))]
+    in_file = [*_in_file(given.config)]
     on_line = [*_on_line(given)]
     known = _known({item.name for item in (*in_file, *on_line)}, variables)
     found = _above({}, {item.name: _converted(known, item) for item in in_file})
@@ -98,7 +98,7 @@ def _above(found: dict[str, Setting], nearer: dict[str, Setting]) -> dict[str, S
 def log_format(config: str | None) -> str | None:
     """What environment or file say of `log_format`, where an error is to be told in it; None without such a word."""
     try:
-        found = {item.name: item.value for item in _in_file(config or os.environ.get(CONFIG))}
+        found = {item.name: item.value for item in _in_file(config)}
     except ConfigError:
         found = {}
     written = os.environ.get(variable_of("log_format"), found.get("log_format"))
@@ -179,7 +179,8 @@ def _on_line(given: Given) -> Iterator[Written]:
         yield Written(name, value, f"--set {name}")
 
 
-def _in_file(path: str | None) -> Iterator[Written]:
+def _in_file(named: str | None) -> Iterator[Written]:
+    path = named or os.environ.get(CONFIG)
     if path is None:
         found = next((name for name in FILES if os.path.isfile(name)), None)
         if found is None:
@@ -192,6 +193,10 @@ def _in_file(path: str | None) -> Iterator[Written]:
         match table:
             case {"tool": {"pounce": dict(settings)}}:
                 table = settings
+            case {"tool": {"pounce": other}}:
+                raise ConfigError(
+                    f"{found}: tool.pounce must be a table (got {other!r})", hint="Settings of pounce stand there."
+                )
             case _ if path is None:
                 return
             case _:
