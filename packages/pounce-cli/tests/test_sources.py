@@ -85,6 +85,12 @@ def test_file_can_be_named_by_the_environment(tmp_path, monkeypatch):
     assert config_of(Given(config="b.toml")).port == 2
 
 
+def test_variable_that_names_no_file_is_as_if_it_were_not_set(write, monkeypatch):
+    write("port = 1")
+    monkeypatch.setenv("POUNCE_CONFIG", "")
+    assert config_of(Given()).port == 1
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [

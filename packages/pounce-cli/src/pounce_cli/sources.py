@@ -180,7 +180,7 @@ def _on_line(given: Given) -> Iterator[Written]:
 
 
 def _in_file(named: str | None) -> Iterator[Written]:
-    path = named or os.environ.get(CONFIG)
+    path = named or os.environ.get(CONFIG) or None
     if path is None:
         found = next((name for name in FILES if os.path.isfile(name)), None)
         if found is None:
