@@ -1,5 +1,6 @@
 """Commands other than `serve`: help, versions, and what plugins bring."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -114,6 +115,17 @@ def test_a_plain_serve_line_imports_neither_the_parsing_library_nor_the_drawing_
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_reads_to_its_end_is_no_error(unbuffered):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as pipe:
+        line = [sys.executable, "-m", "pounce_cli", "config", "show"]
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        ran = subprocess.run(line, stdout=pipe, stderr=subprocess.PIPE, env=environment, check=False)
+    assert (ran.returncode, ran.stderr) == (141, b"")
 
 
 # A running server

@@ -5,6 +5,7 @@ import would take longer than the server needs to start. Everything else is the 
 the commands of plugins, and every line with a mistake in it.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ __all__ = ["main"]
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C before the server handles signals itself: 128 and the number of SIGINT, as shells have it."""
+UNREAD = 141
+"""Exit code when nobody reads the output to its end, as with `| head`: the same with SIGPIPE."""
 
 
 def main(arguments: Sequence[str] | None = None, *, discover: Callable[[], Registry] | None = None) -> int:
@@ -49,4 +52,14 @@ def _run(words: list[str], discover: Callable[[], Registry] | None) -> int:
             return 0
     from pounce_cli.commands import run
 
-    return run(words, discover=discover)
+    try:
+        code = run(words, discover=discover)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # What is left in the buffer must not fail again at the end of the interpreter.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return UNREAD
