@@ -23,6 +23,12 @@ def sized(size: int) -> Any:
     return app
 
 
+def pass_seconds(peer: Peer, first: int, last: int) -> None:
+    """Do what is due so many seconds from now, one second after the other."""
+    for seconds in range(first, last):
+        peer.after(seconds)
+
+
 # Sending
 
 
@@ -315,16 +321,13 @@ async def test_upload_that_has_no_room_in_the_window_of_the_connection_is_not_hu
         peer.data(3, bytes(size))
     peer.headers(5, request(b"POST", b"/now"), OPEN)
     await peer.settle()
-    for seconds in range(1, 60):
-        peer.after(seconds)
+    pass_seconds(peer, 1, 60)
     assert peer.of(Kind.HEADERS) == []
     go.set()
     await peer.settle()
-    for seconds in range(1, 4):
-        peer.after(seconds)
+    pass_seconds(peer, 1, 4)
     assert peer.of(Kind.HEADERS) == []
-    for seconds in range(5, 40):
-        peer.after(seconds)
+    pass_seconds(peer, 5, 40)
     assert [peer.head(stream)[b":status"] for stream in (1, 3, 5)] == [b"408"] * 3
 
 
@@ -337,13 +340,11 @@ async def test_upload_that_has_no_room_in_its_own_window_is_not_hurried(window: 
     for at in range(0, window, 16_384):
         peer.data(1, bytes(min(16_384, window - at)))
     await peer.settle()
-    for seconds in range(1, 60):
-        peer.after(seconds)
+    pass_seconds(peer, 1, 60)
     assert peer.of(Kind.HEADERS) == []
     go.set()
     await peer.settle()
-    for seconds in range(1, 33):
-        peer.after(seconds)
+    pass_seconds(peer, 1, 33)
     assert peer.head(1)[b":status"] == b"408"
 
 

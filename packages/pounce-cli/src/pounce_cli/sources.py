@@ -26,8 +26,6 @@ __all__ = ["CONFIG", "Setting", "config_of", "log_format", "settings_of", "varia
 PREFIX = "POUNCE_"
 CONFIG = "POUNCE_CONFIG"
 FILES = ("pounce.toml", "pyproject.toml")
-
-
 _WHERE = {"host": "address", "port": "address", "uds": "uds", "bind": "bind"}
 """What says where to listen, and the kind of answer that it is."""
 
