@@ -138,6 +138,7 @@ FLOODS = {
     "WINDOW_UPDATE of the connection": window_update_frame(0, 1),
     "WINDOW_UPDATE of a stream": window_update_frame(1, 1),
     "unknown frames": frame(0x42, 0, 0),
+    "GOAWAY": frame(Kind.GOAWAY, 0, 0, bytes(8)),
     "SETTINGS acknowledgements": frame(Kind.SETTINGS, 1, 0),
     "RST_STREAM of a stream that is over": rst(3),
     "DATA of a stream that was reset": frame(Kind.DATA, 0, 3, b"x"),

@@ -69,7 +69,7 @@ class Budgets:
         self.priority = Budget("PRIORITY and PRIORITY_UPDATE frames", 1000, 100, time)
         # Fair ones follow DATA, and each DATA frame that we send pays for two.
         self.window_update = Budget("WINDOW_UPDATE frames", 2000, 200, time)
-        # What changes nothing: frames for streams that are over, acknowledgements of nothing. Some are under way
-        # when an upload is reset: what fills a connection's window in pieces of 1 KiB is within the burst.
-        self.pointless = Budget("frames for streams that are over, and acknowledgements", 5000, 500, time)
+        # Frames for streams that are over, SETTINGS acknowledgements, GOAWAY again and again. Some are under way when
+        # an upload is reset: what fills a connection's window in pieces of 1 KiB is within the burst.
+        self.pointless = Budget("frames that change nothing", 5000, 500, time)
         self.unknown = Budget("frames of unknown types", 1000, 100, time)

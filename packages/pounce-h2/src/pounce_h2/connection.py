@@ -954,6 +954,8 @@ class H2Connection(Connection):
             raise ConnectionFailed(PROTOCOL_ERROR, "GOAWAY on a stream")
         if len(payload) < 8:
             raise ConnectionFailed(FRAME_SIZE_ERROR, "GOAWAY is too short")
+        # One is enough.
+        self._spend_pointless()
         # It is about streams that we would open, which are none. Those of the peer run to their end.
         self._leave()
 
