@@ -4,9 +4,9 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-type Message = dict[str, Any]
-type Receive = Callable[[], Awaitable[Message]]
-type Send = Callable[[Message], Awaitable[None]]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 HELLO = b"Hello, world!"
 DOCUMENT = {"message": "Hello, world!", "numbers": list(range(10)), "nested": {"ok": True, "none": None}}
@@ -39,6 +39,19 @@ async def echo(scope: Message, receive: Receive, send: Send) -> None:
         pieces.append(message.get("body", b""))
         more = message.get("more_body", False)
     return await answer(send, b"".join(pieces), b"application/octet-stream")
+
+
+async def swallow(scope: Message, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    return await answer(send, b"%d" % size, b"text/plain")
 
 
 async def stream(scope: Message, receive: Receive, send: Send) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from uv import find_uv_bin
 
-__all__ = ["run_client"]
+__all__ = ["python_with", "run_client"]
 
 PINNED = ("aioquic==1.7.2", "niquests==3.21.2")
 NAMES = ("python3.13", "python3.12", "python3.11", "python3.10", "python3")
@@ -35,13 +35,13 @@ def interpreter() -> str | None:
 
 
 @functools.cache
-def environment() -> tuple[Path | None, str]:
-    """Its interpreter, or None and why there is none. Built once for each user."""
+def python_with(*packages: str) -> tuple[Path | None, str]:
+    """The interpreter of an environment with these, or None and why there is none. Built once for each user."""
     base = interpreter()
     if base is None:
         return None, f"none of {', '.join(NAMES)} is an ordinary Python of at least 3.10"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pounce"
-    tag = hashlib.sha256("\n".join((base, *PINNED)).encode()).hexdigest()[:12]
+    tag = hashlib.sha256("\n".join((base, *packages)).encode()).hexdigest()[:12]
     folder = cache / f"clients-{tag}"
     stamp = folder / "is-complete"
     cache.mkdir(parents=True, exist_ok=True)
@@ -50,18 +50,18 @@ def environment() -> tuple[Path | None, str]:
         if not stamp.exists():
             for command in (
                 ["venv", "--clear", "--python", base, str(folder)],
-                ["pip", "install", "--python", str(folder / "bin" / "python"), *PINNED],
+                ["pip", "install", "--python", str(folder / "bin" / "python"), *packages],
             ):
                 done = subprocess.run([find_uv_bin(), "--quiet", *command], capture_output=True, text=True, check=False)
                 if done.returncode:
-                    return None, f"{', '.join(PINNED)} cannot be installed: {done.stderr.strip()}"
+                    return None, f"{', '.join(packages)} cannot be installed: {done.stderr.strip()}"
             stamp.touch()
     return folder / "bin" / "python", ""
 
 
 def run_client(name: str, **task: Any) -> Any:
     """Let `NAME.py` do a task; what it reports. Skips the test where there is no ordinary Python for it."""
-    python, reason = environment()
+    python, reason = python_with(*PINNED)
     if python is None:
         pytest.skip(reason)
     script = Path(__file__).with_name(f"{name}.py")
