@@ -12,6 +12,7 @@ import selectors
 import socket
 import stat
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,18 @@ LINE_MAX = 4096
 CLIENTS_MAX = 16
 
 type Answer = Callable[[dict[str, Any]], None]
+
+
+@dataclass(slots=True)
+class Client:
+    """What one client has said, and is to be told."""
+
+    unread: bytes = b""
+    """The beginning of a line."""
+    due: int = 0
+    """Answers that it has not got yet."""
+    ended: bool = False
+    """It says nothing more, and may be gone or wait for its answers: only to answer it shows which."""
 
 
 class ControlSocket:
@@ -42,7 +55,7 @@ class ControlSocket:
         self._path = path
         self._selector = selector
         self._commands = commands
-        self._clients: dict[socket.socket, bytes] = {}
+        self._clients: dict[socket.socket, Client] = {}
         self._sock = _listen(path, takes_over=takes_over)
         status = os.stat(path)
         self._file = (status.st_dev, status.st_ino)
@@ -80,44 +93,64 @@ class ControlSocket:
             client.close()
             return
         client.setblocking(False)
-        self._clients[client] = b""
+        self._clients[client] = Client()
         self._selector.register(client, selectors.EVENT_READ, lambda: self._read(client))
 
     def _read(self, client: socket.socket) -> None:
+        state = self._clients.get(client)
+        if state is None:
+            # What was done since the selector has seen it found out that it is gone.
+            return
         try:
             data = client.recv(LINE_MAX)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        line = self._clients[client] + data
-        if not data or len(line) > LINE_MAX:
             self._drop(client)
             return
-        self._clients[client] = line
-        if line.endswith(b"\n"):
-            self._clients[client] = b""
-            self._obey(client, line)
+        if not data:
+            state.ended = True
+            self._selector.unregister(client)
+            self._drop_if_done(client, state)
+            return
+        *lines, state.unread = (state.unread + data).split(b"\n")
+        if max(map(len, (*lines, state.unread))) >= LINE_MAX:
+            self._drop(client)
+            return
+        for line in lines:
+            self._obey(client, state, line)
 
-    def _obey(self, client: socket.socket, line: bytes) -> None:
+    def _obey(self, client: socket.socket, state: Client, line: bytes) -> None:
+        state.due += 1
         try:
             command = self._commands[json.loads(line)["command"]]
-        except ValueError, KeyError, TypeError:
+        except ValueError, KeyError, TypeError, RecursionError:
             self._answer(client, {"ok": False, "error": f"commands are {', '.join(self._commands)}"})
             return
         command(lambda answer: self._answer(client, answer))
 
     def _answer(self, client: socket.socket, answer: dict[str, Any]) -> None:
-        if client not in self._clients:
+        state = self._clients.get(client)
+        if state is None:
             return
         try:
             client.sendall(json.dumps(answer).encode() + b"\n")
         except OSError:
             self._drop(client)
+            return
+        state.due -= 1
+        self._drop_if_done(client, state)
+
+    def _drop_if_done(self, client: socket.socket, state: Client) -> None:
+        # Once the server ends, all stay until it has: that is what who told it to end waits for.
+        if state.ended and not state.due and self._sock.fileno() >= 0:
+            self._drop(client)
 
     def _drop(self, client: socket.socket) -> None:
-        if self._clients.pop(client, None) is not None:
-            self._selector.unregister(client)
+        state = self._clients.pop(client, None)
+        if state is not None:
+            if not state.ended:
+                self._selector.unregister(client)
             client.close()
 
 
