@@ -398,7 +398,7 @@ class Supervisor:
             listeners=tuple((listener.bind, listener.sock.fileno()) for listener in place.listeners),
             siblings=self._datagrams.siblings() if self._datagrams is not None else None,
         )
-        child = spawn(spec) if isinstance(self._app, str) else fork(spec, self._app, self._own_descriptors())
+        child = spawn(spec) if isinstance(self._app, str) else fork(spec, self._app, self._foreign_to(spec))
         place.successor = child
         self._children.add(child)
         self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._receive(child))
@@ -413,9 +413,12 @@ class Supervisor:
     def _limit_of(self, place: Place) -> int:
         return portion_of(self._config.max_connections, self._processes, place.number)
 
-    def _own_descriptors(self) -> list[int]:
-        """What a fork has no business with."""
-        own = [self._wake.fileno(), self._waker.fileno(), *self._pidfds.values()]
+    def _foreign_to(self, spec: Spec) -> list[int]:
+        """What a fork that does `spec` has no business with."""
+        # The kernel gives connections to every socket that is open, also where nobody accepts them.
+        listening = {listener.sock.fileno() for listeners in self._sets for listener in listeners}
+        own = [*listening.difference(fd for _, fd in spec.listeners)]
+        own += [self._wake.fileno(), self._waker.fileno(), *self._pidfds.values()]
         own += [child.channel.fileno() for child in self._children if not child.channel.ended]
         if self._datagrams is not None:
             own += self._datagrams.descriptors()
