@@ -186,7 +186,7 @@ def test_number_of_workers_outlives_a_reload(tmp_path: Path) -> None:
 def test_usr1_opens_log_files_again(tmp_path: Path) -> None:
     path = tmp_path / "app.log"
     app = APP + f"\nimport logging\nlogging.getLogger().addHandler(logging.FileHandler({str(path)!r}))\n"
-    app = app.replace('    body = json', '    logging.getLogger().error("request %s", query)\n    body = json')
+    app = app.replace("    body = json", '    logging.getLogger().error("request %s", query)\n    body = json')
     with Running(tmp_path, "--workers", "2", app=app) as server:
         server.get("/?one")
         path.rename(tmp_path / "app.log.1")

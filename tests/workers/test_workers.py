@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.workers.running import APP, PATIENCE, Running, ask, eventually, is_running, read_answer, status
+from tests.workers.running import APP, HANGING, PATIENCE, Running, ask, eventually, is_running, read_answer, status
 
 from pounce import ConfigError, ServerConfig
 from pounce.config import WorkerMode
@@ -25,6 +25,15 @@ from pounce.supervisor.modes import mode_of, workers_of
 from pounce.testing import TestServer
 
 MODES = ("thread", "process", "subinterpreter")
+
+FIRST_HANGS = """
+import os, threading
+try:
+    os.mkdir("first")
+except FileExistsError:
+    raise RuntimeError("out of luck")
+threading.Event().wait()
+"""
 
 
 @pytest.fixture(params=MODES)
@@ -347,6 +356,18 @@ def test_second_signal_ends_all_workers_at_once(server: Running) -> None:
         server.kill(signal.SIGTERM)
         assert server.wait() == 1
     assert not any(map(is_running, children))
+
+
+def test_process_that_is_still_starting_does_not_hold_up_the_end(mode: str, tmp_path: Path) -> None:
+    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, app=HANGING, wait=False) as server:
+        eventually((tmp_path / "hangs").exists)
+        assert server.end() == 0
+
+
+def test_process_that_is_still_starting_does_not_hold_up_the_error_of_another_one(tmp_path: Path) -> None:
+    with Running(tmp_path, "--workers", "2", "--worker-mode", "process", app=FIRST_HANGS, wait=False) as server:
+        assert server.wait() == 4
+        assert "out of luck" in server.text()
 
 
 def test_signals_to_the_whole_group_are_the_supervisors(mode: str, tmp_path: Path) -> None:

@@ -433,6 +433,9 @@ class Supervisor:
         return own
 
     def _receive(self, child: Child) -> None:
+        if child.channel.ended or child not in self._children:
+            # Something else in this turn of the loop has read it to its end.
+            return
         for message in child.channel.receive():
             child.heard = time.monotonic()
             self._on_message(child, message)
@@ -444,10 +447,11 @@ class Supervisor:
 
     def _on_message(self, child: Child, message: Message) -> None:
         match message:
-            case Ready() if child.state is State.STARTING:
-                child.state = State.SERVING
+            case Ready():
                 child.ready = message
-                self._on_child_ready(child)
+                if child.state is State.STARTING:
+                    child.state = State.SERVING
+                    self._on_child_ready(child)
             case Failed():
                 child.failed = message
             case Beat():
@@ -465,7 +469,7 @@ class Supervisor:
         self._forget(child)
         self._share_datagrams()
         if before is State.DRAINING:
-            level = logging.WARNING if child.exit_code else logging.DEBUG
+            level = logging.WARNING if child.exit_code and child.ready is not None else logging.DEBUG
             log.log(level, "Process %d %s", child.pid, child.end_in_words())
         elif child.ready is None:
             self._on_failed_start(child)
@@ -757,8 +761,19 @@ class Supervisor:
     # The end
 
     def _drain(self, child: Child, *, empty: bool = False) -> None:
+        starting = child.state is State.STARTING
         kill_after = self._config.drain_delay + drain_bound(self._config) + DRAIN_MARGIN
         child.drain(empty=empty, kill_after=kill_after)
+        if not starting:
+            return
+        # It may serve by now.
+        self._receive(child)
+        if child.ready is None and self._mode == "subinterpreter":
+            # Some of its interpreters may.
+            child.kill_at = min(child.kill_at, time.monotonic() + FORCED_END)
+        elif child.ready is None:
+            # It has nothing to lose, and may take for ever to start.
+            child.kill()
 
     def _stop(self, *, empty: bool = True) -> None:
         """With `empty` nobody serves the sockets after this."""
