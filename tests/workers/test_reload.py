@@ -1,5 +1,6 @@
 """Reload: new processes take over from old ones, or do not, and nobody who speaks to the server notices."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,11 +8,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.workers.checking_client import CheckingClient
-from tests.workers.running import APP, Running, ask, eventually, is_running, read_answer
+from tests.workers.running import APP, HANGING, PATIENCE, Running, ask, eventually, is_running, read_answer, received
 
 MODES = ("thread", "process", "subinterpreter")
 
@@ -100,6 +102,32 @@ def test_reload_during_a_reload_is_not_forgotten(server: Running) -> None:
     server.write(version(3))
     server.kill(signal.SIGHUP)
     eventually(lambda: server.get()["version"] == 3)
+
+
+def test_reload_takes_the_place_of_one_that_hangs(server: Running) -> None:
+    server.write(HANGING)
+    server.kill(signal.SIGHUP)
+    eventually((server.folder / "hangs").exists)
+    server.write(version(3))
+    reload(server)
+    eventually(lambda: server.get()["version"] == 3)
+
+
+def test_who_asked_for_a_reload_is_told_that_a_later_one_took_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "control"
+    with Running(tmp_path, "--workers", "2", "--control-socket", str(path)) as server:
+        server.write(HANGING)
+        with ExitStack() as stack:
+            first, second = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+            for client in (first, second):
+                client.settimeout(PATIENCE)
+                client.connect(str(path))
+            first.sendall(b'{"command": "reload"}\n')
+            eventually((tmp_path / "hangs").exists)
+            server.write(version(2))
+            second.sendall(b'{"command": "reload"}\n')
+            assert json.loads(received(first)) == {"ok": False, "error": "a later reload took its place"}
+            assert json.loads(received(second)) == {"ok": True}
 
 
 def test_end_during_a_reload_ends_all(server: Running) -> None:

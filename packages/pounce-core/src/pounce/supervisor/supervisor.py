@@ -7,7 +7,8 @@ many places as there are to be processes, each with its process.
     death          the place gets another process, after a pause; when its budget is spent, the server ends
     replacement    a process that asks for it serves until its successor does, then drains
     reload         a second generation starts beside the first on the same sockets. When all of it is ready the first
-                   one drains; when part of it fails, all of it ends, and the first one goes on as if nothing had been
+                   one drains; when part of it fails, all of it ends, and the first one goes on as if nothing had been.
+                   A later reload takes the place of one that is under way
     upgrade        a new supervisor starts beside this one on the same sockets (upgrade.py). When it serves all drains,
                    and this one ends; when it cannot, this one goes on
     end            the sockets close here, so that the processes can empty them; all drain
@@ -112,14 +113,12 @@ class Supervisor:
         """How often all processes were replaced; where that failed the number is not used again."""
         self._coming: list[Place] = []
         """The generation that starts beside `_places`."""
-        self._reload_again = False
         self._resize_by = 0
         """Workers to add when the reload is over."""
         self._watcher: FileWatcher | None = None
         self._control: ControlSocket | None = None
         self._reload_answers: list[Answer] = []
-        """Who waits for the end of the reload, and of the one after it."""
-        self._next_reload_answers: list[Answer] = []
+        """Who waits for the end of the reload."""
         self._started_at = time.time()
         self._children: set[Child] = set()
         self._started = False
@@ -576,9 +575,10 @@ class Supervisor:
         if self._stopping or not self._started:
             return
         if self._coming:
-            # What has changed since it began may be missed otherwise.
-            self._reload_again = True
-            return
+            # It may have read what has changed since, or not, and may never be ready.
+            self._drop_coming()
+            log.info("A later reload takes the place of the one that was under way")
+            self._answer_reload({"ok": False, "error": "a later reload took its place"})
         log.info("Reloading")
         self._generation += 1
         self._notifier.reloading()
@@ -594,28 +594,28 @@ class Supervisor:
         log.info("Reloaded")
         self._answer_reload({"ok": True})
         self._notifier.ready()
-        self._reload_if_asked()
+        self._resize_if_asked()
 
-    def _give_up_reload(self, error: PounceError, text: str) -> None:
+    def _drop_coming(self) -> None:
         coming, self._coming = self._coming, []
-        if self._mode == "process":
-            self._workers = len(self._places)
         for place in coming:
             for child in (place.child, place.successor):
                 if child is not None:
                     self._drain(child)
+
+    def _give_up_reload(self, error: PounceError, text: str) -> None:
+        self._drop_coming()
+        if self._mode == "process":
+            self._workers = len(self._places)
         self._notifier.ready("The last reload failed")
         log.error("Reload failed, what served before goes on: %s%s", error, f"\n{text}" if text else "")
         self._answer_reload({"ok": False, "error": f"reload failed: {error}"})
-        self._reload_if_asked()
+        self._resize_if_asked()
 
-    def _reload_if_asked(self) -> None:
+    def _resize_if_asked(self) -> None:
         by, self._resize_by = self._resize_by, 0
         if by:
             self._resize(by)
-        if self._reload_again:
-            self._reload_again = False
-            self._reload()
 
     # Upgrade
 
@@ -676,15 +676,12 @@ class Supervisor:
     def _reload_for(self, answer: Answer) -> None:
         if self._stopping or not self._started:
             answer({"ok": False, "error": "the server is starting or ending"})
-        elif self._coming:
-            self._next_reload_answers.append(answer)
-            self._reload()
         else:
-            self._reload_answers.append(answer)
             self._reload()
+            self._reload_answers.append(answer)
 
     def _answer_reload(self, outcome: dict[str, Any]) -> None:
-        answers, self._reload_answers, self._next_reload_answers = self._reload_answers, self._next_reload_answers, []
+        answers, self._reload_answers = self._reload_answers, []
         for answer in answers:
             answer(outcome)
 
