@@ -51,15 +51,31 @@ class ControlSocket:
         *,
         takes_over: bool = False,
     ) -> None:
-        """Raises `BindError` when somebody answers at `path`, but for `takes_over`, or it cannot be had."""
+        """Raises `BindError` when somebody answers at `path`, or it cannot be had.
+
+        With `takes_over` it stays with whoever answers there until `take_over()`.
+        """
         self._path = path
+        # Moved there when it is complete: a socket that is taken over is at no time missing.
+        self._at = f"{path}.{os.getpid()}"
         self._selector = selector
         self._commands = commands
         self._clients: dict[socket.socket, Client] = {}
-        self._sock = _listen(path, takes_over=takes_over)
-        status = os.stat(path)
+        self._sock = _listen(path, self._at, takes_over=takes_over)
+        status = os.stat(self._at)
         self._file = (status.st_dev, status.st_ino)
         selector.register(self._sock, selectors.EVENT_READ, self._accept)
+        if not takes_over:
+            self.take_over()
+
+    def take_over(self) -> None:
+        """Have `path`, whoever answers there. Raises `BindError`."""
+        try:
+            os.rename(self._at, self._path)
+        except OSError as exc:
+            self.close()
+            raise _cannot_be_had(self._path, exc) from exc
+        self._at = self._path
 
     def descriptors(self) -> list[int]:
         """All that belong to it."""
@@ -71,9 +87,9 @@ class ControlSocket:
             return
         self._selector.unregister(self._sock)
         try:
-            status = os.lstat(self._path)
+            status = os.lstat(self._at)
             if (status.st_dev, status.st_ino) == self._file:
-                os.unlink(self._path)
+                os.unlink(self._at)
         except OSError:
             pass
         self._sock.close()
@@ -154,11 +170,12 @@ class ControlSocket:
             client.close()
 
 
-def _listen(path: str, *, takes_over: bool) -> socket.socket:
-    """A socket at `path` that only the owner can open; never in the place of one that answers, or of another file."""
+def _listen(path: str, beside: str, *, takes_over: bool) -> socket.socket:
+    """A socket at `beside` that only the owner can open, to be moved to `path`; never in the place of another file.
+
+    Nor in that of a socket that answers, but for `takes_over`.
+    """
     sock = socket.socket(socket.AF_UNIX)
-    # Bound beside the path and moved there when it is complete: a socket that is taken over is at no time missing.
-    beside = f"{path}.{os.getpid()}"
     try:
         if not takes_over and _is_taken(path):
             raise BindError(
@@ -173,14 +190,17 @@ def _listen(path: str, *, takes_over: bool) -> socket.socket:
             os.umask(mask)
         sock.listen(CLIENTS_MAX)
         sock.setblocking(False)
-        os.rename(beside, path)
     except OSError as exc:
         sock.close()
         Path(beside).unlink(missing_ok=True)
         if isinstance(exc, BindError):
             raise
-        raise BindError(f"cannot open the control socket {path}: {exc.strerror or exc}") from exc
+        raise _cannot_be_had(path, exc) from exc
     return sock
+
+
+def _cannot_be_had(path: str, exc: OSError) -> BindError:
+    return BindError(f"cannot open the control socket {path}: {exc.strerror or exc}")
 
 
 def _is_taken(path: str) -> bool:

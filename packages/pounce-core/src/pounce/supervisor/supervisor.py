@@ -125,7 +125,7 @@ class Supervisor:
         self._urls: list[str] = []
         self._shutdowns = 0
         self._stopping = False
-        self._error: PounceError | None = None
+        self._error: Exception | None = None
         self._requests: list[Callable[[], None]] = []
         """What other threads and signal handlers want done on this one."""
         self._wake, self._waker = socket.socketpair()
@@ -500,23 +500,35 @@ class Supervisor:
         if self._coming and all(place.child is not None for place in self._coming):
             self._take_over()
         if not self._started and all(place.child is not None for place in self._places):
-            self._started = True
             assert child.ready is not None
-            if self._watcher is not None:
-                self._watcher.start()
-            scheme = "https" if child.ready.description.tls else "http"
-            self._urls = [listener.url(scheme) for listener in self._sets[0]]
-            if self._predecessor is not None:
-                self._open_control()
-            self._on_ready(child.ready.description, self._sets[0])
-            if self._predecessor is not None:
-                if self._datagrams is not None:
-                    self._datagrams.take_over()
-                self._predecessor.relieve()
-            self._give_sign()
+            try:
+                self._on_start(child.ready.description)
+            except Exception as exc:  # noqa: BLE001 - raised when those that serve have drained
+                self._end_with(exc)
+                return
         if self._mode != "process" and child.spec.workers != self._workers:
             # Their number has changed while it started.
             child.channel.send(Resize(self._workers))
+
+    def _on_start(self, description: Description) -> None:
+        """The first generation serves."""
+        self._started = True
+        if self._watcher is not None:
+            self._watcher.start()
+        scheme = "https" if description.tls else "http"
+        self._urls = [listener.url(scheme) for listener in self._sets[0]]
+        if self._predecessor is not None:
+            self._open_control()
+        self._on_ready(description, self._sets[0])
+        if self._predecessor is not None:
+            # Nothing of the other one's is touched before nothing can fail any more.
+            if self._control is not None:
+                self._control.take_over()
+            self._sets = [[listener.owned() for listener in listeners] for listeners in self._sets]
+            if self._datagrams is not None:
+                self._datagrams.take_over()
+            self._predecessor.relieve()
+        self._give_sign()
 
     def _on_failed_start(self, child: Child) -> None:
         error, text = _why(child)
@@ -796,7 +808,7 @@ class Supervisor:
             else:
                 child.force(kill_after=FORCED_END)
 
-    def _end_with(self, error: PounceError) -> None:
+    def _end_with(self, error: Exception) -> None:
         self._error = self._error or error
         self._stop()
 
