@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.workers.running import APP, HANGING, PATIENCE, Running, ask, eventually, is_running, read_answer, status
+from tests.workers.running import (
+    APP,
+    HANGING,
+    PATIENCE,
+    Running,
+    ask,
+    eventually,
+    is_running,
+    is_start,
+    read_answer,
+    status,
+)
 
 from pounce import ConfigError, ServerConfig
 from pounce.config import WorkerMode
@@ -25,6 +36,14 @@ from pounce.supervisor.modes import mode_of, workers_of
 from pounce.testing import TestServer
 
 MODES = ("thread", "process", "subinterpreter")
+
+STARTS_SLOWLY = """
+import os, pathlib, sys, time
+if "-c" in sys.orig_argv:
+    pathlib.Path(f"starts.{os.getpid()}").touch()
+    while not pathlib.Path("go on").exists():
+        time.sleep(0.01)
+"""
 
 FIRST_HANGS = """
 import os, threading
@@ -378,6 +397,20 @@ def test_signals_to_the_whole_group_are_the_supervisors(mode: str, tmp_path: Pat
             os.kill(pid, signal.SIGINT)
         assert read_answer(client)["query"] == "0.5"
         assert server.wait() == 0
+
+
+def test_signals_to_the_whole_group_end_no_process_that_starts(mode: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STARTS_SLOWLY)
+    environ = {"PYTHONPATH": str(tmp_path)}
+    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, environ=environ, wait=False) as server:
+        count = 2 if mode == "process" else 1
+        eventually(lambda: len(list(tmp_path.glob("starts.*"))) == count)
+        for child in server.children():
+            for number in ("TERM", "INT", "HUP", "TTIN", "TTOU", "USR1", "USR2"):
+                os.kill(child, signal.Signals[f"SIG{number}"])
+        (tmp_path / "go on").touch()
+        server.wait_for(is_start)
+        assert server.end() == 0
 
 
 def test_file_of_a_unix_socket_is_removed_at_the_end(mode: str, tmp_path: Path) -> None:
