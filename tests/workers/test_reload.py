@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,20 @@ from tests.workers.checking_client import CheckingClient
 from tests.workers.running import APP, HANGING, PATIENCE, Running, ask, eventually, is_running, read_answer, received
 
 MODES = ("thread", "process", "subinterpreter")
+
+FIRST_STARTS_SLOWLY = (
+    APP
+    + """
+from pathlib import Path
+try:
+    Path("first").touch(exist_ok=False)
+except FileExistsError:
+    pass
+else:
+    while not Path("go on").exists():
+        time.sleep(0.01)
+"""
+)
 
 
 def version(number: int, app: str = APP) -> str:
@@ -128,6 +143,21 @@ def test_who_asked_for_a_reload_is_told_that_a_later_one_took_its_place(tmp_path
             second.sendall(b'{"command": "reload"}\n')
             assert json.loads(received(first)) == {"ok": False, "error": "a later reload took its place"}
             assert json.loads(received(second)) == {"ok": True}
+
+
+def test_process_that_asks_for_another_one_during_a_reload_gets_it(tmp_path: Path) -> None:
+    (tmp_path / "first").touch()
+    flags = ("--worker-mode", "process", "--max-requests", "20", "--recycle-jitter", "0")
+    with Running(tmp_path, "--workers", "2", *flags, app=FIRST_STARTS_SLOWLY) as server:
+        (tmp_path / "first").unlink()
+        server.kill(signal.SIGHUP)
+        asked: Counter[int] = Counter()
+        while sum(asked.values()) < 80:
+            answer = server.get()
+            asked[answer["pid"]] += answer["worker"]["generation"]
+        (tmp_path / "go on").touch()
+        server.wait_for_message("Reloaded")
+        server.wait_for_message(f"Process {max(asked, key=asked.__getitem__)} is replaced")
 
 
 def test_end_during_a_reload_ends_all(server: Running) -> None:

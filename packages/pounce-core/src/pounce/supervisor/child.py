@@ -66,6 +66,8 @@ class Child:
         self.ready: Ready | None = None
         self.failed: Failed | None = None
         self.beat: Beat | None = None
+        self.recycle: str | None = None
+        """Why it asked to be replaced, when its generation had not taken over yet."""
         self.silent = False
         """It said nothing for too long."""
         self.kill_at = inf

@@ -576,6 +576,10 @@ class Supervisor:
         place.start_at = time.monotonic() + pause
 
     def _recycle(self, child: Child, reason: str) -> None:
+        if any(place.child is child for place in self._coming):
+            # It asks once.
+            child.recycle = reason
+            return
         place = next((place for place in self._places if place.child is child), None)
         if place is not None and place.successor is None and place.start_at == inf and not self._stopping:
             log.info("Process %d is replaced: %s", child.pid, reason)
@@ -607,6 +611,9 @@ class Supervisor:
         self._answer_reload({"ok": True})
         self._notifier.ready()
         self._resize_if_asked()
+        for place in tuple(self._places):
+            if place.child is not None and place.child.recycle is not None:
+                self._recycle(place.child, place.child.recycle)
 
     def _drop_coming(self) -> None:
         coming, self._coming = self._coming, []
