@@ -180,9 +180,10 @@ class Supervisor:
             self._open_listeners()
             if self._predecessor is None:
                 self._open_control()
-            self._places = self._start_generation([])
             if self._config.reload:
+                # What changes while the first processes start may be too late for them.
                 self._watcher = FileWatcher(self._config, self.reload)
+            self._places = self._start_generation([])
             while self._children or not self._stopping:
                 for key, _ in self._selector.select(self._until_next_deadline()):
                     key.data()
