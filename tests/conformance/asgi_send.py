@@ -456,8 +456,14 @@ class OddEnd(BaseException):
 
 @pytest.mark.parametrize(
     "error",
-    [SystemExit(3), OddEnd(), BaseExceptionGroup("group", [SystemExit(3)]), ExceptionGroup("group", [ValueError()])],
-    ids=["SystemExit", "BaseException", "BaseExceptionGroup", "ExceptionGroup"],
+    [
+        SystemExit(3),
+        KeyboardInterrupt(),
+        OddEnd(),
+        BaseExceptionGroup("group", [SystemExit(3)]),
+        ExceptionGroup("group", [ValueError()]),
+    ],
+    ids=["SystemExit", "KeyboardInterrupt", "BaseException", "BaseExceptionGroup", "ExceptionGroup"],
 )
 @pytest.mark.parametrize("eager", [True, False], ids=["at-once", "later"])
 def test_whatever_an_application_raises_is_a_500_and_the_worker_lives(

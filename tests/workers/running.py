@@ -15,7 +15,7 @@ from typing import Any, Self
 PATIENCE = 20.0
 """Seconds that anything may take before the test fails."""
 
-APP = '''
+APP = """
 import asyncio, ctypes, json, os, threading, time
 
 VERSION = 1
@@ -48,7 +48,16 @@ async def lifespan(receive, send):
         await send({"type": message["type"] + ".complete"})
         if message["type"] == "lifespan.shutdown":
             return
-'''
+"""
+
+HANGING = (
+    APP
+    + """
+os.close(os.open("hangs", os.O_CREAT))
+threading.Event().wait()
+"""
+)
+"""Its import never ends; `hangs` says that it has come so far."""
 
 
 class Running:

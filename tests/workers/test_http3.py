@@ -22,7 +22,7 @@ MOVES = 3
 
 TRANSFERS = APP.replace(
     '    elif path == "/block":',
-    f'''    elif path == "/download":
+    f"""    elif path == "/download":
         await send({{"type": "http.response.start", "status": 200, "headers": [(b"pid", b"%d" % os.getpid())]}})
         for _ in range({PIECES}):
             await send({{"type": "http.response.body", "body": b"x" * {PIECE}, "more_body": True}})
@@ -36,7 +36,7 @@ TRANSFERS = APP.replace(
             query += len(message.get("body", b""))
             if not message.get("more_body"):
                 break
-    elif path == "/block":''',
+    elif path == "/block":""",
 )
 
 

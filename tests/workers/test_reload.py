@@ -1,19 +1,36 @@
 """Reload: new processes take over from old ones, or do not, and nobody who speaks to the server notices."""
 
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.workers.checking_client import CheckingClient
-from tests.workers.running import APP, Running, ask, eventually, is_running, read_answer
+from tests.workers.running import APP, HANGING, PATIENCE, Running, ask, eventually, is_running, read_answer, received
 
 MODES = ("thread", "process", "subinterpreter")
+
+FIRST_STARTS_SLOWLY = (
+    APP
+    + """
+from pathlib import Path
+try:
+    Path("first").touch(exist_ok=False)
+except FileExistsError:
+    pass
+else:
+    while not Path("go on").exists():
+        time.sleep(0.01)
+"""
+)
 
 
 def version(number: int, app: str = APP) -> str:
@@ -102,6 +119,47 @@ def test_reload_during_a_reload_is_not_forgotten(server: Running) -> None:
     eventually(lambda: server.get()["version"] == 3)
 
 
+def test_reload_takes_the_place_of_one_that_hangs(server: Running) -> None:
+    server.write(HANGING)
+    server.kill(signal.SIGHUP)
+    eventually((server.folder / "hangs").exists)
+    server.write(version(3))
+    reload(server)
+    eventually(lambda: server.get()["version"] == 3)
+
+
+def test_who_asked_for_a_reload_is_told_that_a_later_one_took_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "control"
+    with Running(tmp_path, "--workers", "2", "--control-socket", str(path)) as server:
+        server.write(HANGING)
+        with ExitStack() as stack:
+            first, second = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+            for client in (first, second):
+                client.settimeout(PATIENCE)
+                client.connect(str(path))
+            first.sendall(b'{"command": "reload"}\n')
+            eventually((tmp_path / "hangs").exists)
+            server.write(version(2))
+            second.sendall(b'{"command": "reload"}\n')
+            assert json.loads(received(first)) == {"ok": False, "error": "a later reload took its place"}
+            assert json.loads(received(second)) == {"ok": True}
+
+
+def test_process_that_asks_for_another_one_during_a_reload_gets_it(tmp_path: Path) -> None:
+    (tmp_path / "first").touch()
+    flags = ("--worker-mode", "process", "--max-requests", "20", "--recycle-jitter", "0")
+    with Running(tmp_path, "--workers", "2", *flags, app=FIRST_STARTS_SLOWLY) as server:
+        (tmp_path / "first").unlink()
+        server.kill(signal.SIGHUP)
+        asked: Counter[int] = Counter()
+        while sum(asked.values()) < 80:
+            answer = server.get()
+            asked[answer["pid"]] += answer["worker"]["generation"]
+        (tmp_path / "go on").touch()
+        server.wait_for_message("Reloaded")
+        server.wait_for_message(f"Process {max(asked, key=asked.__getitem__)} is replaced")
+
+
 def test_end_during_a_reload_ends_all(server: Running) -> None:
     server.kill(signal.SIGHUP)
     server.wait_for_message("Reloading")
@@ -186,7 +244,7 @@ def test_number_of_workers_outlives_a_reload(tmp_path: Path) -> None:
 def test_usr1_opens_log_files_again(tmp_path: Path) -> None:
     path = tmp_path / "app.log"
     app = APP + f"\nimport logging\nlogging.getLogger().addHandler(logging.FileHandler({str(path)!r}))\n"
-    app = app.replace('    body = json', '    logging.getLogger().error("request %s", query)\n    body = json')
+    app = app.replace("    body = json", '    logging.getLogger().error("request %s", query)\n    body = json')
     with Running(tmp_path, "--workers", "2", app=app) as server:
         server.get("/?one")
         path.rename(tmp_path / "app.log.1")

@@ -1,5 +1,6 @@
 """`--reuseport`: each process has a socket of its own, and what waits on it is never lost."""
 
+import os
 import re
 import signal
 import subprocess
@@ -10,6 +11,15 @@ from tests.workers.checking_client import CheckingClient
 from tests.workers.running import Running, eventually
 
 FLAGS = ("--workers", "3", "--worker-mode", "process", "--reuseport")
+
+PROGRAM = """
+import pounce
+from main import app
+if __name__ == "__main__":
+    pounce.run(
+        app, port=0, workers=3, worker_mode="process", reuseport=True, log_format="json", access_log=False
+    )
+"""
 
 
 def sockets(port: int) -> int:
@@ -22,6 +32,23 @@ def test_processes_have_sockets_of_their_own_on_one_port(tmp_path: Path) -> None
     with Running(tmp_path, *FLAGS) as server:
         assert sockets(server.address[1]) == 3
         eventually(lambda: {server.get()["pid"] for _ in range(10)} == set(server.children()))
+
+
+def listening(pid: int, port: int) -> int:
+    """How many of those this process has open."""
+    found = re.findall(
+        rf": 0100007F:{port:04X} 00000000:0000 0A(?: +\S+){{5}} +(\d+)", Path("/proc/net/tcp").read_text()
+    )
+    links = {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
+    return sum(f"socket:[{inode}]" in links for inode in found)
+
+
+def test_copy_of_the_process_keeps_no_socket_of_another_one(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    with Running(tmp_path, command=["program.py"]) as server:
+        port = server.address[1]
+        assert listening(server.pid, port) == 3
+        assert [listening(child, port) for child in server.children()] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("what", ["reload", "upgrade", "fewer, then more", "death"])

@@ -59,6 +59,25 @@ def test_new_supervisor_that_cannot_start_leaves_the_old_one_in_its_place(tmp_pa
         assert server.get()["version"] == 2
 
 
+@pytest.mark.parametrize("mode", ["thread", "process"])
+def test_upgrade_that_fails_at_its_end_costs_no_request_and_takes_nothing(mode: str, tmp_path: Path) -> None:
+    control, pid_file, path = tmp_path / "control", tmp_path / "pid", tmp_path / "socket"
+    (tmp_path / "pounce.toml").write_text(f'pid_file = "{pid_file}"')
+    flags = ("--workers", "2", "--worker-mode", mode, "--control-socket", str(control))
+    with Running(tmp_path, *flags, "--bind", "127.0.0.1:0", "--bind", f"unix:{path}") as server:
+        with CheckingClient(server.address, pause=0.005) as client:
+            eventually(lambda: client.verified > 100)
+            (tmp_path / "pounce.toml").write_text(f'pid_file = "{tmp_path}/missing/pid"')
+            server.kill(signal.SIGUSR2)
+            server.wait_for_message("Upgrade failed")
+        assert client.faults == {}
+        assert int(pid_file.read_text()) == server.pid
+        assert status(control)["pid"] == server.pid
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(str(path))
+        assert [each.name for each in tmp_path.glob("control*")] == ["control"]
+
+
 def test_everything_a_server_is_known_by_changes_hands(tmp_path: Path) -> None:
     control, pid_file, path = tmp_path / "control", tmp_path / "pid", tmp_path / "socket"
     flags = ("--workers", "2", "--control-socket", str(control), "--pid-file", str(pid_file))

@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.workers.running import APP, PATIENCE, Running, ask, eventually, is_running, read_answer, status
+from tests.workers.running import (
+    APP,
+    HANGING,
+    PATIENCE,
+    Running,
+    ask,
+    eventually,
+    is_running,
+    is_start,
+    read_answer,
+    status,
+)
 
 from pounce import ConfigError, ServerConfig
 from pounce.config import WorkerMode
@@ -25,6 +36,23 @@ from pounce.supervisor.modes import mode_of, workers_of
 from pounce.testing import TestServer
 
 MODES = ("thread", "process", "subinterpreter")
+
+STARTS_SLOWLY = """
+import os, pathlib, sys, time
+if "-c" in sys.orig_argv:
+    pathlib.Path(f"starts.{os.getpid()}").touch()
+    while not pathlib.Path("go on").exists():
+        time.sleep(0.01)
+"""
+
+FIRST_HANGS = """
+import os, threading
+try:
+    os.mkdir("first")
+except FileExistsError:
+    raise RuntimeError("out of luck")
+threading.Event().wait()
+"""
 
 
 @pytest.fixture(params=MODES)
@@ -349,6 +377,18 @@ def test_second_signal_ends_all_workers_at_once(server: Running) -> None:
     assert not any(map(is_running, children))
 
 
+def test_process_that_is_still_starting_does_not_hold_up_the_end(mode: str, tmp_path: Path) -> None:
+    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, app=HANGING, wait=False) as server:
+        eventually((tmp_path / "hangs").exists)
+        assert server.end() == 0
+
+
+def test_process_that_is_still_starting_does_not_hold_up_the_error_of_another_one(tmp_path: Path) -> None:
+    with Running(tmp_path, "--workers", "2", "--worker-mode", "process", app=FIRST_HANGS, wait=False) as server:
+        assert server.wait() == 4
+        assert "out of luck" in server.text()
+
+
 def test_signals_to_the_whole_group_are_the_supervisors(mode: str, tmp_path: Path) -> None:
     with Running(tmp_path, "--workers", "2", "--worker-mode", mode) as server, server.connect() as client:
         client.sendall(b"GET /slow?0.5 HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -357,6 +397,20 @@ def test_signals_to_the_whole_group_are_the_supervisors(mode: str, tmp_path: Pat
             os.kill(pid, signal.SIGINT)
         assert read_answer(client)["query"] == "0.5"
         assert server.wait() == 0
+
+
+def test_signals_to_the_whole_group_end_no_process_that_starts(mode: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STARTS_SLOWLY)
+    environ = {"PYTHONPATH": str(tmp_path)}
+    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, environ=environ, wait=False) as server:
+        count = 2 if mode == "process" else 1
+        eventually(lambda: len(list(tmp_path.glob("starts.*"))) == count)
+        for child in server.children():
+            for number in ("TERM", "INT", "HUP", "TTIN", "TTOU", "USR1", "USR2"):
+                os.kill(child, signal.Signals[f"SIG{number}"])
+        (tmp_path / "go on").touch()
+        server.wait_for(is_start)
+        assert server.end() == 0
 
 
 def test_file_of_a_unix_socket_is_removed_at_the_end(mode: str, tmp_path: Path) -> None:

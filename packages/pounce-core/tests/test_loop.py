@@ -2,13 +2,15 @@
 
 import asyncio
 import socket
+from collections.abc import Coroutine
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
 from pounce.errors import ConfigError
 from pounce.worker import loop
-from pounce.worker.loop import loop_factory
+from pounce.worker.loop import loop_factory, run_on_new_loop
 
 EPOLL = hasattr(loop, "FairSelector")
 
@@ -52,3 +54,20 @@ def test_those_that_were_not_in_a_batch_come_first_in_the_next() -> None:
         first = {key.fd for key, _ in selector.select(0)}
         second = [key.fd for key, _ in selector.select(0)]
         assert not first & set(second[:5])
+
+
+def test_loop_that_cannot_be_made_leaves_no_coroutine_behind() -> None:
+    begun: list[None] = []
+
+    async def main() -> None: ...
+
+    def begin() -> Coroutine[Any, Any, None]:
+        begun.append(None)
+        return main()
+
+    def factory() -> asyncio.AbstractEventLoop:
+        raise OSError(24, "too many open files")
+
+    with pytest.raises(OSError, match="too many"):
+        run_on_new_loop(begin, factory)
+    assert not begun

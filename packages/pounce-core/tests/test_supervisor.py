@@ -1,5 +1,7 @@
-"""The parts of the supervisor that need no process: CPUs, the restart budget, what travels between processes."""
+"""The parts of the supervisor that need no process: CPUs, the restart budget, what travels between
+processes, the PID file."""
 
+import os
 import pickle
 import socket
 from pathlib import Path
@@ -10,7 +12,19 @@ from pounce import AppImportError, ServerConfig
 from pounce.supervisor.channel import Channel
 from pounce.supervisor.cpus import usable_cpus
 from pounce.supervisor.messages import Failed, Stop
+from pounce.supervisor.pid_file import PidFile
 from pounce.supervisor.restart_budget import RestartBudget
+
+# The PID file
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "99999999999999999999", "no number", ""])
+def test_pid_file_that_names_no_process_is_overwritten(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "pid"
+    path.write_text(text)
+    with PidFile(str(path)):
+        assert int(path.read_text()) == os.getpid()
+
 
 # CPUs
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pounce import ServerConfig
+from pounce import ConfigError, ServerConfig
 from pounce.supervisor.watch_files import FileWatcher
 
 PATIENCE = 10.0
@@ -84,19 +84,9 @@ class Watching:
 def watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watching]:
     monkeypatch.setattr("pounce.supervisor.watch_files.INTERVAL", 0.02)
     monkeypatch.setattr("pounce.supervisor.watch_files._watchfiles_is_installed", lambda: False)
-    looked = threading.Event()
-    found = Watching(tmp_path)
-    snapshot = found.watcher.snapshot
-
-    def look() -> dict[str, tuple[int, int]]:
-        now = snapshot()
-        looked.set()
-        return now
-
-    monkeypatch.setattr(found.watcher, "snapshot", look)
     (tmp_path / "main.py").write_text("1")
+    found = Watching(tmp_path)
     found.watcher.start()
-    assert looked.wait(PATIENCE)
     yield found
     found.watcher.stop()
 
@@ -119,6 +109,26 @@ def test_file_that_goes_is_noticed(watching: Watching, tmp_path: Path) -> None:
 def test_file_with_an_older_time_is_noticed(watching: Watching, tmp_path: Path) -> None:
     os.utime(tmp_path / "main.py", (1, 1))
     assert watching.called.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_file_that_changes_before_the_start_is_noticed(
+    installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if installed:
+        pytest.importorskip("watchfiles")
+    monkeypatch.setattr("pounce.supervisor.watch_files._watchfiles_is_installed", lambda: installed)
+    (tmp_path / "main.py").write_text("1")
+    found = Watching(tmp_path)
+    (tmp_path / "main.py").write_text("22")
+    found.watcher.start()
+    assert found.called.wait(PATIENCE)
+    found.watcher.stop()
+
+
+def test_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="missing"):
+        watcher(tmp_path, reload_dirs=(str(tmp_path / "missing"),))
 
 
 def test_watcher_that_was_never_started_can_be_stopped(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ class Server:
             else:
                 from pounce.worker.loop import loop_factory, run_on_new_loop
 
-                run_on_new_loop(self._serve_with_signals(), loop_factory(self._config.loop))
+                run_on_new_loop(self._serve_with_signals, loop_factory(self._config.loop))
 
     async def _serve_with_signals(self) -> None:
         import asyncio

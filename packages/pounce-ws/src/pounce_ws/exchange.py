@@ -317,7 +317,7 @@ class WebSocketExchange:
         except asyncio.CancelledError:
             self._settle(shutting_down(), 1012)
             raise
-        except KeyboardInterrupt, GeneratorExit:
+        except GeneratorExit:
             raise
         except BaseException as exc:
             if self._disconnect is None or not comes_from_client_gone(exc):

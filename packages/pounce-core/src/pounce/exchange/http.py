@@ -185,7 +185,7 @@ class HttpExchange:
         except asyncio.CancelledError:
             self._app_ended("was cancelled before it completed its response")
             raise
-        except KeyboardInterrupt, GeneratorExit:
+        except GeneratorExit:
             raise
         except BaseException as exc:  # noqa: BLE001 - whatever else an application raises ends here
             self._app_failed(exc)

@@ -136,6 +136,10 @@ class Listener:
         except OSError as exc:
             raise _translated(f"{host}:{port}", exc) from exc
 
+    def owned(self) -> Listener:
+        """The same as that of this process, which removes the file of a Unix socket that was taken over."""
+        return replace(self, owner=os.getpid()) if self.file[1] else self
+
     def close(self) -> None:
         """Close the socket; before that its owner removes the file of a Unix socket, if it is still this one's."""
         path = self.bind.path
@@ -291,8 +295,7 @@ def open_listeners(config: ServerConfig, passed: Sequence[Passed] = ()) -> list[
 def _taken_over(bind: Bind, passed: Passed, backlog: int) -> Listener:
     listener = Listener.from_fd(bind, passed.fd, backlog)
     device, inode = passed.file
-    # The file goes with the socket.
-    return replace(listener, owner=os.getpid() if inode else 0, file=(device, inode))
+    return replace(listener, file=(device, inode))
 
 
 def _open_unix(bind: Bind, config: ServerConfig) -> Listener:

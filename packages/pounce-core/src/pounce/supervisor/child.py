@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -25,20 +26,21 @@ from pounce.supervisor.messages import Beat, Failed, Force, Ready, Spec, Start, 
 if TYPE_CHECKING:
     from pounce.exchange.service import ASGIApp
 
-__all__ = ["Child", "State", "fork", "spawn"]
+__all__ = ["DUMP", "SUPERVISORS", "Child", "State", "fork", "spawn"]
 
-# Ctrl-C on a terminal reaches this process too, and is not for it.
 START = """\
-import signal, sys
-signal.signal(signal.SIGINT, lambda number, frame: None)
+import sys
 sys.path.insert(0, {folder!r})
 from pounce.supervisor.process import main
 main({fd})
 """
 
-
 DUMP = signal.SIGUSR2
 """Makes a server process write the stacks of its threads to stderr, also when Python itself stands still."""
+SUPERVISORS = frozenset(
+    {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1}
+)
+"""Signals of a terminal or a process manager, which reach all processes of the server and are for the supervisor."""
 
 
 class State(enum.Enum):
@@ -64,6 +66,8 @@ class Child:
         self.ready: Ready | None = None
         self.failed: Failed | None = None
         self.beat: Beat | None = None
+        self.recycle: str | None = None
+        """Why it asked to be replaced, when its generation had not taken over yet."""
         self.silent = False
         """It said nothing for too long."""
         self.kill_at = inf
@@ -132,6 +136,16 @@ class Child:
             return f"was killed by signal {-code}"
 
 
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """A process that is started within has them blocked until it has its handlers (process.py)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISORS | {DUMP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def spawn(spec: Spec) -> Child:
     """Start a fresh interpreter that does what `spec` says; the application is named in it.
 
@@ -149,10 +163,11 @@ def spawn(spec: Spec) -> Child:
         # A current directory in front (-c puts one there, -P does not) could hide modules of the standard library.
         code = START.format(folder=str(Path(pounce.__file__).parents[1]), fd=theirs.fileno())
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        process = subprocess.Popen(
-            [sys.executable, *flags, "-P", "-c", code],
-            pass_fds=(theirs.fileno(), *(fd for _, fd in spec.listeners)),
-        )
+        with _signals_held_back():
+            process = subprocess.Popen(
+                [sys.executable, *flags, "-P", "-c", code],
+                pass_fds=(theirs.fileno(), *(fd for _, fd in spec.listeners)),
+            )
     # Only `Child` waits for it.
     process.returncode = 0
     channel.send(Start(tuple(sys.path), pickled))
@@ -164,12 +179,12 @@ def fork(spec: Spec, app: ASGIApp, foreign: Iterable[int]) -> Child:
     channel, theirs = Channel.pair()
     sys.stdout.flush()
     sys.stderr.flush()
-    with warnings.catch_warnings():
+    with _signals_held_back(), warnings.catch_warnings():
         # The only other thread is the one that writes the log, and the child uses nothing of it.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
-    if not pid:
-        _forked(Channel(theirs), spec, app, (channel.fileno(), *foreign))
+        if not pid:
+            _forked(Channel(theirs), spec, app, (channel.fileno(), *foreign))
     theirs.close()
     return Child(pid, channel, spec)
 
@@ -179,8 +194,9 @@ def _forked(channel: Channel, spec: Spec, app: ASGIApp, foreign: Iterable[int]) 
     try:
         import logging
 
-        from pounce.supervisor.process import serve
+        from pounce.supervisor.process import handle_signals, serve
 
+        handle_signals()
         signal.set_wakeup_fd(-1)
         # A process must see the end of its channel when its supervisor is gone, so no other may hold it.
         for fd in foreign:

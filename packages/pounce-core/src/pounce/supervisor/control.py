@@ -12,6 +12,7 @@ import selectors
 import socket
 import stat
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,18 @@ CLIENTS_MAX = 16
 type Answer = Callable[[dict[str, Any]], None]
 
 
+@dataclass(slots=True)
+class Client:
+    """What one client has said, and is to be told."""
+
+    unread: bytes = b""
+    """The beginning of a line."""
+    due: int = 0
+    """Answers that it has not got yet."""
+    ended: bool = False
+    """It says nothing more, and may be gone or wait for its answers: only to answer it shows which."""
+
+
 class ControlSocket:
     """The server's end. `commands` are called with the function that answers, at once or later, on the same thread."""
 
@@ -38,15 +51,31 @@ class ControlSocket:
         *,
         takes_over: bool = False,
     ) -> None:
-        """Raises `BindError` when somebody answers at `path`, but for `takes_over`, or it cannot be had."""
+        """Raises `BindError` when somebody answers at `path`, or it cannot be had.
+
+        With `takes_over` it stays with whoever answers there until `take_over()`.
+        """
         self._path = path
+        # Moved there when it is complete: a socket that is taken over is at no time missing.
+        self._at = f"{path}.{os.getpid()}"
         self._selector = selector
         self._commands = commands
-        self._clients: dict[socket.socket, bytes] = {}
-        self._sock = _listen(path, takes_over=takes_over)
-        status = os.stat(path)
+        self._clients: dict[socket.socket, Client] = {}
+        self._sock = _listen(path, self._at, takes_over=takes_over)
+        status = os.stat(self._at)
         self._file = (status.st_dev, status.st_ino)
         selector.register(self._sock, selectors.EVENT_READ, self._accept)
+        if not takes_over:
+            self.take_over()
+
+    def take_over(self) -> None:
+        """Have `path`, whoever answers there. Raises `BindError`."""
+        try:
+            os.rename(self._at, self._path)
+        except OSError as exc:
+            self.close()
+            raise _cannot_be_had(self._path, exc) from exc
+        self._at = self._path
 
     def descriptors(self) -> list[int]:
         """All that belong to it."""
@@ -58,9 +87,9 @@ class ControlSocket:
             return
         self._selector.unregister(self._sock)
         try:
-            status = os.lstat(self._path)
+            status = os.lstat(self._at)
             if (status.st_dev, status.st_ino) == self._file:
-                os.unlink(self._path)
+                os.unlink(self._at)
         except OSError:
             pass
         self._sock.close()
@@ -80,52 +109,73 @@ class ControlSocket:
             client.close()
             return
         client.setblocking(False)
-        self._clients[client] = b""
+        self._clients[client] = Client()
         self._selector.register(client, selectors.EVENT_READ, lambda: self._read(client))
 
     def _read(self, client: socket.socket) -> None:
+        state = self._clients.get(client)
+        if state is None:
+            # What was done since the selector has seen it found out that it is gone.
+            return
         try:
             data = client.recv(LINE_MAX)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        line = self._clients[client] + data
-        if not data or len(line) > LINE_MAX:
             self._drop(client)
             return
-        self._clients[client] = line
-        if line.endswith(b"\n"):
-            self._clients[client] = b""
-            self._obey(client, line)
+        if not data:
+            state.ended = True
+            self._selector.unregister(client)
+            self._drop_if_done(client, state)
+            return
+        *lines, state.unread = (state.unread + data).split(b"\n")
+        if max(map(len, (*lines, state.unread))) >= LINE_MAX:
+            self._drop(client)
+            return
+        for line in lines:
+            self._obey(client, state, line)
 
-    def _obey(self, client: socket.socket, line: bytes) -> None:
+    def _obey(self, client: socket.socket, state: Client, line: bytes) -> None:
+        state.due += 1
         try:
             command = self._commands[json.loads(line)["command"]]
-        except ValueError, KeyError, TypeError:
+        except ValueError, KeyError, TypeError, RecursionError:
             self._answer(client, {"ok": False, "error": f"commands are {', '.join(self._commands)}"})
             return
         command(lambda answer: self._answer(client, answer))
 
     def _answer(self, client: socket.socket, answer: dict[str, Any]) -> None:
-        if client not in self._clients:
+        state = self._clients.get(client)
+        if state is None:
             return
         try:
             client.sendall(json.dumps(answer).encode() + b"\n")
         except OSError:
             self._drop(client)
+            return
+        state.due -= 1
+        self._drop_if_done(client, state)
+
+    def _drop_if_done(self, client: socket.socket, state: Client) -> None:
+        # Once the server ends, all stay until it has: that is what who told it to end waits for.
+        if state.ended and not state.due and self._sock.fileno() >= 0:
+            self._drop(client)
 
     def _drop(self, client: socket.socket) -> None:
-        if self._clients.pop(client, None) is not None:
-            self._selector.unregister(client)
+        state = self._clients.pop(client, None)
+        if state is not None:
+            if not state.ended:
+                self._selector.unregister(client)
             client.close()
 
 
-def _listen(path: str, *, takes_over: bool) -> socket.socket:
-    """A socket at `path` that only the owner can open; never in the place of one that answers, or of another file."""
+def _listen(path: str, beside: str, *, takes_over: bool) -> socket.socket:
+    """A socket at `beside` that only the owner can open, to be moved to `path`; never in the place of another file.
+
+    Nor in that of a socket that answers, but for `takes_over`.
+    """
     sock = socket.socket(socket.AF_UNIX)
-    # Bound beside the path and moved there when it is complete: a socket that is taken over is at no time missing.
-    beside = f"{path}.{os.getpid()}"
     try:
         if not takes_over and _is_taken(path):
             raise BindError(
@@ -140,14 +190,17 @@ def _listen(path: str, *, takes_over: bool) -> socket.socket:
             os.umask(mask)
         sock.listen(CLIENTS_MAX)
         sock.setblocking(False)
-        os.rename(beside, path)
     except OSError as exc:
         sock.close()
         Path(beside).unlink(missing_ok=True)
         if isinstance(exc, BindError):
             raise
-        raise BindError(f"cannot open the control socket {path}: {exc.strerror or exc}") from exc
+        raise _cannot_be_had(path, exc) from exc
     return sock
+
+
+def _cannot_be_had(path: str, exc: OSError) -> BindError:
+    return BindError(f"cannot open the control socket {path}: {exc.strerror or exc}")
 
 
 def _is_taken(path: str) -> bool:

@@ -30,7 +30,7 @@ class PidFile:
         if self._path is None:
             return
         other = self._read()
-        if other not in (None, os.getpid(), self._successor_of) and _runs(other):
+        if other is not None and other not in (os.getpid(), self._successor_of) and _runs(other):
             raise ConfigError(
                 f"pid_file {self._path} names process {other}, which is running",
                 hint="Stop that server, or choose another file.",
@@ -50,15 +50,17 @@ class PidFile:
     def _read(self) -> int | None:
         assert self._path is not None
         try:
-            return int(self._path.read_text())
+            pid = int(self._path.read_text())
         except OSError, ValueError:
             return None
+        # Of nobody; the system takes them for groups of processes.
+        return pid if pid > 0 else None
 
 
-def _runs(pid: int | None) -> bool:
+def _runs(pid: int) -> bool:
     try:
-        os.kill(pid or 0, 0)
-    except ProcessLookupError:
+        os.kill(pid, 0)
+    except ProcessLookupError, OverflowError:
         return False
     except OSError:
         # Not ours, but there.

@@ -24,7 +24,7 @@ from pounce.net.bind import Listener
 from pounce.net.udp import adopt_udp
 from pounce.observe.logs import Logs, reopen_log_files
 from pounce.supervisor.channel import Channel
-from pounce.supervisor.child import DUMP
+from pounce.supervisor.child import DUMP, SUPERVISORS
 from pounce.supervisor.drain_bound import drain_bound
 from pounce.supervisor.messages import (
     Announce,
@@ -47,7 +47,7 @@ from pounce.worker.shared import prepare
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.threads import WorkerThreads
 
-__all__ = ["BEAT", "ServerProcess", "main", "serve", "wait_for_start"]
+__all__ = ["BEAT", "ServerProcess", "handle_signals", "main", "serve", "wait_for_start"]
 
 log = logging.getLogger("pounce")
 
@@ -59,6 +59,7 @@ FORCED_END = 5.0
 
 def main(fd: int) -> NoReturn:
     """Entry point of a new interpreter: `fd` is the channel to the supervisor, on which a `Start` comes first."""
+    handle_signals()
     channel = Channel(socket.socket(fileno=fd))
     spec = wait_for_start(channel)
     sys.exit(serve(channel, spec, spec.app) if spec is not None else 1)
@@ -82,7 +83,6 @@ def wait_for_start(channel: Channel) -> Spec | None:
 
 def serve(channel: Channel, spec: Spec, app: ASGIApp | str) -> int:
     """Do what `spec` says until the supervisor ends it; returns the exit code."""
-    _handle_signals()
     with Logs(spec.config):
         process = ServerProcess(channel, spec)
         code = process.run(app)
@@ -96,8 +96,8 @@ def serve(channel: Channel, spec: Spec, app: ASGIApp | str) -> int:
     return code
 
 
-def _handle_signals() -> None:
-    """Signals are the supervisor's; those of a terminal or a process manager reach all processes of the server.
+def handle_signals() -> None:
+    """Leave to the supervisor what is for it; until this is called it is blocked.
 
     Handlers, not SIG_IGN: that would be inherited by the programs that an application starts.
     """
@@ -107,8 +107,10 @@ def _handle_signals() -> None:
     # Not to be had in a subinterpreter, which imports this module too.
     import faulthandler
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1"):
-        signal.signal(getattr(signal, name), leave_it_to_the_supervisor)
+    # Nobody has asked a process that only starts for its stacks.
+    for number in SUPERVISORS | {DUMP}:
+        signal.signal(number, leave_it_to_the_supervisor)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISORS | {DUMP})
     faulthandler.register(DUMP, all_threads=True)
 
 

@@ -7,7 +7,8 @@ many places as there are to be processes, each with its process.
     death          the place gets another process, after a pause; when its budget is spent, the server ends
     replacement    a process that asks for it serves until its successor does, then drains
     reload         a second generation starts beside the first on the same sockets. When all of it is ready the first
-                   one drains; when part of it fails, all of it ends, and the first one goes on as if nothing had been
+                   one drains; when part of it fails, all of it ends, and the first one goes on as if nothing had been.
+                   A later reload takes the place of one that is under way
     upgrade        a new supervisor starts beside this one on the same sockets (upgrade.py). When it serves all drains,
                    and this one ends; when it cannot, this one goes on
     end            the sockets close here, so that the processes can empty them; all drain
@@ -112,21 +113,19 @@ class Supervisor:
         """How often all processes were replaced; where that failed the number is not used again."""
         self._coming: list[Place] = []
         """The generation that starts beside `_places`."""
-        self._reload_again = False
         self._resize_by = 0
         """Workers to add when the reload is over."""
         self._watcher: FileWatcher | None = None
         self._control: ControlSocket | None = None
         self._reload_answers: list[Answer] = []
-        """Who waits for the end of the reload, and of the one after it."""
-        self._next_reload_answers: list[Answer] = []
+        """Who waits for the end of the reload."""
         self._started_at = time.time()
         self._children: set[Child] = set()
         self._started = False
         self._urls: list[str] = []
         self._shutdowns = 0
         self._stopping = False
-        self._error: PounceError | None = None
+        self._error: Exception | None = None
         self._requests: list[Callable[[], None]] = []
         """What other threads and signal handlers want done on this one."""
         self._wake, self._waker = socket.socketpair()
@@ -181,9 +180,10 @@ class Supervisor:
             self._open_listeners()
             if self._predecessor is None:
                 self._open_control()
-            self._places = self._start_generation([])
             if self._config.reload:
+                # What changes while the first processes start may be too late for them.
                 self._watcher = FileWatcher(self._config, self.reload)
+            self._places = self._start_generation([])
             while self._children or not self._stopping:
                 for key, _ in self._selector.select(self._until_next_deadline()):
                     key.data()
@@ -398,7 +398,7 @@ class Supervisor:
             listeners=tuple((listener.bind, listener.sock.fileno()) for listener in place.listeners),
             siblings=self._datagrams.siblings() if self._datagrams is not None else None,
         )
-        child = spawn(spec) if isinstance(self._app, str) else fork(spec, self._app, self._own_descriptors())
+        child = spawn(spec) if isinstance(self._app, str) else fork(spec, self._app, self._foreign_to(spec))
         place.successor = child
         self._children.add(child)
         self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._receive(child))
@@ -413,9 +413,12 @@ class Supervisor:
     def _limit_of(self, place: Place) -> int:
         return portion_of(self._config.max_connections, self._processes, place.number)
 
-    def _own_descriptors(self) -> list[int]:
-        """What a fork has no business with."""
-        own = [self._wake.fileno(), self._waker.fileno(), *self._pidfds.values()]
+    def _foreign_to(self, spec: Spec) -> list[int]:
+        """What a fork that does `spec` has no business with."""
+        # The kernel gives connections to every socket that is open, also where nobody accepts them.
+        listening = {listener.sock.fileno() for listeners in self._sets for listener in listeners}
+        own = [*listening.difference(fd for _, fd in spec.listeners)]
+        own += [self._wake.fileno(), self._waker.fileno(), *self._pidfds.values()]
         own += [child.channel.fileno() for child in self._children if not child.channel.ended]
         if self._datagrams is not None:
             own += self._datagrams.descriptors()
@@ -430,6 +433,9 @@ class Supervisor:
         return own
 
     def _receive(self, child: Child) -> None:
+        if child.channel.ended or child not in self._children:
+            # Something else in this turn of the loop has read it to its end.
+            return
         for message in child.channel.receive():
             child.heard = time.monotonic()
             self._on_message(child, message)
@@ -441,10 +447,11 @@ class Supervisor:
 
     def _on_message(self, child: Child, message: Message) -> None:
         match message:
-            case Ready() if child.state is State.STARTING:
-                child.state = State.SERVING
+            case Ready():
                 child.ready = message
-                self._on_child_ready(child)
+                if child.state is State.STARTING:
+                    child.state = State.SERVING
+                    self._on_child_ready(child)
             case Failed():
                 child.failed = message
             case Beat():
@@ -462,7 +469,7 @@ class Supervisor:
         self._forget(child)
         self._share_datagrams()
         if before is State.DRAINING:
-            level = logging.WARNING if child.exit_code else logging.DEBUG
+            level = logging.WARNING if child.exit_code and child.ready is not None else logging.DEBUG
             log.log(level, "Process %d %s", child.pid, child.end_in_words())
         elif child.ready is None:
             self._on_failed_start(child)
@@ -494,23 +501,35 @@ class Supervisor:
         if self._coming and all(place.child is not None for place in self._coming):
             self._take_over()
         if not self._started and all(place.child is not None for place in self._places):
-            self._started = True
             assert child.ready is not None
-            if self._watcher is not None:
-                self._watcher.start()
-            scheme = "https" if child.ready.description.tls else "http"
-            self._urls = [listener.url(scheme) for listener in self._sets[0]]
-            if self._predecessor is not None:
-                self._open_control()
-            self._on_ready(child.ready.description, self._sets[0])
-            if self._predecessor is not None:
-                if self._datagrams is not None:
-                    self._datagrams.take_over()
-                self._predecessor.relieve()
-            self._give_sign()
+            try:
+                self._on_start(child.ready.description)
+            except Exception as exc:  # noqa: BLE001 - raised when those that serve have drained
+                self._end_with(exc)
+                return
         if self._mode != "process" and child.spec.workers != self._workers:
             # Their number has changed while it started.
             child.channel.send(Resize(self._workers))
+
+    def _on_start(self, description: Description) -> None:
+        """The first generation serves."""
+        self._started = True
+        if self._watcher is not None:
+            self._watcher.start()
+        scheme = "https" if description.tls else "http"
+        self._urls = [listener.url(scheme) for listener in self._sets[0]]
+        if self._predecessor is not None:
+            self._open_control()
+        self._on_ready(description, self._sets[0])
+        if self._predecessor is not None:
+            # Nothing of the other one's is touched before nothing can fail any more.
+            if self._control is not None:
+                self._control.take_over()
+            self._sets = [[listener.owned() for listener in listeners] for listeners in self._sets]
+            if self._datagrams is not None:
+                self._datagrams.take_over()
+            self._predecessor.relieve()
+        self._give_sign()
 
     def _on_failed_start(self, child: Child) -> None:
         error, text = _why(child)
@@ -558,6 +577,10 @@ class Supervisor:
         place.start_at = time.monotonic() + pause
 
     def _recycle(self, child: Child, reason: str) -> None:
+        if any(place.child is child for place in self._coming):
+            # It asks once.
+            child.recycle = reason
+            return
         place = next((place for place in self._places if place.child is child), None)
         if place is not None and place.successor is None and place.start_at == inf and not self._stopping:
             log.info("Process %d is replaced: %s", child.pid, reason)
@@ -569,9 +592,10 @@ class Supervisor:
         if self._stopping or not self._started:
             return
         if self._coming:
-            # What has changed since it began may be missed otherwise.
-            self._reload_again = True
-            return
+            # It may have read what has changed since, or not, and may never be ready.
+            self._drop_coming()
+            log.info("A later reload takes the place of the one that was under way")
+            self._answer_reload({"ok": False, "error": "a later reload took its place"})
         log.info("Reloading")
         self._generation += 1
         self._notifier.reloading()
@@ -587,28 +611,31 @@ class Supervisor:
         log.info("Reloaded")
         self._answer_reload({"ok": True})
         self._notifier.ready()
-        self._reload_if_asked()
+        self._resize_if_asked()
+        for place in tuple(self._places):
+            if place.child is not None and place.child.recycle is not None:
+                self._recycle(place.child, place.child.recycle)
 
-    def _give_up_reload(self, error: PounceError, text: str) -> None:
+    def _drop_coming(self) -> None:
         coming, self._coming = self._coming, []
-        if self._mode == "process":
-            self._workers = len(self._places)
         for place in coming:
             for child in (place.child, place.successor):
                 if child is not None:
                     self._drain(child)
+
+    def _give_up_reload(self, error: PounceError, text: str) -> None:
+        self._drop_coming()
+        if self._mode == "process":
+            self._workers = len(self._places)
         self._notifier.ready("The last reload failed")
         log.error("Reload failed, what served before goes on: %s%s", error, f"\n{text}" if text else "")
         self._answer_reload({"ok": False, "error": f"reload failed: {error}"})
-        self._reload_if_asked()
+        self._resize_if_asked()
 
-    def _reload_if_asked(self) -> None:
+    def _resize_if_asked(self) -> None:
         by, self._resize_by = self._resize_by, 0
         if by:
             self._resize(by)
-        if self._reload_again:
-            self._reload_again = False
-            self._reload()
 
     # Upgrade
 
@@ -669,15 +696,12 @@ class Supervisor:
     def _reload_for(self, answer: Answer) -> None:
         if self._stopping or not self._started:
             answer({"ok": False, "error": "the server is starting or ending"})
-        elif self._coming:
-            self._next_reload_answers.append(answer)
-            self._reload()
         else:
-            self._reload_answers.append(answer)
             self._reload()
+            self._reload_answers.append(answer)
 
     def _answer_reload(self, outcome: dict[str, Any]) -> None:
-        answers, self._reload_answers, self._next_reload_answers = self._reload_answers, self._next_reload_answers, []
+        answers, self._reload_answers = self._reload_answers, []
         for answer in answers:
             answer(outcome)
 
@@ -754,8 +778,19 @@ class Supervisor:
     # The end
 
     def _drain(self, child: Child, *, empty: bool = False) -> None:
+        starting = child.state is State.STARTING
         kill_after = self._config.drain_delay + drain_bound(self._config) + DRAIN_MARGIN
         child.drain(empty=empty, kill_after=kill_after)
+        if not starting:
+            return
+        # It may serve by now.
+        self._receive(child)
+        if child.ready is None and self._mode == "subinterpreter":
+            # Some of its interpreters may.
+            child.kill_at = min(child.kill_at, time.monotonic() + FORCED_END)
+        elif child.ready is None:
+            # It has nothing to lose, and may take for ever to start.
+            child.kill()
 
     def _stop(self, *, empty: bool = True) -> None:
         """With `empty` nobody serves the sockets after this."""
@@ -781,7 +816,7 @@ class Supervisor:
             else:
                 child.force(kill_after=FORCED_END)
 
-    def _end_with(self, error: PounceError) -> None:
+    def _end_with(self, error: Exception) -> None:
         self._error = self._error or error
         self._stop()
 

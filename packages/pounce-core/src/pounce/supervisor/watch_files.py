@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pounce.config import ServerConfig
+from pounce.errors import ConfigError
 
 __all__ = ["FileWatcher"]
 
@@ -36,9 +37,14 @@ class FileWatcher:
     What is watched are the files below `app_dir` and `reload_dirs` whose name is that of a pattern: the usual ones and
     `reload_include`, without `reload_exclude`. Excluded folders are not entered; only what lies below a watched folder
     counts, not where that itself lies.
+
+    Raises `ConfigError` for a folder that is not there.
     """
 
     def __init__(self, config: ServerConfig, changed: Callable[[], None]) -> None:
+        for folder in config.reload_dirs:
+            if not Path(folder).is_dir():
+                raise ConfigError(f"reload_dirs: there is no folder {folder}")
         folders = dict.fromkeys(str(Path(folder).resolve()) for folder in (config.app_dir or ".", *config.reload_dirs))
         self._folders = [folder for folder in folders if not _is_below(folder, folders)]
         self._included = (*INCLUDED, *map(_pattern, config.reload_include))
@@ -47,9 +53,10 @@ class FileWatcher:
         self._changed = changed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pounce file watcher", daemon=True)
+        self._before = self.snapshot()
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Begin to watch; what has changed since this was made counts too."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -67,6 +74,9 @@ class FileWatcher:
     def _reported(self) -> Iterator[set[str]]:
         import watchfiles
 
+        # It tells of what changes from now on.
+        if early := self._differing(self.snapshot()):
+            yield early
         for changes in watchfiles.watch(
             *self._folders,
             watch_filter=lambda change, path: self.is_watched(path),
@@ -78,10 +88,9 @@ class FileWatcher:
             yield {self._short(path) for _, path in changes}
 
     def _polled(self) -> Iterator[set[str]]:
-        before = self.snapshot()
         while not self._stop.wait(INTERVAL):
             now = self.snapshot()
-            if now == before:
+            if now == self._before:
                 continue
             rest = time.monotonic() + self._delay
             latest = now
@@ -89,8 +98,11 @@ class FileWatcher:
                 now = self.snapshot()
                 if now != latest:
                     latest, rest = now, time.monotonic() + self._delay
-            yield {self._short(path) for path, _ in before.items() ^ latest.items()}
-            before = latest
+            yield self._differing(latest)
+            self._before = latest
+
+    def _differing(self, now: Snapshot) -> set[str]:
+        return {self._short(path) for path, _ in self._before.items() ^ now.items()}
 
     def _short(self, path: str) -> str:
         return os.path.relpath(path)

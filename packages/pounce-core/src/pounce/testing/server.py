@@ -69,7 +69,7 @@ class TestServer:
 
     def _run(self) -> None:
         try:
-            run_on_new_loop(self._server.serve(), loop_factory(self._loop))
+            run_on_new_loop(self._server.serve, loop_factory(self._loop))
         except BaseException as exc:  # noqa: BLE001 - handed to the thread that started the server
             self._error = exc
         finally:

@@ -168,7 +168,7 @@ class ProcessLifespan:
 
     def _run(self) -> None:
         try:
-            run_on_new_loop(self._live(), loop_factory(self._config.loop))
+            run_on_new_loop(self._live, loop_factory(self._config.loop))
         except BaseException as exc:  # noqa: BLE001 - kept for the thread that starts this one
             self._error = exc
         finally:

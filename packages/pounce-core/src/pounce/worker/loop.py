@@ -101,7 +101,9 @@ def executor(threads: int | None = None) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix=EXECUTOR)
 
 
-def run_on_new_loop(main: Coroutine[Any, Any, None], factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def run_on_new_loop(
+    main: Callable[[], Coroutine[Any, Any, None]], factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     """Run `main` as `asyncio.run` does, but wait no longer than `END_TIMEOUT` for what it leaves behind.
 
     A task that swallows its cancellation, or a call in a thread, must not keep a server from ending in its time.
@@ -109,7 +111,7 @@ def run_on_new_loop(main: Coroutine[Any, Any, None], factory: Callable[[], async
     loop = factory()
     loop.set_default_executor(executor())
     try:
-        loop.run_until_complete(main)
+        loop.run_until_complete(main())
     finally:
         try:
             loop.run_until_complete(_end_what_is_left())

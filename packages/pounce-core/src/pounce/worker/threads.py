@@ -132,7 +132,7 @@ class WorkerThread:
         try:
             if self._shared.config.cpu_affinity:
                 stay_on_one_cpu(self.number)
-            run_on_new_loop(self._serve(), loop_factory(self._shared.config.loop))
+            run_on_new_loop(self._serve, loop_factory(self._shared.config.loop))
         except BaseException as exc:  # noqa: BLE001 - kept for the thread that asked for this one
             self.error = exc
         finally:
