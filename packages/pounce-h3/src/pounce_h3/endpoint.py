@@ -62,11 +62,12 @@ class Endpoint(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("DatagramTransport", transport)
-        self.local = transport.get_extra_info("sockname")[:2]
+        address = transport.get_extra_info("sockname")
+        self.local = address[:2]
         check_address(self._service, self.local[0])
         self._worker = transport.get_extra_info("worker")
         settings: H3Settings = self._service.settings["h3"]
-        self._keys = Keys(settings.secret.encode() or transport.get_extra_info("secret"))
+        self._keys = Keys(settings.secret.encode() or transport.get_extra_info("secret"), address)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for connection in tuple(self._open):
