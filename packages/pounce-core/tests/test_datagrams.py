@@ -164,6 +164,37 @@ def test_worker_that_is_gone_is_found_out(siblings: Siblings, killed: bool) -> N
     asyncio.run(run())
 
 
+def test_workers_that_have_ended_cost_no_descriptors(siblings: Siblings) -> None:
+    async def main() -> None:
+        one = Reader(siblings)
+        for process in range(2, 30):
+            other = Reader(siblings, process)
+            one.box.send_to_all(Kind.ASKED, HERE, PEERS[0], b"hello")
+            await other.wait_for(1)
+            other.box.close()
+        assert len(one.box._lines) == 1
+        one.box.close()
+
+    asyncio.run(main())
+
+
+def test_worker_with_the_number_of_one_that_has_ended_misses_nothing(siblings: Siblings) -> None:
+    async def main() -> None:
+        one, two = Reader(siblings), Reader(siblings, 2)
+        number = two.box.number
+        for data in (b"first", b"second"):
+            assert one.box.send(Kind.HANDED_ON, HERE, PEERS[0], data, number)
+            [letter] = await two.wait_for(1)
+            assert letter.data == data
+            two.box.close()
+            two = Reader(siblings, 2)
+        assert two.box.number == number
+        one.box.close()
+        two.box.close()
+
+    asyncio.run(main())
+
+
 def test_all_are_told_but_the_sender(siblings: Siblings) -> None:
     async def run() -> None:
         readers = [Reader(siblings, process) for process in (1, 1, 2)]
