@@ -365,13 +365,9 @@ def name_of(address: Address) -> str:
 
 def alt_svc(
     config: ServerConfig, wire: DatagramWire | None, addresses: Iterable[Address]
-) -> tuple[bytes, bytes] | None:
-    """The Alt-Svc field of every answer (RFC 7838 3), if there is to be one."""
-    if config.http3_alt_svc == "clear":
-        return (b"alt-svc", b"clear")
-    if config.http3_alt_svc == "off" or wire is None or wire.advertise is None:
-        return None
+) -> dict[int | None, tuple[bytes, bytes]]:
+    """The Alt-Svc fields (RFC 7838 3) of answers at each port: what is served beside it, on the same certificate."""
+    if config.http3_alt_svc != "auto" or wire is None or wire.advertise is None:
+        return {}
     name, age = wire.advertise.encode(), config.http3_alt_svc_max_age
-    ports = dict.fromkeys(address[1] for address in addresses)
-    offers = [b'%b=":%d"; ma=%d' % (name, port, age) for port in ports]
-    return (b"alt-svc", b", ".join(offers)) if offers else None
+    return {port: (b"alt-svc", b'%b=":%d"; ma=%d' % (name, port, age)) for _, port, *_ in addresses}
