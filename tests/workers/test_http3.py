@@ -182,10 +182,8 @@ def test_upgrade_to_more_workers_leaves_connections_alone_until_they_have_starte
     tmp_path: Path, tls_files: tuple[str, str], connect: Connect
 ) -> None:
     held, settings = tmp_path / "held", tmp_path / "pounce.toml"
-    app = APP.replace(
-        "        message = await receive()\n",
-        "        message = await receive()\n        while os.path.exists('held'):\n            await asyncio.sleep(0.01)\n",
-    )
+    asks = "        message = await receive()\n"
+    app = APP.replace(asks, f"{asks}        while os.path.exists('held'):\n            await asyncio.sleep(0.01)\n")
     settings.write_text("workers = 1\n")
     flags = ("--worker-mode", "process", "--http3", "--ssl-certfile", tls_files[0], "--ssl-keyfile", tls_files[1])
     with Running(tmp_path, *flags, app=app) as server, ExitStack() as stack:

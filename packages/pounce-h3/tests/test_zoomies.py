@@ -224,7 +224,8 @@ def test_garbage_does_no_harm(server: Started, client: Client, app: App, garbage
 
 def test_it_is_refused_beyond_loopback(start: Start, app: App) -> None:
     with pytest.raises(ConfigError, match="for loopback"):
-        start(app, http3_engine="zoomies", host="0.0.0.0")
+        start(app, http3_engine="zoomies", host="0.0.0.0", lifespan="on")
+    assert app.calls == 0
 
 
 def test_it_may_be_forced(start: Start, app: App) -> None:

@@ -43,8 +43,11 @@ CLAIMS_MAX = 1024
 class Endpoint(asyncio.DatagramProtocol):
     """One worker's connections on one address."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, address: Address) -> None:
         self._service = service
+        self._address = address
+        self.local: tuple[str, int] = address[:2]
+        check_address(service, self.local[0])
         self.engine = make_engine(service)
         self._keys = cast(Keys, None)
         self._connections: dict[bytes, H3Connection] = {}
@@ -56,18 +59,14 @@ class Endpoint(asyncio.DatagramProtocol):
         """Whose the connections with these ids are, which name nobody."""
         self._draining = False
         self._resets = self._handed_on = self._asked = 0
-        self.local: tuple[str, int] = ("", 0)
 
     # Events from the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("DatagramTransport", transport)
-        address = transport.get_extra_info("sockname")
-        self.local = address[:2]
-        check_address(self._service, self.local[0])
         self._worker = transport.get_extra_info("worker")
         settings: H3Settings = self._service.settings["h3"]
-        self._keys = Keys(settings.secret.encode() or transport.get_extra_info("secret"), address)
+        self._keys = Keys(settings.secret.encode() or transport.get_extra_info("secret"), self._address)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for connection in tuple(self._open):

@@ -286,21 +286,21 @@ class Datagrams:
         self._siblings = siblings or Siblings()
         self._mailbox: Mailbox | None = None
         self._transports: dict[str, DatagramTransport] = {}
-        self._protocols: list[asyncio.DatagramProtocol] = []
-        addresses = [listener.sock.getsockname() for listener in beside(service.config, listeners)]
-        self._wire = _wire(service.config, registry)
-        self._addresses = addresses if self._wire is not None else []
-        service.response_headers.alt_svc = alt_svc(service.config, self._wire, self._addresses)
+        self._protocols: dict[Address, asyncio.DatagramProtocol] = {}
+        self._wire = wire = _wire(service.config, registry)
+        if wire is not None:
+            addresses = [listener.sock.getsockname() for listener in beside(service.config, listeners)]
+            self._protocols = {address: wire.connect(service, address) for address in addresses}
+        service.response_headers.alt_svc = alt_svc(service.config, wire, self._protocols)
 
     def start(self) -> None:
         """Begin to receive, from siblings and what `receive()` says. Raises `SupervisorError`."""
         wire, loop = self._wire, self._service.loop
         if wire is None:
             return
-        if self._siblings.folder and self._addresses:
+        if self._siblings.folder and self._protocols:
             self._mailbox = Mailbox(loop, self._siblings, self._letters_received)
-        for address in self._addresses:
-            protocol = wire.connect(self._service)
+        for address, protocol in self._protocols.items():
             transport = DatagramTransport(
                 loop,
                 address,
@@ -309,7 +309,6 @@ class Datagrams:
                 mailbox=self._mailbox,
                 secret=self._siblings.secret,
             )
-            self._protocols.append(protocol)
             self._transports[transport.name] = transport
             transport.start()
         if self._mailbox is not None:
@@ -331,7 +330,7 @@ class Datagrams:
 
     def drain(self) -> None:
         """Take on no new peers; the connections of a protocol drain like all others."""
-        for protocol in self._protocols:
+        for protocol in self._protocols.values():
             drain = getattr(protocol, "drain", None)
             if drain is not None:
                 drain()
