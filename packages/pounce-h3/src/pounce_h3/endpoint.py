@@ -6,7 +6,7 @@ asked, and whoever has it claims the id. Of the others, an Initial packet of a v
 there is room; one of another version gets the list of versions (RFC 9000 6); a packet of a connection that nobody has
 gets a stateless reset (RFC 9000 10.3). While many handshakes are unfinished, a client has to prove first that it
 receives at the address it sends from (Retry, RFC 9000 8.1.2): what it brings back needs no memory here, and any worker
-may take it.
+may take it. Where the engine has no Retry, its packet is dropped.
 """
 
 import asyncio
@@ -198,6 +198,9 @@ class Endpoint(asyncio.DatagramProtocol):
                 service.count("h3_bad_token")
         name = self._name_for(header)
         if retry is None and (name is None or len(self._unvalidated) >= config.http3_retry_above):
+            if not self.engine.has_retry:
+                service.count("h3_dropped", "h3: a client would have to prove its address, packet dropped")
+                return None
             service.count("h3_retry", "h3: a client has to prove its address")
             # Whoever gets the answer can take it.
             new = self._keys.new_id(NOBODY)

@@ -232,6 +232,9 @@ class Engine(Protocol):
     """It gives a name of our choice to a client that has none itself (an empty connection id); without that, such a
     client's first choice is kept as the name, or it gets one by a Retry."""
 
+    has_retry: bool
+    """Its clients and connections go on after a Retry (RFC 9000 8.1.2); without that, none is sent."""
+
     def __init__(self, config: ServerConfig) -> None: ...
 
     def accept(self, initial: Initial) -> QuicConnection:
