@@ -1,4 +1,4 @@
-"""The seam to a QUIC implementation: everything the rest of this package knows of one.
+"""The seam to a QUIC implementation: everything the rest of this package knows of its connections.
 
 An engine does no I/O and reads no clock. Datagrams go in with the time, `events()` come out, `datagrams_to_send()`
 gives what has to leave, `timer` says when `handle_timer()` is due. Streams are named by their id (RFC 9000 2.1). What

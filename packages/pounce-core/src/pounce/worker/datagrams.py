@@ -39,8 +39,8 @@ ROUNDS = 8
 """Calls before others get a turn of the loop."""
 QUEUE_MAX = 4096
 """Datagrams that wait for the kernel to take them; further ones are lost, as the network may lose them."""
-ALONE = Siblings().process << 8
-"""Number of a worker that has no siblings."""
+ALONE = 256
+"""Number of a worker that has no siblings: the first one of process 1."""
 
 
 class BatchProtocol(Protocol):
