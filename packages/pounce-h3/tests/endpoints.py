@@ -14,9 +14,9 @@ SECRET = "a secret of the tests"
 
 def all_endpoints() -> list[Endpoint]:
     """Those that are open."""
-    # One whose engine could not be had is not complete.
-    endpoints = [item for item in gc.get_objects() if type(item) is Endpoint and hasattr(item, "local")]
-    return [item for item in endpoints if item._transport and not item._transport.is_closing()]
+    # One whose engine could not be had is not complete, and one whose application did not start has no transport.
+    endpoints = [item for item in gc.get_objects() if type(item) is Endpoint and getattr(item, "_transport", None)]
+    return [item for item in endpoints if not item._transport.is_closing()]
 
 
 def endpoints_of(server: Started) -> list[Endpoint]:
