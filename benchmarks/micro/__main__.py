@@ -77,7 +77,8 @@ async def main() -> None:
     head = RequestHead(b"GET", b"/", [(b"host", b"example.org"), (b"accept", b"*/*")], "1.1")
     show("exchange: open, application, answer", lambda: service.open(head, RecordingStream()))
     show("exchange: construct", lambda: HttpExchange(service, head, RecordingStream()))
-    show("complete and check answer headers", lambda: service.response_headers.complete(ANSWER))
+    info = RecordingStream().connection
+    show("complete and check answer headers", lambda: service.response_headers.complete(ANSWER, info))
     show("encode an answer's head", lambda: status_line(200) + encode_fields(ANSWER) + b"\r\n")
     for name, data in (("curl", CURL), ("Chrome", CHROME)):
         connection = MemoryConnection(hello)

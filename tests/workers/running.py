@@ -171,8 +171,7 @@ class Running:
 
     def children(self) -> list[int]:
         """The processes that this one has started."""
-        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        return children_of(self.pid)
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Tell it to end; gives its exit code, which after an upgrade is that of the first."""
@@ -246,6 +245,11 @@ def eventually(condition: Callable[[], bool], patience: float = PATIENCE) -> Non
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.02)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def is_running(pid: int) -> bool:

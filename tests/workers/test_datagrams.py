@@ -19,7 +19,7 @@ from pounce.plugin import API_VERSION, DatagramWire, Plugin
 class Named(asyncio.DatagramProtocol):
     """Whoever has the number that a datagram begins with answers it; 0 is anyone, and ? asks all."""
 
-    def __init__(self, service):
+    def __init__(self, service, address):
         self.service = service
         self.claims = {}
 
@@ -64,6 +64,13 @@ class Named(asyncio.DatagramProtocol):
 
 plugin = Plugin(name="named", api=API_VERSION, datagrams=(DatagramWire(name="named", connect=Named, advertise="x"),))
 '''
+
+
+STARTS = APP.replace(
+    "        message = await receive()\n",
+    "        message = await receive()\n        print('the application has started', file=sys.stderr, flush=True)\n",
+).replace("import asyncio,", "import sys, asyncio,")
+"""Says when it starts."""
 
 
 class Answer(NamedTuple):
@@ -225,6 +232,7 @@ def test_server_that_has_no_place_for_the_folder_says_so(tmp_path: Path, flags: 
 
 
 def test_subinterpreters_that_qh3_cannot_be_loaded_in_are_refused(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    with Running(tmp_path, *flags, "--worker-mode", "subinterpreter", wait=False) as server:
+    with Running(tmp_path, *flags, "--worker-mode", "subinterpreter", app=STARTS, wait=False) as server:
         assert server.wait() != 0
         assert "set worker_mode to thread or process" in server.text()
+        assert "the application has started" not in server.text()

@@ -5,13 +5,14 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conformance.h3 import H3Client
 from tests.workers.h3_checking_client import H3CheckingClient
-from tests.workers.running import APP, Running, eventually
+from tests.workers.running import APP, Running, children_of, eventually
 
 MODES = ("thread", "process")
 """No QUIC implementation can be loaded in a subinterpreter."""
@@ -175,6 +176,32 @@ def test_download_survives_a_change_of_address_during_a_reload(start: Start, con
         while piece := download.read_piece():
             received += len(piece)
         assert received == PIECES * PIECE
+
+
+def test_upgrade_to_more_workers_leaves_connections_alone_until_they_have_started(
+    tmp_path: Path, tls_files: tuple[str, str], connect: Connect
+) -> None:
+    held, settings = tmp_path / "held", tmp_path / "pounce.toml"
+    asks = "        message = await receive()\n"
+    app = APP.replace(asks, f"{asks}        while os.path.exists('held'):\n            await asyncio.sleep(0.01)\n")
+    settings.write_text("workers = 1\n")
+    flags = ("--worker-mode", "process", "--http3", "--ssl-certfile", tls_files[0], "--ssl-keyfile", tls_files[1])
+    with Running(tmp_path, *flags, app=app) as server, ExitStack() as stack:
+        # The kernel would give most of them to other sockets.
+        clients = [stack.enter_context(connect(server)) for _ in range(8)]
+        held.touch()
+        settings.write_text("workers = 4\n")
+        server.kill(signal.SIGUSR2)
+        eventually(lambda: len(server.children()) == 2)
+        [successor] = set(server.children()) - {answer(clients[0])["pid"]}
+        eventually(lambda: len(children_of(successor)) == 4)
+        assert {answer(client)["parent"] for client in clients} == {server.pid}
+        held.unlink()
+        server.pid = successor
+        for client in clients:
+            assert client.read_eof()
+        with connect(server) as client:
+            assert answer(client)["parent"] == successor
 
 
 def test_death_of_a_process_costs_its_connections_only(start: Start, connect: Connect) -> None:

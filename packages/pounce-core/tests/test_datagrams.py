@@ -5,6 +5,8 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,37 @@ def test_worker_that_is_gone_is_found_out(siblings: Siblings, killed: bool) -> N
         one.box.close()
 
     asyncio.run(run())
+
+
+def test_workers_that_have_ended_cost_no_descriptors(siblings: Siblings) -> None:
+    async def main() -> None:
+        one = Reader(siblings)
+        for process in range(2, 30):
+            other = Reader(siblings, process)
+            one.box.send_to_all(Kind.ASKED, HERE, PEERS[0], b"hello")
+            await other.wait_for(1)
+            other.box.close()
+        assert len(one.box._lines) == 1
+        one.box.close()
+
+    asyncio.run(main())
+
+
+def test_worker_with_the_number_of_one_that_has_ended_misses_nothing(siblings: Siblings) -> None:
+    async def main() -> None:
+        one, two = Reader(siblings), Reader(siblings, 2)
+        number = two.box.number
+        for data in (b"first", b"second"):
+            assert one.box.send(Kind.HANDED_ON, HERE, PEERS[0], data, number)
+            [letter] = await two.wait_for(1)
+            assert letter.data == data
+            two.box.close()
+            two = Reader(siblings, 2)
+        assert two.box.number == number
+        one.box.close()
+        two.box.close()
+
+    asyncio.run(main())
 
 
 def test_all_are_told_but_the_sender(siblings: Siblings) -> None:
@@ -323,29 +356,54 @@ def test_what_is_left_in_a_drain_reads_on(sockets: DatagramSockets) -> None:
     assert two.told == [1, 2]
 
 
-def test_successor_takes_sockets_and_secret_over(config: ServerConfig, sockets: DatagramSockets) -> None:
-    sockets.grow(3)
+@contextmanager
+def successor_of(
+    sockets: DatagramSockets, config: ServerConfig, *further: str, count: int
+) -> Iterator[tuple[DatagramSockets, tuple[int, ...]]]:
+    """Of a server that is upgraded, on the same addresses and further ones; and the descriptors that it was passed."""
     passed = sockets.passed()
     assert passed is not None
-    listeners = [socket.dup(fd) for fd in (listener.sock.fileno() for listener in sockets._listeners)]
-    bind = ServerConfig(
-        bind=tuple(f"fd://{fd}" for fd in listeners),
-        http3_enabled=True,
-        ssl_certfile=config.ssl_certfile,
-        ssl_keyfile=config.ssl_keyfile,
-    )
+    same = (f"fd://{socket.dup(listener.sock.fileno())}" for listener in sockets._listeners)
+    bind = replace(config, bind=(*same, *further))
     opened = open_listeners(bind)
     fds = tuple(os.dup(fd) for fd in passed.fds)
-    successor = DatagramSockets(bind, opened, passed=PassedDatagrams(fds, passed.siblings), count=1)
-    given, before = successor.siblings(), sockets.siblings()
-    assert given is not None
-    assert before is not None
-    assert successor.descriptors() == list(fds)
-    assert (given.secret, given.folder) == (before.secret, before.folder)
+    successor = DatagramSockets(bind, opened, passed=PassedDatagrams(fds, passed.siblings), count=count)
+    yield successor, fds
     successor.close()
-    assert Path(given.folder).exists()
     for listener in opened:
         listener.close()
+
+
+def test_successor_takes_sockets_and_secret_over(config: ServerConfig, sockets: DatagramSockets) -> None:
+    sockets.grow(3)
+    with successor_of(sockets, config, count=1) as (successor, fds):
+        given, before = successor.siblings(), sockets.siblings()
+        assert given is not None
+        assert before is not None
+        assert successor.descriptors() == list(fds)
+        assert (given.secret, given.folder) == (before.secret, before.folder)
+    assert Path(given.folder).exists()
+
+
+def test_successor_opens_further_sets_when_it_has_somebody_to_read_them(
+    config: ServerConfig, sockets: DatagramSockets
+) -> None:
+    with successor_of(sockets, config, count=3) as (successor, fds):
+        assert successor.descriptors() == list(fds)
+        children = [Child(), Child(), Child()]
+        share(successor, *children, count=3)
+        assert [child.told for child in children] == [[1], [1], [1]]
+
+
+def test_successor_with_one_more_address_keeps_the_sets_of_the_others(
+    config: ServerConfig, sockets: DatagramSockets
+) -> None:
+    sockets.grow(2)
+    before = [os.fstat(fd).st_ino for fd in sockets.descriptors()]
+    with successor_of(sockets, config, "127.0.0.1:0", count=2) as (successor, _):
+        found = [os.fstat(fd).st_ino for fd in successor.descriptors()]
+        assert len(found) == 4
+        assert set(before) < set(found)
 
 
 def test_sockets_are_dealt_out_evenly_for_each_address() -> None:

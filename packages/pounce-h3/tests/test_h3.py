@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,33 @@ def test_nothing_is_announced_when_off(start: Start) -> None:
     assert "alt-svc" not in over_tcp(start(hello, http3_enabled=False)).headers
 
 
+@pytest.fixture(params=[False, True], ids=["h1", "h2"])
+def announced(request: pytest.FixtureRequest, tls_files: tuple[str, str]) -> Iterator[Callable[[str], str | None]]:
+    """The announcement at a URL."""
+    context = ssl.create_default_context(cafile=tls_files[0])
+    with httpx.Client(verify=context, trust_env=False, http1=not request.param, http2=request.param) as client:
+        yield lambda url: client.get(url).headers.get("alt-svc")
+
+
+def test_every_bind_announces_its_own_port_and_none_does_without_tls(
+    start: Start, announced: Callable[[str], str | None]
+) -> None:
+    server = start(hello, bind=["127.0.0.1:0", "http://127.0.0.1:0", "https://127.0.0.1:0"])
+    for url in server.server.info.urls:
+        scheme, _, port = url.split(":")
+        assert announced(url) == (f'h3=":{port}"; ma=86400' if scheme == "https" else None)
+
+
+def test_announcement_is_taken_back_where_it_was_made(start: Start, announced: Callable[[str], str | None]) -> None:
+    server = start(hello, http3_alt_svc="clear", bind=["127.0.0.1:0", "http://127.0.0.1:0"])
+    assert [announced(url) for url in server.server.info.urls] == ["clear", None]
+
+
+def test_is_announced_over_itself(start: Start) -> None:
+    server = start(hello)
+    assert server.request("GET", "/").headers[b"alt-svc"] == f'h3=":{server.server.port}"; ma=86400'.encode()
+
+
 def test_application_has_the_last_word_on_the_announcement(start: Start) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, headers=[(b"alt-svc", b'h3=":443"')])
@@ -128,9 +155,9 @@ def test_needs_a_certificate() -> None:
         TestServer(hello, http3_enabled=True)
 
 
-def test_unknown_engine_is_refused(start: Start) -> None:
+def test_unknown_engine_is_refused() -> None:
     with pytest.raises(ConfigError, match="http3_engine"):
-        start(hello, http3_engine="other")
+        ServerConfig(http3_engine="other")  # type: ignore[arg-type]
 
 
 def test_needs_the_plugin(tls_files: tuple[str, str]) -> None:

@@ -27,12 +27,12 @@ from pounce_h3.plugin import plugin
 from pounce_h3.qh3_engine import Qh3Connection, Qpack, Quic, literal_section
 from pounce_h3.stream import H3Stream
 
-from .endpoints import endpoint_of, endpoints_of
+from .endpoints import SECRET, all_endpoints, endpoint_of, endpoints_of, keys_of
 from .forged import initial_packet
 
 Start = Callable[..., Started]
-SECRET = "a secret of the tests"
-KEYS = Keys(SECRET.encode())
+HERE = ("127.0.0.1", 8443)
+KEYS = Keys(SECRET.encode(), HERE)
 ALONE = 256
 """The number of a worker that has no siblings."""
 RETRY = 3
@@ -272,7 +272,7 @@ def test_token_is_bound_to_its_name() -> None:
 
 def test_token_is_bound_to_the_secret() -> None:
     token = KEYS.retry_token(HOME, b"original", b"retry-id")
-    assert Keys(b"another secret, as long").check_retry_token(HOME, token, b"retry-id") is None
+    assert Keys(b"another secret, as long", HERE).check_retry_token(HOME, token, b"retry-id") is None
 
 
 def test_changed_token_is_not_believed() -> None:
@@ -309,17 +309,34 @@ def test_packet_of_a_forgotten_connection_is_answered_by_a_reset(
     start: Start, app: App, stranger: socket.socket
 ) -> None:
     server = start(app, plugin_settings={"h3": {"secret": SECRET}})
-    name = KEYS.new_id(ALONE)
+    name = keys_of(server).new_id(ALONE)
     stranger.sendto(b"\x40" + name + os.urandom(91), address_of(server))
     [reply] = replies(stranger)
-    assert reply[-16:] == KEYS.reset_token(name)
+    assert reply[-16:] == keys_of(server).reset_token(name)
     assert reply[0] & 0xC0 == 0x40
+
+
+def test_another_address_of_the_server_does_not_give_away_how_to_end_a_connection(
+    start: Start, app: App, stranger: socket.socket
+) -> None:
+    """RFC 9000 21.11: the token of a connection that lives is nobody's but its client's."""
+    server = start(app, bind=["127.0.0.1:0", "127.0.0.1:0"])
+    home = endpoint_of(server)
+    [other] = [each for each in all_endpoints() if each._service is home._service and each is not home]
+    with connect(server) as client:
+        [connection] = home._open
+        names = [name for name in connection.ids if home._keys.worker_of(name) == home._worker]
+        assert names
+        for name in names:
+            stranger.sendto(b"\x40" + name + os.urandom(91), other.local)
+        assert {reply[-16:] for reply in replies(stranger)}.isdisjoint(map(home._keys.reset_token, names))
+        assert client.request("GET", "/").status == 200
 
 
 @pytest.mark.parametrize("size", [22, 25, 40, 100])
 def test_reset_is_smaller_than_what_it_answers(start: Start, app: App, stranger: socket.socket, size: int) -> None:
     server = start(app, plugin_settings={"h3": {"secret": SECRET}})
-    stranger.sendto((b"\x40" + KEYS.new_id(ALONE) + os.urandom(100))[:size], address_of(server))
+    stranger.sendto((b"\x40" + keys_of(server).new_id(ALONE) + os.urandom(100))[:size], address_of(server))
     [reply] = replies(stranger)
     assert 21 <= len(reply) < size
 
@@ -553,7 +570,7 @@ def test_connection_id_says_who_has_the_connection(worker: int) -> None:
 def test_connection_id_says_nothing_to_others() -> None:
     names = [KEYS.new_id(ALONE) for _ in range(100)]
     # One in 256 may pass for one of theirs; that all name the same worker is out of the question.
-    found = Counter(Keys(b"another secret, as long").worker_of(name) for name in names)
+    found = Counter(Keys(b"another secret, as long", HERE).worker_of(name) for name in names)
     assert found[ALONE] == 0
     assert found[None] > 80
     assert len({name[4:] for name in names}) > 90
@@ -561,7 +578,7 @@ def test_connection_id_says_nothing_to_others() -> None:
 
 def test_packet_that_names_nobody_is_not_answered(start: Start, app: App, stranger: socket.socket) -> None:
     server = start(app, plugin_settings={"h3": {"secret": SECRET}})
-    name = KEYS.new_id(ALONE)
+    name = keys_of(server).new_id(ALONE)
     stranger.sendto(b"\x40" + name[:7] + bytes((name[7] ^ 1,)) + os.urandom(91), address_of(server))
     assert replies(stranger) == []
 

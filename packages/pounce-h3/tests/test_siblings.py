@@ -10,15 +10,12 @@ import pytest
 from tests.conformance.wires import Started, answer
 
 from pounce_h3.endpoint import ASKED_PER_TURN, CLAIMS_MAX, Endpoint
-from pounce_h3.ids import Keys
 from pounce_h3.packets import INITIAL, long_header
 
-from .endpoints import endpoints_of
+from .endpoints import SECRET, endpoints_of, keys_of
 from .forged import initial_packet
 
 Start = Callable[..., Started]
-SECRET = "a secret of the tests"
-KEYS = Keys(SECRET.encode())
 UNFINISHED = b"\x06\0\x04\x01\0\0\xff"
 """The beginning of a ClientHello."""
 
@@ -74,9 +71,9 @@ def receive(endpoint: Endpoint, data: bytes, address: tuple[str, int]) -> None:
 def test_packet_that_names_a_worker_which_is_gone_is_answered_by_a_reset(
     server: Started, stranger: socket.socket
 ) -> None:
-    name = KEYS.new_id(77 << 8)
+    name = keys_of(server).new_id(77 << 8)
     stranger.sendto(b"\x40" + name + os.urandom(91), (server.server.host, server.server.port))
-    assert stranger.recv(100)[-16:] == KEYS.reset_token(name)
+    assert stranger.recv(100)[-16:] == keys_of(server).reset_token(name)
 
 
 def test_handshake_goes_on_where_it_began_when_the_socket_has_another_reader(
@@ -107,15 +104,16 @@ def test_handshake_of_a_worker_that_is_gone_begins_anew(endpoints: list[Endpoint
 def test_client_that_proves_its_address_may_do_so_to_any_worker(
     endpoints: list[Endpoint], stranger: socket.socket
 ) -> None:
-    name = KEYS.new_id(0)
-    token = KEYS.retry_token(stranger.getsockname(), b"original", name)
+    keys = endpoints[0]._keys
+    name = keys.new_id(0)
+    token = keys.retry_token(stranger.getsockname(), b"original", name)
     for endpoint in endpoints:
         packet = initial_packet(UNFINISHED, destination=name, token=token)
         receive(endpoint, packet, stranger.getsockname())
         header = long_header(stranger.recv(2000))
         assert header is not None
         assert header.kind == INITIAL
-        assert KEYS.worker_of(header.source) == endpoint._worker
+        assert keys.worker_of(header.source) == endpoint._worker
 
 
 def test_draining_worker_takes_on_no_client(endpoints: list[Endpoint], stranger: socket.socket) -> None:
@@ -128,9 +126,10 @@ def test_draining_worker_takes_on_no_client(endpoints: list[Endpoint], stranger:
 
 def test_packet_that_was_handed_on_goes_no_further(endpoints: list[Endpoint], stranger: socket.socket) -> None:
     one, two = endpoints
+    keys = one._keys
     one._transport.hand_on = lambda *args: pytest.fail("handed on again")  # type: ignore[method-assign]
     one._transport.ask = lambda *args: pytest.fail("asked about")  # type: ignore[method-assign]
-    for name in (KEYS.new_id(two._worker), KEYS.new_id(0), os.urandom(8)):
+    for name in (keys.new_id(two._worker), keys.new_id(0), os.urandom(8)):
         for data in (b"\x40" + name + os.urandom(20), initial_packet(UNFINISHED, destination=name)):
             call(one, one.handed_on, [(data, stranger.getsockname())])
             call(one, one.asked, data, stranger.getsockname(), two._worker)
@@ -140,7 +139,8 @@ def test_few_packets_of_a_batch_are_asked_about(endpoints: list[Endpoint], stran
     endpoint = endpoints[0]
     asked = []
     endpoint._transport.ask = lambda *args: asked.append(args)  # type: ignore[method-assign]
-    noise = [(b"\x40" + KEYS.new_id(0) + os.urandom(20), stranger.getsockname()) for _ in range(5 * ASKED_PER_TURN)]
+    names = [endpoint._keys.new_id(0) for _ in range(5 * ASKED_PER_TURN)]
+    noise = [(b"\x40" + name + os.urandom(20), stranger.getsockname()) for name in names]
     call(endpoint, endpoint.datagrams_received, noise)
     assert len(asked) == ASKED_PER_TURN
 

@@ -15,6 +15,7 @@ import zoomies
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
 from tests.conformance.wires import Started, answer, read_body
+from tests.workers.running import eventually
 from zoomies.crypto import CryptoPair
 from zoomies.encoding import Buffer
 from zoomies.events import H3DataReceived, H3HeadersReceived, HandshakeComplete
@@ -26,6 +27,8 @@ from zoomies.primitives import StreamId
 
 from pounce import ConfigError
 from pounce_h3.frames import HEADERS, frame
+
+from .endpoints import endpoint_of
 
 Start = Callable[..., Started]
 PATIENCE = 10.0
@@ -219,12 +222,30 @@ def test_garbage_does_no_harm(server: Started, client: Client, app: App, garbage
     assert client.request() == (200, b"3 ")
 
 
+def test_packets_above_the_bound_for_handshakes_are_dropped(start: Start, app: App) -> None:
+    server = start(app, http3_engine="zoomies", http3_retry_above=2)
+    endpoint = endpoint_of(server)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for _ in range(5):
+            unfinished = forged(os.urandom(8), b"\x06\x00\x04\x01\x00\x00\xff")
+            stranger.sendto(unfinished, (server.server.host, server.server.port))
+        eventually(lambda: endpoint._service.counts.get("h3_dropped") == 3)
+    assert len(endpoint._open) == 2
+    assert "h3_retry" not in endpoint._service.counts
+
+
 # Where it may be used
+
+
+def test_it_cannot_have_every_client_prove_its_address(start: Start, app: App) -> None:
+    with pytest.raises(ConfigError, match="http3_retry_above"):
+        start(app, http3_engine="zoomies", http3_retry_above=0)
 
 
 def test_it_is_refused_beyond_loopback(start: Start, app: App) -> None:
     with pytest.raises(ConfigError, match="for loopback"):
-        start(app, http3_engine="zoomies", host="0.0.0.0")
+        start(app, http3_engine="zoomies", host="0.0.0.0", lifespan="on")
+    assert app.calls == 0
 
 
 def test_it_may_be_forced(start: Start, app: App) -> None:

@@ -19,6 +19,7 @@ type LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 type LogFormat = Literal["auto", "text", "json"]
 type Lifespan = Literal["auto", "on", "off"]
 type IPv6 = Literal["dual", "only", "off"]
+type QuicEngine = Literal["qh3", "zoomies"]
 type AltSvc = Literal["auto", "clear", "off"]
 type TLSVersion = Literal["1.2", "1.3"]
 type ClientCertificates = Literal["none", "optional", "required"]
@@ -209,7 +210,7 @@ class ServerConfig:
     http3_enabled: bool = option(
         False, "Serve HTTP/3 on the UDP ports of the TLS binds too; needs the package pounce-h3.", group="http3"
     )
-    http3_engine: str = option("qh3", "QUIC implementation: qh3, or zoomies on loopback.", group="http3")
+    http3_engine: QuicEngine = option("qh3", "QUIC implementation; zoomies on loopback only.", group="http3")
     http3_max_connections: int = option(
         10_000, "Open QUIC connections of one worker; packets that would open more are dropped.", group="http3", ge=1
     )

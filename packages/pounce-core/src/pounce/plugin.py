@@ -129,11 +129,12 @@ class DatagramTransport(Protocol):
 class DatagramWire:
     """A protocol over datagrams.
 
-    `connect(service)` makes the protocol of one address in one worker; its transport is a `DatagramTransport`. Beyond
-    `asyncio.DatagramProtocol` it may have `datagrams_received(list of (data, address))`, called in place of
-    `datagram_received`, and `drain()`. Connections that it adds to `service.connections` get deadlines and drain like
-    those of other wires. `open_socket` may give a faster way to use its sockets. `advertise` is the Alt-Svc protocol id
-    (RFC 7838) to announce.
+    `connect(service, address)` makes the protocol of one local address in one worker; it is called before the
+    application starts, and raises `ConfigError` where the wire cannot be spoken. Its transport is a
+    `DatagramTransport`. Beyond `asyncio.DatagramProtocol` it may have `datagrams_received(list of (data, address))`,
+    called in place of `datagram_received`, and `drain()`. Connections that it adds to `service.connections` get
+    deadlines and drain like those of other wires. `open_socket` may give a faster way to use its sockets. `advertise`
+    is the Alt-Svc protocol id (RFC 7838) to announce.
 
     A protocol that has `handed_on(list of (data, address))` also has `asked(data, address, asker)` and
     `claimed(connection_id, worker)`: they come from other workers. `sockets_moved()` is called when others read from
@@ -141,7 +142,7 @@ class DatagramWire:
     """
 
     name: str
-    connect: Callable[[Service], asyncio.DatagramProtocol]
+    connect: Callable[[Service, Address], asyncio.DatagramProtocol]
     alpn: tuple[str, ...] = ()
     open_socket: Callable[[socket.socket], DatagramSocket] | None = None
     advertise: str | None = None

@@ -6,7 +6,7 @@ asked, and whoever has it claims the id. Of the others, an Initial packet of a v
 there is room; one of another version gets the list of versions (RFC 9000 6); a packet of a connection that nobody has
 gets a stateless reset (RFC 9000 10.3). While many handshakes are unfinished, a client has to prove first that it
 receives at the address it sends from (Retry, RFC 9000 8.1.2): what it brings back needs no memory here, and any worker
-may take it.
+may take it. Where the engine has no Retry, its packet is dropped.
 """
 
 import asyncio
@@ -43,8 +43,11 @@ CLAIMS_MAX = 1024
 class Endpoint(asyncio.DatagramProtocol):
     """One worker's connections on one address."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, address: Address) -> None:
         self._service = service
+        self._address = address
+        self.local: tuple[str, int] = address[:2]
+        check_address(service, self.local[0])
         self.engine = make_engine(service)
         self._keys = cast(Keys, None)
         self._connections: dict[bytes, H3Connection] = {}
@@ -56,17 +59,14 @@ class Endpoint(asyncio.DatagramProtocol):
         """Whose the connections with these ids are, which name nobody."""
         self._draining = False
         self._resets = self._handed_on = self._asked = 0
-        self.local: tuple[str, int] = ("", 0)
 
     # Events from the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("DatagramTransport", transport)
-        self.local = transport.get_extra_info("sockname")[:2]
-        check_address(self._service, self.local[0])
         self._worker = transport.get_extra_info("worker")
         settings: H3Settings = self._service.settings["h3"]
-        self._keys = Keys(settings.secret.encode() or transport.get_extra_info("secret"))
+        self._keys = Keys(settings.secret.encode() or transport.get_extra_info("secret"), self._address)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for connection in tuple(self._open):
@@ -198,6 +198,9 @@ class Endpoint(asyncio.DatagramProtocol):
                 service.count("h3_bad_token")
         name = self._name_for(header)
         if retry is None and (name is None or len(self._unvalidated) >= config.http3_retry_above):
+            if not self.engine.has_retry:
+                service.count("h3_dropped", "h3: a client would have to prove its address, packet dropped")
+                return None
             service.count("h3_retry", "h3: a client has to prove its address")
             # Whoever gets the answer can take it.
             new = self._keys.new_id(NOBODY)

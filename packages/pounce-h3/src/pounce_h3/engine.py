@@ -1,4 +1,4 @@
-"""The seam to a QUIC implementation: everything the rest of this package knows of one.
+"""The seam to a QUIC implementation: everything the rest of this package knows of its connections.
 
 An engine does no I/O and reads no clock. Datagrams go in with the time, `events()` come out, `datagrams_to_send()`
 gives what has to leave, `timer` says when `handle_timer()` is due. Streams are named by their id (RFC 9000 2.1). What
@@ -231,6 +231,9 @@ class Engine(Protocol):
     names_nameless: bool
     """It gives a name of our choice to a client that has none itself (an empty connection id); without that, such a
     client's first choice is kept as the name, or it gets one by a Retry."""
+
+    has_retry: bool
+    """Its clients and connections go on after a Retry (RFC 9000 8.1.2); without that, none is sent."""
 
     def __init__(self, config: ServerConfig) -> None: ...
 

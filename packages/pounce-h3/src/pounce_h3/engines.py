@@ -22,13 +22,13 @@ def make_engine(service: Service) -> Engine:
         from pounce_h3.qh3_engine import Qh3Engine
 
         return Qh3Engine(config, service.tls)
-    if config.http3_engine == "zoomies":
-        from pounce_h3.zoomies_engine import ZoomiesEngine
+    from pounce_h3.zoomies_engine import ZoomiesEngine
 
-        if config.http3_zero_rtt_enabled:
-            raise ConfigError("http3_zero_rtt_enabled is on, but the engine zoomies gives no tickets")
-        return ZoomiesEngine(config, service.tls)
-    raise ConfigError(f"http3_engine must be qh3 or zoomies (got {config.http3_engine!r})")
+    if config.http3_zero_rtt_enabled:
+        raise ConfigError("http3_zero_rtt_enabled is on, but the engine zoomies gives no tickets")
+    if not config.http3_retry_above:
+        raise ConfigError("http3_retry_above is 0, but the engine zoomies cannot have clients prove their address")
+    return ZoomiesEngine(config, service.tls)
 
 
 def check_address(service: Service, host: str) -> None:

@@ -5,6 +5,9 @@ a mask that is made from the random ones: any worker of the server can tell whos
 cannot tell that two ids belong together (RFC 9000 9.5), and what somebody made up shows as such. Retry tokens carry the
 client's first connection id under a MAC over its address and the time (RFC 9000 8.1.4); reset tokens are a MAC of the
 connection id, so that a worker that knows nothing of a connection can still make them (RFC 9000 10.3.2).
+
+Ids and reset tokens are those of one local address. Connections are known by address, and what is asked about one at
+another address must not get its token there: whoever has seen the id could end the connection (RFC 9000 21.11).
 """
 
 import hmac
@@ -21,12 +24,13 @@ _TAG = 16
 
 
 class Keys:
-    """Makes and checks tokens; immutable."""
+    """Makes and checks ids and tokens of one local address; immutable. Retry tokens are good at all addresses."""
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, local: tuple[object, ...]) -> None:
+        here = " ".join(map(str, local)).encode()
         self._retry = hmac.digest(secret, b"pounce h3 retry", "sha256")
-        self._reset = hmac.digest(secret, b"pounce h3 reset", "sha256")
-        self._names = hmac.digest(secret, b"pounce h3 connection id", "sha256")
+        self._reset = hmac.digest(secret, b"pounce h3 reset " + here, "sha256")
+        self._names = hmac.digest(secret, b"pounce h3 connection id " + here, "sha256")
 
     def new_id(self, worker: int) -> bytes:
         """A fresh connection id of a worker."""

@@ -9,12 +9,12 @@ from pounce.plugin import API_VERSION, DatagramSocket, DatagramWire, Plugin
 from pounce_h3.settings import H3Settings
 
 if TYPE_CHECKING:
-    from pounce.plugin import Service
+    from pounce.plugin import Address, Service
 
 __all__ = ["plugin"]
 
 
-def connect(service: Service) -> asyncio.DatagramProtocol:
+def connect(service: Service, address: Address) -> asyncio.DatagramProtocol:
     try:
         from pounce_h3.endpoint import Endpoint
     except ImportError as exc:
@@ -22,7 +22,7 @@ def connect(service: Service) -> asyncio.DatagramProtocol:
         raise ConfigError(
             f"HTTP/3 is not to be had here: {exc}", hint="With qh3, set worker_mode to thread or process."
         ) from exc
-    return Endpoint(service)
+    return Endpoint(service, address)
 
 
 def open_socket(sock: socket.socket) -> DatagramSocket:

@@ -90,6 +90,7 @@ class Qh3Engine:
     """See `pounce_h3.engine.Engine`. Raises `TLSError` when the certificate cannot be used."""
 
     names_nameless = False
+    has_retry = True
 
     def __init__(self, config: ServerConfig, tls: ServerTLS) -> None:
         self.resumes = config.http3_zero_rtt_enabled

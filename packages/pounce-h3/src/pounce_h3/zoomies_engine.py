@@ -7,7 +7,7 @@ What this module does about it:
   Initial packet, which anybody can make, never brings data of a stream.
 - `Connected` comes when the client's Finished has been verified, and no data before it. Until then no more than three
   times what came is sent (RFC 9000 8.1), and afterwards no Initial packet is looked at.
-- The address of the peer changes only when zoomies has validated a path.
+- The address of the peer is the first one for ever: what comes from another one changes nothing.
 - What a peer makes zoomies raise ends that connection.
 
 It cannot be helped that zoomies gives no credit (a connection takes 1 MiB of requests, and sends what the client
@@ -69,6 +69,7 @@ class ZoomiesEngine:
     """See `pounce_h3.engine.Engine`. Raises `TLSError` when the certificate cannot be used."""
 
     names_nameless = False
+    has_retry = False
 
     def __init__(self, config: ServerConfig, tls: ServerTLS) -> None:
         self._config = config
@@ -232,8 +233,6 @@ class ZoomiesConnection:
             self._events.append(IdIssued(event.connection_id))
         elif isinstance(event, events.ConnectionIdRetired):
             self._events.append(IdRetired(event.connection_id))
-        elif isinstance(event, events.ConnectionMigrated):
-            self.peer = event.new_addr
         elif isinstance(event, events.ConnectionClosed):
             self._end(event.error_code, event.reason or "")
 

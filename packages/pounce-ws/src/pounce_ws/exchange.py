@@ -475,7 +475,7 @@ class WebSocketExchange:
         subprotocol = message.get("subprotocol")
         if subprotocol is not None and subprotocol not in subprotocols:
             raise bad_message(f"subprotocol {subprotocol!r} was not offered (but {', '.join(subprotocols) or 'none'})")
-        given, _ = self.service.response_headers.complete(message.get("headers") or ())
+        given, _ = self.service.response_headers.complete(message.get("headers") or (), self.stream.connection)
         for name, _ in given:
             if name in RESERVED_FIELDS or name.startswith(RESERVED_PREFIX):
                 raise AppError(

@@ -314,7 +314,9 @@ class HttpExchange:
             return
         if status > 999:
             raise AppError(f"{status} is not an HTTP status", code="POUNCE_APP_BAD_MESSAGE")
-        self._headers, self._expected = self.service.response_headers.complete(message.get("headers", ()))
+        self._headers, self._expected = self.service.response_headers.complete(
+            message.get("headers", ()), self.stream.connection
+        )
         if message.get("trailers"):
             self._trailers = []
         self.status = status
@@ -491,7 +493,7 @@ class HttpExchange:
         self.status = response.status
         self.bytes_sent = 0
         self._trailers = None
-        self._headers, self._expected = self.service.response_headers.complete(response.headers)
+        self._headers, self._expected = self.service.response_headers.complete(response.headers, self.stream.connection)
         self.answer = HELD
         self._send_body(response.body, False)
 

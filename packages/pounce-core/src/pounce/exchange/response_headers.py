@@ -6,11 +6,13 @@ control fails the request; nothing is stripped silently.
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from pounce.config import ServerConfig
 from pounce.errors import AppError
 from pounce.exchange.head import AnswerFields, Headers
+from pounce.exchange.stream import ConnectionInfo
 
 __all__ = ["ResponseHeaders"]
 
@@ -22,6 +24,7 @@ _bad_value = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 _KNOWN_MAX = 1024
 _KNOWN_VALUE_MAX = 96
 _COMPLETE_MAX = 256
+_CLEAR = (b"alt-svc", b"clear")
 
 PLAIN, CONTENT_LENGTH, DATE, SERVER, DROPPED, ALT_SVC = range(6)
 _KINDS = {
@@ -42,11 +45,15 @@ class ResponseHeaders:
 
     def __init__(self, config: ServerConfig) -> None:
         self._known: dict[tuple[bytes, bytes], tuple[tuple[bytes, bytes], int]] = {}
-        self._complete: dict[tuple[Iterable[bytes], ...], tuple[AnswerFields, int | None]] = {}
+        self._complete: dict[
+            tuple[tuple[bytes, bytes] | None, tuple[Iterable[bytes], ...]], tuple[AnswerFields, int | None]
+        ] = {}
         self._server = (b"server", config.server_header.encode()) if config.server_header else None
         self._date_header = config.date_header
-        self.alt_svc: tuple[bytes, bytes] | None = None
-        """Added to every answer that has no such field of its own (RFC 7838 3)."""
+        self._clears_alt_svc = config.http3_alt_svc == "clear"
+        self.alt_svc: Mapping[int | None, tuple[bytes, bytes]] = MappingProxyType({})
+        """By the port that a connection arrived at, what is added to its answers that have no such field of their own
+        (RFC 7838 3)."""
         self._second = 0
         self._date: tuple[bytes, bytes] | None = None
         self.refresh()
@@ -60,28 +67,41 @@ class ResponseHeaders:
                 self._date = (b"date", http_date(now))
                 self._complete.clear()
 
-    def complete(self, given: Iterable[Iterable[bytes]]) -> tuple[AnswerFields, int | None]:
-        """The fields to send, Server and Date added, and the Content-Length that the application set, if any.
+    def complete(
+        self, given: Iterable[Iterable[bytes]], connection: ConnectionInfo
+    ) -> tuple[AnswerFields, int | None]:
+        """The fields to send on a connection, and the Content-Length that the application set, if any.
 
-        An application that gives the same again within a second gets the same again. Raises `AppError` for a field
-        that may not be sent.
+        Server, Date and Alt-Svc are added. An application that gives the same again within a second gets the same
+        again. Raises `AppError` for a field that may not be sent.
         """
-        key = tuple(given)
+        pairs = tuple(given)
+        alt_svc = self._alt_svc_of(connection) if connection.scheme == "https" else None
+        key = alt_svc, pairs
         try:
             found = self._complete.get(key)
         except TypeError:
             # Lists, or something that is not bytes.
-            return self._completed(key)
+            return self._completed(pairs, alt_svc)
         if found is None:
-            found = self._completed(key)
-            if len(self._complete) < _COMPLETE_MAX and all(pair in self._known for pair in key):
+            found = self._completed(pairs, alt_svc)
+            if len(self._complete) < _COMPLETE_MAX and all(pair in self._known for pair in pairs):
                 self._complete[key] = found
         return found
 
-    def _completed(self, given: Iterable[Iterable[bytes]]) -> tuple[AnswerFields, int | None]:
+    def _alt_svc_of(self, connection: ConnectionInfo) -> tuple[bytes, bytes] | None:
+        """What a connection whose client uses https is told: an alternative needs the certificate (RFC 7838 2.1)."""
+        if self._clears_alt_svc:
+            return _CLEAR
+        # Where a proxy received it, the port is that of the proxy.
+        return self.alt_svc.get(connection.local[1]) if connection.local and connection.proxy is None else None
+
+    def _completed(
+        self, given: Iterable[Iterable[bytes]], alt_svc: tuple[bytes, bytes] | None
+    ) -> tuple[AnswerFields, int | None]:
         headers: Headers = []
         length: int | None = None
-        server, date, alt_svc = self._server, self._date, self.alt_svc
+        server, date = self._server, self._date
         known = self._known
         for pair in given:
             if type(pair) is not tuple:

@@ -49,7 +49,11 @@ class DatagramSockets:
         count: int,
     ) -> None:
         """Open `count` sets. `first` are sockets that are already there, for each address of `listeners` that receives
-        datagrams."""
+        datagrams.
+
+        With those of a server before this one, no more are opened until there is somebody to read them: the kernel
+        would at once give them a part of the packets of connections that live.
+        """
         self._listeners = beside(config, listeners)
         addresses = [listener.sock.getsockname() for listener in self._listeners]
         found: dict[object, list[socket.socket]] = {address: [] for address in addresses}
@@ -59,18 +63,24 @@ class DatagramSockets:
                 found[name].append(sock)
             else:
                 sock.close()
-        self._sets: list[list[socket.socket]] = [list(each) for each in zip(*found.values(), strict=False)]
-        for each in found.values():
-            for sock in each[len(self._sets) :]:
-                sock.close()
+        self._sets: list[list[socket.socket]] = []
         known = passed.siblings if passed is not None and passed.siblings.is_private else None
         self._owns_folder = known is None
         self._siblings = known
         try:
             if self._listeners and known is None:
                 self._siblings = Siblings.make()
-            self.grow(count)
+            # An address that is new has no connections.
+            most = max(map(len, found.values()), default=0) or 1
+            for listener, each in zip(self._listeners, found.values(), strict=True):
+                while len(each) < most:
+                    each.append(open_udp(listener))
+            self._sets += map(list, zip(*found.values(), strict=True))
+            self.grow(count if passed is None else 0)
         except PounceError:
+            for each in found.values():
+                for sock in each:
+                    sock.close()
             self.close()
             raise
         self._left = False

@@ -39,8 +39,8 @@ ROUNDS = 8
 """Calls before others get a turn of the loop."""
 QUEUE_MAX = 4096
 """Datagrams that wait for the kernel to take them; further ones are lost, as the network may lose them."""
-ALONE = Siblings().process << 8
-"""Number of a worker that has no siblings."""
+ALONE = 256
+"""Number of a worker that has no siblings: the first one of process 1."""
 
 
 class BatchProtocol(Protocol):
@@ -286,21 +286,21 @@ class Datagrams:
         self._siblings = siblings or Siblings()
         self._mailbox: Mailbox | None = None
         self._transports: dict[str, DatagramTransport] = {}
-        self._protocols: list[asyncio.DatagramProtocol] = []
-        addresses = [listener.sock.getsockname() for listener in beside(service.config, listeners)]
-        self._wire = _wire(service.config, registry)
-        self._addresses = addresses if self._wire is not None else []
-        service.response_headers.alt_svc = alt_svc(service.config, self._wire, self._addresses)
+        self._protocols: dict[Address, asyncio.DatagramProtocol] = {}
+        self._wire = wire = _wire(service.config, registry)
+        if wire is not None:
+            addresses = [listener.sock.getsockname() for listener in beside(service.config, listeners)]
+            self._protocols = {address: wire.connect(service, address) for address in addresses}
+        service.response_headers.alt_svc = alt_svc(service.config, wire, self._protocols)
 
     def start(self) -> None:
         """Begin to receive, from siblings and what `receive()` says. Raises `SupervisorError`."""
         wire, loop = self._wire, self._service.loop
         if wire is None:
             return
-        if self._siblings.folder and self._addresses:
+        if self._siblings.folder and self._protocols:
             self._mailbox = Mailbox(loop, self._siblings, self._letters_received)
-        for address in self._addresses:
-            protocol = wire.connect(self._service)
+        for address, protocol in self._protocols.items():
             transport = DatagramTransport(
                 loop,
                 address,
@@ -309,7 +309,6 @@ class Datagrams:
                 mailbox=self._mailbox,
                 secret=self._siblings.secret,
             )
-            self._protocols.append(protocol)
             self._transports[transport.name] = transport
             transport.start()
         if self._mailbox is not None:
@@ -331,7 +330,7 @@ class Datagrams:
 
     def drain(self) -> None:
         """Take on no new peers; the connections of a protocol drain like all others."""
-        for protocol in self._protocols:
+        for protocol in self._protocols.values():
             drain = getattr(protocol, "drain", None)
             if drain is not None:
                 drain()
@@ -365,13 +364,9 @@ def name_of(address: Address) -> str:
 
 def alt_svc(
     config: ServerConfig, wire: DatagramWire | None, addresses: Iterable[Address]
-) -> tuple[bytes, bytes] | None:
-    """The Alt-Svc field of every answer (RFC 7838 3), if there is to be one."""
-    if config.http3_alt_svc == "clear":
-        return (b"alt-svc", b"clear")
-    if config.http3_alt_svc == "off" or wire is None or wire.advertise is None:
-        return None
+) -> dict[int | None, tuple[bytes, bytes]]:
+    """The Alt-Svc fields (RFC 7838 3) of answers at each port: what is served beside it, on the same certificate."""
+    if config.http3_alt_svc != "auto" or wire is None or wire.advertise is None:
+        return {}
     name, age = wire.advertise.encode(), config.http3_alt_svc_max_age
-    ports = dict.fromkeys(address[1] for address in addresses)
-    offers = [b'%b=":%d"; ma=%d' % (name, port, age) for port in ports]
-    return (b"alt-svc", b", ".join(offers)) if offers else None
+    return {port: (b"alt-svc", b'%b=":%d"; ma=%d' % (name, port, age)) for _, port, *_ in addresses}

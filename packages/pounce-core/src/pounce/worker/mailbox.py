@@ -129,17 +129,26 @@ class Mailbox:
     def _send(self, letter: bytes, to: int) -> bool:
         line = self._lines.get(to)
         if line is None or line.ended:
-            self._lines = {number: line for number, line in self._lines.items() if not line.ended}
             try:
-                line = self._lines[to] = Line.open(self._loop, self._path(to))
+                line = Line.open(self._loop, self._path(to))
             except ConnectionRefusedError, FileNotFoundError:
                 # Somebody may have removed the whole folder, which says nothing of that worker.
                 return not os.path.lexists(self._path(self.number))
             except OSError:
                 # No descriptor is left, or no memory: the letter is lost.
                 return True
+            self._close_lines_to_nobody()
+            self._lines[to] = line
         line.send(letter)
         return True
+
+    def _close_lines_to_nobody(self) -> None:
+        """Who has ended leaves a descriptor here; a new line is a sign that workers come and go."""
+        for number, line in tuple(self._lines.items()):
+            if not os.path.lexists(self._path(number)):
+                line.close()
+            if line.ended:
+                del self._lines[number]
 
     def _read(self) -> None:
         for _ in range(MESSAGES_PER_TURN):
@@ -166,9 +175,10 @@ class Mailbox:
 class Line:
     """The way to one sibling. What is sent in one turn of the loop travels together."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, path: str) -> None:
         self._loop = loop
         self._sock = sock
+        self._path = path
         self._pending: deque[bytes] = deque()
         self._flush: asyncio.Handle | None = None
         self._waits = False
@@ -188,7 +198,7 @@ class Line:
                 with suppress(OSError):
                     os.unlink(path)
             raise
-        return cls(loop, sock)
+        return cls(loop, sock, path)
 
     def send(self, letter: bytes) -> None:
         if len(self._pending) < PENDING_MAX:
@@ -207,7 +217,7 @@ class Line:
                 while count < len(pending) and (not count or len(message) + len(pending[count]) <= MESSAGE_MAX):
                     message += pending[count]
                     count += 1
-                self._sock.send(message)
+                self._send(message)
                 for _ in range(count):
                     pending.popleft()
         except BlockingIOError, InterruptedError:
@@ -221,6 +231,14 @@ class Line:
         if self._waits:
             self._waits = False
             self._loop.remove_writer(self._sock)
+
+    def _send(self, message: bytes | bytearray) -> None:
+        try:
+            self._sock.send(message)
+        except ConnectionError:
+            # It has ended, and another one may have its number.
+            self._sock.connect(self._path)
+            self._sock.send(message)
 
     def close(self) -> None:
         if self.ended:
