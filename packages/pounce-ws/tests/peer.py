@@ -471,7 +471,7 @@ class H3Memory:
         files = {"ssl_certfile": certificate[0], "ssl_keyfile": certificate[1]}
         self.service = memory_service(app, registry, http3_enabled=True, **files, **settings)
         self.service.tls = ServerTLS(self.service.config, [])
-        endpoint = Endpoint(self.service)
+        endpoint = Endpoint(self.service, SERVER)
         self.transport = MemoryDatagrams(self.service.loop, endpoint)
         self._ticker = Ticker(self.service)
 
