@@ -7,6 +7,8 @@ take turns within a round. Medians, and the ratio to Hypercorn of the same round
 
 import argparse
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -60,7 +62,12 @@ def measure(command: list[str], port: int, shape: tuple[str, int, int], seconds:
     load, connections, streams = shape
     with tempfile.TemporaryDirectory() as folder, open(Path(folder, "log"), "w+") as log:
         server = subprocess.Popen(
-            ["taskset", "-c", SERVER_CORE, *command], cwd=folder, env=environment(), stdout=log, stderr=log
+            ["taskset", "-c", SERVER_CORE, *command],
+            cwd=folder,
+            env=environment(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             wait_for_port(port, server)
@@ -70,8 +77,8 @@ def measure(command: list[str], port: int, shape: tuple[str, int, int], seconds:
                 ["taskset", "-c", LOAD_CORE, *client], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
             )
         finally:
-            # Its clients are gone without a word, and it would wait for their requests.
-            server.kill()
+            # With its processes: its clients are gone without a word, and it would wait for their requests.
+            os.killpg(server.pid, signal.SIGKILL)
             server.wait()
         if done.returncode:
             return f"FAILED: {done.stderr.strip()[-200:]}"
