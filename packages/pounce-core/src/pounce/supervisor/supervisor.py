@@ -78,6 +78,11 @@ class Place:
     start_at: float = inf
     """When to try again after a death."""
 
+    @property
+    def children(self) -> list[Child]:
+        """The process that serves, and the one that is to take its place."""
+        return [child for child in (self.child, self.successor) if child is not None]
+
 
 class Supervisor:
     """Serves `app` with the workers that `config` asks for.
@@ -605,9 +610,8 @@ class Supervisor:
         old, self._places, self._coming = self._places, self._coming, []
         self._share_datagrams()
         for place in old:
-            for child in (place.child, place.successor):
-                if child is not None:
-                    self._drain(child)
+            for child in place.children:
+                self._drain(child)
         log.info("Reloaded")
         self._answer_reload({"ok": True})
         self._notifier.ready()
@@ -619,9 +623,8 @@ class Supervisor:
     def _drop_coming(self) -> None:
         coming, self._coming = self._coming, []
         for place in coming:
-            for child in (place.child, place.successor):
-                if child is not None:
-                    self._drain(child)
+            for child in place.children:
+                self._drain(child)
 
     def _give_up_reload(self, error: PounceError, text: str) -> None:
         self._drop_coming()
@@ -762,13 +765,11 @@ class Supervisor:
         del self._places[self._workers :]
         self._share_datagrams()
         for place in gone:
-            for child in (place.child, place.successor):
-                if child is not None:
-                    self._drain(child)
+            for child in place.children:
+                self._drain(child)
         for place in self._places:
-            for child in (place.child, place.successor):
-                if child is not None:
-                    child.channel.send(Limit(self._limit_of(place)))
+            for child in place.children:
+                child.channel.send(Limit(self._limit_of(place)))
 
     def _reopen_logs(self) -> None:
         reopen_log_files()
