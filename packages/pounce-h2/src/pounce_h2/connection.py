@@ -32,7 +32,7 @@ from pounce.exchange.priority import DEFAULT, Priority, parse_priority, priority
 from pounce.net.connection import Connection
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT, go_on, second_descriptor
 from pounce_h2.abuse import Budgets, ConnectionFailed
-from pounce_h2.decode import CompressionError, FieldDecoder
+from pounce_h2.decode import ENTRY_OVERHEAD, CompressionError, FieldDecoder
 from pounce_h2.encode import BlockTable
 from pounce_h2.frames import (
     ACK,
@@ -287,7 +287,7 @@ class H2Connection(Connection):
         self._apply(settings)
 
     def _open_upgraded(self, head: RequestHead) -> None:
-        size = sum(len(name) + len(value) + 32 for name, value in head.headers)
+        size = sum(len(name) + len(value) + ENTRY_OVERHEAD for name, value in head.headers)
         stream = self._streams[1] = H2Stream(self, 1, head.method, priority_of(head.headers), size)
         self._head_memory += size
         self._last_seen = 1

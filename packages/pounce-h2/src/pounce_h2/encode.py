@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from hpack.table import HeaderTable
 
+from pounce.exchange.fields import CONNECTION_FIELDS
 from pounce.exchange.head import Headers
 
 __all__ = ["AnswerHead", "BlockTable", "content_length_field", "encode_fields"]
@@ -25,8 +26,6 @@ for _index, (_name, _value) in enumerate(HeaderTable.STATIC_TABLE, 1):
     _EXACT[bytes(_name), bytes(_value)] = bytes((0x80 | _index,))
     _NAMES.setdefault(bytes(_name), _index)
 
-# RFC 9113 8.2.2: fields of a connection that HTTP/2 does not have. An application may still give them.
-CONNECTION_FIELDS = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 # RFC 7541 7.1.3: what must not be put into a table by anybody on the way either.
 NEVER_INDEXED = frozenset((b"set-cookie", b"authorization", b"proxy-authorization", b"authentication-info"))
 

@@ -19,7 +19,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, cast
 
-from pounce.exchange.head import Headers
+from pounce.exchange.head import BODILESS, Headers
 from pounce.exchange.priority import Priority, parse_priority
 from pounce.exchange.stream import Body, ConnectionInfo, Exchange
 from pounce_h2.encode import content_length_field, encode_fields
@@ -46,11 +46,6 @@ RATE_GRACE = 5.0
 TUNNEL_END = 2.0
 UPLOAD_END = 0.25
 """Seconds the peer has to end its half of a tunnel, or of an upload that is answered, after we ended ours."""
-
-
-BODILESS = frozenset((204, 205, 304))
-"""Statuses of answers that have no content (RFC 9110 6.4.1)."""
-
 
 # The request's half, and the answer's; see the diagram above. Numbers: `pounce.immortal` tells why not Enums.
 RECEIVING, RECEIVED, LOST = range(3)

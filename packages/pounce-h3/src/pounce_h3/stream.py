@@ -17,7 +17,8 @@ from math import inf
 from typing import TYPE_CHECKING, cast
 
 from pounce.errors import BadRequest, ClientGone
-from pounce.exchange.fields import checked_trailers, malformed, request_head
+from pounce.exchange.fields import CONNECTION_FIELDS, checked_trailers, malformed, request_head
+from pounce.exchange.head import BODILESS
 from pounce.exchange.priority import DEFAULT, priority_of
 from pounce_h3.codes import (
     H3_EXCESSIVE_LOAD,
@@ -48,12 +49,8 @@ RATE_GRACE = 5.0
 """Seconds before min_body_rate applies."""
 FRAME_HEAD_MAX = 16
 """Bytes of a frame's type and length."""
-BODILESS = frozenset((204, 205, 304))
-"""Statuses of answers that have no content (RFC 9110 6.4.1)."""
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))
 """Methods that ask for no change (RFC 9110 9.2.1)."""
-# RFC 9114 4.2: connection-specific fields are no part of HTTP/3.
-NOT_SENT = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 
 
 # What the next frame is, and how far the answer is; see the diagram above. Numbers: `pounce.immortal` tells why.
@@ -494,7 +491,7 @@ class H3Stream:
             name = field[0]
             if name == b"content-length":
                 has_length = True
-            elif name in NOT_SENT:
+            elif name in CONNECTION_FIELDS:
                 continue
             fields.append(field)
         has_body = status not in BODILESS and not (self.head and self.head.method == b"HEAD")
@@ -518,7 +515,7 @@ class H3Stream:
         if status == 100 and not self._client_waits:
             return
         if self.writing == READY:
-            fields = [(b":status", b"%d" % status), *(field for field in headers if field[0] not in NOT_SENT)]
+            fields = [(b":status", b"%d" % status), *(field for field in headers if field[0] not in CONNECTION_FIELDS)]
             self._write([frame(HEADERS, self.h3.encode(self.id, fields))], False)
         if status == 100:
             self._client_waits = False
@@ -543,7 +540,7 @@ class H3Stream:
 
     def trailers(self, headers: Fields) -> None:
         if self.writing == OPEN:
-            fields = [field for field in headers if field[0] not in NOT_SENT]
+            fields = [field for field in headers if field[0] not in CONNECTION_FIELDS]
             self._write([frame(HEADERS, self.h3.encode(self.id, fields))] if fields else [], True)
             self._sent()
 

@@ -9,7 +9,15 @@ import re
 from pounce.errors import BadRequest
 from pounce.exchange.head import Headers, RequestHead
 
-__all__ = ["FORBIDDEN_TRAILERS", "FieldTable", "checked_trailers", "is_path", "malformed", "request_head"]
+__all__ = [
+    "CONNECTION_FIELDS",
+    "FORBIDDEN_TRAILERS",
+    "FieldTable",
+    "checked_trailers",
+    "is_path",
+    "malformed",
+    "request_head",
+]
 
 # RFC 9110 6.5.1: no trailer may be needed for framing, routing, authentication, or to understand the content.
 FORBIDDEN_TRAILERS = frozenset(
@@ -30,7 +38,7 @@ _path = re.compile(rb"/[\x21\x22\x24-\x7e\x80-\xff]*").fullmatch
 _digits = re.compile(rb"[0-9]{1,19}").fullmatch
 
 PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
-# RFC 9113 8.2.2
+# RFC 9113 8.2.2, RFC 9114 4.2: no part of HTTP/2 and HTTP/3. An application may still give them; they are not sent.
 CONNECTION_FIELDS = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 SPECIAL_FIELDS = CONNECTION_FIELDS | {b"host", b"content-length", b"cookie", b"te", b"expect"}
 SCHEMES = (b"https", b"http")

@@ -1,10 +1,13 @@
-"""RequestHead: what a wire knows about a request before its body."""
+"""RequestHead: what a wire knows about a request before its body; and what is said of an answer before its own."""
 
 from typing import Any
 
-__all__ = ["AnswerFields", "Headers", "RequestHead"]
+__all__ = ["BODILESS", "AnswerFields", "Headers", "RequestHead"]
 
 type Headers = list[tuple[bytes, bytes]]
+
+BODILESS = frozenset((204, 205, 304))
+"""RFC 9110 6.4.1: answers with these have no content; 15.3.6: nor have 205 ones."""
 
 
 class AnswerFields(list[tuple[bytes, bytes]]):

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_from_client_gone
 from pounce.exchange.error_pages import app_failed, app_gave_no_answer, error_response, shutting_down
+from pounce.exchange.head import BODILESS
 from pounce.exchange.scope import http_scope
 from pounce.exchange.stream import FileRange
 
@@ -48,9 +49,6 @@ ANSWER_STATES = ("waiting", "held", "streaming", "muted", "trailers", "done")
 
 # Where the request body is: still arriving, all here, or taken by the application to its end.
 ARRIVING, COMPLETE, TAKEN = range(3)
-
-BODILESS = frozenset((204, 205, 304))
-"""RFC 9110 6.4.1: answers with these have no content; 15.3.6: nor have 205 ones."""
 
 CLIENT_GONE = "the client closed the connection"
 
