@@ -210,7 +210,9 @@ class WorkerThreads:
         """Nobody may wait for what is left; on threads `join()` tells."""
         self._threads: list[WorkerThread] = []
         self._dispatcher = Dispatcher(listeners) if dispatched else None
-        self._immortals = Immortals({"pounce", "asyncio", "selectors"} | shared.registry.packages)
+        self._immortals: Immortals | None = None
+        if dispatched and not gil_enabled():
+            self._immortals = Immortals({"pounce", "asyncio", "selectors"} | shared.registry.packages)
 
     def describe(self) -> Description:
         """How they serve."""
@@ -256,7 +258,7 @@ class WorkerThreads:
             released=self._release if self._dispatcher is None else lambda: None,
             on_change=self._on_change,
             on_recycle=self._on_recycle,
-            immortals=self._immortals if self._dispatcher is not None and not gil_enabled() else None,
+            immortals=self._immortals,
         )
         thread.thread.start()
         self._threads.append(thread)
