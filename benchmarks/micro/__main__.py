@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pounce.config import ServerConfig
-from pounce.exchange.head import RequestHead
+from pounce.contract.head import RequestHead
 from pounce.exchange.http import HttpExchange
 from pounce.h1.encode import encode_fields, status_line
 from pounce.plugin import Parser, ParserLimits

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from tests.conformance.rfc9112_support import Gated, Noting, Peer, connect, get, in_loop, parser, path_app, post
 
-from pounce.exchange.head import Headers, RequestHead
+from pounce.contract.head import Headers, RequestHead
+from pounce.contract.stream import Exchange, Stream
 from pounce.exchange.service import Service
-from pounce.exchange.stream import Exchange, Stream
 from pounce.plugin import API_VERSION, Plugin, Upgrade
 
 __all__ = ["parser"]

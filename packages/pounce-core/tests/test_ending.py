@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
+from pounce.contract.head import Headers, RequestHead
+from pounce.contract.stream import Stream
 from pounce.errors import BindError
-from pounce.exchange.head import Headers, RequestHead
 from pounce.exchange.service import Service
-from pounce.exchange.stream import Stream
 from pounce.h1.plugin import plugin as h1
 from pounce.net.linger import LINGER_MAX
 from pounce.plugin import Plugin, Upgrade, Wire

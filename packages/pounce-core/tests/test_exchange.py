@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from pounce import AppError, BadRequest, ClientGone
-from pounce.exchange.head import RequestHead
+from pounce.contract.head import RequestHead
+from pounce.contract.stream import FileRange
 from pounce.exchange.http import HttpExchange
 from pounce.exchange.service import Service
-from pounce.exchange.stream import FileRange
 from pounce.testing import MemoryConnection, RecordingStream
 from pounce.testing.memory import memory_service
 

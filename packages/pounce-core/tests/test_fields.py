@@ -2,9 +2,9 @@
 
 import pytest
 
+from pounce.contract.head import Headers, RequestHead
 from pounce.errors import BadRequest
 from pounce.exchange.fields import KNOWN_MAX, KNOWN_SIZE_MAX, FieldTable, checked_trailers, request_head
-from pounce.exchange.head import Headers, RequestHead
 
 PSEUDO = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"example.org"), (b":path", b"/")]
 

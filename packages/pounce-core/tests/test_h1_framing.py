@@ -2,8 +2,8 @@
 
 import pytest
 
+from pounce.contract.head import AnswerFields
 from pounce.errors import BadRequest
-from pounce.exchange.head import AnswerFields
 from pounce.h1.encode import chunk_head, encode_head, status_line
 from pounce.h1.framing import (
     ADD_LENGTH,

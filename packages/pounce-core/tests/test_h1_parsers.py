@@ -7,8 +7,8 @@ from time import process_time
 import pytest
 
 from pounce.config import ServerConfig
+from pounce.contract.head import RequestHead
 from pounce.errors import BadRequest
-from pounce.exchange.head import RequestHead
 from pounce.h1.plugin import plugin as h1
 from pounce.plugin import API_VERSION, EndOfBody, Parser, ParserLimits, Plugin
 from pounce.registry import Registry

@@ -20,10 +20,10 @@ FILES = {
     for path in sorted(folder.rglob("*.py"))
 }
 MODULES = frozenset(FILES)
-# What a wire may import of the core.
-CONTRACT = {
-    "pounce.exchange.fields", "pounce.exchange.head", "pounce.exchange.priority", "pounce.exchange.stream",
-    "pounce.net.connection", "pounce.net.linger", "pounce.errors", "pounce.plugin",
+# What a wire may import of the core beside the contract.
+FOR_WIRES = {
+    "pounce.config", "pounce.errors", "pounce.exchange.fields", "pounce.exchange.priority", "pounce.net.connection",
+    "pounce.net.linger", "pounce.plugin",
 }  # fmt: skip
 
 
@@ -33,25 +33,16 @@ class Import(NamedTuple):
 
 
 def imports(module: str) -> Iterator[Import]:
-    """Every import of a file, also those inside functions, without those for type checking."""
-
-    def walk(node: ast.AST) -> Iterator[Import]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-                for other in child.orelse:
-                    yield from walk(other)
-            elif isinstance(child, ast.Import):
-                for alias in child.names:
-                    yield Import(child.lineno, alias.name)
-            elif isinstance(child, ast.ImportFrom):
-                assert not child.level, f"{module}:{child.lineno} imports by a relative name"
-                for alias in child.names:
-                    name = f"{child.module}.{alias.name}"
-                    yield Import(child.lineno, name if name in MODULES else str(child.module))
-            else:
-                yield from walk(child)
-
-    yield from walk(ast.parse(FILES[module].read_text(encoding="utf-8")))
+    """Every import of a file, also those inside functions and those for type checking."""
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(node.lineno, alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}:{node.lineno} imports by a relative name"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield Import(node.lineno, name if name in MODULES else str(node.module))
 
 
 def below(module: str, package: str) -> bool:
@@ -69,22 +60,32 @@ def offenders(package: str, allowed: object) -> list[str]:
     ]
 
 
-def test_request_core_knows_nothing_of_wires_sockets_workers_and_supervisors() -> None:
-    higher = ("pounce.h1", "pounce.net", "pounce.worker", "pounce.supervisor", "pounce.server")
-    assert offenders("pounce.exchange", lambda name: not any(below(name, package) for package in higher)) == []
+def test_contract_stands_on_the_ground() -> None:
+    ground = ("pounce.errors", "pounce.options", "pounce.config")
+    assert offenders("pounce.contract", lambda name: name in ground or below(name, "pounce.contract")) == []
+
+
+def test_request_core_stands_on_the_contract_alone() -> None:
+    below_it = ("pounce.contract", "pounce.exchange", "pounce.errors", "pounce.config", "pounce.immortal")
+    assert offenders("pounce.exchange", lambda name: any(below(name, package) for package in below_it)) == []
 
 
 @pytest.mark.parametrize("wire", ["pounce.h1", *WIRES])
 def test_wire_imports_only_the_contract(wire: str) -> None:
-    assert offenders(wire, lambda name: name in CONTRACT or below(name, wire)) == []
+    assert offenders(wire, lambda name: name in FOR_WIRES or below(name, "pounce.contract") or below(name, wire)) == []
 
 
-def test_net_knows_nothing_of_wires_and_workers() -> None:
-    higher = ("pounce.h1", "pounce.worker", "pounce.supervisor", "pounce.server")
-    assert offenders("pounce.net", lambda name: not any(below(name, package) for package in higher)) == []
+def test_net_stands_on_contract_and_request_core() -> None:
+    below_it = ("pounce.contract", "pounce.exchange", "pounce.net", "pounce.errors", "pounce.config")
+    assert offenders("pounce.net", lambda name: any(below(name, package) for package in below_it)) == []
 
 
-@pytest.mark.parametrize("module", ["pounce.errors", "pounce.exchange.head"])
+def test_plugins_are_offered_the_contract_and_nothing_of_the_core_beyond_a_connection() -> None:
+    allowed = ("pounce.contract", "pounce.errors", "pounce.options", "pounce.net.connection")
+    assert offenders("pounce.plugin", lambda name: any(below(name, package) for package in allowed)) == []
+
+
+@pytest.mark.parametrize("module", ["pounce.errors", "pounce.contract.head"])
 def test_lowest_layer_imports_nothing_of_the_package(module: str) -> None:
     assert offenders(module, lambda name: False) == []
 
@@ -112,9 +113,9 @@ def test_nobody_imports_the_command_line() -> None:
     assert found == []
 
 
-def test_what_type_checking_needs_is_not_counted_and_everything_else_is() -> None:
-    assert "pounce.exchange.service" not in {item.module for item in imports("pounce.exchange.scope")}
+def test_what_only_type_checking_needs_counts_as_well() -> None:
     assert "pounce.h1.connection" in {item.module for item in imports("pounce.h1.plugin")}
+    assert "pounce.contract.wire" in {item.module for item in imports("pounce.net.sniff")}
 
 
 def in_a_fresh_interpreter(code: str) -> str:

@@ -8,7 +8,7 @@ import h11
 import pytest
 
 from pounce import BadRequest, ConfigError, LifespanError
-from pounce.exchange.head import RequestHead
+from pounce.contract.head import RequestHead
 from pounce.h1.connection import H1Connection
 from pounce.h1.h11_parser import H11Parser
 from pounce.h1.plugin import create_h11

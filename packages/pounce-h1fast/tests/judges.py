@@ -20,8 +20,8 @@ from typing import NamedTuple
 import h11
 import httptools
 
+from pounce.contract.head import RequestHead
 from pounce.errors import BadRequest
-from pounce.exchange.head import RequestHead
 from pounce.h1.h11_parser import H11Parser
 from pounce.plugin import EndOfBody, Parser, ParserLimits
 from pounce_h1fast import parser as h1fast

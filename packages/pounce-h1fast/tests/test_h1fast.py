@@ -7,8 +7,8 @@ import judges
 import pytest
 from judges import FastParser, LineTable, h1fast
 
+from pounce.contract.head import RequestHead
 from pounce.errors import BadRequest
-from pounce.exchange.head import RequestHead
 from pounce.plugin import EndOfBody, ParserLimits
 from pounce.testing.check_parser import check_parser
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from h2_peer import GET, Peer, answer, echo, hang, in_loop, request, say
 
-from pounce.exchange.head import Headers, RequestHead
+from pounce.contract.head import Headers, RequestHead
+from pounce.contract.stream import Exchange, Stream
 from pounce.exchange.service import Service
-from pounce.exchange.stream import Exchange, Stream
 from pounce.plugin import API_VERSION, Plugin, Upgrade
 from pounce_h2.frames import ACK, END_HEADERS, END_STREAM, PREFACE, ErrorCode, Kind, Setting, frame, settings_frame
 

@@ -17,8 +17,8 @@ import re
 import threading
 from typing import cast
 
+from pounce.contract.head import Headers, RequestHead
 from pounce.errors import BadRequest
-from pounce.exchange.head import Headers, RequestHead
 from pounce.h1.framing import (
     CHUNK_LINE_MAX,
     FORBIDDEN_TRAILERS,

@@ -25,9 +25,9 @@ import socket
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from pounce.contract.head import Headers, RequestHead
 from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.fields import FieldTable, checked_trailers, is_path, request_head
-from pounce.exchange.head import Headers, RequestHead
 from pounce.exchange.priority import DEFAULT, Priority, parse_priority, priority_of
 from pounce.net.connection import Connection
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT, go_on, second_descriptor
@@ -58,8 +58,8 @@ from pounce_h2.priority import Scheduler
 from pounce_h2.stream import ENDED, FRAME_MAX, HELD_HIGH, LOST, RECEIVED, RECEIVING, H2Stream, Upload
 
 if TYPE_CHECKING:
-    from pounce.exchange.service import Service
-    from pounce.exchange.stream import Exchange
+    from pounce.contract.stream import Exchange
+    from pounce.contract.wire import Service
 
 __all__ = ["H2Connection"]
 
@@ -116,8 +116,6 @@ class ResetBy:
 
     US = 0
     PEER = 1
-
-
 
 
 class KnownHead(NamedTuple):

@@ -10,7 +10,7 @@ tells when it has changed. Most blocks of a client differ in their `:path` alone
 
 from hpack.table import HeaderTable
 
-from pounce.exchange.head import Headers
+from pounce.contract.head import Headers
 from pounce_h2.huffman import HuffmanDecoder
 
 __all__ = ["CompressionError", "FieldDecoder"]

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from hpack.table import HeaderTable
 
+from pounce.contract.head import Headers
 from pounce.exchange.fields import CONNECTION_FIELDS
-from pounce.exchange.head import Headers
 
 __all__ = ["AnswerHead", "BlockTable", "content_length_field", "encode_fields"]
 

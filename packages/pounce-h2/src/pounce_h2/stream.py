@@ -19,9 +19,9 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, cast
 
-from pounce.exchange.head import BODILESS, Headers
+from pounce.contract.head import BODILESS, Headers
+from pounce.contract.stream import Body, ConnectionInfo, Exchange
 from pounce.exchange.priority import Priority, parse_priority
-from pounce.exchange.stream import Body, ConnectionInfo, Exchange
 from pounce_h2.encode import content_length_field, encode_fields
 from pounce_h2.frames import END_STREAM, ErrorCode, header_frames
 

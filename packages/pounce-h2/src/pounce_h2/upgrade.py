@@ -7,13 +7,13 @@ import base64
 import binascii
 from typing import TYPE_CHECKING
 
+from pounce.contract.head import Headers, RequestHead
 from pounce.exchange.fields import CONNECTION_FIELDS
-from pounce.exchange.head import Headers, RequestHead
 from pounce_h2.abuse import ConnectionFailed
 from pounce_h2.connection import H2Connection
 
 if TYPE_CHECKING:
-    from pounce.exchange.service import Service
+    from pounce.contract.wire import Service
 
 __all__ = ["upgraded"]
 

@@ -52,7 +52,7 @@ from pounce_h3.qh3_tls import Certificate, Context, tickets
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
-    from pounce.net.tls import ServerTLS
+    from pounce.contract.wire import Certificates
     from pounce.plugin import Address, DatagramSocket, Headers
 
 __all__ = ["Qh3Engine", "open_socket"]
@@ -92,7 +92,7 @@ class Qh3Engine:
     names_nameless = False
     has_retry = True
 
-    def __init__(self, config: ServerConfig, tls: ServerTLS) -> None:
+    def __init__(self, config: ServerConfig, tls: Certificates) -> None:
         self.resumes = config.http3_zero_rtt_enabled
         """Clients get tickets, and may send requests with them before their handshake is complete."""
         self.tls = tls

@@ -15,7 +15,7 @@ from pounce_h3.tickets import Tickets
 if TYPE_CHECKING:
     from qh3._hazmat import Buffer
 
-    from pounce.net.tls import ServerTLS
+    from pounce.contract.wire import Certificates
 
 __all__ = ["Certificate", "Context", "tickets"]
 
@@ -62,7 +62,7 @@ class Context(tls.Context):
     """The server's end of a handshake. qh3 makes its own, which `take_over` turns into one of these."""
 
     certificates: Mapping[str, Certificate]
-    server: ServerTLS
+    server: Certificates
     shown: Certificate
     """The certificate that this client gets."""
     made: tls.SessionTicket | None
@@ -71,7 +71,7 @@ class Context(tls.Context):
 
     @classmethod
     def take_over(
-        cls, context: tls.Context, certificates: Mapping[str, Certificate], server: ServerTLS, resume: bool
+        cls, context: tls.Context, certificates: Mapping[str, Certificate], server: Certificates, resume: bool
     ) -> None:
         """Give clients the certificate of the name they ask for, that of "" where there is none; and, with `resume`,
         tickets that they can come back with."""

@@ -16,9 +16,9 @@ which stream's bytes leave first.
 from math import inf
 from typing import TYPE_CHECKING, cast
 
+from pounce.contract.head import BODILESS
 from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.fields import CONNECTION_FIELDS, checked_trailers, malformed, request_head
-from pounce.exchange.head import BODILESS
 from pounce.exchange.priority import DEFAULT, priority_of
 from pounce_h3.codes import (
     H3_EXCESSIVE_LOAD,

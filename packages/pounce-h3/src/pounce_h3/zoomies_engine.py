@@ -52,7 +52,7 @@ except ModuleNotFoundError as exc:
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
-    from pounce.net.tls import ServerTLS
+    from pounce.contract.wire import Certificates
     from pounce.plugin import Address, Headers
 
 __all__ = ["ZoomiesEngine"]
@@ -71,7 +71,7 @@ class ZoomiesEngine:
     names_nameless = False
     has_retry = False
 
-    def __init__(self, config: ServerConfig, tls: ServerTLS) -> None:
+    def __init__(self, config: ServerConfig, tls: Certificates) -> None:
         self._config = config
         self._tls = tls
         self._context: object = None

@@ -49,7 +49,8 @@ from pounce_ws.sockets import WebSockets
 from pounce_ws.violation import Violation
 
 if TYPE_CHECKING:
-    from pounce.plugin import Headers, RequestHead, Service, Stream
+    from pounce.exchange.service import Service
+    from pounce.plugin import Headers, RequestHead, Stream
     from pounce_ws.handshake import Handshake
 
 __all__ = ["WebSocketExchange"]

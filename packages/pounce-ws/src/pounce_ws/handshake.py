@@ -9,7 +9,8 @@ from typing import NamedTuple
 from pounce.errors import BadRequest
 from pounce.exchange.error_pages import error_response
 from pounce.exchange.http import HttpExchange
-from pounce.plugin import Exchange, Headers, RequestHead, Service, Stream
+from pounce.exchange.service import Service
+from pounce.plugin import Exchange, Headers, RequestHead, Stream
 from pounce_ws.deflate import Agreement, negotiate, parse_extensions
 from pounce_ws.exchange import WebSocketExchange
 

@@ -1,12 +1,9 @@
 """Answers the server gives in its own name. They never repeat anything from the request."""
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
+from pounce.contract.pieces import Response
 from pounce.errors import PounceError
-
-if TYPE_CHECKING:
-    from pounce.plugin import Response
 
 __all__ = ["app_failed", "app_gave_no_answer", "error_response", "shutting_down"]
 
@@ -16,8 +13,6 @@ def error_response(error: PounceError, *, debug: bool = False) -> Response:
 
     The messages of this server are constants, so that no input comes back.
     """
-    from pounce.plugin import Response
-
     status = error.status
     lines = [HTTPStatus(status).phrase]
     if debug:

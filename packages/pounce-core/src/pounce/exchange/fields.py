@@ -6,8 +6,8 @@ status 400 says so, and its stream is reset. Any other status is an answer that 
 
 import re
 
+from pounce.contract.head import Headers, RequestHead
 from pounce.errors import BadRequest
-from pounce.exchange.head import Headers, RequestHead
 
 __all__ = [
     "CONNECTION_FIELDS",

@@ -2,16 +2,12 @@
 
 import json
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from pounce.exchange.head import RequestHead
+from pounce.contract.head import RequestHead
+from pounce.contract.pieces import API_VERSION, Plugin, Responder, Response
+from pounce.contract.wire import Service
 from pounce.exchange.scope import split_target
-from pounce.plugin import API_VERSION, Plugin, Responder, Response
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pounce.exchange.service import Service
 
 __all__ = ["plugin"]
 

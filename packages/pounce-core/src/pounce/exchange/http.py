@@ -23,17 +23,17 @@ import stat
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from pounce.contract.head import BODILESS
+from pounce.contract.stream import FileRange
 from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_from_client_gone
 from pounce.exchange.error_pages import app_failed, app_gave_no_answer, error_response, shutting_down
-from pounce.exchange.head import BODILESS
 from pounce.exchange.scope import http_scope
-from pounce.exchange.stream import FileRange
 
 if TYPE_CHECKING:
-    from pounce.exchange.head import Headers, RequestHead
+    from pounce.contract.head import Headers, RequestHead
+    from pounce.contract.pieces import Response
+    from pounce.contract.stream import Body, Stream
     from pounce.exchange.service import Service
-    from pounce.exchange.stream import Body, Stream
-    from pounce.plugin import Response
 
 __all__ = ["HttpExchange", "too_large"]
 

@@ -5,7 +5,7 @@ Which stream sends next is for the wires to decide; what clients and application
 
 import re
 
-from pounce.exchange.head import Headers
+from pounce.contract.head import Headers
 
 __all__ = ["DEFAULT", "Priority", "parse_priority", "priority_of"]
 

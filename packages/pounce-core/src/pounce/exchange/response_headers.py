@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from pounce.config import ServerConfig
+from pounce.contract.head import AnswerFields, Headers
+from pounce.contract.stream import ConnectionInfo
 from pounce.errors import AppError
-from pounce.exchange.head import AnswerFields, Headers
-from pounce.exchange.stream import ConnectionInfo
 
 __all__ = ["ResponseHeaders"]
 
@@ -67,9 +67,7 @@ class ResponseHeaders:
                 self._date = (b"date", http_date(now))
                 self._complete.clear()
 
-    def complete(
-        self, given: Iterable[Iterable[bytes]], connection: ConnectionInfo
-    ) -> tuple[AnswerFields, int | None]:
+    def complete(self, given: Iterable[Iterable[bytes]], connection: ConnectionInfo) -> tuple[AnswerFields, int | None]:
         """The fields to send on a connection, and the Content-Length that the application set, if any.
 
         Server, Date and Alt-Svc are added. An application that gives the same again within a second gets the same

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 if TYPE_CHECKING:
-    from pounce.exchange.head import RequestHead
+    from pounce.contract.head import RequestHead
+    from pounce.contract.stream import Stream
     from pounce.exchange.service import Service
-    from pounce.exchange.stream import Stream
 
 __all__ = ["METHODS", "SPEC_VERSION", "http_scope", "split_target", "websocket_scope"]
 

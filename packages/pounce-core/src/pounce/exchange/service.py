@@ -6,27 +6,23 @@ import logging
 from collections.abc import Callable, Mapping
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pounce.config import ServerConfig
+from pounce.contract.head import RequestHead
+from pounce.contract.parser import Parser
+from pounce.contract.pieces import Observer, ObserverFactory, Responder
+from pounce.contract.stream import Completed, Exchange, RunsApp, Stream
+from pounce.contract.wire import ASGIApp, Certificates, LiveConnection, Switch, Upgrade
 from pounce.errors import BadRequest
 from pounce.exchange.draining import DrainNotice
 from pounce.exchange.error_pages import error_response
-from pounce.exchange.head import RequestHead
 from pounce.exchange.http import HttpExchange, too_large
 from pounce.exchange.response_headers import ResponseHeaders
 from pounce.exchange.scope import METHODS
-from pounce.exchange.stream import Exchange, Stream
 from pounce.immortal import own_class
 
-if TYPE_CHECKING:
-    from pounce.net.connection import Connection
-    from pounce.net.tls import ServerTLS
-    from pounce.plugin import Completed, Observer, ObserverFactory, Parser, Responder, RunsApp, Switch, Upgrade
-
 __all__ = ["ASGIApp", "Service"]
-
-type ASGIApp = Callable[..., Any]
 
 NO_WEBSOCKET = BadRequest(
     "this server does not speak WebSocket",
@@ -38,7 +34,7 @@ NO_WEBSOCKET = BadRequest(
 class Service:
     """What one worker does with requests. It belongs to one event loop; nothing of it is shared.
 
-    `config`, `loop`, `log`, `settings` and `draining` may be read by wires and plugins.
+    What wires and plugins may use of it is `pounce.contract.wire.Service`.
     """
 
     def __init__(
@@ -55,7 +51,7 @@ class Service:
         observers: tuple[ObserverFactory, ...] = (),
         settings: Mapping[str, Any] = MappingProxyType({}),
         create_parser: Callable[[], Parser] | None = None,
-        tls: ServerTLS | None = None,
+        tls: Certificates | None = None,
     ) -> None:
         self.config = config
         self.app = app
@@ -84,7 +80,7 @@ class Service:
         self.on_tick: set[Callable[[float], None]] = set()
         """Called a few times a second with the loop's time, for deadlines of what is not a connection."""
         self.something_ended = asyncio.Event()
-        self.connections: set[Connection] = set()
+        self.connections: set[LiveConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.held: set[HttpExchange] = set()
         self.requests = 0
@@ -201,18 +197,18 @@ class Service:
         for exchange in tuple(self.receivers):
             exchange.disconnect()
 
-    def connection_closed(self, connection: Connection) -> None:
+    def connection_closed(self, connection: LiveConnection) -> None:
         """A connection is gone; called once for each that was added to `connections`."""
         self.connections.discard(connection)
         if self.draining:
             self.something_ended.set()
 
-    def connection_failed(self, connection: Connection) -> None:
+    def connection_failed(self, connection: LiveConnection) -> None:
         """A wire raised, which must cost its connection and no more; call while the exception is handled."""
         self.count("plugin_error")
         self.log.exception("Plugin %s failed on a connection", connection.wire)
         connection.deadline = connection.write_deadline = inf
-        connection.transport.abort()
+        connection.abort()
 
     def count(self, name: str, message: str = "", *args: object) -> None:
         """Count an event by name, and log it at debug level where a message is given."""

@@ -19,16 +19,16 @@ import struct
 from math import inf
 from typing import TYPE_CHECKING, cast
 
+from pounce.contract.head import Headers, RequestHead
+from pounce.contract.stream import Body, Exchange, FileRange
 from pounce.errors import BadRequest, ClientGone
-from pounce.exchange.head import Headers, RequestHead
-from pounce.exchange.stream import Body, Exchange, FileRange
 from pounce.h1.encode import LAST_CHUNK, chunk_head, encode_fields, encode_head, status_line
 from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, LENGTH, NONE, answer_framing
 from pounce.net.connection import Connection, WireFailed
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT, go_on, second_descriptor
 
 if TYPE_CHECKING:
-    from pounce.exchange.service import Service
+    from pounce.contract.wire import Service
     from pounce.plugin import Parser
 
 __all__ = ["H1Connection"]

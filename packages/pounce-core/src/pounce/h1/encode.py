@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import NamedTuple
 
-from pounce.exchange.head import AnswerFields, Headers
+from pounce.contract.head import AnswerFields, Headers
 
 __all__ = ["LAST_CHUNK", "AnswerHead", "chunk_head", "encode_fields", "encode_head", "status_line"]
 

@@ -7,9 +7,9 @@ Answers: `answer_framing` is the table that says how the end of an answer is mar
 
 import re
 
+from pounce.contract.head import Headers, RequestHead
 from pounce.errors import BadRequest
 from pounce.exchange.fields import FORBIDDEN_TRAILERS
-from pounce.exchange.head import Headers, RequestHead
 
 __all__ = [
     "CHUNK_LINE_MAX",

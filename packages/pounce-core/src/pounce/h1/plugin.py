@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from pounce.plugin import API_VERSION, Parser, ParserChoice, ParserLimits, Plugin, Wire
 
 if TYPE_CHECKING:
-    from pounce.exchange.service import Service
+    from pounce.contract.wire import Service
 
 __all__ = ["plugin"]
 

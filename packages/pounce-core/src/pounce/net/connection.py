@@ -12,10 +12,10 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
-from pounce.exchange.stream import ConnectionInfo
+from pounce.contract.stream import ConnectionInfo
 
 if TYPE_CHECKING:
-    from pounce.exchange.service import Service
+    from pounce.contract.wire import Service
     from pounce.net.proxy_protocol import ProxyHeader
 
 __all__ = ["CORK_LIMIT", "Connection", "ForeignConnection", "WireFailed", "connection_info"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pounce.net.connection import Connection
 
 if TYPE_CHECKING:
-    from pounce.exchange.service import Service
+    from pounce.contract.wire import Service
 
 __all__ = ["LINGER_MAX", "LINGER_TIMEOUT", "go_on", "second_descriptor"]
 

@@ -20,7 +20,7 @@ from pounce.errors import ConfigError
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
-    from pounce.exchange.service import Service
+    from pounce.contract.wire import Service
     from pounce.net.bind import Bind
 
 __all__ = ["HeaderReader", "ProxyHeader", "ProxyHeaderError", "ProxyPolicy"]

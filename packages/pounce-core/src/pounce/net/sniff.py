@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, cast
 from pounce.net.connection import Connection
 
 if TYPE_CHECKING:
-    from pounce.exchange.service import Service
+    from pounce.contract.wire import Service, Wire
     from pounce.net.proxy_protocol import ProxyHeader
-    from pounce.plugin import Wire
 
 __all__ = ["WireChooser", "WireTable"]
 

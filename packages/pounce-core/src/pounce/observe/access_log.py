@@ -8,7 +8,7 @@ from pounce.observe.access_entry import AccessEntry
 from pounce.plugin import API_VERSION, ObserverFactory, Plugin
 
 if TYPE_CHECKING:
-    from pounce.exchange.service import Service
+    from pounce.contract.wire import Service
     from pounce.plugin import Completed
 
 __all__ = ["plugin"]

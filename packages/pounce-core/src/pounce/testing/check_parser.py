@@ -7,8 +7,8 @@ valid, with another request behind it. The verdict must be the same every time.
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from pounce.contract.head import Headers, RequestHead
 from pounce.errors import BadRequest
-from pounce.exchange.head import Headers, RequestHead
 from pounce.plugin import EndOfBody, Parser, ParserLimits
 
 __all__ = ["ACCEPTED", "REFUSED", "Accepted", "Refused", "check_parser", "read_all"]

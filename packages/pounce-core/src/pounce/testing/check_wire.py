@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
-from pounce.exchange.head import RequestHead
+from pounce.contract.head import RequestHead
+from pounce.contract.stream import Exchange, Stream
 from pounce.exchange.http import HttpExchange
 from pounce.exchange.service import Service
-from pounce.exchange.stream import Exchange, Stream
 from pounce.plugin import Wire
 from pounce.registry import Registry
 from pounce.testing.memory import MemoryConnection, memory_service

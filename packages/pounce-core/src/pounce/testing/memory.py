@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from pounce.config import ServerConfig
-from pounce.exchange.head import Headers
+from pounce.contract.head import Headers
+from pounce.contract.stream import Body, ConnectionInfo, Exchange
 from pounce.exchange.service import Service
-from pounce.exchange.stream import Body, ConnectionInfo, Exchange
 from pounce.net.connection import Connection, ForeignConnection
 from pounce.plugin import ParserLimits, Wire
 from pounce.registry import Registry

@@ -14,12 +14,13 @@ Rules, each of which prevents a real bug:
 6. The exchange binds itself (`stream.exchange = self`) first thing in its constructor.
 """
 
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from pounce.exchange.head import Headers
+from pounce.contract.head import Headers, RequestHead
 
-__all__ = ["Body", "ConnectionInfo", "Exchange", "FileRange", "Headers", "Stream"]
+__all__ = ["Body", "Completed", "ConnectionInfo", "Exchange", "FileRange", "Headers", "RunsApp", "Stream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +140,40 @@ class Exchange(Protocol):
         A `BadRequest` says that the peer broke a rule or missed a deadline in mid-request; then the stream still
         takes an answer, and the exchange gives one unless it has begun another.
         """
+
+
+class Completed(Protocol):
+    """What an observer sees of a request, or of what an upgrade opened."""
+
+    @property
+    def head(self) -> RequestHead: ...
+
+    @property
+    def stream(self) -> Stream: ...
+
+    @property
+    def status(self) -> int:
+        """0: no answer was begun."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of the body; after an upgrade, of everything."""
+
+    @property
+    def started(self) -> float:
+        """Its `time.monotonic()`."""
+
+    @property
+    def broken(self) -> bool:
+        """It did not reach its end."""
+
+    @property
+    def close_code(self) -> int | None:
+        """How a WebSocket was closed (RFC 6455 7.4); None while it is open, and for everything else."""
+
+
+class RunsApp(Protocol):
+    """An exchange with an application of its own, which `Service.call_app` starts."""
+
+    def run(self) -> Coroutine[Any, Any, None]:
+        """Run the application to its end and settle what it leaves behind."""

@@ -1,0 +1,1 @@
+"""The contract between wires, the request core and plugins: the ground floor, which imports nothing above it."""

@@ -1,0 +1,260 @@
+"""Wires: protocols over byte streams and datagrams, what opens others from inside one, and the Service they talk to."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pounce.config import ServerConfig
+from pounce.contract.head import RequestHead
+from pounce.contract.parser import Parser
+from pounce.contract.stream import Completed, Exchange, RunsApp, Stream
+from pounce.errors import BadRequest
+
+__all__ = [
+    "ASGIApp",
+    "Address",
+    "CertificateContext",
+    "Certificates",
+    "DatagramSocket",
+    "DatagramTransport",
+    "DatagramWire",
+    "LiveConnection",
+    "Service",
+    "Switch",
+    "Upgrade",
+    "Wire",
+]
+
+type ASGIApp = Callable[..., Any]
+"""An ASGI 3 application: `await app(scope, receive, send)`."""
+
+type Address = tuple[Any, ...]
+"""Of a peer, as sockets give and take it."""
+
+
+class LiveConnection(Protocol):
+    """What a worker needs of a connection: to sweep its deadlines, to drain it and to end it."""
+
+    wire: str
+    """Name of the wire, for messages."""
+    deadline: float
+    """The loop time at which `deadline_passed()` is called; `inf` means never."""
+    write_deadline: float
+    """The same for `write_deadline_passed()`."""
+
+    def deadline_passed(self) -> None: ...
+
+    def write_deadline_passed(self) -> None: ...
+
+    def drain(self) -> None:
+        """The worker is shutting down: finish what runs, start nothing new, then close."""
+
+    def close(self) -> None:
+        """Close once everything written has left."""
+
+    def abort(self) -> None:
+        """Close at once; what has not left is lost."""
+
+
+class CertificateContext(Protocol):
+    """Stands for the certificates of a server at one time: another object, other certificates."""
+
+    certificate: str | None
+    """The first one in PEM, as the `tls` extension shows it."""
+
+
+class Certificates(Protocol):
+    """The TLS of a server, for wires that do TLS themselves; see `pounce.net.tls.ServerTLS`."""
+
+    def context(self, now: float) -> CertificateContext:
+        """What new connections get at `now`, in seconds of the loop's clock: another one when a file has changed."""
+
+    def password(self) -> str | None:
+        """Of the private keys. Raises `TLSError`."""
+
+    def files(self) -> dict[str, tuple[str, str]]:
+        """Files of certificate and key by the name that clients ask for; `""` for those that ask for none of them."""
+
+    def choose[T](self, by_name: Mapping[str, T], name: str | None) -> T | None:
+        """What belongs to the name that a client asks for, of what there is by name."""
+
+
+class Service(Protocol):
+    """What one worker does with requests, as wires and plugins see it. It belongs to one event loop.
+
+    The methods are called on that loop; none waits.
+    """
+
+    config: ServerConfig
+    app: ASGIApp
+    """The application, as `call_app` starts it."""
+    loop: asyncio.AbstractEventLoop
+    log: logging.Logger
+    settings: Mapping[str, Any]
+    """Settings of plugins by the name of the plugin: instances of `Plugin.settings`."""
+    worker_id: int
+    """Number of the worker within its server, from 0."""
+    generation: int
+    """How often the server was reloaded before this worker started."""
+    draining: bool
+    """The worker takes no further connections and lets requests finish."""
+    upgrades: Mapping[bytes, Upgrade]
+    """By token."""
+    switches: Mapping[bytes, Switch]
+    """By token; for the one wire that has upgrades by a field: HTTP/1.1."""
+    create_parser: Callable[[], Parser] | None
+    """The HTTP/1.1 parser that was chosen."""
+    connections: set[LiveConnection]
+    """Swept for deadlines, drained and counted. `Connection` adds itself."""
+    on_drain: set[Callable[[], None]]
+    """Called once each when the worker begins to drain, on its loop; for what would otherwise go on for ever, such
+    as tunnels. Whoever adds itself removes itself when it ends, and looks at `draining` first."""
+    on_tick: set[Callable[[float], None]]
+    """Called a few times a second with the loop's time, for deadlines of what is not a connection."""
+    counts: dict[str, int]
+    """Events of this worker by name; see `count`."""
+    shared: dict[str, Any]
+    """What the connections of this worker share, by a name that begins with the wire's."""
+
+    @property
+    def tls(self) -> Certificates | None:
+        """Certificates of the server; None without TLS."""
+
+    def open(self, head: RequestHead, stream: Stream, body: bytes = b"", ended: bool = False) -> Exchange:
+        """Take a request: the exchange that this returns gets its body.
+
+        `body` is what came of it together with the head, and `ended` says that this is all of it: an application
+        that asks for its body then need not wait. Where the server answers by itself they are left alone.
+        """
+
+    def refuse(self, head: RequestHead | None, stream: Stream, error: BadRequest) -> Exchange:
+        """Answer a request with an error; `head` is None when it could not even be read."""
+
+    def call_app(self, exchange: RunsApp) -> None:
+        """Start the application for one exchange: the only place where that happens."""
+
+    def create_future(self) -> asyncio.Future[None]:
+        """Something to wait for, as the loop makes it."""
+
+    def upgraded(self, exchange: Completed) -> None:
+        """An upgrade was accepted: observers that want to know are told; `completed()` follows at its end."""
+
+    def completed(self, exchange: Completed) -> None:
+        """The last byte of an answer has left, or its stream was lost; once for each exchange."""
+
+    def connection_closed(self, connection: LiveConnection) -> None:
+        """A connection is gone; called once for each that was added to `connections`."""
+
+    def connection_failed(self, connection: LiveConnection) -> None:
+        """A wire raised, which must cost its connection and no more; call while the exception is handled."""
+
+    def next_connection_id(self) -> int:
+        """A number for a new connection of this worker, from 1."""
+
+    def count(self, name: str, message: str = "", *args: object) -> None:
+        """Count an event by name, and log it at debug level where a message is given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """A protocol over a byte stream.
+
+    `connect(service)` makes the protocol object for one connection; any `asyncio.Protocol` will do. A connection
+    gets the wire that its bind names (`name://host:port`), else that of its negotiated ALPN id, else the one
+    whose preface its first bytes are, else HTTP/1.1.
+    """
+
+    name: str
+    connect: Callable[[Service], asyncio.Protocol]
+    alpn: tuple[str, ...] = ()
+    preface: bytes | None = None
+
+
+class DatagramSocket(Protocol):
+    """Sends and receives several datagrams with one call."""
+
+    def recv(self) -> list[tuple[bytes, Address]]:
+        """What has arrived, as far as one call takes it; empty or `BlockingIOError` when nothing has."""
+
+    def send(self, datagrams: list[bytes], address: Address) -> int:
+        """Send in order; the number of those that the kernel took before it would have blocked."""
+
+
+class DatagramTransport(Protocol):
+    """What the protocol of a `DatagramWire` gets: all datagrams of one address, in one worker.
+
+    A worker may read datagrams of connections that another one has: peers change their addresses, and sockets their
+    readers. A wire whose connections survive this puts the number of its worker into their ids, and hands on what is
+    not its own. What was handed on must not be handed on again. Nothing of this blocks, and what cannot be taken is
+    lost, as the network may lose it.
+    """
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Beside "sockname": "worker", the number of this worker, from 256 to 2**24 - 1, which no other of the server
+        has, old and new ones in a reload included; and "secret", bytes which they share."""
+
+    def sendto(self, data: bytes, addr: Address, /) -> None: ...
+
+    def send_many(self, datagrams: list[bytes], address: Address, /) -> None:
+        """Several to one address, in order."""
+
+    def hand_on(self, data: bytes, address: Address, worker: int, /) -> bool:
+        """To the worker that has its connection: `handed_on()` is called there. False when there is none."""
+
+    def ask(self, data: bytes, address: Address, /) -> None:
+        """To all other workers, for one of them may have its connection: `asked()` is called there."""
+
+    def claim(self, connection_id: bytes, worker: int | None = None, /) -> None:
+        """Tell one worker, or all, that this connection is here: `claimed()` is called there."""
+
+    def is_closing(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatagramWire:
+    """A protocol over datagrams.
+
+    `connect(service, address)` makes the protocol of one local address in one worker; it is called before the
+    application starts, and raises `ConfigError` where the wire cannot be spoken. Its transport is a
+    `DatagramTransport`. Beyond `asyncio.DatagramProtocol` it may have `datagrams_received(list of (data, address))`,
+    called in place of `datagram_received`, and `drain()`. Connections that it adds to `service.connections` get
+    deadlines and drain like those of other wires. `open_socket` may give a faster way to use its sockets. `advertise`
+    is the Alt-Svc protocol id (RFC 7838) to announce.
+
+    A protocol that has `handed_on(list of (data, address))` also has `asked(data, address, asker)` and
+    `claimed(connection_id, worker)`: they come from other workers. `sockets_moved()` is called when others read from
+    now on what this worker has read.
+    """
+
+    name: str
+    connect: Callable[[Service, Address], asyncio.DatagramProtocol]
+    alpn: tuple[str, ...] = ()
+    open_socket: Callable[[socket.socket], DatagramSocket] | None = None
+    advertise: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upgrade:
+    """A protocol opened by an upgrade token (RFC 9110 7.8, RFC 8441), in lower case: `b"websocket"`.
+
+    `open` answers the request: `stream.tunnel()` accepts it, `stream.start()` refuses it.
+    """
+
+    token: bytes
+    open: Callable[[Service, RequestHead, Stream], Exchange]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """A wire to which a client of HTTP/1.1 may change by an upgrade token (RFC 9110 7.8), in lower case: `b"h2c"`.
+
+    `connect` gets a request without a body that bears the token, and makes the protocol for the rest of its connection;
+    None leaves the request to be answered as if it had no token. The protocol's `connection_made()` follows the 101,
+    and it is for the protocol to answer that request.
+    """
+
+    token: bytes
+    connect: Callable[[Service, RequestHead], asyncio.Protocol | None]
