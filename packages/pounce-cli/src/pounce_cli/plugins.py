@@ -47,6 +47,7 @@ def _provided(plugin: Plugin) -> dict[str, list[str]]:
         "parsers": [parser.name for parser in plugin.parsers],
         "responders": [responder.name for responder in plugin.responders],
         "observers": [observer.name for observer in plugin.observers],
+        "middleware": [f"{each.name} ({each.where})" for each in plugin.middleware],
         "commands": [command.name for command in plugin.commands],
         "settings": [plugin.settings.__name__] if plugin.settings is not None else [],
     }

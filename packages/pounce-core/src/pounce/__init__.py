@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
+    from pounce.contract.pieces import Response
+    from pounce.contract.wire import ASGIApp
     from pounce.errors import (
         AppError,
         AppImportError,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ASGIApp",
     "AppError",
     "AppImportError",
     "BadRequest",
@@ -37,6 +40,7 @@ __all__ = [
     "LifespanError",
     "PluginError",
     "PounceError",
+    "Response",
     "Server",
     "ServerConfig",
     "StartInfo",
@@ -51,6 +55,8 @@ _HOMES = {
     "StartInfo": "pounce.server",
     "run": "pounce.server",
     "ServerConfig": "pounce.config",
+    "ASGIApp": "pounce.contract.wire",
+    "Response": "pounce.contract.pieces",
 }
 
 

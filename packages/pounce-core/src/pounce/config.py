@@ -56,6 +56,12 @@ class ServerConfig:
     )
     server_header: str = option("pounce", "Value of the Server response header; empty sends none.", group="application")
     date_header: bool = option(True, "Send a Date response header.", group="application")
+    middleware: tuple[Any, ...] = option(
+        (),
+        "Middleware around the application, outermost first, as module:attribute or, in files, [module:attribute,"
+        " {settings}]. May be repeated.",
+        group="application",
+    )
 
     # Workers
     workers: int = option(

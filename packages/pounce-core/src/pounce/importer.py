@@ -12,7 +12,15 @@ from pounce.config import ServerConfig
 from pounce.errors import AppImportError, LifespanError, PounceError
 from pounce.gil import gil_enabled
 
-__all__ = ["RemoteTraceback", "adapted", "application_traceback", "called", "import_app", "is_importing"]
+__all__ = [
+    "RemoteTraceback",
+    "adapted",
+    "application_traceback",
+    "called",
+    "import_app",
+    "import_object",
+    "is_importing",
+]
 
 _here = threading.local()
 _NO_SUBINTERPRETERS = "does not support loading in subinterpreters"
@@ -49,6 +57,18 @@ def import_app(path: str, config: ServerConfig) -> tuple[Any, str | None]:
             code="POUNCE_APP_NOT_CALLABLE",
         )
     return adapted(app), module_name if gil_enabled() and not had_gil else None
+
+
+def import_object(path: str, config: ServerConfig) -> Any:
+    """What `module:attribute` names. Raises `AppImportError`."""
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise AppImportError(
+            f"{path!r} does not name an object", code="POUNCE_APP_PATH", hint="Write module:attribute."
+        )
+    if config.app_dir and config.app_dir not in sys.path:
+        sys.path.insert(0, config.app_dir)
+    return _attribute(_module(module_name), module_name, attribute)
 
 
 def _module(name: str) -> Any:

@@ -48,8 +48,9 @@ class Option:
     """One setting, described.
 
     `name` is that of the field; a plugin's settings begin with the name of the plugin: `h2.stream_window`. `kind` is
-    bool, int, float, str, tuple (of str) or object; `nullable` says that None is a value; `choices` lists the values of
-    an enumeration, else it is empty. For the other fields see `option()`.
+    bool, int, float, str, tuple or object; `of_anything` says that the items of a tuple need not be str; `nullable`
+    says that None is a value; `choices` lists the values of an enumeration, else it is empty. For the other fields see
+    `option()`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Option:
     flag: bool
     beta: bool
     secret: bool
+    of_anything: bool = False
 
     @property
     def field(self) -> str:
@@ -79,6 +81,8 @@ class Option:
             words = "one of " + ", ".join(self.choices)
         elif self.unit == "octal":
             words = f"an octal number from {self.ge:o} to {self.le:o}"
+        elif self.of_anything:
+            words = "a list"
         else:
             words = _KIND_WORDS[self.kind]
             if self.unit in ("seconds", "bytes"):
@@ -102,7 +106,9 @@ class Option:
                 return value.lower()
             raise self.refused(value)
         if self.kind is tuple:
-            if isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(item, str) for item in value):
+            if isinstance(value, (list, tuple, set, frozenset)) and (
+                self.of_anything or all(isinstance(item, str) for item in value)
+            ):
                 return tuple(value)
             raise self.refused(value)
         if self.kind is float and type(value) is int:
@@ -164,12 +170,21 @@ def _described(field: dataclasses.Field[Any], hint: Any, prefix: str) -> Option:
     choices: tuple[str, ...] = ()
     if typing.get_origin(hint) is Literal:
         choices, hint = typing.get_args(hint), str
-    elif hint == tuple[str, ...]:
+    of_anything = hint == tuple[Any, ...]
+    if of_anything or hint == tuple[str, ...]:
         hint = tuple
     kind = hint if hint in (bool, int, float, str, tuple) else object
     default = None if field.default is dataclasses.MISSING else field.default
     metadata = {**(field.metadata or option(None, "", flag=kind is not object).metadata)}
-    return Option(name=prefix + field.name, kind=kind, nullable=nullable, choices=choices, default=default, **metadata)
+    return Option(
+        name=prefix + field.name,
+        kind=kind,
+        nullable=nullable,
+        choices=choices,
+        default=default,
+        **metadata,
+        of_anything=of_anything,
+    )
 
 
 _UNITS: dict[str | None, dict[str, float]] = {

@@ -15,11 +15,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from pounce.contract.head import Headers, RequestHead
+from pounce.contract.head import Headers, Origin, RequestHead
 from pounce.contract.parser import EndOfBody, Parser, ParserChoice, ParserLimits
 from pounce.contract.pieces import (
     API_VERSION,
     Command,
+    MiddlewareChoice,
     Observer,
     ObserverFactory,
     Plugin,
@@ -29,6 +30,7 @@ from pounce.contract.pieces import (
 from pounce.contract.stream import Body, Completed, ConnectionInfo, Exchange, FileRange, RunsApp, Stream
 from pounce.contract.wire import (
     Address,
+    ASGIApp,
     DatagramSocket,
     DatagramTransport,
     DatagramWire,
@@ -43,6 +45,7 @@ from pounce.options import option
 
 __all__ = [
     "API_VERSION",
+    "ASGIApp",
     "Address",
     "BadRequest",
     "Body",
@@ -58,8 +61,10 @@ __all__ = [
     "Exchange",
     "FileRange",
     "Headers",
+    "MiddlewareChoice",
     "Observer",
     "ObserverFactory",
+    "Origin",
     "Parser",
     "ParserChoice",
     "ParserLimits",

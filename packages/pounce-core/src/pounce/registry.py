@@ -15,6 +15,7 @@ from pounce.plugin import (
     API_VERSION,
     Command,
     DatagramWire,
+    MiddlewareChoice,
     ObserverFactory,
     ParserChoice,
     Plugin,
@@ -61,6 +62,7 @@ class Registry:
         self.parsers: dict[str, ParserChoice] = {}
         self.responders: tuple[Responder, ...] = ()
         self.observers: tuple[ObserverFactory, ...] = ()
+        self.middleware: tuple[MiddlewareChoice, ...] = ()
         self.commands: dict[str, Command] = {}
         self._settings: dict[str, type] = {}
         self._by_alpn: dict[str, Wire] = {}
@@ -102,6 +104,7 @@ class Registry:
         calls += [each.create for each in self.parsers.values()]
         calls += [each.create for each in self.responders]
         calls += [each.create for each in self.observers]
+        calls += [each.create for each in self.middleware]
         return {call.__module__.partition(".")[0] for call in calls}
 
     def _add(self, entry: Loaded, plugin: Plugin) -> None:
@@ -135,6 +138,7 @@ class Registry:
             self.commands[command.name] = command
         self.responders += plugin.responders
         self.observers += plugin.observers
+        self.middleware += plugin.middleware
         if plugin.settings is not None:
             self._settings[plugin.name] = plugin.settings
 

@@ -50,7 +50,7 @@ from pounce_ws.violation import Violation
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
-    from pounce.plugin import Headers, RequestHead, Stream
+    from pounce.plugin import ASGIApp, Headers, RequestHead, Stream
     from pounce_ws.handshake import Handshake
 
 __all__ = ["WebSocketExchange"]
@@ -309,12 +309,12 @@ class WebSocketExchange:
 
     # The application
 
-    async def run(self) -> None:
+    async def run(self, app: ASGIApp) -> None:
         """Run the application to its end and settle what it leaves behind."""
         scope = websocket_scope(self.service, self.head, self.stream, self._handshake.subprotocols)
         self.running = True
         try:
-            await self.service.app(scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except asyncio.CancelledError:
             self._settle(shutting_down(), 1012)
             raise

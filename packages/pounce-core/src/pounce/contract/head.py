@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["BODILESS", "AnswerFields", "Headers", "RequestHead"]
+__all__ = ["BODILESS", "AnswerFields", "Headers", "Origin", "RequestHead"]
 
 type Headers = list[tuple[bytes, bytes]]
 
@@ -23,6 +23,27 @@ class AnswerFields(list[tuple[bytes, bytes]]):
         self.encoded: Any = None
 
 
+class Origin:
+    """Whom one request is from, and under which path, where that is not what its connection says.
+
+    A proxy has told it, or a protocol that carries requests of several clients on one connection (SCGI, FastCGI).
+    """
+
+    __slots__ = ("local", "peer", "root_path")
+
+    peer: tuple[str, int] | None
+    """Address and port of the client; port 0 where only the address is known."""
+    local: tuple[str, int | None] | None
+    """Host or address, and port, that the client has asked."""
+    root_path: str
+    """The path that the application is mounted under (ASGI `root_path`)."""
+
+    def __init__(self, peer: tuple[str, int] | None, local: tuple[str, int | None] | None, root_path: str = "") -> None:
+        self.peer = peer
+        self.local = local
+        self.root_path = root_path
+
+
 class RequestHead:
     """Method, target and fields of one request; built by a parser or a wire, never changed afterwards.
 
@@ -36,6 +57,7 @@ class RequestHead:
         "headers",
         "keep_alive",
         "method",
+        "origin",
         "scheme",
         "target",
         "upgrade",
@@ -62,6 +84,8 @@ class RequestHead:
     """HTTP/1: the connection may be used again (RFC 9112 9.3). True elsewhere."""
     extensions: dict[str, object] | None
     """What the wire adds to the `extensions` of the ASGI scope, by name; None where it adds nothing."""
+    origin: Origin | None
+    """None where the connection tells whom the request is from."""
 
     def __init__(
         self,
@@ -75,6 +99,7 @@ class RequestHead:
         expect_continue: bool = False,
         keep_alive: bool = True,
         extensions: dict[str, object] | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -86,6 +111,7 @@ class RequestHead:
         self.expect_continue = expect_continue
         self.keep_alive = keep_alive
         self.extensions = extensions
+        self.origin = origin
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method!r} {self.target!r} HTTP/{self.version}>"

@@ -2,16 +2,27 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pounce.contract.head import Headers, RequestHead
 from pounce.contract.parser import ParserChoice
 from pounce.contract.stream import Completed
-from pounce.contract.wire import DatagramWire, Service, Switch, Upgrade, Wire
+from pounce.contract.wire import ASGIApp, DatagramWire, Service, Switch, Upgrade, Wire
 
-__all__ = ["API_VERSION", "Command", "Observer", "ObserverFactory", "Plugin", "Responder", "Response"]
+__all__ = [
+    "API_VERSION",
+    "POSITIONS",
+    "Command",
+    "MiddlewareChoice",
+    "Observer",
+    "ObserverFactory",
+    "Plugin",
+    "Position",
+    "Responder",
+    "Response",
+]
 
-API_VERSION = (1, 0)
+API_VERSION = (1, 1)
 """Version of this contract: a plugin works when its major number is the same and its minor not higher."""
 
 
@@ -29,11 +40,35 @@ class Responder:
     """Something the server answers itself, before the application.
 
     `create(service)` is called once for each worker and returns the function that answers a request or passes
-    it on by returning None; it may return None itself, when the configuration does not ask for it.
+    it on by returning None; it may return None itself, when the configuration does not ask for it. What needs the body,
+    the client's address, or time is answered by an ASGI application, which takes the place of the user's for that
+    request and is wrapped by no middleware.
     """
 
     name: str
-    create: Callable[[Service], Callable[[RequestHead], Response | None] | None]
+    create: Callable[[Service], Callable[[RequestHead], Response | ASGIApp | None] | None]
+
+
+type Position = Literal["outer", "encoding", "content", "inner"]
+
+POSITIONS: tuple[Position, ...] = ("outer", "encoding", "content", "inner")
+"""Where a middleware stands, outermost first. `outer` sees what the client sees: traces, reports of errors. `encoding`
+codes bodies: compression. `content` answers in place of the application: static files. `inner` is next to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiddlewareChoice:
+    """Something that wraps the application: an ASGI application around an ASGI application.
+
+    `create(service, app)` is called once for each worker, innermost first, and returns what is called in place of
+    `app`, or None when the configuration does not ask for it. Of those with the same `where`, the server's own come
+    first, then plugins in the order of their names, and within a plugin the order it gives. The user's own list
+    (the setting `middleware`) is inside of all of them. Requests, WebSockets and the worker's lifespan come through.
+    """
+
+    name: str
+    create: Callable[[Service, ASGIApp], ASGIApp | None]
+    where: Position = "inner"
 
 
 class Observer(Protocol):
@@ -77,6 +112,7 @@ class Plugin:
     parsers: tuple[ParserChoice, ...] = ()
     responders: tuple[Responder, ...] = ()
     observers: tuple[ObserverFactory, ...] = ()
+    middleware: tuple[MiddlewareChoice, ...] = ()
     commands: tuple[Command, ...] = ()
     settings: type | None = None
     """A frozen dataclass of settings; `service.settings[name]` holds the instance. Fields made by `option()` have

@@ -14,7 +14,7 @@ Rules, each of which prevents a real bug:
 6. The exchange binds itself (`stream.exchange = self`) first thing in its constructor.
 """
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -175,5 +175,5 @@ class Completed(Protocol):
 class RunsApp(Protocol):
     """An exchange with an application of its own, which `Service.call_app` starts."""
 
-    def run(self) -> Coroutine[Any, Any, None]:
-        """Run the application to its end and settle what it leaves behind."""
+    def run(self, app: Callable[..., Any]) -> Coroutine[Any, Any, None]:
+        """Run an application to its end and settle what it leaves behind."""

@@ -90,7 +90,7 @@ class Service(Protocol):
 
     config: ServerConfig
     app: ASGIApp
-    """The application, as `call_app` starts it."""
+    """The application with the middleware around it."""
     loop: asyncio.AbstractEventLoop
     log: logging.Logger
     settings: Mapping[str, Any]
@@ -133,8 +133,8 @@ class Service(Protocol):
     def refuse(self, head: RequestHead | None, stream: Stream, error: BadRequest) -> Exchange:
         """Answer a request with an error; `head` is None when it could not even be read."""
 
-    def call_app(self, exchange: RunsApp) -> None:
-        """Start the application for one exchange: the only place where that happens."""
+    def call_app(self, exchange: RunsApp, app: ASGIApp | None = None) -> None:
+        """Start the application for one exchange, or another one: the only place where that happens."""
 
     def create_future(self) -> asyncio.Future[None]:
         """Something to wait for, as the loop makes it."""

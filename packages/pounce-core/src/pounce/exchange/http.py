@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pounce.contract.head import Headers, RequestHead
     from pounce.contract.pieces import Response
     from pounce.contract.stream import Body, Stream
+    from pounce.contract.wire import ASGIApp
     from pounce.exchange.service import Service
 
 __all__ = ["HttpExchange", "too_large"]
@@ -175,11 +176,11 @@ class HttpExchange:
 
     # The application
 
-    async def run(self) -> None:
-        """Run the application to its end and settle what it leaves behind."""
+    async def run(self, app: ASGIApp) -> None:
+        """Run an application to its end and settle what it leaves behind."""
         self.running = True
         try:
-            await self.service.app(http_scope(self.service, self.head, self.stream), self.receive, self.send)
+            await app(http_scope(self.service, self.head, self.stream), self.receive, self.send)
         except asyncio.CancelledError:
             self._app_ended("was cancelled before it completed its response")
             raise

@@ -26,8 +26,14 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
     if "%" in text:
         # As UTF-8; what is not becomes U+FFFD.
         text = unquote(text)
-    # "*" is no path, so nothing is mounted above it.
-    root_path = service.config.root_path if path != b"*" else ""
+    origin = head.origin
+    if origin is None:
+        client, server, root_path = connection.peer, connection.local, service.config.root_path
+    else:
+        client, server, root_path = origin.peer, origin.local, origin.root_path
+    if path == b"*":
+        # It is no path, so nothing is mounted above it.
+        root_path = ""
     extensions: dict[str, Any] = {
         "http.response.early_hint": {},
         "http.response.pathsend": {},
@@ -56,8 +62,8 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
         "query_string": query,
         "root_path": root_path,
         "headers": head.headers,
-        "client": connection.peer,
-        "server": connection.local,
+        "client": client,
+        "server": server,
         "state": service.state.copy(),
         "extensions": extensions,
     }

@@ -11,7 +11,7 @@ from typing import Any
 from pounce.config import ServerConfig
 from pounce.contract.head import RequestHead
 from pounce.contract.parser import Parser
-from pounce.contract.pieces import Observer, ObserverFactory, Responder
+from pounce.contract.pieces import MiddlewareChoice, Observer, ObserverFactory, Responder, Response
 from pounce.contract.stream import Completed, Exchange, RunsApp, Stream
 from pounce.contract.wire import ASGIApp, Certificates, LiveConnection, Switch, Upgrade
 from pounce.errors import BadRequest
@@ -49,6 +49,7 @@ class Service:
         switches: Mapping[bytes, Switch] = MappingProxyType({}),
         responders: tuple[Responder, ...] = (),
         observers: tuple[ObserverFactory, ...] = (),
+        middleware: tuple[MiddlewareChoice, ...] = (),
         settings: Mapping[str, Any] = MappingProxyType({}),
         create_parser: Callable[[], Parser] | None = None,
         tls: Certificates | None = None,
@@ -104,6 +105,10 @@ class Service:
         self.observers: tuple[Observer, ...] = tuple(
             observer for factory in observers if (observer := factory.create(self)) is not None
         )
+        if middleware:
+            from pounce.exchange.pipeline import wrapped
+
+            self.app = wrapped(self, app, middleware)
 
     def open(self, head: RequestHead, stream: Stream, body: bytes = b"", ended: bool = False) -> Exchange:
         """Take a request: the exchange that this returns gets its body. Never waits.
@@ -126,12 +131,17 @@ class Service:
                 return opened
             if head.upgrade == b"websocket":
                 return self._refuse_websocket(head, stream)
+        app = self.app
         for respond in self._responders:
-            response = respond(head)
-            if response is not None:
+            answer = respond(head)
+            if answer is None:
+                continue
+            if isinstance(answer, Response):
                 exchange = self._exchange_class(self, head, stream)
-                exchange.respond(response)
+                exchange.respond(answer)
                 return exchange
+            app = answer
+            break
         exchange = self._exchange_class(self, head, stream)
         if body:
             exchange.data_received(body)
@@ -140,7 +150,7 @@ class Service:
                 return exchange
         if ended:
             exchange.eof_received()
-        self.call_app(exchange)
+        self.call_app(exchange, app)
         return exchange
 
     def refuse(self, head: RequestHead | None, stream: Stream, error: BadRequest) -> Exchange:
@@ -156,14 +166,19 @@ class Service:
             self.log.warning("WebSocket handshake refused: %s", NO_WEBSOCKET.hint)
         return self.refuse(head, stream, NO_WEBSOCKET)
 
-    def call_app(self, exchange: RunsApp) -> None:
-        """Start the application for one exchange: the only place where that happens.
+    def call_app(self, exchange: RunsApp, app: ASGIApp | None = None) -> None:
+        """Start the application for one exchange, or another one: the only place where that happens.
 
         Eagerly, in a task: an application that need not wait is done when this returns, and `asyncio.timeout()`
         and anyio find the current task that they need.
         """
         # Each has a context of its own: what calls this may itself run in the context of an earlier request.
-        task = self._task_class(exchange.run(), loop=self.loop, context=self._context.copy(), eager_start=True)
+        task = self._task_class(
+            exchange.run(self.app if app is None else app),
+            loop=self.loop,
+            context=self._context.copy(),
+            eager_start=True,
+        )
         if not task.done():
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)

@@ -27,14 +27,14 @@ class AccessLog:
         self.completed(exchange)
 
     def completed(self, exchange: Completed) -> None:
-        head, connection = exchange.head, exchange.stream.connection
+        head = exchange.head
         method, target = head.method.decode("latin-1"), head.target.decode("latin-1")
         if self._filter is not None and not self._filter(method, target.partition("?")[0], exchange.status):
             return
         level = logging.WARNING if exchange.status >= 500 else logging.INFO
         if not self._log.isEnabledFor(level):
             return
-        peer = connection.peer
+        peer = (head.origin or exchange.stream.connection).peer
         entry = AccessEntry(
             at=time(),
             client=f"{peer[0]}:{peer[1]}" if peer is not None else "unix",

@@ -160,6 +160,7 @@ def memory_service(
         switches=registry.switches,
         responders=registry.responders,
         observers=registry.observers,
+        middleware=registry.middleware,
         settings=registry.settings(config.plugin_settings),
         create_parser=(lambda: create(limits)) if create is not None else None,
     )

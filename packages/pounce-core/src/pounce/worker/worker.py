@@ -8,11 +8,12 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig
+from pounce.contract.parser import ParserLimits
+from pounce.contract.pieces import MiddlewareChoice
 from pounce.errors import LifespanError
 from pounce.exchange.service import ASGIApp, Service
 from pounce.net.bind import Listener
 from pounce.net.connection import Connection
-from pounce.plugin import ParserLimits
 from pounce.registry import Registry
 from pounce.worker.acceptor import Acceptor, Intake
 from pounce.worker.datagrams import Datagrams
@@ -44,6 +45,15 @@ def _nothing() -> None:
 
 async def _wait(tasks: list[asyncio.Task[None]], timeout: float) -> None:
     await asyncio.wait(tasks, timeout=timeout)
+
+
+def _middleware_of(config: ServerConfig) -> tuple[MiddlewareChoice, ...]:
+    """The user's own."""
+    if not config.middleware:
+        return ()
+    from pounce.middleware.factories import middleware_of
+
+    return middleware_of(config)
 
 
 class Worker:
@@ -84,6 +94,7 @@ class Worker:
             switches=registry.switches,
             responders=registry.responders,
             observers=registry.observers,
+            middleware=registry.middleware + _middleware_of(config),
             settings=registry.settings(config.plugin_settings),
             create_parser=lambda: parser.create(limits),
             tls=tls,
@@ -101,7 +112,8 @@ class Worker:
             for listener in listeners
         ]
         self._datagrams = Datagrams(self.service, registry, listeners, siblings)
-        self._lifespan = Lifespan(config, app, lifespan)
+        self._app = app
+        self._lifespan = Lifespan(config, self.service.app, lifespan)
         self._recycling: Recycling | None = Recycling(config, time.monotonic())
         self._on_recycle = on_recycle
         self._gil = GilWatch()
@@ -225,7 +237,7 @@ class Worker:
             "state": service.state,
         }
         try:
-            await call_hook(service.app, scope | more, within)
+            await call_hook(self._app, scope | more, within)
         except Exception:
             if raises and self._config.worker_startup_failure == "shutdown":
                 raise
