@@ -140,6 +140,8 @@ def default(item: Option) -> str:
         return "none"
     if item.kind is bool:
         return "on" if value else "off"
+    if item.kind is dict:
+        return "empty"
     if item.kind is tuple:
         return ", ".join(f"`{part}`" for part in value)
     return f"`{value:g}`" if item.kind is float else f"`{value}`"

@@ -214,7 +214,7 @@ def _identifier(item: Option) -> str:
 def _type(item: Option) -> Any:
     if item.kind is bool:
         return bool | None
-    if item.kind is tuple:
+    if item.kind in (tuple, dict):
         return tuple[str, ...] | None
     return Literal[item.choices] | None if item.choices else str | None
 
@@ -229,7 +229,7 @@ def _flag(item: Option, group: Group) -> Parameter:
         metavar=None if item.kind is bool else value_name(item),
         show_default=False if default is None else lambda _: default,
         # Values are converted later, by the same code that reads them from elsewhere.
-        converter=None if item.kind in (bool, tuple) else lambda _, tokens: _as_written(item, tokens[0].value),
+        converter=None if item.kind in (bool, tuple, dict) else lambda _, tokens: _as_written(item, tokens[0].value),
     )
 
 

@@ -64,7 +64,7 @@ def _known(options: Iterable[Option]) -> tuple[dict[str, str], dict[str, str], d
             if item.kind is bool:
                 switches[flag] = (item.name, True)
                 switches[switched_off(item)] = (item.name, False)
-            elif item.kind is tuple:
+            elif item.kind in (tuple, dict):
                 repeatable[flag] = item.name
             else:
                 values[flag] = item.name

@@ -129,7 +129,8 @@ def _converted(known: Mapping[str, Option], written: Written) -> Setting:
         raise _unknown(known, written)
     try:
         if isinstance(value, tuple):
-            value = [part for text in value for part in parse_option(item, text)]
+            parts = [parse_option(item, text) for text in value]
+            value = {key: each for part in parts for key, each in part.items()} if item.kind is dict else sum(parts, ())
         return Setting(parse_option(item, value) if isinstance(value, str) else item.checked(value), origin)
     except (ValueError, OverflowError) as exc:
         raise item.refused(value, origin, _hint(item, value)) from exc
@@ -199,8 +200,9 @@ def _in_file(named: str | None) -> Iterator[Written]:
                 return
             case _:
                 raise ConfigError(f"{path} has no table [tool.pounce]", hint="Settings of pounce stand there.")
+    tables = {item.name for item in describe() if item.kind is dict}
     for key, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key not in tables:
             for field, inner in value.items():
                 yield Written(f"{key}.{field}", inner, f"{found}: {prefix}{key}.{field}")
         else:

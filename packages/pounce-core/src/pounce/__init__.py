@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         SupervisorError,
         TLSError,
     )
+    from pounce.middleware.dictionaries import load_dictionary
+    from pounce.middleware.static import StaticFiles, create_static_handler
     from pounce.server import Server, StartInfo, run
 
     __version__: str
@@ -44,9 +46,12 @@ __all__ = [
     "Server",
     "ServerConfig",
     "StartInfo",
+    "StaticFiles",
     "SupervisorError",
     "TLSError",
     "__version__",
+    "create_static_handler",
+    "load_dictionary",
     "run",
 ]
 
@@ -57,6 +62,9 @@ _HOMES = {
     "ServerConfig": "pounce.config",
     "ASGIApp": "pounce.contract.wire",
     "Response": "pounce.contract.pieces",
+    "StaticFiles": "pounce.middleware.static",
+    "create_static_handler": "pounce.middleware.static",
+    "load_dictionary": "pounce.middleware.dictionaries",
 }
 
 

@@ -17,6 +17,7 @@ __all__ = ["ServerConfig", "describe"]
 
 type LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 type LogFormat = Literal["auto", "text", "json"]
+type ForwardedFamily = Literal["x-forwarded", "forwarded"]
 type Lifespan = Literal["auto", "on", "off"]
 type IPv6 = Literal["dual", "only", "off"]
 type QuicEngine = Literal["qh3", "zoomies"]
@@ -367,6 +368,79 @@ class ServerConfig:
         10.0, "Time for the client's part of the closing handshake.", group="websocket", unit="seconds", gt=0
     )
 
+    # Behind proxies
+    proxy_headers: bool = option(
+        True,
+        "Judge the fields by which proxies say whom they speak for: believe those of trusted_hosts, take away others.",
+        group="proxies",
+    )
+    trusted_hosts: tuple[str, ...] = option(
+        (),
+        "Proxies that are believed: addresses, networks, unix for peers of Unix sockets, * for all. May be repeated.",
+        group="proxies",
+    )
+    forwarded_for_trusted_hops: int = option(
+        1, "Proxies in front, counted from here, whose addresses need not be known.", group="proxies", ge=1
+    )
+    forwarded_family: ForwardedFamily = option(
+        "x-forwarded", "Which fields the proxies write: X-Forwarded-For and its kin, or Forwarded.", group="proxies"
+    )
+    forwarded_prefix: bool = option(
+        False, "Put X-Forwarded-Prefix of a trusted proxy in front of root_path.", group="proxies"
+    )
+    forwarded_real_ip: bool = option(
+        False, "Take X-Real-IP of a trusted proxy where it sends no X-Forwarded-For.", group="proxies"
+    )
+
+    # Compression
+    compression: bool = option(
+        True,
+        "Compress what shrinks by it, for clients that accept it: zstd, br (with brotlicffi), gzip.",
+        group="compression",
+    )
+    compression_min_size: int = option(
+        500, "Bytes from which a body is compressed.", group="compression", unit="bytes", ge=0
+    )
+    compression_types: str = option(
+        "", "Regular expression for the media types to compress; empty is those that shrink.", group="compression"
+    )
+    compression_event_streams: bool = option(False, "Compress text/event-stream too.", group="compression")
+    compression_zstd_level: int = option(3, "Level of zstd; 0 leaves it out.", group="compression", ge=0, le=22)
+    compression_br_level: int = option(4, "Level of br; 0 leaves it out.", group="compression", ge=0, le=11)
+    compression_gzip_level: int = option(6, "Level of gzip; 0 leaves it out.", group="compression", ge=0, le=9)
+    compression_dictionaries: tuple[Any, ...] = option(
+        (),
+        "Dictionaries (RFC 9842), made by pounce.load_dictionary().",
+        group="compression",
+        flag=False,
+    )
+
+    # Static files
+    static_files: Mapping[str, str] = option(
+        dict,
+        "Directories to serve files from, by the path they are under: /static=public. May be repeated.",
+        group="static files",
+        factory=True,
+    )
+    static_cache_control: str = option(
+        "public, max-age=3600", "Cache-Control of static files; empty sends none.", group="static files"
+    )
+    static_precompressed: bool = option(
+        True, "Send file.br, file.zst or file.gz in place of file to clients that take it.", group="static files"
+    )
+    static_follow_symlinks: bool = option(False, "Follow links that end inside of the directory.", group="static files")
+    static_index_file: str | None = option(
+        "index.html", "File that is served for a directory; none serves nothing there.", group="static files"
+    )
+    static_fallback: str | None = option(
+        None, "File of the directory that browsers get for pages which nobody has.", group="static files"
+    )
+    static_immutable: str = option(
+        "",
+        "Regular expression for names of files that never change; hashed is that of names with a hash.",
+        group="static files",
+    )
+
     # Logging
     log_level: LogLevel = option("info", "Least severe level that is logged.", group="logging")
     log_format: LogFormat = option("auto", "auto is text on a terminal and JSON elsewhere.", group="logging")
@@ -407,6 +481,7 @@ class ServerConfig:
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = {item.name: getattr(self, item.name) for item in OPTIONS}
+        settings |= {item.name: dict(settings[item.name]) for item in OPTIONS if item.kind is dict}
         settings["plugin_settings"] = {name: dict(table) for name, table in self.plugin_settings.items()}
         return (ServerConfig.of, (settings,))
 

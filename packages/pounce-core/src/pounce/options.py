@@ -9,7 +9,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pounce.errors import ConfigError
@@ -48,9 +48,9 @@ class Option:
     """One setting, described.
 
     `name` is that of the field; a plugin's settings begin with the name of the plugin: `h2.stream_window`. `kind` is
-    bool, int, float, str, tuple or object; `of_anything` says that the items of a tuple need not be str; `nullable`
-    says that None is a value; `choices` lists the values of an enumeration, else it is empty. For the other fields see
-    `option()`.
+    bool, int, float, str, tuple, dict (of str) or object; `of_anything` says that the items of a tuple need not be str;
+    `nullable` says that None is a value; `choices` lists the values of an enumeration, else it is empty. For the other
+    fields see `option()`.
     """
 
     name: str
@@ -111,6 +111,10 @@ class Option:
             ):
                 return tuple(value)
             raise self.refused(value)
+        if self.kind is dict:
+            if isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair):
+                return types.MappingProxyType(dict(value))
+            raise self.refused(value)
         if self.kind is float and type(value) is int:
             value = float(value)
         if type(value) is not self.kind:
@@ -139,6 +143,7 @@ _KIND_WORDS = {
     float: "a number",
     str: "a string",
     tuple: "a list of strings",
+    dict: "a table of strings",
     object: "a value of the documented form",
 }
 
@@ -173,7 +178,9 @@ def _described(field: dataclasses.Field[Any], hint: Any, prefix: str) -> Option:
     of_anything = hint == tuple[Any, ...]
     if of_anything or hint == tuple[str, ...]:
         hint = tuple
-    kind = hint if hint in (bool, int, float, str, tuple) else object
+    elif hint == Mapping[str, str]:
+        hint = dict
+    kind = hint if hint in (bool, int, float, str, tuple, dict) else object
     default = None if field.default is dataclasses.MISSING else field.default
     metadata = {**(field.metadata or option(None, "", flag=kind is not object).metadata)}
     return Option(
@@ -229,4 +236,7 @@ def parse_option(item: Option, text: str) -> Any:
         value = float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else text
     elif item.kind is tuple:
         value = tuple(part.strip() for part in text.split(",") if part.strip())
+    elif item.kind is dict:
+        pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+        value = {key.strip(): found.strip() for key, _, found in pairs} if all(pair[1] for pair in pairs) else text
     return item.checked(value)

@@ -1,0 +1,433 @@
+"""Compression: content codings for what the application sends, by what the client accepts (RFC 9110 8.4, 12.5.3).
+
+An answer goes through these states:
+
+    WAITING ──start──▶ PASSING                                  not to be coded, as its fields say
+               │
+               └────▶ HELD ──first body──▶ PASSING               it is small, or a file that the server sends
+                                 └───────▶ CODING ──last body──▶ PASSING
+
+HELD keeps the head until the first piece of the body tells whether this is all of it: then what is coded has a
+Content-Length. Otherwise each piece is flushed, so that nobody waits for what was sent.
+
+Nothing is coded that would lose by it or that somebody downstream relies on: parts of a whole (206), what is coded or
+compressed already, bodies under `min_size`, `no-transform`, digests of the content, streams of events unless asked for.
+"""
+
+import asyncio
+import importlib
+import re
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Protocol, Self
+
+from pounce.errors import ConfigError
+from pounce.middleware.accept import Qualities, qualities
+from pounce.middleware.dictionaries import CompressionDictionary, Dictionaries
+
+__all__ = ["TYPES", "Compression"]
+
+type Scope = MutableMapping[str, Any]
+type Send = Callable[[dict[str, Any]], Awaitable[None]]
+type App = Callable[[Any, Any, Any], Awaitable[None]]
+type Headers = list[tuple[bytes, bytes]]
+
+LARGE = 65_536
+"""Bytes of a piece from which it is coded on a thread of the loop's executor."""
+WINDOW_LOG = 19
+"""Size of the windows of streams as a power of 2: what a stream keeps in memory is a few times that."""
+TYPES = (
+    r"text/(?!event-stream)|application/(?:json|javascript|ecmascript|xml|xhtml\+xml|manifest\+json|graphql|wasm|yaml"
+    r"|x-ndjson|x-javascript|rtf|vnd\.ms-fontobject)|image/(?:svg\+xml|bmp|x-icon|vnd\.microsoft\.icon)"
+    r"|font/(?:otf|ttf|collection)|[a-z.-]+/[a-z0-9.+-]+\+(?:json|xml|yaml|text)(?![a-z])"
+)
+"""Regular expression for the beginning of media types that shrink, in lower case."""
+BEST_FIRST = (b"zstd", b"br", b"gzip")
+
+WAITING, HELD, CODING, PASSING = range(4)
+_KNOWN_MAX = 512
+
+
+class Coder(Protocol):
+    """What `_Zstd` and the others have."""
+
+    def compress(self, data: bytes) -> bytes: ...
+
+    def flush(self) -> bytes:
+        """All that is kept back, so that the reader can decode what was compressed so far."""
+
+    def finish(self) -> bytes: ...
+
+
+class Compression:
+    """An ASGI middleware that compresses. It works under any server.
+
+    `min_size`: bytes from which a body is coded. `zstd_level`, `br_level` and `gzip_level` are those of the libraries;
+    None leaves the coding out. zstd needs Python's `compression.zstd`, br the package brotlicffi; without it the coding
+    is not offered. `types` is a regular expression, matched with the beginning of the media type. `event_streams`
+    compresses text/event-stream. `dictionaries` are for clients that have them (RFC 9842). Raises `ConfigError`.
+    """
+
+    def __init__(
+        self,
+        app: App | None = None,
+        *,
+        min_size: int = 500,
+        zstd_level: int | None = 3,
+        br_level: int | None = 4,
+        gzip_level: int | None = 6,
+        types: str = TYPES,
+        event_streams: bool = False,
+        dictionaries: Iterable[CompressionDictionary] = (),
+    ) -> None:
+        self.app: App = app or _no_application
+        self._settings: dict[str, Any] = {
+            "min_size": min_size,
+            "zstd_level": zstd_level,
+            "br_level": br_level,
+            "gzip_level": gzip_level,
+            "types": types,
+            "event_streams": event_streams,
+            "dictionaries": (given := tuple(dictionaries)),
+        }
+        self.min_size = min_size
+        self.event_streams = event_streams
+        try:
+            self._is_type = re.compile(types).match
+        except re.error as exc:
+            raise ConfigError(f"the types to compress are no regular expression: {exc} (got {types!r})") from exc
+        self._coders = _coders({b"zstd": zstd_level, b"br": br_level, b"gzip": gzip_level})
+        self.dictionaries = Dictionaries(given, zstd_level or 3) if given else None
+        # What was decided for a value of Accept-Encoding, or a media type: a function of the value and the settings
+        # alone, so the same as deciding anew. Begins anew when full.
+        self._chosen: dict[bytes, bytes | None] = {}
+        self._types: dict[bytes, bool] = {}
+
+    def wrap(self, app: App) -> Self:
+        """The same settings around an application."""
+        return type(self)(app, **self._settings)
+
+    def __call__(self, scope: Scope, receive: Any, send: Send) -> Awaitable[None]:
+        if scope["type"] != "http":
+            return self.app(scope, receive, send)
+        accepted = available = None
+        for name, value in scope["headers"]:
+            if name == b"accept-encoding":
+                accepted = value if accepted is None else accepted + b"," + value
+            elif name == b"available-dictionary":
+                available = value
+        if self.dictionaries is not None:
+            endpoint = self.dictionaries.endpoint(scope)
+            if endpoint is not None:
+                return endpoint(scope, receive, send)
+            return self.app(scope, receive, _Answer(self, scope, send, accepted, available))
+        if accepted is None:
+            return self.app(scope, receive, send)
+        return self.app(scope, receive, _Answer(self, scope, send, accepted, None))
+
+    def choose(self, accepted: bytes) -> bytes | None:
+        """The coding that a client likes best, between equals the best one; None where it is to have none."""
+        try:
+            return self._chosen[accepted]
+        except KeyError:
+            pass
+        found = self._choose(qualities([(b"", accepted)], b""))
+        if len(self._chosen) >= _KNOWN_MAX or len(accepted) > 256:
+            self._chosen.clear()
+        self._chosen[accepted] = found
+        return found
+
+    def _choose(self, accepted: Qualities | None) -> bytes | None:
+        if accepted is None:
+            return None
+        best, chosen = 0.0, None
+        for coding in self._coders:
+            if (quality := accepted.of(coding)) > best:
+                best, chosen = quality, coding
+        # "identity" that is named and liked better stays what it is.
+        return None if accepted.names(b"identity") and accepted.of(b"identity") > best else chosen
+
+    def shrinks(self, content_type: bytes) -> bool:
+        """Whether a body of that type is worth it."""
+        try:
+            return self._types[content_type]
+        except KeyError:
+            pass
+        media_type = content_type.partition(b";")[0].strip().lower().decode("latin-1")
+        found = self._is_type(media_type) is not None
+        if media_type == "text/event-stream":
+            found = self.event_streams
+        if len(self._types) >= _KNOWN_MAX or len(content_type) > 256:
+            self._types.clear()
+        self._types[content_type] = found
+        return found
+
+    def coder(self, coding: bytes, size: int | None) -> Coder:
+        """A new coder; `size` is that of the body, where it is known."""
+        return self._coders[coding](size)
+
+
+class _Answer:
+    """The `send` of one request."""
+
+    __slots__ = (
+        "_accepted",
+        "_available",
+        "_coder",
+        "_coding",
+        "_compression",
+        "_scope",
+        "_send",
+        "_start",
+        "_state",
+    )
+
+    def __init__(
+        self, compression: Compression, scope: Scope, send: Send, accepted: bytes | None, available: bytes | None
+    ) -> None:
+        self._compression = compression
+        self._scope = scope
+        self._send = send
+        self._accepted = accepted
+        self._available = available
+        self._state = WAITING
+        self._start: dict[str, Any] = {}
+        self._coding: bytes | None = None
+        self._coder: Coder | None = None
+
+    def __call__(self, message: dict[str, Any]) -> Awaitable[None]:
+        state = self._state
+        if state == PASSING:
+            return self._send(message)
+        kind = message["type"]
+        if state == WAITING:
+            if kind != "http.response.start" or message["status"] < 200:
+                return self._send(message)
+            return self._begin(message)
+        if kind == "http.response.body":
+            body = message.get("body", b"")
+            if state == CODING:
+                return self._code(body, message.get("more_body", False))
+            return self._first(message, body)
+        if kind == "http.response.trailers" or state == CODING:
+            return self._send(message)
+        # The server sends a file in place of the body.
+        return self._release(message)
+
+    def _begin(self, message: dict[str, Any]) -> Awaitable[None]:
+        """Decide by the head; what is left to decide is the size."""
+        compression = self._compression
+        status = message["status"]
+        length = kind = vary = None
+        for name, value in message.get("headers", ()):
+            name = name.lower()
+            if name == b"content-length":
+                length = value
+            elif name == b"content-type":
+                kind = value
+            elif name in _FORBID or (name == b"cache-control" and b"no-transform" in value.lower()):
+                if name != b"content-encoding" or value.lower() != b"identity":
+                    kind = None
+                    break
+            elif name == b"vary" and value.strip() == b"*":
+                vary = value
+        if (
+            kind is None
+            or status in _NEVER
+            or (length is not None and length.isdigit() and int(length) < compression.min_size)
+            or not compression.shrinks(bytes(kind))
+        ):
+            self._state = PASSING
+            return self._send(self._with_links(message))
+        self._coding = compression.choose(self._accepted) if self._accepted is not None else None
+        dictionaries = compression.dictionaries
+        if dictionaries is not None and self._accepted is not None and self._available is not None:
+            found = dictionaries.usable(self._scope, self._accepted, self._available, message)
+            if found is not None:
+                self._coding = b"dcz"
+                self._coder = found.coder()
+        if self._coding is None:
+            # Another client may get it coded: caches must be told what it depends on.
+            self._state = PASSING
+            return self._send(self._with_vary(self._with_links(message)))
+        self._start = self._with_vary(self._with_links(message)) if vary is None else self._with_links(message)
+        self._state = HELD
+        if self._scope["method"] == "HEAD":
+            # As for GET: its Content-Length would be that of the coded body, which nobody has made.
+            self._state = PASSING
+            return self._send(self._coded_start(None))
+        return _nothing()
+
+    async def _first(self, message: dict[str, Any], body: bytes) -> None:
+        """The first piece of the body; when it is all, its size decides."""
+        more = message.get("more_body", False)
+        if not more and len(body) < self._compression.min_size:
+            await self._release(message)
+            return
+        if not body and more:
+            # The application wants its head to be seen.
+            self._state = CODING
+            self._coder = self._coder or self._compression.coder(self._coding or b"", None)
+            await self._send(self._coded_start(None))
+            await self._send(message)
+            return
+        coder = self._coder = self._coder or self._compression.coder(self._coding or b"", None if more else len(body))
+        self._state = CODING
+        coded = await _coded(coder, body, more)
+        await self._send(self._coded_start(None if more or self._start.get("trailers") else len(coded)))
+        if not more:
+            self._state = PASSING
+        await self._send({"type": "http.response.body", "body": coded, "more_body": more})
+
+    async def _code(self, body: bytes, more: bool) -> None:
+        coder = self._coder
+        assert coder is not None
+        if more and not body:
+            return
+        coded = await _coded(coder, body, more)
+        if not more:
+            self._state = PASSING
+        if coded or not more:
+            await self._send({"type": "http.response.body", "body": coded, "more_body": more})
+
+    async def _release(self, message: dict[str, Any]) -> None:
+        """Send what was held as it is."""
+        self._state = PASSING
+        await self._send(self._start)
+        await self._send(message)
+
+    def _coded_start(self, length: int | None) -> dict[str, Any]:
+        """The head of a coded answer."""
+        headers: Headers = []
+        for name, value in self._start["headers"]:
+            lower = name.lower()
+            if lower in (b"content-length", b"accept-ranges", b"content-encoding"):
+                continue
+            if lower == b"etag" and not value.startswith(b"W/"):
+                # RFC 9110 8.8.3.3: a strong one would have to differ from that of every other coding.
+                value = b"W/" + value
+            headers.append((name, value))
+        headers.append((b"content-encoding", self._coding or b""))
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
+        return self._start | {"headers": headers}
+
+    def _with_vary(self, message: dict[str, Any]) -> dict[str, Any]:
+        fields = [b"accept-encoding"]
+        if self._compression.dictionaries is not None:
+            # RFC 9842 6.2
+            fields.append(b"available-dictionary")
+        headers = list(message.get("headers", ()))
+        named = b",".join(value for name, value in headers if name.lower() == b"vary").lower()
+        present = {member.strip() for member in named.split(b",")}
+        missing = [field for field in fields if field not in present] if b"*" not in present else []
+        if not missing:
+            return message
+        return message | {"headers": [*headers, (b"vary", b", ".join(missing))]}
+
+    def _with_links(self, message: dict[str, Any]) -> dict[str, Any]:
+        dictionaries = self._compression.dictionaries
+        return message if dictionaries is None else dictionaries.advertised(self._scope, message)
+
+
+_NEVER = (204, 205, 206, 304)
+_FORBID = frozenset(b"content-encoding content-range content-digest repr-digest content-md5 digest".split())
+
+
+async def _nothing() -> None:
+    pass
+
+
+async def _no_application(scope: Any, receive: Any, send: Any) -> None:
+    raise RuntimeError("Compression has no application: give it one, or use wrap()")
+
+
+async def _coded(coder: Coder, body: bytes, more: bool) -> bytes:
+    if len(body) < LARGE:
+        return _code_now(coder, body, more)
+    return await asyncio.get_running_loop().run_in_executor(None, _code_now, coder, body, more)
+
+
+def _code_now(coder: Coder, body: bytes, more: bool) -> bytes:
+    return coder.compress(body) + (coder.flush() if more else coder.finish())
+
+
+class _Zstd:
+    def __init__(self, level: int, size: int | None) -> None:
+        from compression.zstd import CompressionParameter, ZstdCompressor
+
+        options: dict[Any, int] = {CompressionParameter.compression_level: level}
+        if size is None:
+            options[CompressionParameter.window_log] = WINDOW_LOG
+        self._compressor = ZstdCompressor(options=options)
+        if size is not None:
+            self._compressor.set_pledged_input_size(size)
+
+    def compress(self, data: bytes) -> bytes:
+        return self._compressor.compress(data)
+
+    def flush(self) -> bytes:
+        return self._compressor.flush(self._compressor.FLUSH_BLOCK)
+
+    def finish(self) -> bytes:
+        return self._compressor.flush(self._compressor.FLUSH_FRAME)
+
+
+class _Gzip:
+    def __init__(self, level: int, size: int | None) -> None:
+        self._compressor = zlib.compressobj(level, zlib.DEFLATED, 31)
+
+    def compress(self, data: bytes) -> bytes:
+        return self._compressor.compress(data)
+
+    def flush(self) -> bytes:
+        return self._compressor.flush(zlib.Z_SYNC_FLUSH)
+
+    def finish(self) -> bytes:
+        return self._compressor.flush(zlib.Z_FINISH)
+
+
+class _Brotli:
+    def __init__(self, level: int, size: int | None) -> None:
+        brotlicffi = importlib.import_module("brotlicffi")
+        self._compressor = brotlicffi.Compressor(quality=level, lgwin=WINDOW_LOG)
+
+    def compress(self, data: bytes) -> bytes:
+        return bytes(self._compressor.process(data))
+
+    def flush(self) -> bytes:
+        return bytes(self._compressor.flush())
+
+    def finish(self) -> bytes:
+        return bytes(self._compressor.finish())
+
+
+def _coders(levels: dict[bytes, int | None]) -> dict[bytes, Callable[[int | None], Coder]]:
+    """How to make the coders that can be had, the best first. Raises `ConfigError` for a level that is none."""
+    made: dict[bytes, Callable[[int | None], Coder]] = {}
+    kinds: dict[bytes, tuple[type[Any], str, int, int]] = {
+        b"zstd": (_Zstd, "compression.zstd", -7, 22),
+        b"br": (_Brotli, "brotlicffi", 0, 11),
+        b"gzip": (_Gzip, "zlib", 0, 9),
+    }
+    for coding in BEST_FIRST:
+        level = levels[coding]
+        kind, module, lowest, highest = kinds[coding]
+        if level is None:
+            continue
+        if not lowest <= level <= highest:
+            raise ConfigError(f"the level of {coding.decode()} must be from {lowest} to {highest} (got {level})")
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            continue
+        made[coding] = _maker(kind, level)
+    return made
+
+
+def _maker(kind: type[Any], level: int) -> Callable[[int | None], Coder]:
+    def make(size: int | None) -> Coder:
+        coder: Coder = kind(level, size)
+        return coder
+
+    return make

@@ -1,0 +1,61 @@
+"""The server's own middleware as plugins: what is switched off is not imported."""
+
+from typing import cast
+
+from pounce.contract.pieces import API_VERSION, MiddlewareChoice, Plugin
+from pounce.contract.wire import ASGIApp, Service
+
+__all__ = ["compression", "static_files"]
+
+
+def _compression(service: Service, app: ASGIApp) -> ASGIApp | None:
+    config = service.config
+    if not config.compression:
+        return None
+    from pounce.middleware.compression import TYPES, Compression
+
+    return Compression(
+        app,
+        min_size=config.compression_min_size,
+        zstd_level=config.compression_zstd_level or None,
+        br_level=config.compression_br_level or None,
+        gzip_level=config.compression_gzip_level or None,
+        types=config.compression_types or TYPES,
+        event_streams=config.compression_event_streams,
+        dictionaries=config.compression_dictionaries,
+    )
+
+
+def _static_files(service: Service, app: ASGIApp) -> ASGIApp | None:
+    config = service.config
+    if not config.static_files:
+        return None
+    from pounce.middleware.static import StaticFiles, StaticMount
+    from pounce.middleware.static.mounts import HASHED
+
+    mounts = [
+        StaticMount(
+            path,
+            directory,
+            cache_control=config.static_cache_control,
+            precompressed=config.static_precompressed,
+            follow_symlinks=config.static_follow_symlinks,
+            index_file=config.static_index_file or None,
+            fallback=config.static_fallback,
+            immutable=HASHED if config.static_immutable == "hashed" else config.static_immutable,
+        )
+        for path, directory in config.static_files.items()
+    ]
+    return cast(ASGIApp, StaticFiles(app, mounts=mounts, sends_files=True))
+
+
+compression = Plugin(
+    name="compression",
+    api=API_VERSION,
+    middleware=(MiddlewareChoice(name="compression", create=_compression, where="encoding"),),
+)
+static_files = Plugin(
+    name="static_files",
+    api=API_VERSION,
+    middleware=(MiddlewareChoice(name="static_files", create=_static_files, where="content"),),
+)
