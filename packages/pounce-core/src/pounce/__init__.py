@@ -25,7 +25,9 @@ if TYPE_CHECKING:
         SupervisorError,
         TLSError,
     )
+    from pounce.middleware.cors import CORSMiddleware
     from pounce.middleware.dictionaries import load_dictionary
+    from pounce.middleware.security_headers import SecurityHeadersMiddleware
     from pounce.middleware.static import StaticFiles, create_static_handler
     from pounce.server import Server, StartInfo, run
 
@@ -37,12 +39,14 @@ __all__ = [
     "AppImportError",
     "BadRequest",
     "BindError",
+    "CORSMiddleware",
     "ClientGone",
     "ConfigError",
     "LifespanError",
     "PluginError",
     "PounceError",
     "Response",
+    "SecurityHeadersMiddleware",
     "Server",
     "ServerConfig",
     "StartInfo",
@@ -62,6 +66,8 @@ _HOMES = {
     "ServerConfig": "pounce.config",
     "ASGIApp": "pounce.contract.wire",
     "Response": "pounce.contract.pieces",
+    "CORSMiddleware": "pounce.middleware.cors",
+    "SecurityHeadersMiddleware": "pounce.middleware.security_headers",
     "StaticFiles": "pounce.middleware.static",
     "create_static_handler": "pounce.middleware.static",
     "load_dictionary": "pounce.middleware.dictionaries",

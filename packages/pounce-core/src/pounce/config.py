@@ -392,6 +392,23 @@ class ServerConfig:
         False, "Take X-Real-IP of a trusted proxy where it sends no X-Forwarded-For.", group="proxies"
     )
 
+    # Answers
+    server_names: tuple[str, ...] = option(
+        (),
+        "Hosts that are answered for, others get 421: example.org, *.example.org; empty is all. May be repeated.",
+        group="application",
+    )
+    headers: tuple[str, ...] = option(
+        (), "Field of every answer that has none of this name, as Name:Value. May be repeated.", group="application"
+    )
+    https_redirect: bool = option(
+        False, "Send requests over http on to https, but for those that renew certificates.", group="tls"
+    )
+    https_redirect_port: int = option(443, "Port that they are sent to.", group="tls", ge=1, le=65535)
+    hsts: str = option(
+        "", "Value of Strict-Transport-Security, for example max-age=31536000; empty sends none.", group="tls"
+    )
+
     # Compression
     compression: bool = option(
         True,

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from pounce.config import ServerConfig
 from pounce.contract.head import AnswerFields, Headers
 from pounce.contract.stream import ConnectionInfo
-from pounce.errors import AppError
+from pounce.errors import AppError, ConfigError
 
 __all__ = ["ResponseHeaders"]
 
@@ -50,6 +50,8 @@ class ResponseHeaders:
         ] = {}
         self._server = (b"server", config.server_header.encode()) if config.server_header else None
         self._date_header = config.date_header
+        self._defaults = [self._checked(*_split(text))[0] for text in config.headers]
+        """Fields of answers that have none of their name."""
         self._clears_alt_svc = config.http3_alt_svc == "clear"
         self.alt_svc: Mapping[int | None, tuple[bytes, bytes]] = MappingProxyType({})
         """By the port that a connection arrived at, what is added to its answers that have no such field of their own
@@ -130,6 +132,9 @@ class ResponseHeaders:
             headers.append(date)
         if server is not None:
             headers.append(server)
+        if self._defaults:
+            present = {name for name, _ in headers}
+            headers += [field for field in self._defaults if field[0] not in present]
         if alt_svc is not None:
             headers.append(alt_svc)
         return AnswerFields(headers), length
@@ -160,6 +165,16 @@ class ResponseHeaders:
                 self._known.clear()
             self._known[name, value] = found
         return found
+
+
+def _split(text: str) -> tuple[bytes, bytes]:
+    """`Name: Value`. Raises `ConfigError`."""
+    name, colon, value = text.partition(":")
+    if not colon or not text.isascii():
+        raise ConfigError(
+            f"headers must be Name:Value (got {text!r})", hint="For example --header X-Frame-Options:DENY."
+        )
+    return name.encode(), value.encode()
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

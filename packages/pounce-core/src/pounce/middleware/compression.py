@@ -18,19 +18,15 @@ import asyncio
 import importlib
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Protocol, Self
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
 
 from pounce.errors import ConfigError
 from pounce.middleware.accept import Qualities, qualities
+from pounce.middleware.base import App, Headers, Middleware, Scope, Send, add_vary
 from pounce.middleware.dictionaries import CompressionDictionary, Dictionaries
 
 __all__ = ["TYPES", "Compression"]
-
-type Scope = MutableMapping[str, Any]
-type Send = Callable[[dict[str, Any]], Awaitable[None]]
-type App = Callable[[Any, Any, Any], Awaitable[None]]
-type Headers = list[tuple[bytes, bytes]]
 
 LARGE = 65_536
 """Bytes of a piece from which it is coded on a thread of the loop's executor."""
@@ -59,7 +55,7 @@ class Coder(Protocol):
     def finish(self) -> bytes: ...
 
 
-class Compression:
+class Compression(Middleware):
     """An ASGI middleware that compresses. It works under any server.
 
     `min_size`: bytes from which a body is coded. `zstd_level`, `br_level` and `gzip_level` are those of the libraries;
@@ -80,16 +76,17 @@ class Compression:
         event_streams: bool = False,
         dictionaries: Iterable[CompressionDictionary] = (),
     ) -> None:
-        self.app: App = app or _no_application
-        self._settings: dict[str, Any] = {
-            "min_size": min_size,
-            "zstd_level": zstd_level,
-            "br_level": br_level,
-            "gzip_level": gzip_level,
-            "types": types,
-            "event_streams": event_streams,
-            "dictionaries": (given := tuple(dictionaries)),
-        }
+        given = tuple(dictionaries)
+        self._remember(
+            app,
+            min_size=min_size,
+            zstd_level=zstd_level,
+            br_level=br_level,
+            gzip_level=gzip_level,
+            types=types,
+            event_streams=event_streams,
+            dictionaries=given,
+        )
         self.min_size = min_size
         self.event_streams = event_streams
         try:
@@ -102,10 +99,6 @@ class Compression:
         # alone, so the same as deciding anew. Begins anew when full.
         self._chosen: dict[bytes, bytes | None] = {}
         self._types: dict[bytes, bool] = {}
-
-    def wrap(self, app: App) -> Self:
-        """The same settings around an application."""
-        return type(self)(app, **self._settings)
 
     def __call__(self, scope: Scope, receive: Any, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
@@ -218,7 +211,7 @@ class _Answer:
         """Decide by the head; what is left to decide is the size."""
         compression = self._compression
         status = message["status"]
-        length = kind = vary = None
+        length = kind = None
         for name, value in message.get("headers", ()):
             name = name.lower()
             if name == b"content-length":
@@ -229,8 +222,6 @@ class _Answer:
                 if name != b"content-encoding" or value.lower() != b"identity":
                     kind = None
                     break
-            elif name == b"vary" and value.strip() == b"*":
-                vary = value
         if (
             kind is None
             or status in _NEVER
@@ -250,7 +241,7 @@ class _Answer:
             # Another client may get it coded: caches must be told what it depends on.
             self._state = PASSING
             return self._send(self._with_vary(self._with_links(message)))
-        self._start = self._with_vary(self._with_links(message)) if vary is None else self._with_links(message)
+        self._start = self._with_vary(self._with_links(message))
         self._state = HELD
         if self._scope["method"] == "HEAD":
             # As for GET: its Content-Length would be that of the coded body, which nobody has made.
@@ -313,17 +304,13 @@ class _Answer:
         return self._start | {"headers": headers}
 
     def _with_vary(self, message: dict[str, Any]) -> dict[str, Any]:
-        fields = [b"accept-encoding"]
-        if self._compression.dictionaries is not None:
-            # RFC 9842 6.2
-            fields.append(b"available-dictionary")
         headers = list(message.get("headers", ()))
-        named = b",".join(value for name, value in headers if name.lower() == b"vary").lower()
-        present = {member.strip() for member in named.split(b",")}
-        missing = [field for field in fields if field not in present] if b"*" not in present else []
-        if not missing:
-            return message
-        return message | {"headers": [*headers, (b"vary", b", ".join(missing))]}
+        if self._compression.dictionaries is None:
+            add_vary(headers, b"accept-encoding")
+        else:
+            # RFC 9842 6.2
+            add_vary(headers, b"accept-encoding", b"available-dictionary")
+        return message | {"headers": headers}
 
     def _with_links(self, message: dict[str, Any]) -> dict[str, Any]:
         dictionaries = self._compression.dictionaries
@@ -336,10 +323,6 @@ _FORBID = frozenset(b"content-encoding content-range content-digest repr-digest 
 
 async def _nothing() -> None:
     pass
-
-
-async def _no_application(scope: Any, receive: Any, send: Any) -> None:
-    raise RuntimeError("Compression has no application: give it one, or use wrap()")
 
 
 async def _coded(coder: Coder, body: bytes, more: bool) -> bytes:

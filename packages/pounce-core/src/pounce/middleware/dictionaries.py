@@ -12,16 +12,14 @@ import binascii
 import hashlib
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from pounce.errors import ConfigError
+from pounce.middleware.base import App, Scope
 
 __all__ = ["CompressionDictionary", "Dictionaries", "load_dictionary"]
-
-type Scope = MutableMapping[str, Any]
-type App = Callable[[Any, Any, Any], Awaitable[None]]
 
 PREFIX = "/.well-known/compression-dictionary/"
 # RFC 9842 5: Skippable frame of 32 bytes, which holds the hash.

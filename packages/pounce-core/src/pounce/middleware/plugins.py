@@ -5,7 +5,7 @@ from typing import cast
 from pounce.contract.pieces import API_VERSION, MiddlewareChoice, Plugin
 from pounce.contract.wire import ASGIApp, Service
 
-__all__ = ["compression", "static_files"]
+__all__ = ["compression", "gates", "static_files"]
 
 
 def _compression(service: Service, app: ASGIApp) -> ASGIApp | None:
@@ -49,6 +49,35 @@ def _static_files(service: Service, app: ASGIApp) -> ASGIApp | None:
     return cast(ASGIApp, StaticFiles(app, mounts=mounts, sends_files=True))
 
 
+def _allowed_hosts(service: Service, app: ASGIApp) -> ASGIApp | None:
+    if not service.config.server_names:
+        return None
+    from pounce.middleware.hosts import AllowedHosts
+
+    return AllowedHosts(app, names=service.config.server_names)
+
+
+def _https_redirect(service: Service, app: ASGIApp) -> ASGIApp | None:
+    config = service.config
+    if config.https_redirect:
+        from pounce.middleware.https_redirect import HTTPSRedirect
+
+        return HTTPSRedirect(app, port=config.https_redirect_port, hsts=config.hsts)
+    if config.hsts:
+        from pounce.middleware.https_redirect import hsts_around
+
+        return hsts_around(app, config.hsts)
+    return None
+
+
+gates = Plugin(
+    name="gates",
+    api=API_VERSION,
+    middleware=(
+        MiddlewareChoice(name="server_names", create=_allowed_hosts, where="outer"),
+        MiddlewareChoice(name="https_redirect", create=_https_redirect, where="outer"),
+    ),
+)
 compression = Plugin(
     name="compression",
     api=API_VERSION,

@@ -6,12 +6,13 @@ Small files are answered from memory. What is larger is sent by the server where
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Self
 from urllib.parse import quote
 
 from pounce.errors import AppError
 from pounce.middleware.accept import qualities
+from pounce.middleware.base import App, Scope, Send, refuse
 from pounce.middleware.static import files
 from pounce.middleware.static.conditions import Fields, Span, Validators, judge
 from pounce.middleware.static.mounts import StaticMount, ordered
@@ -19,11 +20,7 @@ from pounce.middleware.static.served import SIBLINGS, Entry, Served, Variant
 
 __all__ = ["StaticFiles", "create_static_handler"]
 
-type Scope = MutableMapping[str, Any]
 type Receive = Callable[[], Awaitable[Any]]
-type Send = Callable[[dict[str, Any]], Awaitable[None]]
-type App = Callable[[Any, Any, Any], Awaitable[None]]
-type Headers = list[tuple[bytes, bytes]]
 
 CHUNK = 262_144
 """Bytes that are read at once of a file which the server cannot send itself."""
@@ -62,7 +59,7 @@ class StaticFiles:
             if self._app is not None:
                 await self._app(scope, receive, send)
             else:
-                await _text(send, 405, b"Method Not Allowed", [(b"allow", b"GET, HEAD")])
+                await refuse(scope, send, 405, b"Method Not Allowed", [(b"allow", b"GET, HEAD")])
         else:
             await self._serve(scope, receive, send, served, path[len(served.mount.url_path) :])
 
@@ -219,7 +216,7 @@ class StaticFiles:
             if self._app is not None:
                 await self._app(scope, receive, send)
             else:
-                await _text(send, 404, b"Not Found")
+                await refuse(scope, send, 404, b"Not Found")
             return
         if self._app is not None:
             unless_not_found = _UnlessNotFound(send)
@@ -228,7 +225,7 @@ class StaticFiles:
                 return
         entry = await served.entry(tuple(fallback.split("/")))
         if entry is None:
-            await _text(send, 404, b"Not Found")
+            await refuse(scope, send, 404, b"Not Found")
             return
         try:
             await self._answer(scope, send, entry)
@@ -312,13 +309,3 @@ async def _redirect(scope: Scope, send: Send) -> None:
     headers = [(b"location", location), (b"content-length", b"0")]
     await send({"type": "http.response.start", "status": 307, "headers": headers})
     await send({"type": "http.response.body"})
-
-
-async def _text(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-    fields = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % len(body)),
-        *headers,
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": fields})
-    await send({"type": "http.response.body", "body": body})
