@@ -1,33 +1,126 @@
-"""Answers the server gives in its own name. They never repeat anything from the request."""
+"""Answers the server gives in its own name. They never repeat anything from the request, unless `debug` asks for it.
 
+Browsers get a page, clients that prefer JSON a problem (RFC 9457), all others text. A file of the site's own may take
+their place, by status.
+"""
+
+import json
+from collections.abc import Mapping
 from http import HTTPStatus
 
+from pounce.contract.head import RequestHead
 from pounce.contract.pieces import Response
-from pounce.errors import PounceError
+from pounce.contract.stream import Stream
+from pounce.errors import ConfigError, PounceError
+from pounce.exchange.accept import preferred_type
 
-__all__ = ["app_failed", "app_gave_no_answer", "error_response", "shutting_down"]
+__all__ = ["ErrorPages", "app_failed", "app_gave_no_answer", "error_response", "shutting_down"]
+
+TEXT, HTML, JSON, PROBLEM = b"text/plain", b"text/html", b"application/json", b"application/problem+json"
+OFFERED = (TEXT, HTML, PROBLEM, JSON)
+TYPES = {".html": b"text/html; charset=utf-8", ".json": b"application/json", ".txt": b"text/plain; charset=utf-8"}
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{status} {phrase}</title>
+<style>:root{{color-scheme:light dark}}body{{font:1rem/1.5 system-ui,sans-serif;max-width:40rem;margin:20vh auto 0;
+padding:0 1rem}}h1{{font-size:1.5rem}}p,pre{{color:GrayText;white-space:pre-wrap}}</style></head>
+<body><h1>{status} {phrase}</h1>{more}</body></html>
+"""
 
 
-def error_response(error: PounceError, *, debug: bool = False) -> Response:
+def error_response(error: PounceError, *, debug: bool = False, head: RequestHead | None = None) -> Response:
     """The answer for an error: its status, its code in a header and, with `debug`, its message and hint.
 
-    The messages of this server are constants, so that no input comes back.
+    `head` is that of the request, as far as there is one. The messages of this server are constants, so that no input
+    comes back.
     """
     status = error.status
-    lines = [HTTPStatus(status).phrase]
-    if debug:
-        lines = [error.message, "", f"Pounce error code: {error.code}"]
-        if error.hint:
-            lines.append(f"Hint: {error.hint}")
-    body = "\n".join(lines).encode()
+    phrase = HTTPStatus(status).phrase
+    kind = preferred_type(head.headers, OFFERED) if head is not None else TEXT
+    details = {"detail": error.message, **({"hint": error.hint} if error.hint else {})} if debug else {}
+    if kind == HTML:
+        body = _page(status, phrase, error, debug=debug)
+        content_type = TYPES[".html"]
+    elif kind in (PROBLEM, JSON):
+        # RFC 9457 4.2.1: without a type of its own the title is the phrase of the status.
+        body = json.dumps({"title": phrase, "status": status, "code": error.code, **details}).encode()
+        content_type = PROBLEM
+    else:
+        lines = [phrase]
+        if debug:
+            lines = [error.message, "", f"Pounce error code: {error.code}"]
+            if error.hint:
+                lines.append(f"Hint: {error.hint}")
+        body = "\n".join(lines).encode()
+        content_type = TYPES[".txt"]
+    return Response(status, _fields(error, content_type, body), body)
+
+
+def _fields(error: PounceError, content_type: bytes, body: bytes) -> list[tuple[bytes, bytes]]:
     headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-type", content_type),
         (b"content-length", b"%d" % len(body)),
         (b"x-pounce-error-code", error.code.encode()),
     ]
-    if status == 503:
+    if error.status == 503:
         headers.append((b"retry-after", b"5"))
-    return Response(status, headers, body)
+    return headers
+
+
+def _page(status: int, phrase: str, error: PounceError, *, debug: bool) -> bytes:
+    from html import escape
+
+    more = f"<p>{escape(error.code)}</p>"
+    if debug:
+        more = f"<p>{escape(error.message)}</p><p>{escape(error.hint or '')}</p>{more}"
+    return PAGE.format(status=status, phrase=escape(phrase), more=more).encode()
+
+
+class ErrorPages:
+    """The answers of one worker for errors: those of the site's own, else the server's."""
+
+    def __init__(self, files: Mapping[str, str], *, debug: bool, debug_hosts: tuple[str, ...] = ()) -> None:
+        """`files` are paths by status, as `404`, or by class, as `5xx`. They are read now. Raises `ConfigError`."""
+        self._debug = debug
+        self._debug_hosts = debug_hosts
+        self._own = {key: _own(key, path) for key, path in files.items()}
+
+    def answer(
+        self, error: PounceError, head: RequestHead | None, stream: Stream, failure: BaseException | None = None
+    ) -> Response:
+        """The answer for an error; `failure` is what the application raised, where that is the error."""
+        if failure is not None and head is not None and self._shows_failures(head, stream):
+            from pounce.exchange.debug_page import debug_response
+
+            found = debug_response(error, failure, head, stream)
+            if found is not None:
+                return found
+        own = self._own.get(str(error.status)) or self._own.get(f"{error.status // 100}xx")
+        if own is not None:
+            content_type, body = own
+            return Response(error.status, _fields(error, content_type, body), body)
+        return error_response(error, debug=self._debug, head=head)
+
+    def _shows_failures(self, head: RequestHead, stream: Stream) -> bool:
+        """Whether this client may see the application's source: one of this machine, unless told otherwise."""
+        if not self._debug:
+            return False
+        peer = (head.origin or stream.connection).peer
+        if "*" in self._debug_hosts:
+            return True
+        return ("unix" if peer is None else peer[0]) in self._debug_hosts
+
+
+def _own(key: str, path: str) -> tuple[bytes, bytes]:
+    if not (len(key) == 3 and key[0] in "45" and (key[1:] == "xx" or key.isdigit())):
+        raise ConfigError(f"error_pages has {key!r}, which is no status", hint="For example 404, 503, 4xx or 5xx.")
+    try:
+        with open(path, "rb") as file:
+            body = file.read()
+    except OSError as exc:
+        raise ConfigError(f"the error page {path} for {key} cannot be read: {exc.strerror}") from exc
+    ending = path[path.rfind(".") :].lower()
+    return TYPES.get(ending, TYPES[".html"]), body
 
 
 def app_failed() -> PounceError:

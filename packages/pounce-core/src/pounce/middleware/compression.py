@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 from pounce.errors import ConfigError
-from pounce.middleware.accept import Qualities, qualities
+from pounce.exchange.accept import Qualities, qualities
 from pounce.middleware.base import App, Headers, Middleware, Scope, Send, add_vary
 from pounce.middleware.dictionaries import CompressionDictionary, Dictionaries
 

@@ -141,7 +141,7 @@ class Dictionaries:
         """The dictionary that the client has and that may be used for this answer."""
         if not any(member.partition(b";")[0].strip().lower() == b"dcz" for member in accepted.split(b",")):
             return None
-        from pounce.middleware.accept import qualities
+        from pounce.exchange.accept import qualities
 
         quality = qualities([(b"", accepted)], b"")
         digest = _digest(available)

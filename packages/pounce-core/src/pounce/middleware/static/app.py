@@ -11,7 +11,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from pounce.errors import AppError
-from pounce.middleware.accept import qualities
+from pounce.exchange.accept import qualities
 from pounce.middleware.base import App, Scope, Send, refuse
 from pounce.middleware.static import files
 from pounce.middleware.static.conditions import Fields, Span, Validators, judge
