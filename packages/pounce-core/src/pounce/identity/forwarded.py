@@ -1,0 +1,320 @@
+"""Forwarding: whom a request is from, where proxies stand in between (X-Forwarded-*, and RFC 7239 Forwarded).
+
+A field by which a proxy says whom it speaks for is only as good as who has written it, and a client can write it as
+well. So it is believed from peers that are trusted, and taken away from all others: an application that reads it would
+believe anybody. Which of the two families is believed is a setting, because a proxy that writes one of them passes the
+other on as the client wrote it. That one is taken away too.
+
+The chain of addresses is read from its end. Its last address was written by our peer, and is true if the peer is
+trusted; the one before by the proxy that this address names, and is true if that is trusted, and so on. The client is
+the last address that is not itself a trusted proxy. `forwarded_for_trusted_hops` counts proxies whose addresses nobody
+knows: so many are taken for trusted from the end on. A chain that is shorter than that has not come through all of
+them, and the count says nothing of it.
+
+Fields whose name has an underscore are taken away behind trusted proxies: what reads them like CGI (RFC 3875 4.1.18)
+does not tell `x_forwarded_for` from `x-forwarded-for`.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+
+from pounce.config import ServerConfig
+from pounce.contract.head import Headers, Origin, RequestHead
+from pounce.contract.stream import ConnectionInfo
+from pounce.errors import BadRequest, ConfigError
+
+__all__ = ["Forwarding", "Networks"]
+
+type Node = tuple[str, int]
+"""An address, and a port or 0."""
+
+SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
+_host = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~]+)(?::([0-9]{1,5}))?").fullmatch
+_prefix = re.compile(rb"(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%]+)+").fullmatch
+# RFC 7239 4: forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] )
+_pair = re.compile(
+    rb"[ \t]*(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]+)="
+    rb"(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]+)|\"((?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*)\"))?"
+    rb"[ \t]*(,|;|\Z)"
+).match
+
+
+class Networks:
+    """Peers by address, network, `unix` for those of Unix sockets, and `*` for everybody."""
+
+    __slots__ = ("_known", "_networks", "everybody", "unix")
+
+    def __init__(self, items: Iterable[str], setting: str = "trusted_hosts") -> None:
+        """Raises `ConfigError`, which names the setting."""
+        items = tuple(items)
+        self.everybody = "*" in items
+        self.unix = self.everybody or "unix" in items
+        self._networks = [_network(item, setting) for item in items if item not in ("*", "unix")]
+        self._known: dict[str, bool] = {}
+
+    def __bool__(self) -> bool:
+        return self.unix or bool(self._networks)
+
+    def has(self, peer: Node | None) -> bool:
+        """Whether a peer is among them; None stands for the peer of a Unix socket."""
+        if peer is None:
+            return self.unix
+        return self.everybody or self.names(peer[0])
+
+    def names(self, address: str) -> bool:
+        """Whether an address is one of them by itself, and not because everybody is."""
+        found = self._known.get(address)
+        if found is None:
+            if len(self._known) >= 1024:
+                self._known.clear()
+            parsed = _address(address)
+            found = parsed is not None and any(parsed in network for network in self._networks)
+            self._known[address] = found
+        return found
+
+
+class Forwarding:
+    """Reads what proxies say on the connections of one worker."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Raises `ConfigError`."""
+        self._networks = Networks(config.trusted_hosts)
+        self._hops = config.forwarded_for_trusted_hops
+        self._is_rfc7239 = config.forwarded_family == "forwarded"
+        self._takes_prefix = config.forwarded_prefix
+        self._takes_real_ip = config.forwarded_real_ip
+        self._root_path = config.root_path
+
+    def trusts(self, connection: ConnectionInfo, networks: Networks | None = None) -> bool:
+        """Whether the peer of a connection is believed; `networks` are those of its bind, where it has its own."""
+        return (self._networks if networks is None else networks).has(connection.peer)
+
+    def identify(self, head: RequestHead, connection: ConnectionInfo, networks: Networks | None = None) -> RequestHead:
+        """The head as the application is to see it, with its `origin`; `head` itself where nothing changes.
+
+        Raises `BadRequest` for a Forwarded field of a trusted peer that cannot be read (RFC 7239 4): where its elements
+        end would be a guess.
+        """
+        networks = self._networks if networks is None else networks
+        if not networks.has(connection.peer):
+            headers = [field for field in head.headers if not is_forwarding(field[0])]
+            return head if len(headers) == len(head.headers) else _copy(head, headers)
+        headers, said = self._sorted_out(head.headers)
+        if not said and len(headers) == len(head.headers):
+            return head
+        told = _Told.of_forwarded(said) if self._is_rfc7239 else _Told.of_x_forwarded(said, self._takes_real_ip)
+        return self._as_told(head, headers, told, connection, networks)
+
+    def _sorted_out(self, fields: Headers) -> tuple[Headers, dict[bytes, list[bytes]]]:
+        """The fields that stay, and the values of those that are believed, by name."""
+        headers: Headers = []
+        said: dict[bytes, list[bytes]] = {}
+        for field in fields:
+            name, value = field
+            if name == b"forwarded":
+                if not self._is_rfc7239:
+                    continue
+                said.setdefault(name, []).append(value)
+            elif name.startswith(b"x-forwarded-") or name == b"x-real-ip":
+                if self._is_rfc7239:
+                    continue
+                said.setdefault(name, []).append(value)
+            elif b"_" in name:
+                continue
+            headers.append(field)
+        return headers, said
+
+    def _as_told(
+        self, head: RequestHead, headers: Headers, told: _Told, connection: ConnectionInfo, networks: Networks
+    ) -> RequestHead:
+        peer, depth = self._client(told.chain, networks)
+        scheme = _at(told.schemes, depth)
+        host = _at(told.hosts, depth)
+        local = connection.local
+        if host is not None:
+            match = _host(host)
+            if match is None or int(match[2] or 0) > 65535:
+                raise BadRequest("X-Forwarded-Host is not valid", code="POUNCE_PARSE_BAD_FORWARDED")
+            headers = _with_host(headers, host)
+            local = (match[1].decode("ascii").strip("[]"), int(match[2]) if match[2] else None)
+        scheme_name = SCHEMES.get(scheme.lower(), head.scheme) if scheme is not None else head.scheme
+        port = _at(told.ports, depth)
+        if port is not None and port.isdigit() and len(port) <= 5 and int(port) <= 65535 and local is not None:
+            local = (local[0], int(port))
+        elif host is not None and local is not None and local[1] is None:
+            local = (local[0], 443 if scheme_name == "https" else 80)
+        root_path = self._root_path
+        if self._takes_prefix and told.prefix is not None and _prefix(told.prefix) is not None:
+            root_path = told.prefix.decode("ascii") + root_path
+        changed = _copy(head, headers)
+        changed.scheme = scheme_name
+        changed.origin = Origin(peer or connection.peer, local, root_path)
+        return changed
+
+    def _client(self, chain: list[bytes], networks: Networks) -> tuple[Node | None, int]:
+        """The client by a chain of addresses, and how many of them, from the end, are believed."""
+        nodes: list[Node] = []
+        for text in reversed(chain):
+            node = _node(text)
+            if node is None:
+                # Nobody can tell whose proxy that is, so nothing before it is believed.
+                break
+            nodes.append(node)
+        if not nodes:
+            return None, 1
+        hops = self._hops if len(nodes) >= self._hops else 1
+        depth = hops
+        while depth < len(nodes) and networks.names(nodes[depth - 1][0]):
+            depth += 1
+        return nodes[depth - 1], depth
+
+
+class _Told:
+    """What the believed fields say, each list in the order of the proxies."""
+
+    __slots__ = ("chain", "hosts", "ports", "prefix", "schemes")
+
+    def __init__(
+        self,
+        chain: list[bytes],
+        schemes: list[bytes],
+        hosts: list[bytes],
+        ports: list[bytes],
+        prefix: bytes | None = None,
+    ) -> None:
+        self.chain = chain
+        self.schemes = schemes
+        self.hosts = hosts
+        self.ports = ports
+        self.prefix = prefix
+
+    @classmethod
+    def of_x_forwarded(cls, said: dict[bytes, list[bytes]], takes_real_ip: bool) -> _Told:
+        chain = _list(said, b"x-forwarded-for")
+        if not chain and takes_real_ip:
+            chain = _list(said, b"x-real-ip")[-1:]
+        prefixes = _list(said, b"x-forwarded-prefix")
+        return cls(
+            chain,
+            _list(said, b"x-forwarded-proto"),
+            _list(said, b"x-forwarded-host"),
+            _list(said, b"x-forwarded-port"),
+            prefixes[-1].rstrip(b"/") if prefixes else None,
+        )
+
+    @classmethod
+    def of_forwarded(cls, said: dict[bytes, list[bytes]]) -> _Told:
+        elements = _elements(b", ".join(said.get(b"forwarded", ())))
+        return cls(
+            [element.get(b"for", b"unknown") for element in elements],
+            [element.get(b"proto", b"") for element in elements],
+            [element.get(b"host", b"") for element in elements],
+            [],
+        )
+
+
+def is_forwarding(name: bytes) -> bool:
+    """Whether a proxy says by this field whom it speaks for."""
+    return name.startswith(b"x-forwarded-") or name in (b"forwarded", b"x-real-ip", b"x-request-id")
+
+
+def _copy(head: RequestHead, headers: Headers) -> RequestHead:
+    return RequestHead(
+        head.method,
+        head.target,
+        headers,
+        head.version,
+        head.scheme,
+        head.upgrade,
+        head.content_length,
+        head.expect_continue,
+        head.keep_alive,
+        head.extensions,
+        head.origin,
+    )
+
+
+def _list(said: dict[bytes, list[bytes]], name: bytes) -> list[bytes]:
+    """The members of a list that may be spread over several fields (RFC 9110 5.6.1)."""
+    return [member for value in said.get(name, ()) for part in value.split(b",") if (member := part.strip(b" \t"))]
+
+
+def _at(values: list[bytes], depth: int) -> bytes | None:
+    """What the proxy said that named the client; a list that is shorter was not written by all of them: its last."""
+    if not values:
+        return None
+    return (values[-depth] if depth <= len(values) else values[-1]) or None
+
+
+def _elements(text: bytes) -> list[dict[bytes, bytes]]:
+    """The elements of Forwarded (RFC 7239 4), each with its parameters by lower-case name. Raises `BadRequest`."""
+    elements: list[dict[bytes, bytes]] = []
+    element: dict[bytes, bytes] = {}
+    at = 0
+    while text:
+        match = _pair(text, at)
+        if match is None:
+            raise _bad_forwarded()
+        name, token, quoted, end = match.groups()
+        if name is not None:
+            name = name.lower()
+            if name in element:
+                # RFC 7239 4: "Each parameter MUST NOT occur more than once per field-value."
+                raise _bad_forwarded()
+            element[name] = token if token is not None else re.sub(rb"\\(.)", rb"\1", quoted)
+        if end != b";":
+            if element:
+                elements.append(element)
+                element = {}
+            if end == b"":
+                break
+        at = match.end()
+    return elements
+
+
+def _bad_forwarded() -> BadRequest:
+    return BadRequest("Forwarded is not valid", code="POUNCE_PARSE_BAD_FORWARDED")
+
+
+def _node(text: bytes) -> Node | None:
+    """`192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`; None for what is no address."""
+    try:
+        written = text.decode("ascii").strip('"')
+    except UnicodeDecodeError:
+        return None
+    port = "0"
+    if written.startswith("["):
+        written, bracket, rest = written[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            return None
+        port = rest[1:] or port
+    elif written.count(":") == 1:
+        written, _, port = written.partition(":")
+    address = _address(written)
+    if address is None or not (port.isascii() and port.isdigit()) or len(port) > 5 or int(port) > 65535:
+        return None
+    return str(address), int(port)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address; one of IPv4 also where it is written as IPv6 (RFC 4291 2.5.5.2). None for what is none."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+def _network(text: str, setting: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as exc:
+        raise ConfigError(
+            f"{setting} must be addresses, networks, unix or * (got {text!r})",
+            hint="For example 10.0.0.0/8; a network has no bits set behind its length.",
+        ) from exc
+
+
+def _with_host(headers: Headers, host: bytes) -> Headers:
+    return [(b"host", host), *(field for field in headers if field[0] != b"host")]
