@@ -450,8 +450,14 @@ class ServerConfig:
             raise ConfigError(f"access_log_filter must be a function (got {self.access_log_filter!r})")
         if not self.host:
             raise ConfigError("host must not be empty", hint="Use 127.0.0.1 for this machine, 0.0.0.0 or :: for all.")
-        if self.uds == "":
-            raise ConfigError("uds must not be empty", hint="Give the path of the Unix socket.")
+        for name, path in (("uds", self.uds), ("control_socket", self.control_socket)):
+            if path == "":
+                raise ConfigError(f"{name} must not be empty", hint="Give the path of the Unix socket.")
+            if path is not None and path.startswith("unix:"):
+                raise ConfigError(
+                    f"{name} is the path of a Unix socket alone (got {path!r})",
+                    hint=f"Write {path[5:]!r}; unix: is what bind takes.",
+                )
         if self.uds is not None and self.bind:
             raise ConfigError("uds and bind exclude each other", hint="Write the socket as bind unix:/path.")
         if self.health_check_path is not None and not self.health_check_path.startswith("/"):
