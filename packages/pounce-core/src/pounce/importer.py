@@ -1,11 +1,18 @@
-"""From `module:attribute` to an ASGI application."""
+"""From `module:attribute` to an ASGI application.
+
+The folder of the application comes first on `sys.path`, where a file of it hides an installed module of the same name.
+That is for the application alone: what the server needs for certain it imports before, and what it imports later
+`InstalledFirst` finds where it would have been found before.
+"""
 
 import importlib
 import inspect
 import sys
 import threading
 import traceback
-from types import TracebackType
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType, TracebackType
 from typing import Any
 
 from pounce.config import ServerConfig
@@ -38,7 +45,7 @@ def import_app(path: str, config: ServerConfig) -> tuple[Any, str | None]:
             hint='Write module:attribute, for example "main:app" for app in main.py.',
         )
     if config.app_dir and config.app_dir not in sys.path:
-        sys.path.insert(0, config.app_dir)
+        _put_first(config.app_dir)
     had_gil = gil_enabled()
     app = _attribute(_module(module_name), module_name, attribute.removesuffix("()"))
     if attribute.endswith("()") or config.factory:
@@ -49,6 +56,46 @@ def import_app(path: str, config: ServerConfig) -> tuple[Any, str | None]:
             code="POUNCE_APP_NOT_CALLABLE",
         )
     return adapted(app), module_name if gil_enabled() and not had_gil else None
+
+
+def _put_first(folder: str) -> None:
+    if not any(isinstance(finder, InstalledFirst) for finder in sys.meta_path):
+        found = [number for number, finder in enumerate(sys.meta_path) if finder is PathFinder]
+        sys.meta_path.insert(found[0] if found else len(sys.meta_path), InstalledFirst())
+    sys.path.insert(0, folder)
+
+
+class InstalledFirst:
+    """Finds what is imported by modules that were there before the folder of an application was put on `sys.path`, or
+    by what this has found for them: on the path as it was. Where it finds nothing others look on, in that folder too.
+    """
+
+    def __init__(self) -> None:
+        self._path = list(sys.path)
+        self._importers = {name.partition(".")[0] for name in list(sys.modules)} - {"__main__"}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Called by the import system for what is not loaded yet. Where to find a submodule its package knows."""
+        importer = _importer() if path is None else ""
+        # What this module here imports is the application.
+        if importer == __name__ or importer.partition(".")[0] not in self._importers:
+            return None
+        found = PathFinder.find_spec(name, self._path, target)
+        if found is not None:
+            self._importers.add(name)
+        return found
+
+
+def _importer() -> str:
+    """The module whose code imports something just now, empty where none is known."""
+    depth = 2
+    while (name := sys._getframemodulename(depth)) is not None:
+        if name.partition(".")[0] not in ("importlib", "_frozen_importlib", "_frozen_importlib_external"):
+            return name
+        depth += 1
+    return ""
 
 
 def _module(name: str) -> Any:

@@ -227,10 +227,12 @@ class Server:
         import asyncio
 
         from pounce.supervisor.datagrams import DatagramSockets
+        from pounce.worker.loop import import_loop
         from pounce.worker.shared import prepare
         from pounce.worker.threads import WorkerThreads
 
         config = self._config
+        import_loop(config.loop)
         shared = prepare(config, self._app, self._registry)
         self._tls = shared.tls
         listeners, first = open_sockets(config)
