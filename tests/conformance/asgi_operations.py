@@ -15,6 +15,7 @@ from tests.conformance.client import PATIENCE
 from tests.conformance.wires import Started, Wire, answer, read_body
 
 from pounce.observe.access_entry import AccessEntry
+from pounce.observe.access_log import FIELD_MAX
 from pounce.observe.logs import JSONFormatter, TextFormatter
 
 
@@ -234,6 +235,23 @@ def test_log_cannot_be_forged_by_the_target(wire: Wire, lines: Lines) -> None:
     assert "\n" not in line
     assert "\x1b" not in line
     assert '\\"' in line
+
+
+@pytest.mark.parametrize("excess", [0, 1, 30_000])
+def test_long_target_is_cut_where_it_is_logged(wire: Wire, lines: Lines, excess: int) -> None:
+    asked: list[str] = []
+
+    def all_of_it(method: str, path: str, status: int) -> bool:
+        asked.append(path)
+        return True
+
+    path = "/" + "x" * (FIELD_MAX - 1 + excess)
+    logged(wire, hello, path, access_log_filter=all_of_it)
+    assert asked == [path]
+    (entry,), (line,), (text,) = lines.entries, lines.objects, lines.texts
+    assert entry.target == line["path"] == path[:FIELD_MAX] + ("…" if excess else "")
+    assert entry.target in text
+    assert entry.status == 200
 
 
 @pytest.mark.parametrize("status", [200, 404])
