@@ -319,6 +319,13 @@ class ServerConfig:
         unit="bytes",
         ge=0,
     )
+    websocket_max_incomplete: int = option(
+        268_435_456,
+        "Size of all WebSocket messages of a process that have begun and not ended; 0 sets no limit.",
+        group="websocket",
+        unit="bytes",
+        ge=0,
+    )
     websocket_compression: bool = option(
         True, "Compress WebSocket messages (permessage-deflate) for clients that offer it.", group="websocket"
     )

@@ -101,6 +101,8 @@ class Service:
         self.max_request_size = config.max_request_size
         self.max_connections = config.max_connections
         """This worker's share; 0 sets no limit."""
+        self.workers = 1
+        """Workers of this process, which share what it may have."""
         self._connection_id = 0
         self._context = contextvars.copy_context()
         self._logged: set[str] = set()
