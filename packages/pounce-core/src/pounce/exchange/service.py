@@ -8,12 +8,12 @@ from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pounce.config import ServerConfig
+from pounce.config import ServerConfig, describe
 from pounce.errors import BadRequest
 from pounce.exchange.draining import DrainNotice
 from pounce.exchange.error_pages import error_response
 from pounce.exchange.head import RequestHead
-from pounce.exchange.http import HttpExchange, too_large
+from pounce.exchange.http import HttpExchange
 from pounce.exchange.response_headers import ResponseHeaders
 from pounce.exchange.scope import METHODS
 from pounce.exchange.stream import Exchange, Stream
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["ASGIApp", "Service"]
 
 type ASGIApp = Callable[..., Any]
+
+DEFAULT_MAX_REQUEST_SIZE = next(item.default for item in describe() if item.name == "max_request_size")
 
 NO_WEBSOCKET = BadRequest(
     "this server does not speak WebSocket",
@@ -120,7 +122,7 @@ class Service:
         self.requests += 1
         length = head.content_length
         if length and length > self.max_request_size > 0:
-            return self.refuse(head, stream, too_large(self.max_request_size))
+            return self.refuse(head, stream, self.too_large())
         if head.upgrade is not None:
             upgrade = self.upgrades.get(head.upgrade)
             if upgrade is not None:
@@ -155,6 +157,26 @@ class Service:
         exchange = HttpExchange(self, head or UNREADABLE, stream)
         exchange.respond(error_response(error, debug=self.config.debug))
         return exchange
+
+    def too_large(self) -> BadRequest:
+        """The error for a request body above `max_request_size`.
+
+        Where that is what nobody has asked for, it is said once: who never saw the limit looks for the fault elsewhere.
+        """
+        limit = self.max_request_size
+        if limit == DEFAULT_MAX_REQUEST_SIZE and "too_large" not in self._logged:
+            self._logged.add("too_large")
+            self.log.warning(
+                "A request body is larger than max_request_size, by default %d bytes, and was answered 413;"
+                " set max_request_size to accept larger ones",
+                limit,
+            )
+        return BadRequest(
+            "Request body exceeds max_request_size",
+            status=413,
+            code="POUNCE_LIMIT_REQUEST_TOO_LARGE",
+            hint=f"The limit is {limit} bytes; raise max_request_size to accept more.",
+        )
 
     def _refuse_websocket(self, head: RequestHead, stream: Stream) -> Exchange:
         if "websocket" not in self._logged:
