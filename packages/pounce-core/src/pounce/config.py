@@ -4,10 +4,10 @@ The dataclass is the single schema: its field metadata feeds validation, the fla
 environment and the documentation. Add a setting by adding a field; nothing else lists them.
 """
 
+import copy
 import dataclasses
 import re
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from pounce.errors import ConfigError
@@ -408,7 +408,6 @@ class ServerConfig:
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = {item.name: getattr(self, item.name) for item in OPTIONS}
-        settings["plugin_settings"] = {name: dict(table) for name, table in self.plugin_settings.items()}
         return (ServerConfig.of, (settings,))
 
     def __post_init__(self) -> None:
@@ -478,9 +477,37 @@ class ServerConfig:
             )
 
 
+class Table(Mapping[str, Any]):
+    """Settings by name, or tables of them by the name of their plugin; immutable, and a dict once it is copied."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, Any]) -> None:
+        self._items = dict(items)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        # Values may be of any kind; where tables are equal their names are.
+        return hash(frozenset(self._items))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return copy.deepcopy(self._items, memo)
+
+
 def _checked_tables(tables: Any) -> Mapping[str, Mapping[str, Any]]:
     if isinstance(tables, Mapping) and all(isinstance(table, Mapping) for table in tables.values()):
-        return types.MappingProxyType({name: types.MappingProxyType(dict(table)) for name, table in tables.items()})
+        return Table({name: Table(table) for name, table in tables.items()})
     raise ConfigError(f"plugin_settings must be a mapping of mappings (got {tables!r})")
 
 

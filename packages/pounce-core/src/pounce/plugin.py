@@ -15,16 +15,14 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.head import Headers, RequestHead
+from pounce.exchange.service import Service
 from pounce.exchange.stream import Body, ConnectionInfo, Exchange, FileRange, Stream
 from pounce.net.connection import Connection
 from pounce.options import option
-
-if TYPE_CHECKING:
-    from pounce.exchange.service import Service
 
 __all__ = [
     "API_VERSION",
@@ -352,11 +350,3 @@ def coroutine_wire(
         return asyncio.StreamReaderProtocol(reader, serve, loop=service.loop)
 
     return connect
-
-
-def __getattr__(name: str) -> Any:
-    if name == "Service":
-        from pounce.exchange.service import Service
-
-        return Service
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,11 +18,23 @@ from pounce.exchange.response_headers import ResponseHeaders
 from pounce.exchange.scope import METHODS
 from pounce.exchange.stream import Exchange, Stream
 from pounce.immortal import own_class
+from pounce.late import late
 
 if TYPE_CHECKING:
     from pounce.net.connection import Connection
     from pounce.net.tls import ServerTLS
     from pounce.plugin import Completed, Observer, ObserverFactory, Parser, Responder, RunsApp, Switch, Upgrade
+else:
+    type Connection = late("pounce.net.connection:Connection")
+    type ServerTLS = late("pounce.net.tls:ServerTLS")
+    type Completed = late("pounce.plugin:Completed")
+    type Observer = late("pounce.plugin:Observer")
+    type ObserverFactory = late("pounce.plugin:ObserverFactory")
+    type Parser = late("pounce.plugin:Parser")
+    type Responder = late("pounce.plugin:Responder")
+    type RunsApp = late("pounce.plugin:RunsApp")
+    type Switch = late("pounce.plugin:Switch")
+    type Upgrade = late("pounce.plugin:Upgrade")
 
 __all__ = ["ASGIApp", "Service"]
 

@@ -13,10 +13,14 @@ from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from pounce.exchange.stream import ConnectionInfo
+from pounce.late import late
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
     from pounce.net.proxy_protocol import ProxyHeader
+else:
+    type Service = late("pounce.exchange.service:Service")
+    type ProxyHeader = late("pounce.net.proxy_protocol:ProxyHeader")
 
 __all__ = ["CORK_LIMIT", "Connection", "ForeignConnection", "WireFailed", "connection_info"]
 
