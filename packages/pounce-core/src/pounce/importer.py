@@ -191,22 +191,18 @@ def _attribute(module: Any, module_name: str, path: str) -> Any:
 
 def called(factory: Any, path: str) -> Any:
     """What a factory makes. Raises `AppImportError` when it fails."""
-    try:
-        made = factory()
-    except Exception as exc:
-        raise AppImportError(
-            f"the factory {path} failed: {type(exc).__name__}: {exc}", code="POUNCE_APP_FACTORY_FAILED"
-        ) from exc
-    if inspect.iscoroutine(made):
-        # Nobody will, and Python would say so in its own way.
-        made.close()
-    if inspect.isawaitable(made):
+    if inspect.iscoroutinefunction(factory):
         raise AppImportError(
             f"the factory {path} is an async function",
             code="POUNCE_APP_FACTORY_FAILED",
             hint="Make it def: what it has to wait for belongs into the lifespan of the application.",
         )
-    return made
+    try:
+        return factory()
+    except Exception as exc:
+        raise AppImportError(
+            f"the factory {path} failed: {type(exc).__name__}: {exc}", code="POUNCE_APP_FACTORY_FAILED"
+        ) from exc
 
 
 def adapted(app: Any) -> Any:
