@@ -14,7 +14,9 @@ from tests.conformance.asgi_send import START, Send, body, start
 from tests.conformance.client import PATIENCE
 from tests.conformance.wires import Started, Wire, answer, read_body
 
+from pounce import ServerConfig
 from pounce.observe.access_entry import AccessEntry
+from pounce.observe.access_log import FIELD_MAX
 from pounce.observe.logs import JSONFormatter, TextFormatter
 
 
@@ -22,6 +24,12 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         raise NotImplementedError
     await answer(send, b"from the application")
+
+
+async def hello_after_the_body(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http":
+        await read_body(receive)
+    await hello(scope, receive, send)
 
 
 class Held(Script):
@@ -236,6 +244,23 @@ def test_log_cannot_be_forged_by_the_target(wire: Wire, lines: Lines) -> None:
     assert '\\"' in line
 
 
+@pytest.mark.parametrize("excess", [0, 1, 30_000])
+def test_long_target_is_cut_where_it_is_logged(wire: Wire, lines: Lines, excess: int) -> None:
+    asked: list[str] = []
+
+    def all_of_it(method: str, path: str, status: int) -> bool:
+        asked.append(path)
+        return True
+
+    path = "/" + "x" * (FIELD_MAX - 1 + excess)
+    logged(wire, hello, path, access_log_filter=all_of_it)
+    assert asked == [path]
+    (entry,), (line,), (text,) = lines.entries, lines.objects, lines.texts
+    assert entry.target == line["path"] == path[:FIELD_MAX] + ("…" if excess else "")
+    assert entry.target in text
+    assert entry.status == 200
+
+
 @pytest.mark.parametrize("status", [200, 404])
 def test_filter_leaves_requests_out(wire: Wire, lines: Lines, status: int) -> None:
     asked: list[tuple[str, str, int]] = []
@@ -427,3 +452,35 @@ def test_client_that_does_not_read_does_not_hold_up_the_end(wire: Wire) -> None:
         app.next()
         server.server.stop(timeout=PATIENCE)
         assert app.next() == "over"
+
+
+# What operators are told
+
+
+@pytest.mark.parametrize("framing", ["length", "pieces"])
+def test_body_above_the_limit_that_nobody_has_set_is_a_warning_once(
+    wire: Wire, caplog: pytest.LogCaptureFixture, framing: str
+) -> None:
+    default = ServerConfig().max_request_size
+    server = wire.start(hello_after_the_body, max_request_size=default)
+    for _ in range(2):
+        with server.connect() as client:
+            if framing == "length":
+                answer = client.open("POST", "/", [(b"content-length", b"%d" % (default + 1))], body=True).response()
+            else:
+                request = client.open("POST", "/", body=True)
+                for _ in range(default // 65536 + 1):
+                    request.send_body(bytes(65536))
+                answer = request.response()
+            assert answer.status == 413
+    server.stop()
+    (said,) = [record for record in caplog.records if "max_request_size" in record.getMessage()]
+    assert said.levelname == "WARNING"
+    assert str(default) in said.getMessage()
+
+
+def test_body_above_a_limit_that_was_set_is_none(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    server = wire.start(hello_after_the_body, max_request_size=1000)
+    assert server.request("POST", "/", body=bytes(1001)).status == 413
+    server.stop()
+    assert [record for record in caplog.records if "max_request_size" in record.getMessage()] == []

@@ -55,6 +55,21 @@ def test_scheme_tells_whether_tls_is_used(wire: Wire) -> None:
     assert scope_of(wire, "/")["scheme"] == ("https" if wire.case.tls else "http")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_addresses_are_those_that_the_client_has_whatever_the_socket(wire: Wire, host: str) -> None:
+    """IPv4 clients of a socket for both families have addresses that are mapped into IPv6."""
+    if wire.case.unix:
+        pytest.skip("it has no addresses")
+    app = ShowScope()
+    started = wire.start(app, host="::")
+    with started.connect(host=host) as client:
+        client.request("GET", "/")
+        scope = app.scopes.get(timeout=PATIENCE)
+        assert scope["client"][0] == host
+        # A UDP socket does not know where its datagrams were sent.
+        assert scope["server"] == ("::" if wire.case.quic else host, started.server.port)
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "M-SEARCH"])
 def test_method_is_the_one_sent(wire: Wire, method: str) -> None:
     assert scope_of(wire, "/", method=method)["method"] == method

@@ -45,7 +45,7 @@ class H3Client:
         self.tickets: list[Any] = []
         """With which one can come back."""
         self.quic = QuicConnection(configuration=configuration, session_ticket_handler=self.tickets.append)
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.connect((host, port))
         self.address = self.sock.getsockname()
         self.server_address: Any = (host, port)

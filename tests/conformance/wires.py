@@ -118,11 +118,14 @@ class Started:
         self.server = server
         self._clients = ExitStack()
 
-    def connect(self, first: bytes = b"") -> Client:
-        """A new connection; `first` is sent before all else, TLS included."""
+    def connect(self, first: bytes = b"", *, host: str | None = None) -> Client:
+        """A new connection; `first` is sent before all else, TLS included. `host` is one of several that lead to the
+        server."""
         case = self.case
         if case.quic:
-            return self._clients.enter_context(H3Client(self.server.host, self.server.port, self.certificate.certfile))
+            return self._clients.enter_context(
+                H3Client(host or self.server.host, self.server.port, self.certificate.certfile)
+            )
         if case.unix:
             sock = socket.socket(socket.AF_UNIX)
             sock.settimeout(PATIENCE)
@@ -132,7 +135,7 @@ class Started:
                 sock.close()
                 raise
         else:
-            sock = socket.create_connection((self.server.host, self.server.port), PATIENCE)
+            sock = socket.create_connection((host or self.server.host, self.server.port), PATIENCE)
         if first:
             sock.sendall(first)
         if case.tls:

@@ -208,6 +208,24 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+# Tests
+
+
+def functions_of(path: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+
+
+def test_every_row_of_the_threat_model_names_a_test_that_exists() -> None:
+    rows = [line for line in (ROOT / "SECURITY.md").read_text().splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 20
+    for row in rows:
+        shown_by = re.findall(r"`([\w/.-]+\.py)::(\w+)`", row.rpartition("|")[0].rpartition("|")[2])
+        assert shown_by, row
+        for file, name in shown_by:
+            assert name in functions_of(ROOT / file), f"{file}::{name}"
+
+
 # Python
 
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.workers.running import PATIENCE, Running
+from tests.workers.running import PATIENCE, Running, eventually
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -69,3 +69,15 @@ def test_reload_tells_old_connections_1012_and_new_ones_reach_the_new_version(se
         for client, _ in again:
             client.send("still")
             assert client.recv(PATIENCE) == "still"
+
+
+@pytest.mark.parametrize("mode", ["thread", "subinterpreter"])
+def test_workers_of_a_process_share_the_bound_of_messages_that_do_not_end(mode: str, tmp_path: Path) -> None:
+    piece = 100_000
+    flags = ("--websocket-max-message-size", "128KiB", "--websocket-max-incomplete", "512KiB", "--loop", "asyncio")
+    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, *flags, app=APP) as server, Clients() as clients:
+        found = [clients.connected(server)[0] for _ in range(12)]
+        for client in found:
+            client.socket.sendall(b"\x02\xff" + piece.to_bytes(8) + bytes(4) + bytes(piece))
+        too_many = len(found) - 512 * 1024 // piece
+        eventually(lambda: sum(client.close_code == 1013 for client in found) >= too_many)

@@ -1,8 +1,11 @@
 """Commands other than `serve`: help, versions, and what plugins bring."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from importlib.metadata import version
 
 import pytest
@@ -147,3 +150,95 @@ def test_control_socket_is_found_where_the_server_finds_it(capsys, tmp_path, mon
     said.append(capsys.readouterr().err)
     names = ["of-file", "of-other-file", "of-line", "of-environment"]
     assert [f"no server answers at {name}:" in text for name, text in zip(names, said, strict=True)] == [True] * 4
+
+
+@pytest.fixture
+def answering(tmp_path):
+    """Makes a socket that says `answer` to every line, whatever it is; gives its path."""
+    listening = socket.socket(socket.AF_UNIX)
+    path = str(tmp_path / "somebody")
+    answers, clients, threads = [], [], []
+
+    def run():
+        while True:
+            try:
+                client, _ = listening.accept()
+                clients.append(client)
+                client.recv(4096)
+                client.sendall(answers[0])
+            except OSError:
+                return
+
+    def answering(answer):
+        answers.append(answer)
+        listening.bind(path)
+        listening.listen()
+        threads.append(threading.Thread(target=run))
+        threads[0].start()
+        return path
+
+    yield answering
+    listening.shutdown(socket.SHUT_RDWR)
+    threads[0].join()
+    for sock in (listening, *clients):
+        sock.close()
+
+
+STATUS = {
+    "version": "1\x1b[2J", "pid": 1, "state": "serving", "urls": ["http://\x9b2J"], "uptime_seconds": 1.0, "workers": 1,
+    "worker_mode": "thread",
+    "processes": [
+        {"pid": 1, "state": "\x07", "workers": []},
+        {"pid": 2, "state": "serving", "workers": [
+            {"number": 0, "connections": 1, "requests": 2, "served": 3, "silence": 0.0}
+        ]},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["status", "reload", "stop"])
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b'{"command": "status"}\n', b"[1]\n"])
+def test_a_socket_of_somebody_else_is_told_from_a_server(capsys, answering, command, answer):
+    path = answering(answer)
+    assert main([command, "--control-socket", path]) == 2
+    err = capsys.readouterr().err
+    assert "is no pounce server" in err
+    assert "POUNCE_CONTROL_NO_SERVER" in err
+
+
+@pytest.mark.parametrize(
+    "status",
+    [None, [], {}, STATUS | {"urls": 3}, STATUS | {"urls": [3]}, STATUS | {"uptime_seconds": "long"},
+     STATUS | {"uptime_seconds": 10**400}, STATUS | {"processes": None}, STATUS | {"processes": [7]},
+     STATUS | {"processes": [{"pid": 1, "state": None, "workers": [{"number": "x"}]}]}],
+    ids=lambda status: str(status)[-60:],
+)  # fmt: skip
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_status_of_another_form_is_an_error(capsys, answering, status, flags):
+    path = answering(json.dumps({"ok": True, "status": status}).encode() + b"\n")
+    assert main(["status", "--control-socket", path, *flags]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "is no pounce server: its status has another form" in printed.err
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_status_cannot_drive_the_terminal(capsys, answering, flags):
+    path = answering(json.dumps({"ok": True, "status": STATUS}).encode() + b"\n")
+    assert main(["status", "--control-socket", path, *flags]) == 0
+    out = capsys.readouterr().out
+    assert "serving" in out
+    assert all(line.isprintable() for line in out.splitlines())
+
+
+def test_the_error_of_a_server_is_told_and_cannot_drive_the_terminal(capsys, answering):
+    path = answering(b'{"ok": false, "error": "no\\u001b[2J"}\n')
+    assert main(["reload", "--control-socket", path]) == 3
+    err = capsys.readouterr().err
+    assert "POUNCE_CONTROL_FAILED" in err
+    assert "\x1b" not in err
+
+
+def test_the_path_of_a_control_socket_is_a_path(capsys):
+    assert main(["status", "--control-socket", "unix:/run/x"]) == 2
+    assert "'/run/x'" in capsys.readouterr().err

@@ -55,3 +55,16 @@ def test_the_installed_parsers_are_among_them(capsys: pytest.CaptureFixture[str]
     main(["plugins", "--json"])
     plugins = json.loads(capsys.readouterr().out)["plugins"]
     assert [name for entry in plugins for name in entry["provides"].get("parsers", [])] == ["h11", "h1fast"]
+
+
+def test_names_and_reasons_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    wild = "\x1b[2J\r\x9b1A\u202e"
+    plugin = Plugin(name="fake", api=API_VERSION, parsers=(ParserChoice(name=wild, priority=0, create=create),))  # type: ignore[arg-type]
+    registry = Registry(
+        [Loaded(wild, wild, wild, plugin), Loaded("x", "y", "0", skipped=f"import failed: {wild}\nError: {wild}")]
+    )
+    for words in ([], ["--json"]):
+        assert main(["plugins", *words], discover=lambda: registry) == 0
+        out = capsys.readouterr().out
+        assert "[2J" in out
+        assert all(line.isprintable() for line in out.split("\n"))

@@ -29,6 +29,13 @@ NEEDS_MODULE = "import surely_not_installed\n"
         (["main:app", "--ssl-keyfile", "k"], 2, "POUNCE_CONFIG_INVALID", "ssl_keyfile is given without ssl_certfile"),
         (["main:app", "--prot", "80"], 2, "POUNCE_CLI_USAGE", "Did you mean --port?"),
         (["main:app", "--set", "nope.x=1"], 2, "POUNCE_CONFIG_INVALID", "No plugin nope with settings is installed"),
+        (["main:app", "--uds", "unix:/run/x"], 2, "POUNCE_CONFIG_INVALID", "Write '/run/x'"),
+        (["main:app", "--uds", "missing/x"], 5, "POUNCE_BIND_FAILED", "There is no folder missing: make it first"),
+        (["main:app", "--uds", "x" * 200], 5, "POUNCE_BIND_FAILED", "bytes, and this one 200: choose a shorter one"),
+        (["main:app", "--control-socket", "missing/x"], 5, "POUNCE_BIND_FAILED", "There is no folder missing"),
+        (["main:app", "--pid-file", "main.py"], 2, "POUNCE_CONFIG_INVALID", "does not hold a number"),
+        (["main:app", "--env-file", ".env"], 2, "POUNCE_CLI_USAGE", "Not there: set variables before the start"),
+        (["main.py:app"], 4, "POUNCE_APP_PATH", "Write main:app"),
         (["fails:app"], 3, "POUNCE_LIFESPAN_STARTUP_FAILED", "no database"),
         (["missing:app"], 4, "POUNCE_APP_MODULE_NOT_FOUND", "'missing'"),
         (["needs:app"], 4, "POUNCE_APP_MODULE_NOT_FOUND", "surely_not_installed"),
@@ -43,13 +50,26 @@ NEEDS_MODULE = "import surely_not_installed\n"
 def test_each_kind_of_error_has_its_exit_code(pounce, tmp_path, words, exit_code, code, said):
     (tmp_path / "fails.py").write_text(FAILS_TO_START)
     (tmp_path / "needs.py").write_text(NEEDS_MODULE)
-    ended, stderr = pounce.fails(
-        "serve", "--port=0" if "--port" not in words else "--debug", *words, "--log-format", "text"
-    )
+    port = "--debug" if {"--port", "--uds"} & {*words} else "--port=0"
+    ended, stderr = pounce.fails("serve", port, *words, "--log-format", "text")
     assert ended == exit_code
     assert stderr.startswith("Error: ")
     assert f"\n  Code: {code}\n" in stderr
     assert said in stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["main:app"], ["srve", "main:app"], ["--port", "1"], ["status"], ["serve", "main:app", "--prot", "1"]]
+)
+def test_what_any_command_has_to_say_is_json_where_logs_are(capsys, monkeypatch, words):
+    assert main(words) == 2
+    error = json.loads(capsys.readouterr().err)
+    assert list(error) == ["ts", "level", "event", "code", "message", "hint"]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main(words) == 2
+    text = capsys.readouterr().err
+    assert "Error: " in text
+    assert "{" not in text
 
 
 @pytest.mark.parametrize("log_format", ["text", "auto"])

@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import re
 import shutil
 import socket
 import stat
@@ -316,6 +317,35 @@ def test_mode_does_not_depend_on_the_umask(folder: Path, mode: int) -> None:
             assert stat.S_IMODE((folder / "s").stat().st_mode) == mode
     finally:
         assert os.umask(before) == 0o077
+
+
+def test_mode_is_not_given_to_what_a_link_in_the_place_of_the_socket_leads_to(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, precious = folder / "s", folder / "precious"
+    precious.touch(0o600)
+    umask = os.umask
+
+    def swap(mask: int) -> int:
+        if path.exists():
+            path.unlink()
+            path.symlink_to(precious)
+        return umask(mask)
+
+    monkeypatch.setattr(os, "umask", swap)
+    with pytest.raises(BindError, match="symbolic links"):
+        open_listeners(ServerConfig(uds=str(path), uds_permissions=0o777))
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("missing/s", "There is no folder"), ("x" * 200, "at most 10[37] bytes, and this one 2")]
+)
+def test_unix_socket_that_cannot_be_opened_says_what_helps(folder: Path, name: str, hint: str) -> None:
+    for settings in ({"uds": f"{folder}/{name}"}, {"bind": (f"unix:{folder}/{name}",)}):
+        with pytest.raises(BindError) as caught:
+            open_listeners(ServerConfig.of(settings))
+        assert re.search(hint, caught.value.hint or "")
 
 
 def test_unix_socket_is_removed_when_closed(folder: Path) -> None:

@@ -1,15 +1,20 @@
 """The control socket: what its clients may do, none of which ends the server."""
 
 import json
+import os
+import re
 import selectors
 import socket
+import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pounce.supervisor.control import Answer, ControlSocket
+from pounce import BindError
+from pounce.supervisor.control import ANSWER_MAX, Answer, ControlSocket, ask
 
 PATIENCE = 10.0
 
@@ -136,3 +141,124 @@ def test_line_that_is_no_command_is_answered(control: Control, line: bytes) -> N
         client.sendall(line + b"\n")
         control.turn()
         assert lines(client, 1) == [{"ok": False, "error": "commands are echo, wait"}]
+
+
+# Where it is opened
+
+
+def opened(path: Path, *, takes_over: bool = False) -> ControlSocket:
+    return ControlSocket(str(path), selectors.DefaultSelector(), {}, takes_over=takes_over)
+
+
+def test_control_socket_is_for_its_owner_alone_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "control"
+    found = opened(path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    found.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_control_socket_is_not_kept_from_its_place_by_names_that_can_be_guessed(tmp_path: Path) -> None:
+    path, precious = tmp_path / "control", tmp_path / "precious"
+    guessed = tmp_path / f"control.{os.getpid()}"
+    guessed.symlink_to(precious)
+    opened(path).close()
+    assert guessed.is_symlink()
+    assert not precious.exists()
+
+
+def test_control_socket_goes_through_no_link_in_the_place_of_its_first_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "urandom", bytes)
+    link = tmp_path / f".{bytes(6).hex()}"
+    link.symlink_to(tmp_path / "precious")
+    with pytest.raises(BindError, match="cannot open"):
+        opened(tmp_path / "control")
+    assert link.is_symlink()
+    assert not (tmp_path / "precious").exists()
+
+
+@pytest.mark.parametrize("takes_over", [False, True])
+def test_control_socket_takes_no_file_away(tmp_path: Path, takes_over: bool) -> None:
+    path = tmp_path / "control"
+    path.write_text("precious")
+    with pytest.raises(BindError) as caught:
+        opened(path, takes_over=takes_over)
+    assert caught.value.code == "POUNCE_BIND_IN_USE"
+    assert [each.name for each in tmp_path.iterdir()] == ["control"]
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(("name", "hint"), [("missing/control", "There is no folder"), ("x" * 200, "at most 10[37]")])
+def test_control_socket_that_cannot_be_opened_says_what_helps(tmp_path: Path, name: str, hint: str) -> None:
+    with pytest.raises(BindError) as caught:
+        opened(tmp_path / name)
+    assert re.search(hint, caught.value.hint or "")
+
+
+# Its client
+
+
+class Liar:
+    """Somebody else's socket: it answers the first line of each client with `answer`, and leaves it open."""
+
+    def __init__(self, path: Path, answer: bytes) -> None:
+        self._sock = socket.socket(socket.AF_UNIX)
+        self._sock.bind(str(path))
+        self._sock.listen()
+        self._answer = answer
+        self._clients: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                client, _ = self._sock.accept()
+                self._clients.append(client)
+                client.recv(4096)
+                client.sendall(self._answer)
+            except OSError:
+                return
+
+    def close(self) -> None:
+        self._sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        for client in (self._sock, *self._clients):
+            client.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n",
+        b"\xff\xfe\n",
+        b"[]\n",
+        b"null\n",
+        b"{}\n",
+        b'{"ok": 1.5}\n',
+        b'{"ok": false}\n',
+        b'{"ok": false, "error": ["no"]}\n',
+        b"[" * 100_000 + b"\n",
+        b"x" * (ANSWER_MAX + 1),
+    ],
+    ids=lambda answer: answer[:20],
+)
+def test_answer_that_is_none_of_a_server_is_told_from_one(tmp_path: Path, answer: bytes) -> None:
+    liar = Liar(tmp_path / "control", answer)
+    try:
+        with pytest.raises(ValueError):
+            ask(str(tmp_path / "control"), "status", timeout=PATIENCE)
+    finally:
+        liar.close()
+
+
+def test_answer_without_an_end_is_waited_for_as_long_as_was_said(tmp_path: Path) -> None:
+    liar = Liar(tmp_path / "control", b'{"ok": true')
+    try:
+        with pytest.raises(TimeoutError):
+            ask(str(tmp_path / "control"), "status", timeout=0.01)
+    finally:
+        liar.close()

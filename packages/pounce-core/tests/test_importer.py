@@ -1,6 +1,7 @@
 """From `module:attribute` to an application, and what is said when that fails."""
 
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ async def app(scope, receive, send): ...
 def create(): return app
 def broken(): raise RuntimeError("no luck")
 def nothing(): return None
+async def made_later(): return app
 number = 3
 """
 
@@ -94,6 +96,57 @@ def test_hint_names_what_the_module_has(folder: Path) -> None:
     with pytest.raises(AppImportError) as caught:
         found(folder, "pounce_sample_app:ap")
     assert "app" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("main.py:app", "Write main:app:"),
+        ("main.py", "Write main:app:"),
+        ("./main.py:site.app", "Write main:site.app:"),
+        ("app/main.py:app", "Write app.main:app:"),
+        ("app/main:create()", "Write app.main:create():"),
+        ("./app/main.py", "Write app.main:app:"),
+        ("../other/main.py:app", "Write main:app with --app-dir ../other:"),
+        ("/srv/my-site/main.py:app", "Write main:app with --app-dir /srv/my-site:"),
+        ("/main.py:app", "Write main:app with --app-dir /:"),
+        ("pounce_sample_ap:app", "Did you mean pounce_sample_app:app?"),
+        ("pounce_sample_ap.sub:app()", "Did you mean pounce_sample_app.sub:app()?"),
+        ("pounce_sample_below:app", "It is in the folder {folder}/src: give that with --app-dir."),
+        ("pounce_sample_package.main:app", "It is in the folder {folder}/src: give that with --app-dir."),
+        ("nothing_like_it:app", "Start in the folder of the application, or give it with --app-dir."),
+    ],
+)
+def test_hint_names_what_may_have_been_meant(folder: Path, path: str, hint: str) -> None:
+    (folder / "src" / "pounce_sample_package").mkdir(parents=True)
+    (folder / "src" / "pounce_sample_package" / "__init__.py").touch()
+    (folder / "src" / "pounce_sample_below.py").touch()
+    with pytest.raises(AppImportError) as caught:
+        found(folder, path)
+    assert (caught.value.hint or "").startswith(hint.format(folder=folder))
+
+
+def test_module_is_not_imported_where_its_file_was_named(folder: Path) -> None:
+    with pytest.raises(AppImportError) as caught:
+        found(folder, "pounce_sample_raises.py:app")
+    assert caught.value.code == "POUNCE_APP_PATH"
+
+
+def test_hint_names_a_folder_that_is_not_there(folder: Path) -> None:
+    with pytest.raises(AppImportError) as caught:
+        found(folder / "missing", "pounce_sample_app:app")
+    assert f"The folder {folder}/missing (app_dir) cannot be read." == caught.value.hint
+
+
+def test_factory_that_would_have_to_be_awaited_is_told_so(folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(AppImportError, match="is an async function") as caught:
+            found(folder, "pounce_sample_app:made_later()")
+        with pytest.raises(AppImportError, match="is an async function"):
+            found(folder, "pounce_sample_app:made_later", factory=True)
+    assert caught.value.code == "POUNCE_APP_FACTORY_FAILED"
+    assert "Make it def" in (caught.value.hint or "")
 
 
 def test_module_that_switches_the_gil_on_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

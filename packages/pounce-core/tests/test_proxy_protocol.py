@@ -19,6 +19,11 @@ from pounce.testing.memory import MemoryTransport, memory_service
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 ADDRESSES4 = bytes([192, 0, 2, 1, 192, 0, 2, 2]) + struct.pack("!HH", 50000, 443)
 ADDRESSES6 = socket.inet_pton(socket.AF_INET6, "2001:db8::1") * 2 + struct.pack("!HH", 50000, 443)
+MAPPED = (
+    socket.inet_pton(socket.AF_INET6, "::ffff:192.0.2.1")
+    + socket.inet_pton(socket.AF_INET6, "::ffff:192.0.2.2")
+    + struct.pack("!HH", 50000, 443)
+)
 
 
 def v2(command: int = 0x21, family: int = 0x11, body: bytes = ADDRESSES4, length: int | None = None) -> bytes:
@@ -43,11 +48,14 @@ HEADERS = {
         b"PROXY TCP6 2001:DB8::1 2001:db8:0:0:0:0:0:2 50000 0\r\n",
         ProxyHeader(1, ("2001:db8::1", 50000), ("2001:db8::2", 0)),
     ),
+    "v1-mapped": (b"PROXY TCP6 ::ffff:192.0.2.1 0:0:0:0:0:FFFF:c000:202 50000 443\r\n", ProxyHeader(1, **V4)),
+    "v1-not-mapped": (b"PROXY TCP6 ::192.0.2.1 ::fffe:1 1 2\r\n", ProxyHeader(1, ("::c000:201", 1), ("::fffe:1", 2))),
     "v1-unknown": (b"PROXY UNKNOWN\r\n", ProxyHeader(1)),
     "v1-unknown-with-more": (b"PROXY UNKNOWN ffff::1 x y z\r\n", ProxyHeader(1)),
     "v1-longest": (b"PROXY UNKNOWN " + b"f" * 91 + b"\r\n", ProxyHeader(1)),
     "v2-tcp4": (v2(), ProxyHeader(2, **V4)),
     "v2-tcp6": (v2(family=0x21, body=ADDRESSES6), ProxyHeader(2, ("2001:db8::1", 50000), ("2001:db8::1", 443))),
+    "v2-mapped": (v2(family=0x21, body=MAPPED), ProxyHeader(2, **V4)),
     "v2-unix": (v2(family=0x31, body=bytes(216)), ProxyHeader(2)),
     "v2-unspecified": (v2(family=0x00, body=b""), ProxyHeader(2)),
     "v2-local": (v2(0x20, 0x00, b""), ProxyHeader(2)),

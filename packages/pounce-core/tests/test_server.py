@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -68,6 +70,28 @@ class Serving:
         await self.ready
         assert self.server.bound_addr is not None
         return self.server.bound_addr
+
+
+@pytest.mark.parametrize("settings", [{}, {"workers": 2}, {"worker_mode": "process"}, {"loop": "asyncio"}])
+def test_blocking_on_a_loop_that_runs_is_refused_with_what_to_write(settings: dict[str, Any]) -> None:
+    """As in a notebook; nothing is left behind that nobody has awaited."""
+
+    async def test() -> None:
+        for block in (
+            lambda: pounce.run(App(), port=0, **settings),
+            lambda: pounce.run("main:app", port=0, **settings),
+            Server(config(**settings), App()).run,
+        ):
+            with pytest.raises(ConfigError, match="an event loop runs") as caught:
+                block()
+            assert caught.value.code == "POUNCE_RUN_IN_LOOP"
+            assert "await pounce.Server(" in (caught.value.hint or "")
+            assert ".serve()" in (caught.value.hint or "")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(test)
+        gc.collect()
 
 
 def test_bound_addr_is_known_while_the_server_runs() -> None:

@@ -4,11 +4,12 @@ processes, the PID file."""
 import os
 import pickle
 import socket
+import stat
 from pathlib import Path
 
 import pytest
 
-from pounce import AppImportError, ServerConfig
+from pounce import AppImportError, ConfigError, ServerConfig
 from pounce.supervisor.channel import Channel
 from pounce.supervisor.cpus import usable_cpus
 from pounce.supervisor.messages import Failed, Stop
@@ -18,12 +19,77 @@ from pounce.supervisor.restart_budget import RestartBudget
 # The PID file
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "99999999999999999999", "no number", ""])
+@pytest.mark.parametrize("text", ["0", "-1", "99999999999999999999", " 0\n\n", f"{os.getpid()}\n"])
 def test_pid_file_that_names_no_process_is_overwritten(tmp_path: Path, text: str) -> None:
     path = tmp_path / "pid"
     path.write_text(text)
     with PidFile(str(path)):
         assert int(path.read_text()) == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("data", [b"SECRET=1\n", b"", b"1 2", b"1_0", b"0x10", b"\xff1", b"1" * 65, b"7\nSECRET=1"])
+def test_pid_file_replaces_nothing_but_a_file_that_holds_a_number(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / ".env"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match="does not hold a number"), PidFile(str(path)):
+        pass
+    assert path.read_bytes() == data
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_pid_file_does_not_take_the_place_of_a_link(tmp_path: Path) -> None:
+    path, precious = tmp_path / "pid", tmp_path / "precious"
+    path.symlink_to(precious)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="symbolic link"), PidFile(str(path)):
+            pass
+        assert path.is_symlink()
+        # Where it leads to a number it still is none of ours.
+        precious.write_text("0")
+    assert precious.read_text() == "0"
+
+
+def test_pid_file_does_not_take_the_place_of_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(ConfigError, match="is no regular file"), PidFile(str(tmp_path / name)):
+            pass
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o077, 0o777])
+def test_pid_file_can_be_read_by_all_and_written_by_its_owner_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+    path, before = tmp_path / "pid", os.umask(mask)
+    try:
+        with PidFile(str(path)):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    finally:
+        os.umask(before)
+
+
+def test_pid_file_is_written_through_no_link_that_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / f"pid.{os.getpid()}").symlink_to(precious)
+    # Even under the very name that it takes.
+    monkeypatch.setattr(os, "urandom", bytes)
+    (tmp_path / f".pid-{bytes(8).hex()}").symlink_to(precious)
+    with pytest.raises(ConfigError, match="cannot be written"), PidFile(str(tmp_path / "pid")):
+        pass
+    monkeypatch.undo()
+    with PidFile(str(tmp_path / "pid")):
+        assert precious.read_text() == "precious"
+
+
+def test_pid_file_that_is_another_thing_by_the_end_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    with PidFile(str(path)):
+        path.write_text("something else")
+    assert path.read_text() == "something else"
 
 
 # CPUs

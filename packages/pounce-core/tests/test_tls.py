@@ -4,9 +4,11 @@ import asyncio
 import asyncio.sslproto
 import gc
 import logging
+import os
 import shutil
 import socket
 import ssl
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -229,6 +231,34 @@ def test_key_log_is_written_and_warned_of(files: Files, tmp_path: Path, caplog: 
         assert is_served(server, files)
     assert "CLIENT_TRAFFIC_SECRET" in path.read_text()
     assert str(path) in caplog.text
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_key_log_is_for_its_owner_alone_whatever_the_umask(files: Files, tmp_path: Path, exists: bool) -> None:
+    path, before = tmp_path / "keys", os.umask(0o000)
+    try:
+        if exists:
+            path.write_text("before\n")
+        create_context(files.config(ssl_keylog=str(path)))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text().startswith("before" if exists else "")
+
+
+def test_key_log_is_written_to_a_file_alone(files: Files, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    precious.chmod(0o644)
+    (tmp_path / "link").symlink_to(precious)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "dangling", "pipe", "."):
+        with pytest.raises(TLSError, match="ssl_keylog cannot be written"):
+            create_context(files.config(ssl_keylog=str(tmp_path / name)))
+    assert precious.read_text() == "precious"
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o644
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_key_log_that_cannot_be_written_is_an_error(files: Files) -> None:

@@ -418,6 +418,20 @@ def test_self_signed_certificate_that_is_old_or_open_is_made_anew(tmp_path: Path
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_self_signed_certificate_is_not_kept_where_others_could_put_one_of_their_own(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(TLSError, match="others can write to it"):
+        self_signed_file(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_self_signed_certificate_that_cannot_take_its_place_leaves_no_key_behind(tmp_path: Path) -> None:
+    (tmp_path / "self-signed.pem").mkdir()
+    with pytest.raises(TLSError):
+        self_signed_file(tmp_path)
+    assert [item.name for item in tmp_path.iterdir()] == ["self-signed.pem"]
+
+
 def test_server_with_a_self_signed_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with TestServer(app, ssl_self_signed=True) as server:

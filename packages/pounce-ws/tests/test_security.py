@@ -3,11 +3,14 @@
 import asyncio
 import tracemalloc
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from peer import BINARY, CONTINUATION, DEFLATE, PING, TEXT, App, Echo, Peer, in_loop, masked, opened
+from peer import BINARY, CONTINUATION, DEFLATE, PING, REGISTRY, TEXT, App, Echo, Peer, in_loop, masked, opened
 
+from pounce.testing import MemoryConnection
+from pounce.testing.memory import memory_service
 from pounce_ws.exchange import QUEUE_HIGH
 from pounce_ws.frames import MessageReader
 from pounce_ws.violation import Violation
@@ -72,6 +75,121 @@ async def test_client_that_was_refused_is_heard_until_it_answers_and_no_message_
     await peer.settle()
     assert peer.ended
     assert app.messages == []
+
+
+class Peers:
+    """Clients of one worker, over HTTP/1.1."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.service = memory_service(None, REGISTRY, **settings)
+        self.apps: list[App] = []
+
+    async def open(self, *fields: tuple[bytes, bytes]) -> Peer:
+        app, peer = App(), Peer.__new__(Peer)
+        self.apps.append(app)
+        self.service.app = app
+        peer.connection = MemoryConnection(service=self.service)
+        peer.service, peer._taken = self.service, 0
+        await peer.open(*fields)
+        return peer
+
+    @property
+    def incomplete(self) -> int:
+        return self.service.shared["ws"]._incomplete  # type: ignore[no-any-return]
+
+
+@in_loop
+async def test_messages_that_do_not_end_share_one_bound() -> None:
+    limit = 8 * MIB
+    peers = Peers(websocket_max_incomplete=limit, websocket_max_message_size=MIB)
+    hostile = [await peers.open() for _ in range(20)]
+    for peer in hostile:
+        peer.send(masked(BINARY, bytes(MIB - 1), fin=False))
+        assert peers.incomplete <= limit
+    await peers.open()
+    codes = [frame.close for peer in hostile for frame in peer.frames()]
+    assert codes == [(1013, "too much is waiting")] * len(codes)
+    assert 12 <= len(codes) < 20
+    assert peers.service.counts["websocket_max_incomplete"] == len(codes)
+    await hostile[0].settle()
+    assert sum(app.disconnect == (1013, "too much is waiting") for app in peers.apps) == len(codes)
+
+
+@in_loop
+async def test_client_with_a_small_message_does_not_suffer_from_those_with_large_ones() -> None:
+    peers = Peers(websocket_max_incomplete=4 * MIB, websocket_max_message_size=MIB)
+    modest = await peers.open()
+    modest.send(masked(TEXT, b"be", fin=False))
+    for _ in range(10):
+        peer = await peers.open()
+        peer.send(masked(BINARY, bytes(MIB - 1), fin=False))
+    modest.send(masked(CONTINUATION, b"gun"))
+    await modest.settle()
+    assert modest.frames() == []
+    assert peers.apps[0].messages == ["begun"]
+
+
+@in_loop
+async def test_message_that_ends_or_is_given_up_counts_no_more() -> None:
+    peers = Peers(websocket_max_incomplete=4 * MIB)
+    ended, lost, closed = [await peers.open() for _ in range(3)]
+    for peer in (ended, lost, closed):
+        peer.send(masked(BINARY, bytes(1000), fin=False))
+    assert peers.incomplete == 3000
+    ended.send(masked(CONTINUATION, b"x"))
+    assert peers.incomplete == 2000
+    lost.connection.lose()
+    await lost.settle()
+    assert peers.incomplete == 1000
+    await peers.apps[2].close()
+    assert peers.incomplete == 0
+    closed.send(masked(CONTINUATION, bytes(1000), fin=False))
+    assert peers.incomplete == 0
+
+
+@in_loop
+async def test_what_a_message_inflates_to_is_what_counts() -> None:
+    peers = Peers(websocket_max_incomplete=2 * MIB, websocket_max_message_size=MIB)
+    for _ in range(4):
+        peer = await peers.open(DEFLATE)
+        peer.send(masked(BINARY, deflated(bytes(MIB - 10)), rsv=4, fin=False))
+        assert peers.incomplete <= 2 * MIB
+    assert peers.incomplete > 0
+
+
+@in_loop
+async def test_largest_message_is_welcome_however_many_workers_share_the_bound() -> None:
+    peers = Peers(websocket_max_incomplete=2 * MIB, websocket_max_message_size=MIB)
+    peers.service.workers = 64
+    peer = await peers.open()
+    peer.send(masked(BINARY, bytes(MIB - 10), fin=False))
+    assert peer.frames() == []
+    other = await peers.open()
+    other.send(masked(BINARY, bytes(MIB - 9), fin=False))
+    assert peers.incomplete <= MIB
+
+
+@in_loop
+async def test_messages_that_do_not_end_have_no_bound_with_0() -> None:
+    peers = Peers(websocket_max_incomplete=0, websocket_max_message_size=MIB)
+    for _ in range(3):
+        peer = await peers.open()
+        peer.send(masked(BINARY, bytes(MIB - 10), fin=False))
+        assert peer.frames() == []
+
+
+@in_loop
+async def test_message_that_does_not_end_counts_on_every_wire(wire: str) -> None:
+    app = App()
+    peer = await opened(app, websocket_max_incomplete=1000, websocket_max_message_size=1000)
+    peer.send(masked(BINARY, bytes(900), fin=False))
+    await peer.settle()
+    assert peer.service.shared["ws"]._incomplete == 900
+    peer.service.config = replace(peer.service.config, websocket_max_message_size=10, websocket_max_incomplete=900)
+    peer.send(masked(CONTINUATION, bytes(50), fin=False))
+    assert (await peer.one()).close == (1013, "too much is waiting")
+    await peer.settle()
+    assert app.disconnect == (1013, "too much is waiting")
 
 
 def test_a_bomb_is_not_inflated_beyond_the_limit() -> None:

@@ -5,6 +5,7 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
+from pounce.observe.logs import escaped_line
 from pounce.server import StartInfo
 
 __all__ = ["show"]
@@ -17,18 +18,17 @@ def show(info: StartInfo, *, minimal: bool) -> None:
 
 
 def _line(info: StartInfo) -> Text:
-    return Text.assemble(
-        ("pounce ", "bold"), info.version, "  ", ("  ".join(info.urls), "cyan"), f"  {info.app or ''}  pid {info.pid}"
-    )
+    urls, app = escaped_line("  ".join(info.urls)), escaped_line(info.app or "")
+    return Text.assemble(("pounce ", "bold"), info.version, "  ", (urls, "cyan"), f"  {app}  pid {info.pid}")
 
 
 def _banner(info: StartInfo) -> Text:
     text = Text.assemble("\n  ", ("pounce", "bold"), f" {info.version}")
     if info.app:
-        text.append_text(Text.assemble("  serving ", (info.app, "bold")))
+        text.append_text(Text.assemble("  serving ", (escaped_line(info.app), "bold")))
     text.append("\n\n")
     for url in info.urls:
-        text.append_text(Text.assemble("  ", (url, "bold cyan"), "\n"))
+        text.append_text(Text.assemble("  ", (escaped_line(url), "bold cyan"), "\n"))
     text.append("\n")
     for name, value, style in _rows(info):
         text.append_text(Text.assemble("  ", (f"{name:<11}", "dim"), (value, style), "\n"))

@@ -17,6 +17,7 @@ from pounce.plugin import Command
 from pounce.registry import Registry
 from pounce_cli.errors import UsageError
 from pounce_cli.flags import HELP, Given, flags, plugin_flags, shown_default, spellings, switched_off, value_name
+from pounce_cli.foreign import COMMANDS, about_flag
 
 __all__ = ["run"]
 
@@ -57,7 +58,7 @@ def run(
     try:
         code: int = app(words, result_action="print_non_int_return_int_as_exit_code")
     except cyclopts.CycloptsError as exc:
-        raise _usage_error(exc, [*BUILT_IN, *commands], skipped) from exc
+        raise _usage_error(exc, words, [*BUILT_IN, *commands], skipped) from exc
     return code
 
 
@@ -265,15 +266,20 @@ def _loaded(command: Command) -> Callable[..., Any]:
         raise PluginError(f"command {command.name} cannot be loaded: {type(exc).__name__}: {exc}") from exc
 
 
-def _usage_error(error: cyclopts.CycloptsError, commands: Sequence[str], skipped: Sequence[str]) -> UsageError:
+def _usage_error(
+    error: cyclopts.CycloptsError, words: Sequence[str], commands: Sequence[str], skipped: Sequence[str]
+) -> UsageError:
     """The library's error in our words: what was written, and what could have been meant."""
+    foreign = about_flag if words[:1] in (["serve"], ["config"]) else lambda flag: None
     match error:
         case cyclopts.UnknownCommandError(unused_tokens=[word, *_]):
             return UsageError(f"there is no command {word!r}", hint=_command_hint(word, commands, skipped))
         case cyclopts.UnknownOptionError(token=token):
             flag = token.keyword or token.value
             names = [name for argument in error.argument_collection for name in argument.names]
-            return UsageError(f"there is no option {flag}", hint=_meant(flag.partition("=")[0], names))
+            return UsageError(
+                f"there is no option {flag}", hint=foreign(flag) or _meant(flag.partition("=")[0], names)
+            )
         case cyclopts.CoercionError(token=token) if token is not None and error.target_type is bool:
             return UsageError(f"{token.keyword} must be true or false (got {token.value!r})")
         case cyclopts.RepeatArgumentError(token=token):
@@ -289,9 +295,13 @@ def _usage_error(error: cyclopts.CycloptsError, commands: Sequence[str], skipped
 
 
 def _command_hint(word: str, commands: Sequence[str], skipped: Sequence[str]) -> str:
-    if ":" in word:
+    if ":" in word and not word.startswith("-"):
         return f"To serve an application: pounce serve {word}"
-    hint = _meant(word, commands) or f"Commands: {', '.join(commands)}."
+    flag = word.partition("=")[0]
+    if any(flag in (*spellings(item), switched_off(item)) for item in flags()):
+        return f"It is a flag of a command, and comes after it: pounce serve main:app {word}"
+    hint = about_flag(word) if word.startswith("-") else COMMANDS.get(word)
+    hint = hint or _meant(word, commands) or f"Commands: {', '.join(commands)}."
     return " ".join([hint, *(f"Note: {reason}." for reason in skipped)])
 
 

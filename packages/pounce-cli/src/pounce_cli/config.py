@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from pounce.config import describe
+from pounce.observe.logs import escaped_line
 from pounce.options import Option
 from pounce_cli.flags import Given, plugin_options
 from pounce_cli.sources import Setting, config_of, settings_of
@@ -20,8 +21,9 @@ def show_config(given: Given) -> None:
         plugin = item.name.rpartition(".")[0]
         if plugin != table:
             table = plugin
-            print(f"\n[{plugin}]")
-        print(_line(item, found.get(item.name)))
+            print(f"\n[{escaped_line(plugin)}]")
+        # The place may be the name of a file.
+        print(escaped_line(_line(item, found.get(item.name))))
 
 
 def _line(item: Option, setting: Setting | None) -> str:

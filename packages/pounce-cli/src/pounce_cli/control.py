@@ -2,14 +2,20 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
+from pounce.config import ServerConfig
 from pounce.errors import ConfigError, SupervisorError
+from pounce.observe.logs import escaped_line
 from pounce.supervisor.control import ask
 from pounce_cli.flags import Given
 from pounce_cli.sources import settings_of
 
 __all__ = ["reload", "socket_of", "status", "stop"]
+
+PATIENCE = 10.0
+"""Seconds in which a server says how it does."""
 
 
 def socket_of(path: str | None, config: str | None) -> str:
@@ -18,7 +24,8 @@ def socket_of(path: str | None, config: str | None) -> str:
     Raises `ConfigError` where there is none.
     """
     if path is not None:
-        return path
+        # What the server would refuse is refused here too.
+        return ServerConfig.of({"control_socket": path}).control_socket or path
     found = settings_of(Given(config=config)).get("control_socket")
     if found is None:
         raise ConfigError(
@@ -30,21 +37,27 @@ def socket_of(path: str | None, config: str | None) -> str:
 
 def status(path: str, *, as_json: bool = False) -> None:
     """Print how the server does. Raises `ConfigError` when none answers at `path`."""
-    answer = _ask(path, "status", timeout=10.0)
-    if as_json:
-        print(json.dumps(answer["status"], indent=2))
-        return
-    found = answer["status"]
-    print(f"pounce {found['version']}  pid {found['pid']}  {', '.join(found['urls'])}")
-    print(f"up {found['uptime_seconds']:.0f} s, {found['workers']} workers ({found['worker_mode']}), {found['state']}")
-    print(f"{'process':>8}  {'state':<9} {'worker':>6} {'connections':>11} {'requests':>8} {'served':>10}  silent")
+    answer = _ask(path, "status", timeout=PATIENCE)
+    try:
+        found = answer["status"]
+        lines = list(_lines(found))
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as exc:
+        raise _is_no_server(path, "its status has another form") from exc
+    print(json.dumps(found, indent=2) if as_json else "\n".join(map(escaped_line, lines)))
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    """A status for people, of which nothing is certain: raises whatever its form leads to."""
+    yield f"pounce {found['version']}  pid {found['pid']}  {', '.join(found['urls'])}"
+    yield f"up {found['uptime_seconds']:.0f} s, {found['workers']} workers ({found['worker_mode']}), {found['state']}"
+    yield f"{'process':>8}  {'state':<9} {'worker':>6} {'connections':>11} {'requests':>8} {'served':>10}  silent"
     for process in found["processes"]:
         for worker in process["workers"] or [None]:
             line = f"{process['pid']:>8}  {process['state']:<9}"
             if worker is not None:
                 line += f" {worker['number']:>6} {worker['connections']:>11} {worker['requests']:>8}"
                 line += f" {worker['served']:>10}  {worker['silence']:.1f} s"
-            print(line)
+            yield line
 
 
 def reload(path: str) -> None:
@@ -61,6 +74,9 @@ def stop(path: str) -> None:
 
 def _ask(path: str, command: str, **options: Any) -> dict[str, Any]:
     try:
+        if command != "status":
+            # What is told to end or to reload may take its time; who is no server says so at once.
+            ask(path, "status", timeout=PATIENCE)
         answer = ask(path, command, **options)
     except OSError as exc:
         raise ConfigError(
@@ -68,7 +84,17 @@ def _ask(path: str, command: str, **options: Any) -> dict[str, Any]:
             code="POUNCE_CONTROL_NO_SERVER",
             hint="Start it with the same --control-socket, as the same user.",
         ) from exc
+    except ValueError as exc:
+        raise _is_no_server(path, str(exc)) from exc
     if not answer["ok"]:
         raise SupervisorError(answer["error"], code="POUNCE_CONTROL_FAILED")
     sys.stdout.flush()
     return answer
+
+
+def _is_no_server(path: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"what answers at {path} is no pounce server: {why}",
+        code="POUNCE_CONTROL_NO_SERVER",
+        hint="Give the path that the server was started with as --control-socket.",
+    )

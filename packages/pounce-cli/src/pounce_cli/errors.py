@@ -1,8 +1,6 @@
 """Errors on start: one clear block on stderr, or one JSON object where logs are JSON."""
 
-import json
 import sys
-import time
 from collections.abc import Sequence
 
 from pounce.config import ServerConfig
@@ -21,7 +19,10 @@ class UsageError(ConfigError):
 
 
 def wants_json(words: Sequence[str]) -> bool:
-    """Whether the log of the server that `words` ask for is JSON, also when they have a mistake in them."""
+    """Whether the log of the server that `words` ask for is JSON, also when they have a mistake in them.
+
+    Of a line that asks for none, too: where logs are read by machines, so is what a command has to say.
+    """
     said: dict[str, str] = {}
     for word, following in zip(words, [*words[1:], ""], strict=True):
         flag, equals, text = word.partition("=")
@@ -37,11 +38,7 @@ def report(error: PounceError, *, as_json: bool) -> None:
     """Print `error` on stderr; where the application's code raised, also its traceback, without the server's frames."""
     traceback = application_traceback(error)
     if as_json:
-        line: dict[str, object] = {"ts": logs.timestamp(time.time()), "level": "error", "event": "start_failed"}
-        line |= {"code": error.code, "message": error.message, "hint": error.hint}
-        if traceback:
-            line["exception"] = traceback.rstrip()
-        print(json.dumps(line), file=sys.stderr)
+        print(logs.start_failed(error, traceback), file=sys.stderr)
         return
     _print_block(error)
     if traceback:

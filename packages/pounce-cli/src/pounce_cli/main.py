@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None, *, discover: Callable[[], Regis
     except PounceError as exc:
         from pounce_cli.errors import report, wants_json
 
-        report(exc, as_json=words[:1] == ["serve"] and wants_json(words))
+        report(exc, as_json=wants_json(words))
         return exc.exit_code
 
 

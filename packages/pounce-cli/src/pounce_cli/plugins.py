@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pounce.observe.logs import escaped_line
 from pounce.plugin import API_VERSION, Plugin
 
 if TYPE_CHECKING:
@@ -62,13 +63,16 @@ def _print_table(entries: Sequence[Loaded]) -> None:
     table = Table("name", "distribution", "version", "contract", "provides", "load", box=box.SIMPLE_HEAD)
     for entry in entries:
         plugin = entry.plugin
+        contract, load = "", ""
         if plugin is None:
-            table.add_row(entry.name, entry.distribution, entry.version, "", f"skipped: {entry.skipped}", "")
-            continue
-        lines = [f"{kind}: {', '.join(names)}" for kind, names in _provided(plugin).items()]
+            lines = [f"skipped: {entry.skipped}"]
+        else:
+            lines = [f"{kind}: {', '.join(names)}" for kind, names in _provided(plugin).items()]
+            contract, load = ".".join(map(str, plugin.api)), f"{entry.load_time * 1000:.1f} ms"
         if entry.gil_enabled:
             lines.append("switches the GIL on")
-        contract, load = ".".join(map(str, plugin.api)), f"{entry.load_time * 1000:.1f} ms"
-        table.add_row(entry.name, entry.distribution, entry.version, contract, "\n".join(lines), load)
+        # Who wrote the plugin chose the names, and the reasons are what its code raised.
+        name, distribution, version = map(escaped_line, (entry.name, entry.distribution, entry.version))
+        table.add_row(name, distribution, version, contract, "\n".join(map(escaped_line, lines)), load)
     # A pipe has no width: nothing may be cut off there.
     Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(table)

@@ -149,6 +149,10 @@ def _unknown(known: Mapping[str, Option], written: Written) -> ConfigError:
 
 
 def _hint(item: Option, value: Any) -> str | None:
+    from pounce_cli.foreign import VALUES
+
+    if (item.name, str(value).lower()) in VALUES:
+        return VALUES[item.name, str(value).lower()]
     if item.choices:
         close = difflib.get_close_matches(str(value).lower(), item.choices, 1)
         return f"Did you mean {close[0]}?" if close else None

@@ -6,12 +6,11 @@ environment and the documentation. Add a setting by adding a field; nothing else
 
 import dataclasses
 import re
-import types
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pounce.errors import ConfigError
-from pounce.options import Option, option, options_of, unknown_setting
+from pounce.options import Option, Table, option, options_of, unknown_setting
 
 __all__ = ["ServerConfig", "describe"]
 
@@ -326,6 +325,13 @@ class ServerConfig:
         unit="bytes",
         ge=0,
     )
+    websocket_max_incomplete: int = option(
+        268_435_456,
+        "Size of all WebSocket messages of a process that have begun and not ended; 0 sets no limit.",
+        group="websocket",
+        unit="bytes",
+        ge=0,
+    )
     websocket_compression: bool = option(
         True, "Compress WebSocket messages (permessage-deflate) for clients that offer it.", group="websocket"
     )
@@ -498,8 +504,6 @@ class ServerConfig:
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = {item.name: getattr(self, item.name) for item in OPTIONS}
-        settings |= {item.name: dict(settings[item.name]) for item in OPTIONS if item.kind is dict}
-        settings["plugin_settings"] = {name: dict(table) for name, table in self.plugin_settings.items()}
         return (ServerConfig.of, (settings,))
 
     def __post_init__(self) -> None:
@@ -548,8 +552,14 @@ class ServerConfig:
             raise ConfigError(f"access_log_filter must be a function (got {self.access_log_filter!r})")
         if not self.host:
             raise ConfigError("host must not be empty", hint="Use 127.0.0.1 for this machine, 0.0.0.0 or :: for all.")
-        if self.uds == "":
-            raise ConfigError("uds must not be empty", hint="Give the path of the Unix socket.")
+        for name, path in (("uds", self.uds), ("control_socket", self.control_socket)):
+            if path == "":
+                raise ConfigError(f"{name} must not be empty", hint="Give the path of the Unix socket.")
+            if path is not None and path.startswith("unix:"):
+                raise ConfigError(
+                    f"{name} is the path of a Unix socket alone (got {path!r})",
+                    hint=f"Write {path[5:]!r}; unix: is what bind takes.",
+                )
         if self.uds is not None and self.bind:
             raise ConfigError("uds and bind exclude each other", hint="Write the socket as bind unix:/path.")
         if self.health_check_path is not None and not self.health_check_path.startswith("/"):
@@ -565,7 +575,7 @@ class ServerConfig:
 
 def _checked_tables(tables: Any) -> Mapping[str, Mapping[str, Any]]:
     if isinstance(tables, Mapping) and all(isinstance(table, Mapping) for table in tables.values()):
-        return types.MappingProxyType({name: types.MappingProxyType(dict(table)) for name, table in tables.items()})
+        return Table({name: Table(table) for name, table in tables.items()})
     raise ConfigError(f"plugin_settings must be a mapping of mappings (got {tables!r})")
 
 

@@ -74,6 +74,9 @@ class ClientGone(OSError):
 
     code = "POUNCE_CLIENT_GONE"
 
+    def __init__(self, message: str = "the client is gone") -> None:
+        super().__init__(message)
+
 
 def comes_from_client_gone(exc: BaseException | None) -> bool:
     """Whether `exc` is a consequence of `ClientGone`: itself, raised from it, or a group of nothing else."""

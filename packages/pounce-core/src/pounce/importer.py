@@ -1,11 +1,21 @@
-"""From `module:attribute` to an ASGI application."""
+"""From `module:attribute` to an ASGI application.
 
+The folder of the application comes first on `sys.path`, where a file of it hides an installed module of the same name.
+That is for the application alone: what the server needs for certain it imports before, and what it imports later
+`InstalledFirst` finds where it would have been found before.
+"""
+
+import difflib
 import importlib
 import inspect
+import os
 import sys
 import threading
 import traceback
-from types import TracebackType
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType, TracebackType
 from typing import Any
 
 from pounce.config import ServerConfig
@@ -39,16 +49,16 @@ def import_app(path: str, config: ServerConfig) -> tuple[Any, str | None]:
     without arguments (as `config.factory` says for all). Raises `AppImportError`.
     """
     module_name, _, attribute = path.partition(":")
-    if not module_name or not attribute:
+    if not module_name or not attribute or _is_file(module_name, config.app_dir):
         raise AppImportError(
             f"{path!r} does not name an application",
             code="POUNCE_APP_PATH",
-            hint='Write module:attribute, for example "main:app" for app in main.py.',
+            hint=_dotted(path) or 'Write module:attribute, for example "main:app" for app in main.py.',
         )
     if config.app_dir and config.app_dir not in sys.path:
-        sys.path.insert(0, config.app_dir)
+        _put_first(config.app_dir)
     had_gil = gil_enabled()
-    app = _attribute(_module(module_name), module_name, attribute.removesuffix("()"))
+    app = _attribute(_module(module_name, path, config), module_name, attribute.removesuffix("()"))
     if attribute.endswith("()") or config.factory:
         app = called(app, path)
     if not callable(app):
@@ -67,11 +77,51 @@ def import_object(path: str, config: ServerConfig) -> Any:
             f"{path!r} does not name an object", code="POUNCE_APP_PATH", hint="Write module:attribute."
         )
     if config.app_dir and config.app_dir not in sys.path:
-        sys.path.insert(0, config.app_dir)
-    return _attribute(_module(module_name), module_name, attribute)
+        _put_first(config.app_dir)
+    return _attribute(_module(module_name, path, config), module_name, attribute)
 
 
-def _module(name: str) -> Any:
+def _put_first(folder: str) -> None:
+    if not any(isinstance(finder, InstalledFirst) for finder in sys.meta_path):
+        found = [number for number, finder in enumerate(sys.meta_path) if finder is PathFinder]
+        sys.meta_path.insert(found[0] if found else len(sys.meta_path), InstalledFirst())
+    sys.path.insert(0, folder)
+
+
+class InstalledFirst:
+    """Finds what is imported by modules that were there before the folder of an application was put on `sys.path`, or
+    by what this has found for them: on the path as it was. Where it finds nothing others look on, in that folder too.
+    """
+
+    def __init__(self) -> None:
+        self._path = list(sys.path)
+        self._importers = {name.partition(".")[0] for name in list(sys.modules)} - {"__main__"}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Called by the import system for what is not loaded yet. Where to find a submodule its package knows."""
+        importer = _importer() if path is None else ""
+        # What this module here imports is the application.
+        if importer == __name__ or importer.partition(".")[0] not in self._importers:
+            return None
+        found = PathFinder.find_spec(name, self._path, target)
+        if found is not None:
+            self._importers.add(name)
+        return found
+
+
+def _importer() -> str:
+    """The module whose code imports something just now, empty where none is known."""
+    depth = 2
+    while (name := sys._getframemodulename(depth)) is not None:
+        if name.partition(".")[0] not in ("importlib", "_frozen_importlib", "_frozen_importlib_external"):
+            return name
+        depth += 1
+    return ""
+
+
+def _module(name: str, path: str, config: ServerConfig) -> Any:
     _here.importing = True
     try:
         return importlib.import_module(name)
@@ -80,7 +130,7 @@ def _module(name: str) -> Any:
             raise AppImportError(
                 f"there is no module {exc.name!r}",
                 code="POUNCE_APP_MODULE_NOT_FOUND",
-                hint="Start in the folder of the application, or give it with --app-dir.",
+                hint=_dotted(path) or _near(name, path, config.app_dir or "."),
             ) from exc
         raise AppImportError(
             f"{name} needs the module {exc.name!r}, which is not installed",
@@ -100,6 +150,42 @@ def _module(name: str) -> Any:
         raise _import_failed(name, exc) from exc
     finally:
         _here.importing = False
+
+
+def _is_file(name: str, folder: str) -> bool:
+    """Whether this names a file, which must not be imported in part to find that out: that of `main.py` is `main`."""
+    return "/" in name or (name.endswith(".py") and os.path.isfile(os.path.join(folder, name)))
+
+
+def _dotted(path: str) -> str | None:
+    """What to write in place of the name of a file: `app/main.py:app` is `app.main:app`. None for what is none."""
+    file, _, attribute = path.partition(":")
+    if not file.endswith(".py") and "/" not in file:
+        return None
+    *folders, module = file.removesuffix(".py").removeprefix("./").split("/")
+    if all(folder.isidentifier() for folder in folders):
+        name, place = ".".join([*folders, module]), ""
+    else:
+        # It lies elsewhere, and nothing can be imported by that name.
+        name, place = module, f" with --app-dir {'/'.join(folders) or '/'}"
+    return f"Write {name}:{attribute or 'app'}{place}: a module is named as in an import, not as a file."
+
+
+def _near(name: str, path: str, folder: str) -> str:
+    """What may help where there is no module `name` in the folder of the application."""
+    try:
+        entries = sorted(Path(folder).iterdir())
+    except OSError:
+        return f"The folder {folder} (app_dir) cannot be read."
+    first = name.partition(".")[0]
+    for each in entries:
+        if (each / f"{first}.py").is_file() or (each / first / "__init__.py").is_file():
+            return f"It is in the folder {each}: give that with --app-dir."
+    modules = [each.stem for each in entries if each.suffix == ".py" or each.is_dir()]
+    close = difflib.get_close_matches(first, modules, 1)
+    if close and close[0] != first:
+        return f"Did you mean {close[0]}{path.removeprefix(first)}?"
+    return "Start in the folder of the application, or give it with --app-dir."
 
 
 def _import_failed(name: str, error: Exception) -> AppImportError:
@@ -125,6 +211,12 @@ def _attribute(module: Any, module_name: str, path: str) -> Any:
 
 def called(factory: Any, path: str) -> Any:
     """What a factory makes. Raises `AppImportError` when it fails."""
+    if inspect.iscoroutinefunction(factory):
+        raise AppImportError(
+            f"the factory {path} is an async function",
+            code="POUNCE_APP_FACTORY_FAILED",
+            hint="Make it def: what it has to wait for belongs into the lifespan of the application.",
+        )
     try:
         return factory()
     except Exception as exc:

@@ -3,18 +3,19 @@
 `ServerConfig` is made of them, and so are the settings of plugins.
 """
 
+import copy
 import dataclasses
 import difflib
 import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from pounce.errors import ConfigError
 
-__all__ = ["Option", "option", "options_of", "parse_option", "unknown_setting"]
+__all__ = ["Option", "Table", "option", "options_of", "parse_option", "unknown_setting"]
 
 
 def option(
@@ -113,7 +114,7 @@ class Option:
             raise self.refused(value)
         if self.kind is dict:
             if isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair):
-                return types.MappingProxyType(dict(value))
+                return Table(value)
             raise self.refused(value)
         if self.kind is float and type(value) is int:
             value = float(value)
@@ -135,6 +136,34 @@ class Option:
         """The error for a value that is not allowed; `where` is what to call the setting. A secret is not repeated."""
         got = "" if self.secret else f" (got {value!r})"
         return ConfigError(f"{where or self.name} must be {self.allowed}{got}", hint=hint)
+
+
+class Table(Mapping[str, Any]):
+    """Settings by name, or tables of them by the name of their plugin; immutable, and a dict once it is copied."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, Any]) -> None:
+        self._items = dict(items)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        # Values may be of any kind; where tables are equal their names are.
+        return hash(frozenset(self._items))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return copy.deepcopy(self._items, memo)
 
 
 _KIND_WORDS = {

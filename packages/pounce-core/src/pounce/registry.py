@@ -1,5 +1,6 @@
 """Registry: the plugins that are installed, checked against each other, and looked up by what they provide."""
 
+import difflib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -179,7 +180,7 @@ class Registry:
         if name not in self.parsers:
             raise ConfigError(
                 f"http_parser must be auto or one of {', '.join(self.parsers)} (got {name!r})",
-                hint=f"Installing a parser's package makes it known: pip install pounce-{name}",
+                hint=_parser_hint(name, self.parsers),
             )
         return self.parsers[name]
 
@@ -196,6 +197,20 @@ class Registry:
                     hint=f"Plugins with settings: {', '.join(self._settings) or 'none'}.",
                 )
         return {name: _settings_of(name, cls, given.get(name, {})) for name, cls in self._settings.items()}
+
+
+OWN_PARSERS = {"h1fast": "pounce-h1fast"}
+"""Parsers of packages of this project. What to install is never made of what somebody wrote: a package of that name
+would be anybody's."""
+
+
+def _parser_hint(name: str, parsers: Iterable[str]) -> str:
+    if name in OWN_PARSERS:
+        return f"pip install {OWN_PARSERS[name]}"
+    close = difflib.get_close_matches(name, (*parsers, *OWN_PARSERS), 1)
+    if close:
+        return f"Did you mean {close[0]}?"
+    return "It reads HTTP/1.1; the fast one is h1fast, of pounce-h1fast. Other protocols need no choice of a parser."
 
 
 def installed_options(wanted: Callable[[str], bool]) -> tuple[Option, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
 from pounce.importer import is_importing
+from pounce.late import late
 from pounce.net.bind import Listener
 from pounce.net.udp import open_sockets
 from pounce.supervisor.modes import is_supervised, mode_of, workers_of
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from pounce.net.tls import ServerTLS
     from pounce.registry import Registry
     from pounce.worker.state import Description
+else:
+    type ASGIApp = late("pounce.exchange.service:ASGIApp")
+    type Registry = late("pounce.registry:Registry")
 
 __all__ = ["Server", "StartInfo", "run"]
 
@@ -102,9 +106,12 @@ class Server:
     def run(self) -> None:
         """Serve until SIGINT, SIGTERM or `shutdown()`; blocks. Raises a `PounceError` when it cannot start.
 
+        Where an event loop runs in this thread, such as in a notebook, `serve()` is for it: `ConfigError`.
+
         A second signal ends the process without waiting for requests: `SystemExit(1)`. More than one worker run in
         processes that this one supervises. systemd is told of the start and the end where it has asked.
         """
+        _check_no_loop_runs()
         # In this order: what systemd has said to the one is for the other from now on.
         predecessor = Predecessor.from_environ()
         self._notifier = Notifier.from_environ()
@@ -227,10 +234,12 @@ class Server:
         import asyncio
 
         from pounce.supervisor.datagrams import DatagramSockets
+        from pounce.worker.loop import import_loop
         from pounce.worker.shared import prepare
         from pounce.worker.threads import WorkerThreads
 
         config = self._config
+        import_loop(config.loop)
         shared = prepare(config, self._app, self._registry)
         self._tls = shared.tls
         listeners, first = open_sockets(config)
@@ -380,6 +389,16 @@ class Server:
             self._notifier.start_watchdog(loop)
         if self._on_ready is not None:
             self._on_ready(info)
+
+
+def _check_no_loop_runs() -> None:
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        raise ConfigError(
+            "an event loop runs in this thread already, which run() would block",
+            code="POUNCE_RUN_IN_LOOP",
+            hint="In a notebook or a coroutine: await pounce.Server(pounce.ServerConfig(port=8000), app).serve()",
+        )
 
 
 def _is_on_terminal() -> bool:

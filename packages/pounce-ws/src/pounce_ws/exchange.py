@@ -118,6 +118,7 @@ class WebSocketExchange:
         "close_code",
         "deadline",
         "head",
+        "incomplete",
         "messages_received",
         "messages_sent",
         "running",
@@ -140,6 +141,8 @@ class WebSocketExchange:
         self.close_code: int | None = None
         self.broken = False
         self.messages_received = self.messages_sent = 0
+        self.incomplete = 0
+        """Bytes of a message that has begun, as they were counted last."""
         self.bytes_received = self.bytes_sent = 0
         self.running = False
         """The application has not returned; wires read it."""
@@ -248,6 +251,8 @@ class WebSocketExchange:
                 held, self._held = self._held, 0
                 if self.state != CLOSED:
                     self.stream.consumed(held)
+                    if len(reader.payload) != self.incomplete:
+                        self._sockets.grown(self, len(reader.payload))
                     if self._eof:
                         self._end_stream(ABNORMAL)
             elif isinstance(event, Control):
@@ -546,6 +551,8 @@ class WebSocketExchange:
         self.state = CLOSING
         self.deadline = self.service.loop.time() + self.service.config.websocket_close_timeout
         self._reader.discard()
+        if self.incomplete:
+            self._sockets.grown(self, 0)
         _wake(self._readers)
         _wake(self._writers)
         if self._held:
@@ -579,6 +586,10 @@ class WebSocketExchange:
     def _drop_queue(self) -> None:
         self._queue.clear()
         self._queued = 0
+
+    def give_up_message(self) -> None:
+        """Keep nothing of the message that has begun, nor take another."""
+        self._begin_close(1013, "too much is waiting")
 
     def drain(self) -> None:
         """The worker shuts down."""

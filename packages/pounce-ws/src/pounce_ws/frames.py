@@ -68,7 +68,7 @@ class MessageReader:
         "_limit",
         "_mask",
         "_message",
-        "_payload",
+        "payload",
     )
 
     def __init__(self, limit: int, inflater: Inflater | None = None) -> None:
@@ -84,7 +84,8 @@ class MessageReader:
         self._left = -1
         """Bytes of the frame's payload that were not read yet; -1 between frames."""
         self._mask = b""
-        self._payload = bytearray()
+        self.payload = bytearray()
+        """What is kept of a message that has begun."""
         self._decoder: codecs.IncrementalDecoder | None = None
         self._inflates = False
         self._discards = False
@@ -98,7 +99,7 @@ class MessageReader:
     def discard(self) -> None:
         """Give out no more messages: their payload is thrown away as it arrives. Control frames are still read."""
         self._discards = True
-        self._payload = bytearray()
+        self.payload = bytearray()
 
     def next_event(self) -> str | bytes | Control | None:
         """The next message (a text is a str) or control frame, None when more bytes are needed.
@@ -156,7 +157,7 @@ class MessageReader:
                 self._inflates = bool(first & RSV1)
                 if self._decoder is not None:
                     self._decoder.reset()
-            if not self._inflates and not self._discards and len(self._payload) + length > self._limit:
+            if not self._inflates and not self._discards and len(self.payload) + length > self._limit:
                 raise too_big(self._limit)
         return True
 
@@ -204,7 +205,7 @@ class MessageReader:
 
     def _take(self, data: bytes, is_last: bool) -> None:
         """Keep a piece of the message, of which it may be the last."""
-        payload = self._payload
+        payload = self.payload
         if self._inflates and self._inflater is not None:
             data = self._inflater.inflate(data, self._limit - len(payload))
         payload += data
@@ -222,8 +223,8 @@ class MessageReader:
         self._message = CONTINUATION
         if self._discards:
             return None
-        payload = self._payload
-        self._payload = bytearray()
+        payload = self.payload
+        self.payload = bytearray()
         if self._inflates and self._inflater is not None:
             payload += self._inflater.end(self._limit - len(payload))
         return decoded(payload) if is_text else bytes(payload)

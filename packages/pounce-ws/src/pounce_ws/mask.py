@@ -41,7 +41,9 @@ def _compiled() -> Unmask:
     under a name of our own, so that whoever imports the package finds it untouched.
     """
     package = find_spec("websockets")
-    spec = PathFinder.find_spec("pounce_ws.speedups", package.submodule_search_locations) if package else None
+    places = package.submodule_search_locations if package is not None else None
+    # An application may have a module of that name, which has no places. Without them all of sys.path is one.
+    spec = PathFinder.find_spec("pounce_ws.speedups", places) if places else None
     if spec is None or spec.loader is None:
         raise ImportError("websockets.speedups is not there")
     module = module_from_spec(spec)
@@ -55,5 +57,6 @@ unmask: Unmask
 
 try:
     unmask = _compiled()
-except ImportError:
+except ImportError, ValueError:
+    # The latter of `find_spec`, for a module that somebody has made by hand.
     unmask = _unmask

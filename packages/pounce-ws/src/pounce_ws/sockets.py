@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pounce.config import ServerConfig
     from pounce.plugin import Service
     from pounce_ws.exchange import WebSocketExchange
 
 __all__ = ["WebSockets"]
 
+RELIEF = 8
+"""Once there is too much of incomplete messages, the largest are given up until one part of so many is free."""
 COUNTED = ("messages_received", "messages_sent", "bytes_received", "bytes_sent")
 
 
@@ -23,6 +26,8 @@ class WebSockets:
         self._service = service
         self._open: set[WebSocketExchange] = set()
         self._ended = dict.fromkeys(COUNTED, 0)
+        self._incomplete = 0
+        """Bytes of messages that have begun and not ended, of all that are open."""
         service.on_tick.add(self.tick)
         service.on_drain.add(self.drain)
 
@@ -43,9 +48,33 @@ class WebSockets:
     def ended(self, exchange: WebSocketExchange) -> None:
         """Its last byte was written, or its stream was lost."""
         self._open.discard(exchange)
+        self._incomplete -= exchange.incomplete
+        exchange.incomplete = 0
         for name in COUNTED:
             self._ended[name] += getattr(exchange, name)
         self._service.completed(exchange)
+
+    def grown(self, exchange: WebSocketExchange, size: int) -> None:
+        """So much is kept of a message that has begun; 0 where none has.
+
+        Where all are too much for this worker, its share of what the process may have, those that have most are closed
+        (RFC 6455 7.4, code 1013): who sends small messages is not to suffer from who holds back large ones.
+        """
+        self._incomplete += size - exchange.incomplete
+        exchange.incomplete = size
+        config = self._service.config
+        if not config.websocket_max_incomplete or self._incomplete <= (limit := self._limit(config)):
+            return
+        enough = limit - limit // RELIEF
+        for each in sorted(self._open, key=lambda each: each.incomplete, reverse=True):
+            if self._incomplete <= enough or not each.incomplete:
+                break
+            self._service.count("websocket_max_incomplete", "WebSocket: too much of incomplete messages")
+            self._call(each.give_up_message)
+
+    def _limit(self, config: ServerConfig) -> int:
+        # A message of the largest size is welcome, however many workers there are.
+        return max(config.websocket_max_incomplete // self._service.workers, config.websocket_max_message_size)
 
     def tick(self, now: float) -> None:
         """Act on deadlines that lie before `now`, and count."""

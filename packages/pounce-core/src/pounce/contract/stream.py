@@ -41,6 +41,12 @@ class FileRange:
 type Body = bytes | FileRange
 
 
+def unmapped(host: str) -> str:
+    """An address, or the IPv4 address that is mapped into it (RFC 4291 2.5.5.2): dual-stack sockets have it like that,
+    and whoever compares addresses would take one client for two."""
+    return host[7:] if host.startswith("::ffff:") and "." in host else host
+
+
 class ConnectionInfo:
     """What is known of the connection under a stream; built once for each connection."""
 
@@ -48,7 +54,7 @@ class ConnectionInfo:
 
     peer: tuple[str, int] | None
     """Address and port of the client, behind a proxy if the PROXY protocol says so; None where it has none (Unix
-    sockets)."""
+    sockets). An IPv4 client has an IPv4 address, whatever the socket that it arrived at."""
     local: tuple[str, int | None] | None
     """Address and port it arrived at, or the path of a Unix socket and None."""
     scheme: str
@@ -72,8 +78,8 @@ class ConnectionInfo:
         tls: dict[str, object] | None = None,
     ) -> None:
         self.id = id
-        self.peer = peer
-        self.local = local
+        self.peer = (unmapped(peer[0]), peer[1]) if peer is not None else None
+        self.local = (unmapped(local[0]), local[1]) if local is not None and local[1] is not None else local
         self.scheme = scheme
         self.alpn = alpn
         self.tls = tls

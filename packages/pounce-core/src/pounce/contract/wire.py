@@ -99,6 +99,8 @@ class Service(Protocol):
     """Number of the worker within its server, from 0."""
     generation: int
     """How often the server was reloaded before this worker started."""
+    workers: int
+    """How many workers its process has, this one included, so that what a process may have can be shared out."""
     draining: bool
     """The worker takes no further connections and lets requests finish."""
     upgrades: Mapping[bytes, Upgrade]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pounce.contract.wire import ASGIApp
     from pounce.exchange.service import Service
 
-__all__ = ["HttpExchange", "too_large"]
+__all__ = ["HttpExchange"]
 
 FILE_CHUNK = 262144
 """Bytes read at once where a wire cannot send files itself."""
@@ -124,9 +124,8 @@ class HttpExchange:
             self.stream.consumed(len(data))
             return
         self._received += len(data)
-        limit = self.service.max_request_size
-        if self._received > limit > 0:
-            self.stream_lost(too_large(limit))
+        if self._received > self.service.max_request_size > 0:
+            self.stream_lost(self.service.too_large())
         else:
             self._body.append(data)
             self._wake_readers()
@@ -559,13 +558,3 @@ def _wake(waiters: list[asyncio.Future[None]]) -> None:
     for waiter in waiters:
         if not waiter.done():
             waiter.set_result(None)
-
-
-def too_large(limit: int) -> BadRequest:
-    """The error for a request body above `limit` bytes."""
-    return BadRequest(
-        "Request body exceeds max_request_size",
-        status=413,
-        code="POUNCE_LIMIT_REQUEST_TOO_LARGE",
-        hint=f"The limit is {limit} bytes; raise max_request_size to accept more.",
-    )

@@ -8,7 +8,7 @@ from math import inf
 from types import MappingProxyType
 from typing import Any
 
-from pounce.config import ServerConfig
+from pounce.config import ServerConfig, describe
 from pounce.contract.head import RequestHead
 from pounce.contract.parser import Parser
 from pounce.contract.pieces import MiddlewareChoice, Observer, ObserverFactory, Responder, Response
@@ -17,12 +17,14 @@ from pounce.contract.wire import ASGIApp, Certificates, LiveConnection, Switch, 
 from pounce.errors import BadRequest
 from pounce.exchange.draining import DrainNotice
 from pounce.exchange.error_pages import error_response
-from pounce.exchange.http import HttpExchange, too_large
+from pounce.exchange.http import HttpExchange
 from pounce.exchange.response_headers import ResponseHeaders
 from pounce.exchange.scope import METHODS
 from pounce.immortal import own_class
 
 __all__ = ["ASGIApp", "Service"]
+
+DEFAULT_MAX_REQUEST_SIZE = next(item.default for item in describe() if item.name == "max_request_size")
 
 NO_WEBSOCKET = BadRequest(
     "this server does not speak WebSocket",
@@ -98,6 +100,8 @@ class Service:
         self.max_request_size = config.max_request_size
         self.max_connections = config.max_connections
         """This worker's share; 0 sets no limit."""
+        self.workers = 1
+        """Workers of this process, which share what it may have."""
         self._connection_id = 0
         self._context = contextvars.copy_context()
         self._logged: set[str] = set()
@@ -119,7 +123,7 @@ class Service:
         self.requests += 1
         length = head.content_length
         if length and length > self.max_request_size > 0:
-            return self.refuse(head, stream, too_large(self.max_request_size))
+            return self.refuse(head, stream, self.too_large())
         if head.upgrade is not None:
             upgrade = self.upgrades.get(head.upgrade)
             if upgrade is not None:
@@ -159,6 +163,26 @@ class Service:
         exchange = HttpExchange(self, head or UNREADABLE, stream)
         exchange.respond(error_response(error, debug=self.config.debug))
         return exchange
+
+    def too_large(self) -> BadRequest:
+        """The error for a request body above `max_request_size`.
+
+        Where that is what nobody has asked for, it is said once: who never saw the limit looks for the fault elsewhere.
+        """
+        limit = self.max_request_size
+        if limit == DEFAULT_MAX_REQUEST_SIZE and "too_large" not in self._logged:
+            self._logged.add("too_large")
+            self.log.warning(
+                "A request body is larger than max_request_size, by default %d bytes, and was answered 413;"
+                " set max_request_size to accept larger ones",
+                limit,
+            )
+        return BadRequest(
+            "Request body exceeds max_request_size",
+            status=413,
+            code="POUNCE_LIMIT_REQUEST_TOO_LARGE",
+            hint=f"The limit is {limit} bytes; raise max_request_size to accept more.",
+        )
 
     def _refuse_websocket(self, head: RequestHead, stream: Stream) -> Exchange:
         if "websocket" not in self._logged:

@@ -18,7 +18,7 @@ from typing import Any, Self
 from pounce.config import ServerConfig
 from pounce.errors import BindError, ConfigError
 from pounce.net.inherited import adopt, systemd_sockets
-from pounce.net.unix_socket import open_unix
+from pounce.net.unix_socket import hint_for, open_unix
 
 __all__ = ["Bind", "Listener", "Passed", "binds_of", "names_of", "open_listeners", "parse_bind"]
 
@@ -306,7 +306,9 @@ def _open_unix(bind: Bind, config: ServerConfig) -> Listener:
         sock = open_unix(path, mode, bind.user, bind.group, config.backlog)
         status = os.lstat(path)
     except OSError as exc:
-        raise _translated(path, exc) from exc
+        error = _translated(path, exc)
+        error.hint = hint_for(path) or error.hint
+        raise error from exc
     return Listener(sock, bind, os.getpid(), (status.st_dev, status.st_ino))
 
 

@@ -10,13 +10,11 @@ import functools
 import os
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from pounce.contract.stream import ConnectionInfo
-
-if TYPE_CHECKING:
-    from pounce.contract.wire import Service
-    from pounce.net.proxy_protocol import ProxyHeader
+from pounce.contract.wire import Service
+from pounce.net.proxy_protocol import ProxyHeader
 
 __all__ = ["CORK_LIMIT", "Connection", "ForeignConnection", "WireFailed", "connection_info"]
 

@@ -16,6 +16,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pounce.contract.stream import unmapped
 from pounce.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _parse_v1(data: bytes) -> ProxyHeader:
 def _address(text: str, family: str) -> str:
     try:
         if "%" not in text:
-            return str(ipaddress.IPv4Address(text) if family == "TCP4" else ipaddress.IPv6Address(text))
+            return str(ipaddress.IPv4Address(text)) if family == "TCP4" else unmapped(str(ipaddress.IPv6Address(text)))
     except ValueError:
         pass
     raise ProxyHeaderError("an address is malformed")
@@ -160,7 +161,7 @@ def _parse_v2(data: bytes) -> ProxyHeader:
         rest = rest[12:]
     elif family == TCP6:
         source, target, peer_port, local_port = _unpacked("!16s16sHH", rest)
-        peer, local = (str(ipaddress.IPv6Address(source)), peer_port), (str(ipaddress.IPv6Address(target)), local_port)
+        peer, local = (_ipv6(source), peer_port), (_ipv6(target), local_port)
         rest = rest[36:]
     elif family == UNIX_STREAM:
         _unpacked("!108s108s", rest)
@@ -178,6 +179,10 @@ def _unpacked(layout: str, data: bytes) -> tuple[Any, ...]:
 
 def _dotted(address: bytes) -> str:
     return ".".join(map(str, address))
+
+
+def _ipv6(address: bytes) -> str:
+    return unmapped(str(ipaddress.IPv6Address(address)))
 
 
 def _with_extensions(
@@ -281,9 +286,7 @@ class ProxyPolicy:
         """Whether the peer of a connected socket may say who it speaks for. Raises `OSError` when it is gone."""
         if sock.family == socket.AF_UNIX:
             return self._unix
-        address = ipaddress.ip_address(sock.getpeername()[0])
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
+        address = ipaddress.ip_address(unmapped(sock.getpeername()[0]))
         return any(address in network for network in self._networks)
 
     async def receive(self, service: Service, sock: socket.socket) -> ProxyHeader | None:
@@ -331,7 +334,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 def _peer_of(sock: socket.socket) -> str:
     try:
-        return "a Unix socket" if sock.family == socket.AF_UNIX else str(sock.getpeername()[0])
+        return "a Unix socket" if sock.family == socket.AF_UNIX else unmapped(sock.getpeername()[0])
     except OSError:
         return "a peer that is gone"
 

@@ -1,6 +1,7 @@
 """A certificate for development: for this machine alone, signed by itself, kept from one start to the next."""
 
 import datetime
+import errno
 import ipaddress
 import os
 import tempfile
@@ -25,8 +26,10 @@ def self_signed_file(folder: Path | None = None) -> Path:
     folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pounce"
     path = folder / "self-signed.pem"
     try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_folder(folder)
         status = os.lstat(path)
-        ours = status.st_uid == os.getuid() and status.st_mode & 0o077 == 0
+        ours = status.st_uid == os.geteuid() and status.st_mode & 0o077 == 0
         if ours and time.time() - status.st_mtime < RENEWED_AFTER * 86400:
             return path
     except FileNotFoundError:
@@ -35,15 +38,25 @@ def self_signed_file(folder: Path | None = None) -> Path:
         raise _impossible(path, exc) from exc
     certificate, key = create()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Its name appears with the whole content, for others that start at the same time.
         handle, temporary = tempfile.mkstemp(dir=folder)
-        with open(handle, "wb") as file:
-            file.write(key + certificate)
-        os.replace(temporary, path)
+        try:
+            with open(handle, "wb") as file:
+                file.write(key + certificate)
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
     except OSError as exc:
         raise _impossible(path, exc) from exc
     return path
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise `PermissionError` for a folder in which others could put a key of their own in the place of ours."""
+    status = os.stat(folder)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o002:
+        raise PermissionError(errno.EPERM, f"the folder {folder} belongs to others, or others can write to it")
 
 
 def _impossible(path: Path, exc: OSError) -> TLSError:

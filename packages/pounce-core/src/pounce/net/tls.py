@@ -6,10 +6,12 @@ that begin from then on: those that are open keep theirs, and session tickets of
 new, so nobody resumes a session past a client CA that is not trusted any more.
 """
 
+import errno
 import logging
 import os
 import re
 import ssl
+import stat
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -205,11 +207,32 @@ def _create_one(
         _trust(context, config.ssl_ca_certs, config.ssl_crl)
     if config.ssl_keylog is not None:
         try:
+            _make_private(config.ssl_keylog)
             context.keylog_filename = config.ssl_keylog
         except OSError as exc:
-            raise _unreadable("ssl_keylog", config.ssl_keylog, exc) from exc
+            raise TLSError(
+                f"ssl_keylog cannot be written to {config.ssl_keylog}: {exc.strerror or exc}",
+                hint="It must be a file of the user that runs the server, or be none yet.",
+            ) from exc
     context.set_alpn_protocols(list(alpn))
     return context
+
+
+def _make_private(path: str) -> None:
+    """Let `path` be a regular file that its owner, this user, alone can read, made here if there is none.
+
+    OpenSSL would make it by the umask, and write to what a link in its place leads to. Raises `OSError`.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        if status.st_uid != os.geteuid():
+            raise OSError(errno.EPERM, "it belongs to another user")
+        os.fchmod(fd, 0o600)
+    finally:
+        os.close(fd)
 
 
 def _password(config: ServerConfig) -> str | None:

@@ -1,5 +1,6 @@
 """Unix sockets: a file that never has more permissions than it is to have, and never somebody else's place."""
 
+import errno
 import grp
 import os
 import pwd
@@ -11,7 +12,10 @@ from contextlib import contextmanager
 
 from pounce.errors import BindError, ConfigError
 
-__all__ = ["open_unix"]
+__all__ = ["LONGEST", "hint_for", "open_unix"]
+
+LONGEST = 107 if sys.platform == "linux" else 103
+"""Bytes of a Unix socket's path (unix(7), its NUL excluded)."""
 
 
 def open_unix(path: str, mode: int, user: str | None, group: str | None, backlog: int) -> socket.socket:
@@ -37,7 +41,7 @@ def open_unix(path: str, mode: int, user: str | None, group: str | None, backlog
             bound = True
             if owners != (-1, -1):
                 os.chown(path, *owners, follow_symlinks=False)
-            os.chmod(path, mode)
+            _chmod(path, mode)
             sock.listen(backlog)
         except OSError:
             if bound:
@@ -45,6 +49,28 @@ def open_unix(path: str, mode: int, user: str | None, group: str | None, backlog
             sock.close()
             raise
         return sock
+
+
+def hint_for(path: str) -> str | None:
+    """What helps where no Unix socket can be opened at `path`, as far as the path shows it."""
+    size = len(os.fsencode(path))
+    if size > LONGEST:
+        return f"The path of a Unix socket has at most {LONGEST} bytes, and this one {size}: choose a shorter one."
+    folder = os.path.dirname(path)
+    if folder and not os.path.isdir(folder):
+        return f"There is no folder {folder}: make it first, or choose another path."
+    return None
+
+
+def _chmod(path: str, mode: int) -> None:
+    """As `os.chmod`, but never of what a link leads to: what lies there may not be the socket any more."""
+    try:
+        os.chmod(path, mode, follow_symlinks=False)
+    except NotImplementedError:
+        # Said of a link, and by systems that have no such call.
+        if os.path.islink(path):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
+        os.chmod(path, mode)
 
 
 def _number(name: str | None, kind: str) -> int:

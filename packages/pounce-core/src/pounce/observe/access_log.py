@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["plugin"]
 
+FIELD_MAX = 2048
+"""Characters of method and target that are logged."""
+CUT = "…"
+"""Follows what was cut off; no client can send it."""
+
 
 class AccessLog:
     """Observer that hands an `AccessEntry` to the logger `pounce.access`; formatting happens where it is written."""
@@ -31,6 +36,11 @@ class AccessLog:
         method, target = head.method.decode("latin-1"), head.target.decode("latin-1")
         if self._filter is not None and not self._filter(method, target.partition("?")[0], exchange.status):
             return
+        # Thousands of lines may wait until they are written.
+        if len(target) > FIELD_MAX:
+            target = target[:FIELD_MAX] + CUT
+        if len(method) > FIELD_MAX:
+            method = method[:FIELD_MAX] + CUT
         level = logging.WARNING if exchange.status >= 500 else logging.INFO
         if not self._log.isEnabledFor(level):
             return

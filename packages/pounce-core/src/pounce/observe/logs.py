@@ -18,9 +18,10 @@ import time
 from typing import Any, Self, TextIO
 
 from pounce.config import ServerConfig
+from pounce.errors import PounceError
 from pounce.observe.access_entry import AccessEntry, escaped
 
-__all__ = ["Logs", "reopen_log_files", "wants_json"]
+__all__ = ["Logs", "escaped_line", "reopen_log_files", "start_failed", "wants_json"]
 
 QUEUE_SIZE = 10_000
 END_TIMEOUT = 2.0
@@ -32,6 +33,15 @@ def wants_json(config: ServerConfig, stream: TextIO | None = None) -> bool:
     if config.log_format == "auto":
         return not (stream or sys.stderr).isatty()
     return config.log_format == "json"
+
+
+def start_failed(error: PounceError, traceback: str = "") -> str:
+    """The JSON line of an error that ends the start; with the traceback of the application, where that has one."""
+    line: dict[str, object] = {"ts": timestamp(time.time()), "level": "error", "event": "start_failed"}
+    line |= {"code": error.code, "message": error.message, "hint": error.hint}
+    if traceback:
+        line["exception"] = traceback.rstrip()
+    return json.dumps(line)
 
 
 def reopen_log_files() -> None:

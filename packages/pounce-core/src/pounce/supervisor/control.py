@@ -5,18 +5,21 @@ with `"ok"`, and with `"error"` where that is false. `reload` is answered when i
 the connection then stays open until the server has ended.
 """
 
+import errno
 import json
 import logging
 import os
 import selectors
 import socket
 import stat
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pounce.errors import BindError
+from pounce.net.unix_socket import LONGEST, hint_for
 
 __all__ = ["ControlSocket", "ask"]
 
@@ -24,6 +27,8 @@ log = logging.getLogger("pounce.supervisor")
 
 LINE_MAX = 4096
 CLIENTS_MAX = 16
+ANSWER_MAX = 4_194_304
+"""Bytes of an answer that a client reads; one tells less than 300 of each worker."""
 
 type Answer = Callable[[dict[str, Any]], None]
 
@@ -51,18 +56,19 @@ class ControlSocket:
         *,
         takes_over: bool = False,
     ) -> None:
-        """Raises `BindError` when somebody answers at `path`, or it cannot be had.
+        """Raises `BindError` when somebody answers at `path`, or something else is there, or it cannot be had.
 
         With `takes_over` it stays with whoever answers there until `take_over()`.
         """
         self._path = path
-        # Moved there when it is complete: a socket that is taken over is at no time missing.
-        self._at = f"{path}.{os.getpid()}"
+        # Moved there when it is complete: a socket that is taken over is at no time missing. Nobody can know the name
+        # before, and it is hardly longer than the one that the path ends in.
+        self._at = os.path.join(os.path.dirname(path), f".{os.urandom(6).hex()}")
         self._selector = selector
         self._commands = commands
         self._clients: dict[socket.socket, Client] = {}
         self._sock = _listen(path, self._at, takes_over=takes_over)
-        status = os.stat(self._at)
+        status = os.lstat(self._at)
         self._file = (status.st_dev, status.st_ino)
         selector.register(self._sock, selectors.EVENT_READ, self._accept)
         if not takes_over:
@@ -177,7 +183,10 @@ def _listen(path: str, beside: str, *, takes_over: bool) -> socket.socket:
     """
     sock = socket.socket(socket.AF_UNIX)
     try:
-        if not takes_over and _is_taken(path):
+        if len(os.fsencode(path)) > LONGEST:
+            # Only its clients would notice.
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        if _is_taken(path, by_a_server=not takes_over):
             raise BindError(
                 f"{path} is in use by another process",
                 code="POUNCE_BIND_IN_USE",
@@ -191,8 +200,9 @@ def _listen(path: str, beside: str, *, takes_over: bool) -> socket.socket:
         sock.listen(CLIENTS_MAX)
         sock.setblocking(False)
     except OSError as exc:
+        if sock.getsockname():
+            Path(beside).unlink(missing_ok=True)
         sock.close()
-        Path(beside).unlink(missing_ok=True)
         if isinstance(exc, BindError):
             raise
         raise _cannot_be_had(path, exc) from exc
@@ -200,13 +210,16 @@ def _listen(path: str, beside: str, *, takes_over: bool) -> socket.socket:
 
 
 def _cannot_be_had(path: str, exc: OSError) -> BindError:
-    return BindError(f"cannot open the control socket {path}: {exc.strerror or exc}")
+    return BindError(f"cannot open the control socket {path}: {exc.strerror or exc}", hint=hint_for(path))
 
 
-def _is_taken(path: str) -> bool:
+def _is_taken(path: str, *, by_a_server: bool) -> bool:
+    """Whether something is there that is no socket, or, where that is asked, a socket that somebody answers on."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return True
+        if not by_a_server:
+            return False
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1.0)
             probe.connect(path)
@@ -218,19 +231,40 @@ def _is_taken(path: str) -> bool:
 def ask(path: str, command: str, *, timeout: float | None = None, until_end: bool = False) -> dict[str, Any]:
     """The client's end: the answer to a command, which with `until_end` is given when the server has ended.
 
-    Raises `OSError` when no server answers at `path`, `TimeoutError` after `timeout` seconds.
+    It has `"ok"`, a bool, and `"error"`, a str, where that is False. Raises `OSError` when no server answers at `path`,
+    `TimeoutError` where the answer is not complete after `timeout` seconds, and `ValueError` when what comes is no
+    answer of such a server.
     """
+    deadline = None if timeout is None else time.monotonic() + timeout
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(timeout)
         sock.connect(path)
         sock.sendall(json.dumps({"command": command}).encode() + b"\n")
-        data = b""
+        data = bytearray()
         while not data.endswith(b"\n"):
+            if deadline is not None:
+                # However the pieces are spread over it.
+                sock.settimeout(max(0.001, deadline - time.monotonic()))
             piece = sock.recv(65536)
             if not piece:
                 raise ConnectionError("the server ended without an answer")
             data += piece
-        answer: dict[str, Any] = json.loads(data)
-        while until_end and answer.get("ok") and sock.recv(65536):
+            if len(data) > ANSWER_MAX:
+                raise ValueError("the answer is too long")
+        answer = _checked(data)
+        while until_end and answer["ok"] and sock.recv(65536):
             pass
         return answer
+
+
+def _checked(data: bytes | bytearray) -> dict[str, Any]:
+    """Raises `ValueError`."""
+    try:
+        answer = json.loads(data)
+    except RecursionError as exc:
+        raise ValueError("the answer is nested too deeply") from exc
+    match answer:
+        case {"ok": True} | {"ok": False, "error": str()}:
+            found: dict[str, Any] = answer
+            return found
+    raise ValueError("the answer does not say whether all is well")

@@ -235,10 +235,16 @@ class WorkerInterpreters:
 
     def add(self, number: int) -> None:
         """Start one more."""
+        config = self._spec.config
         spec = replace(
             self._spec,
-            # The main interpreter waits for drain_delay, for all of them.
-            config=replace(self._spec.config, drain_delay=0.0),
+            config=replace(
+                config,
+                # The main interpreter waits for it, for all of them.
+                drain_delay=0.0,
+                # None knows of the others.
+                websocket_max_incomplete=portion_of(config.websocket_max_incomplete, self._spec.workers, number),
+            ),
             mode="process",
             workers=1,
             first_worker=number,

@@ -42,7 +42,7 @@ from pounce.supervisor.messages import (
     Start,
     Stop,
 )
-from pounce.worker.loop import busy_threads
+from pounce.worker.loop import busy_threads, import_loop
 from pounce.worker.shared import prepare
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.threads import WorkerThreads
@@ -186,6 +186,7 @@ class ServerProcess:
             from pounce.supervisor.interpreters import WorkerInterpreters
 
             return WorkerInterpreters(spec, listeners, on_change=self._notify, on_recycle=self._ask_for_another)
+        import_loop(spec.config.loop)
         return WorkerThreads(
             prepare(spec.config, app, generation=spec.generation),
             listeners,

@@ -35,6 +35,9 @@ type Seen = list[tuple[bytes, bytes, bytes]]
 class CheckFailed(AssertionError):
     """The wire broke the contract; the message says which rule, and how it was fed."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
 
 class CheckedStream:
     """Passes everything on to a stream, and knows which of its methods is running."""

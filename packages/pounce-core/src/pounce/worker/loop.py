@@ -13,7 +13,7 @@ from typing import Any
 
 from pounce.errors import ConfigError
 
-__all__ = ["busy_threads", "executor", "loop_factory", "run_on_new_loop"]
+__all__ = ["busy_threads", "executor", "import_loop", "loop_factory", "run_on_new_loop"]
 
 BATCH = 16
 """Events that are handled before the loop looks for new ones."""
@@ -94,6 +94,13 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         raise ConfigError(f"loop {name!r} is not callable")
     made: Callable[[], Any] = found
     return made
+
+
+def import_loop(name: str) -> None:
+    """Import the loop that `name` means where it is an installed one, before the application can bring one of that
+    name. Raises `ConfigError`."""
+    if ":" not in name:
+        loop_factory(name)
 
 
 def executor(threads: int | None = None) -> ThreadPoolExecutor:

@@ -9,6 +9,7 @@ from pounce.errors import ConfigError
 from pounce.exchange.service import ASGIApp
 from pounce.gil import gil_enabled
 from pounce.importer import adapted, called, import_app
+from pounce.plugin import ParserLimits
 from pounce.registry import Registry
 from pounce.worker.state import Description
 
@@ -46,8 +47,10 @@ def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None 
     """Find the plugins, import or make the application, read the certificate. Raises a `PounceError`."""
     registry = registry or Registry.discover(config)
     _report_plugins(registry)
-    loaded = _load_app(app, config)
-    return Shared(config, loaded, registry, _tls(config, registry), generation)
+    # What is needed for certain is imported before the application, whose folder may have modules of the same names.
+    tls = _tls(config, registry)
+    registry.parser(config.http_parser).create(ParserLimits())
+    return Shared(config, _load_app(app, config), registry, tls, generation)
 
 
 def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:

@@ -308,6 +308,7 @@ class WorkerThreads:
         workers = [thread.worker for thread in self._threads if thread.worker is not None and not thread.told]
         for number, worker in enumerate(workers):
             worker.service.max_connections = portion_of(self._max_connections, len(workers), number)
+            worker.service.workers = len(workers)
 
     def limit(self, max_connections: int) -> None:
         """Have no more connections than these from now on; 0 sets no limit."""

@@ -1,0 +1,293 @@
+"""What flags and values of other servers are here: uvicorn, gunicorn, hypercorn, granian, bengal-pounce.
+
+Asked only for what is no flag or value of ours; where a name is in these tables, no hint goes by its spelling.
+"""
+
+__all__ = ["COMMANDS", "FLAGS", "VALUES", "about_flag"]
+
+_VARIABLES = "Not there: set variables before the start, for example with set -a; . ./.env; set +a."
+_STDERR = "Not there: the log goes to stderr, for systemd, a container or 2>file to take."
+_LOGGING = "Not there: --log-level and --log-format are for the server's log, logging.config for the application's."
+_NO_STATSD = "Not there: nothing is sent to statsd; pounce status tells, and observers of a plugin can count."
+_NO_METRICS = "Not there: pounce status --json tells what runs, and observers of a plugin can count."
+_USER = "Not there: start as that user (User= of systemd, setpriv). A socket file: --bind unix:/path?user=x&group=y."
+_FORWARDED = (
+    "Not there: X-Forwarded-For and its like are not believed. --proxy-protocol with --proxy-protocol-from tells the "
+    "client, or a middleware that reads the fields."
+)
+_STRICT = "Not there, because a request is read in one way only: what two readers could take for two things is refused."
+_ASGI_ALONE = "Not there, because applications are ASGI 3; a2wsgi makes one of a WSGI application."
+_STATIC = "Not there: let the application serve files (Starlette's StaticFiles), or the proxy in front."
+_TASKS = "Not there: long work belongs into a queue of tasks, with processes of its own."
+_ONE_RUNTIME = "Not there, because there is no runtime beside the event loop; --workers gives each core one of its own."
+_TITLE = "Not there: processes keep the names that they are started with."
+_REPLACED = "Not there, because several workers always do so: one that dies is replaced, up to 5 times in 60 s."
+_RELOAD_STAYS = "Not there, because it is always so: while the new version cannot start the old one serves on."
+_NO_PASTE = "Not there: name the application as module:attribute, or a function that makes it as module:create()."
+_NO_HTTP2_SWITCH = "HTTP/2 is spoken where pounce-h2 is installed; --disable-plugin h2 leaves it out."
+_NO_WS_SWITCH = "WebSocket is spoken where pounce-ws is installed; --disable-plugin ws leaves it out."
+_NO_COMPRESSION = "Not there, because answers are sent as the application makes them: a middleware compresses."
+_COLORS = "Not there: the variables NO_COLOR and FORCE_COLOR decide."
+_NO_NAME = "Not there: the banner shows what is served; --signage minimal or off shows less."
+_NO_CGI = "Not there, because ASGI has no variables that fields could collide in."
+_FOLDER = "Start in that folder, or give that of the application with --app-dir."
+_CONCURRENCY = "Not there: --max-connections bounds connections, --h2-max-concurrent-streams the requests of one."
+_JITTER = "Write --recycle-jitter: per cent, of max_requests and the other reasons to replace a worker."
+_CLIENT_CERTIFICATES = "Write --ssl-cert-reqs none, optional or required, with --ssl-ca-certs."
+_NO_PINGS = "Not there: --keep-alive-timeout ends connections without requests, --write-timeout those that stall."
+_THREADS = "Write --workers, which are threads where the GIL is off; --executor-threads-per-worker is for calls."
+_MODE = "Write --worker-mode thread, process or subinterpreter; the event loop is --loop."
+_SILENCE = "Write --worker-timeout: how long an event loop may stand still. Requests have --request-timeout."
+_UMASK = "Write --uds-permissions for the Unix socket: the mode itself. For other files set umask before the start."
+_DAEMON = "Not there: systemd, a container or & run a server in the background; --pid-file tells its process id."
+_HEAD_SIZE = "Write --max-header-size: of the request line and the fields together."
+_HELP = "Not there: pounce --help lists the commands, pounce serve --help the flags."
+_STDIO = "Not needed: processes of the server have its stdout and stderr."
+_FORMAT = "Write --log-format text or json; other forms are not there."
+_CHECK = "Write pounce config show: it checks every setting."
+_NO_OUTPUT = "Not there: pounce config show prints TOML, pounce status and pounce plugins take --json."
+
+FLAGS = {
+    # uvicorn
+    "--fd": "Write --bind fd://NUMBER.",
+    "--http2": f"Not needed: {_NO_HTTP2_SWITCH}",
+    "--ws": f"Not needed: {_NO_WS_SWITCH}",
+    "--ws-max-queue": "Not there, because bytes count: up to 64 KiB of messages wait for the application.",
+    "--ws-per-message-deflate": "Write --websocket-compression or --no-websocket-compression.",
+    "--interface": _ASGI_ALONE,
+    "--env-file": _VARIABLES,
+    "--log-config": _LOGGING,
+    "--use-colors": _COLORS,
+    "--no-use-colors": _COLORS,
+    "--proxy-headers": _FORWARDED,
+    "--no-proxy-headers": f"Not needed: {_FORWARDED.partition(': ')[2]}",
+    "--forwarded-allow-ips": _FORWARDED,
+    "--no-server-header": "Write --server-header= with nothing after it.",
+    "--limit-concurrency": _CONCURRENCY,
+    "--limit-max-requests": "Write --max-requests.",
+    "--limit-max-requests-jitter": _JITTER,
+    "--timeout-worker-healthcheck": _SILENCE,
+    "--ssl-version": "Write --ssl-minimum-version 1.2 or 1.3.",
+    "--header": "Not there: let the application send it, or a middleware; the server sends --server-header and date.",
+    "--h11-max-incomplete-event-size": "Write --max-header-size.",
+    "--reset-contextvars": "Not needed: each request has a context of its own.",
+    "--no-reset-contextvars": "Not there, because each request has a context of its own.",
+    # gunicorn
+    "-c": "Write --config FILE; it is TOML, see pounce config show.",
+    "-b": "Write --bind.",
+    "-w": "Write --workers.",
+    "-k": _MODE,
+    "--worker-class": _MODE,
+    "--threads": _THREADS,
+    "--worker-connections": "Write --max-connections: of the whole server.",
+    "--max-requests-jitter": _JITTER,
+    "-t": _SILENCE,
+    "--timeout": _SILENCE,
+    "--graceful-timeout": "Write --shutdown-timeout.",
+    "--keep-alive": "Write --keep-alive-timeout.",
+    "--limit-request-line": _HEAD_SIZE,
+    "--limit-request-fields": "Write --max-headers.",
+    "--limit-request-field_size": _HEAD_SIZE,
+    "--reload-engine": "Not there: watchfiles is used where it is installed.",
+    "--reload-extra-file": "Write --reload-include, and --reload-dir for a folder outside that of the application.",
+    "--spew": "Not there: python -m trace --trace shows every line that is run.",
+    "--check-config": _CHECK,
+    "--print-config": _CHECK,
+    "--preload": "Not there: workers on threads share what is imported, and each process imports for itself.",
+    "--no-sendfile": "Not there, because the server sends files by the kernel only where the application asks for it.",
+    "--reuse-port": "Write --reuseport.",
+    "--chdir": _FOLDER,
+    "-D": _DAEMON,
+    "--daemon": _DAEMON,
+    "-e": _VARIABLES,
+    "--env": _VARIABLES,
+    "-p": "Write --pid-file.",
+    "--pid": "Write --pid-file.",
+    "--worker-tmp-dir": "Not needed: workers say that they live without a file.",
+    "-u": _USER,
+    "--user": _USER,
+    "-g": _USER,
+    "--group": _USER,
+    "-m": _UMASK,
+    "--umask": _UMASK,
+    "--initgroups": _USER,
+    "--access-logfile": f"{_STDERR} --no-access-log leaves the access log out.",
+    "--access-logformat": _FORMAT,
+    "--error-logfile": _STDERR,
+    "--log-file": _STDERR,
+    "--capture-output": _STDERR,
+    "--logger-class": _LOGGING,
+    "--log-config-json": _LOGGING,
+    "--log-syslog": _STDERR,
+    "--log-syslog-to": _STDERR,
+    "--log-syslog-prefix": _STDERR,
+    "--log-syslog-facility": _STDERR,
+    "--disable-redirect-access-to-syslog": _STDERR,
+    "-R": _STDIO,
+    "--enable-stdio-inheritance": _STDIO,
+    "--statsd-host": _NO_STATSD,
+    "--statsd-prefix": _NO_STATSD,
+    "--dogstatsd-tags": _NO_STATSD,
+    "--enable-backlog-metric": _NO_STATSD,
+    "-n": _TITLE,
+    "--name": _TITLE,
+    "--pythonpath": "Write --app-dir for one folder, or set PYTHONPATH.",
+    "--paste": _NO_PASTE,
+    "--paster": _NO_PASTE,
+    "--paste-global": _NO_PASTE,
+    "--proxy-allow-from": "Write --proxy-protocol-from.",
+    "--protocol": "Not there, because only HTTP is spoken, not uWSGI's protocol.",
+    "--uwsgi-allow-from": "Not there, because only HTTP is spoken, not uWSGI's protocol.",
+    "--keyfile": "Write --ssl-keyfile.",
+    "--certfile": "Write --ssl-certfile.",
+    "--cert-reqs": _CLIENT_CERTIFICATES,
+    "--ca-certs": "Write --ssl-ca-certs.",
+    "--ciphers": "Write --ssl-ciphers.",
+    "--suppress-ragged-eofs": "Not needed: clients that end without close_notify are taken for ended.",
+    "--do-handshake-on-connect": "Not needed: nobody waits for the handshake of another.",
+    "--http-protocols": f"Not there: {_NO_HTTP2_SWITCH} --http3 adds HTTP/3.",
+    "--http2-cleartext": "Not needed: prior knowledge is understood; --h2-upgrade lets clients change by Upgrade.",
+    "--http2-max-concurrent-streams": "Write --h2-max-concurrent-streams.",
+    "--http2-initial-window-size": "Write --h2-stream-window.",
+    "--http2-max-frame-size": "Write --h2-max-frame-size.",
+    "--http2-max-header-list-size": "Write --max-header-size.",
+    "--permit-obsolete-folding": _STRICT,
+    "--strip-header-spaces": _STRICT,
+    "--permit-unconventional-http-method": "Not needed: a method is any token, and the application gets it.",
+    "--permit-unconventional-http-version": _STRICT,
+    "--casefold-http-method": "Not there, because methods are case-sensitive (RFC 9110 9.1).",
+    "--forwarder-headers": _NO_CGI,
+    "--header-map": _NO_CGI,
+    "--asgi-loop": "Write --loop.",
+    "--asgi-lifespan": "Write --lifespan.",
+    "--asgi-disconnect-grace-period": "Not there, because an application may take its time after http.disconnect.",
+    "--dirty-app": _TASKS,
+    "--dirty-workers": _TASKS,
+    "--dirty-timeout": _TASKS,
+    "--dirty-threads": _TASKS,
+    "--dirty-graceful-timeout": _TASKS,
+    "--control-socket-mode": "Not there, because the control socket is for its owner alone.",
+    "--no-control-socket": "Not needed: there is none without --control-socket.",
+    # hypercorn
+    "--error-log": _STDERR,
+    "--insecure-bind": "Write --bind http://HOST:PORT: a bind without TLS beside those with it.",
+    "--quic-bind": "Write --http3: HTTP/3 is served on the ports of the binds with TLS.",
+    "--read-timeout": "Write --request-timeout: between two pieces of a body.",
+    "--keyfile-password": "Write --ssl-keyfile-password-file, or --ssl-keyfile-password.",
+    "--server-name": "Not there: let the proxy refuse other hosts, or Starlette's TrustedHostMiddleware.",
+    "--verify-mode": _CLIENT_CERTIFICATES,
+    # granian
+    "--no-ws": f"Write --disable-plugin ws. {_NO_WS_SWITCH}",
+    "--blocking-threads": "Write --executor-threads-per-worker.",
+    "--blocking-threads-idle-timeout": "Not there: threads for calls stay until the worker ends.",
+    "--runtime-threads": _ONE_RUNTIME,
+    "--runtime-blocking-threads": _ONE_RUNTIME,
+    "--runtime-mode": _ONE_RUNTIME,
+    "--task-impl": _ONE_RUNTIME,
+    "--backpressure": _CONCURRENCY,
+    "--http1-buffer-size": "Write --max-header-size; of a body no more than 64 KiB is read ahead of the application.",
+    "--http1-header-read-timeout": "Write --header-timeout: seconds, or 500ms.",
+    "--http1-keep-alive": "Not needed: connections are kept. --keep-alive-timeout says how long.",
+    "--no-http1-keep-alive": "Write --max-requests-per-connection 1.",
+    "--http1-pipeline-flush": "Not needed: answers to requests that come together leave together.",
+    "--no-http1-pipeline-flush": "Not there, because answers to requests that come together leave together.",
+    "--http2-adaptive-window": "Not there: --h2-stream-window and --h2-connection-window say how much may wait.",
+    "--no-http2-adaptive-window": "Not needed: --h2-stream-window and --h2-connection-window say how much may wait.",
+    "--http2-initial-connection-window-size": "Write --h2-connection-window.",
+    "--http2-initial-stream-window-size": "Write --h2-stream-window.",
+    "--http2-keep-alive-interval": _NO_PINGS,
+    "--http2-keep-alive-timeout": _NO_PINGS,
+    "--http2-max-headers-size": "Write --max-header-size.",
+    "--http2-max-send-buffer-size": "Not there, because send() waits until the client takes what is there.",
+    "--log": "Not needed: --log-level says how much is logged.",
+    "--no-log": "Write --log-level critical.",
+    "--access-log-fmt": _FORMAT,
+    "--ssl-certificate": "Write --ssl-certfile.",
+    "--ssl-protocol-min": "Write --ssl-minimum-version 1.2 or 1.3.",
+    "--ssl-ca": "Write --ssl-ca-certs.",
+    "--ssl-client-verify": _CLIENT_CERTIFICATES,
+    "--no-ssl-client-verify": _CLIENT_CERTIFICATES,
+    "--url-path-prefix": "Write --root-path.",
+    "--respawn-failed-workers": _REPLACED,
+    "--no-respawn-failed-workers": _REPLACED,
+    "--respawn-interval": _REPLACED,
+    "--rss-sample-interval": "Not there: with --max-rss memory is looked at every second or so.",
+    "--rss-samples": "Not there: with --max-rss one look is enough.",
+    "--workers-lifetime": "Write --max-lifetime.",
+    "--workers-max-rss": "Write --max-rss: bytes, or 512MiB.",
+    "--workers-kill-timeout": "Write --shutdown-timeout: a few seconds later who has not ended is killed.",
+    "--working-dir": _FOLDER,
+    "--env-files": _VARIABLES,
+    "--static-path-route": _STATIC,
+    "--static-path-mount": _STATIC,
+    "--static-path-dir-to-file": _STATIC,
+    "--static-path-expires": _STATIC,
+    "--metrics": _NO_METRICS,
+    "--no-metrics": "Not needed: there are none.",
+    "--metrics-address": _NO_METRICS,
+    "--metrics-port": _NO_METRICS,
+    "--metrics-scrape-interval": _NO_METRICS,
+    "--reload-paths": "Write --reload-dir.",
+    "--reload-ignore-dirs": "Write --reload-exclude.",
+    "--reload-ignore-paths": "Write --reload-exclude.",
+    "--reload-ignore-patterns": "Write --reload-exclude: patterns as of files, not regular expressions.",
+    "--reload-tick": "Write --reload-delay: how long files must rest.",
+    "--reload-ignore-worker-failure": _RELOAD_STAYS,
+    "--no-reload-ignore-worker-failure": _RELOAD_STAYS,
+    "--process-name": _TITLE,
+    # bengal-pounce
+    "--compression": _NO_COMPRESSION,
+    "--no-compression": f"Not needed: {_NO_COMPRESSION.partition('because ')[2]}",
+    "--no-http2": f"Write --disable-plugin h2. {_NO_HTTP2_SWITCH}",
+    "--server-timing": "Not there: the access log has the duration of each request.",
+    "--no-server-timing": "Not needed: the access log has the duration of each request.",
+    "--trusted-hosts": _FORWARDED,
+    "--app-name": _NO_NAME,
+    "--app-tagline": _NO_NAME,
+    "--app-version": _NO_NAME,
+    "--format": _NO_OUTPUT,
+    "--output-format": _NO_OUTPUT,
+    "--llms-txt": _HELP,
+    "--mcp": _HELP,
+    "--mcp-install": _HELP,
+    "--mcp-uninstall": _HELP,
+    "--completions": "Write pounce --install-completion.",
+    "-v": "Write pounce --version for the versions, --log-level debug for a longer log.",
+    "--verbose": "Write --log-level debug.",
+    "-q": "Write --log-level warning and --signage off.",
+    "--quiet": "Write --log-level warning and --signage off.",
+    "--no-color": _COLORS,
+    "--dry-run": _CHECK,
+    "-o": "Not there: send the output on with >file.",
+    "--output-file": "Not there: send the output on with >file.",
+    "--force": "Not there, because no command writes a file that could be in the way.",
+}  # fmt: skip
+"""What to write instead, or why there is nothing of the kind."""
+
+COMMANDS = {
+    "run": "Write pounce serve.",
+    "check": _CHECK,
+    "info": "Write pounce plugins for what is installed, pounce config show for what is set.",
+}
+"""The same for the first word."""
+
+VALUES = {
+    ("log_level", "trace"): "debug is the least severe level.",
+    ("log_level", "notset"): "debug is the least severe level.",
+    ("log_level", "warn"): "Did you mean warning?",
+    ("log_level", "fatal"): "Did you mean critical?",
+    ("ssl_cert_reqs", "0"): "0 is none.",
+    ("ssl_cert_reqs", "1"): "1 is optional.",
+    ("ssl_cert_reqs", "2"): "2 is required.",
+    ("ssl_minimum_version", "tls1.2"): "Did you mean 1.2?",
+    ("ssl_minimum_version", "tls1.3"): "Did you mean 1.3?",
+}
+"""The same by setting and value."""
+
+
+def about_flag(word: str) -> str | None:
+    """What is to be said of a flag of another server, which may have its value attached (`-w4`); None of a stranger."""
+    flag = word.partition("=")[0]
+    if flag in FLAGS:
+        return FLAGS[flag]
+    return FLAGS.get(flag[:2]) if not flag.startswith("--") else None

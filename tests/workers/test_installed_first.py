@@ -1,0 +1,140 @@
+"""Files in the folder of an application that have the names of installed modules: they are for the application alone,
+whatever the workers run in and however the server is started."""
+
+import ssl
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.workers.running import APP, PATIENCE, Running
+from websockets.sync.client import connect
+
+NAMES = (
+    # Event loops, parsers, protocols, TLS, watchers, the command line.
+    "uvloop", "h11", "hpack", "websockets", "speedups", "qh3", "watchfiles", "cryptography", "rich", "cyclopts",
+    # Of the standard library, those that are imported late.
+    "hashlib", "_hashlib", "hmac", "stringprep", "colorsys", "getpass", "fractions", "html", "tomllib", "tempfile",
+    "shutil", "secrets", "base64", "zlib", "ssl", "ipaddress", "concurrent", "asyncio",
+)  # fmt: skip
+IMPOSTOR = """
+import os
+os.close(os.open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "imported-" + __name__), os.O_CREAT))
+raise ImportError("this is an impostor")
+"""
+WEBSOCKETS = APP.replace(
+    '    path, query = scope["path"]',
+    """    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({**await receive(), "type": "websocket.send"})
+        await receive()
+        return
+    if scope["path"] == "/fails":
+        raise ValueError("told")
+    path, query = scope["path"]""",
+)
+MODES = {
+    "caller": (),
+    "threads": ("--workers", "2"),
+    "processes": ("--workers", "2", "--worker-mode", "process"),
+    "interpreters": ("--workers", "2", "--worker-mode", "subinterpreter", "--loop", "asyncio"),
+    "reload": ("--reload",),
+    "parser h11": ("--http-parser", "h11"),
+    "http3": ("--workers", "2", "--http3"),
+}
+WORDS = ("serve", "main:app", "--port", "0", "--no-access-log")
+STARTS = {
+    "module": ["-m", "pounce_cli"],
+    "module of the core": ["-m", "pounce"],
+    # As the script of the command does it.
+    "command": ["-P", "-c", "import sys; from pounce_cli.main import main; sys.exit(main())"],
+}
+
+
+def put_impostors(folder: Path) -> None:
+    for name in NAMES:
+        (folder / f"{name}.py").write_text(IMPOSTOR)
+
+
+def imported(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("imported-*"))
+
+
+def use(server: Running, certificate: str) -> None:
+    """HTTP/1.1, HTTP/2, a failure of the application, and a WebSocket."""
+    host, port = server.address
+    context = ssl.create_default_context(cafile=certificate)
+    for http2 in (False, True):
+        with httpx.Client(verify=context, http2=http2, base_url=f"https://{host}:{port}") as client:
+            answer = client.get("/")
+            assert (answer.status_code, answer.http_version) == (200, "HTTP/2" if http2 else "HTTP/1.1")
+            assert client.get("/fails").status_code == 500
+    with connect(f"wss://{host}:{port}/", ssl=ssl.create_default_context(cafile=certificate)) as websocket:
+        websocket.send("x" * 1000)
+        assert websocket.recv(PATIENCE) == "x" * 1000
+
+
+def run(folder: Path, tls_files: tuple[str, str], start: list[str], *flags: str) -> None:
+    tls = ("--ssl-certfile", tls_files[0], "--ssl-keyfile", tls_files[1])
+    with Running(folder, app=WEBSOCKETS, command=[*start, *WORDS, *tls, *flags]) as server:
+        use(server, tls_files[0])
+        assert server.end() == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_server_imports_nothing_from_the_folder_of_the_application(
+    tmp_path: Path, tls_files: tuple[str, str], mode: str
+) -> None:
+    put_impostors(tmp_path)
+    run(tmp_path, tls_files, STARTS["command"], *MODES[mode])
+    assert imported(tmp_path) == []
+
+
+@pytest.mark.parametrize("start", ["module", "module of the core"])
+def test_nor_does_it_when_python_puts_the_current_folder_first(
+    tmp_path: Path, tls_files: tuple[str, str], start: str
+) -> None:
+    put_impostors(tmp_path)
+    run(tmp_path, tls_files, STARTS[start], "--reload")
+    assert imported(tmp_path) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_module_that_the_application_imports_takes_no_place_of_the_loop_or_the_parser(
+    tmp_path: Path, mode: str
+) -> None:
+    """What the server needs for certain is there before the application asks for it."""
+    put_impostors(tmp_path)
+    names = "import uvloop, h11, ssl, asyncio" if mode == "parser h11" else "import ssl, asyncio"
+    if mode != "interpreters":
+        names += ", uvloop"
+    flags = [flag for flag in MODES[mode] if flag != "--http3"]
+    with Running(tmp_path, app=f"{names}\n{APP}", command=[*STARTS["command"], *WORDS, *flags]) as server:
+        assert server.get()["version"] == 1
+    assert imported(tmp_path) == []
+
+
+def test_application_finds_its_own_modules_first(tmp_path: Path) -> None:
+    """Of names that the server has no use for by then."""
+    (tmp_path / "hpack.py").write_text("VERSION = 7")
+    (tmp_path / "calendar.py").write_text("NAME = 8")
+    app = APP.replace("VERSION = 1", "import calendar, hpack\nVERSION = [hpack.VERSION, calendar.NAME]")
+    with Running(tmp_path, "--workers", "2", app=app) as server:
+        assert server.get()["version"] == [7, 8]
+
+
+def test_application_is_looked_for_in_its_own_folder_first(tmp_path: Path) -> None:
+    """Although the server is what imports it: a distribution may bring a module of the same name."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "main.py").write_text("raise ImportError('of somebody else')")
+    with Running(tmp_path, environ={"PYTHONPATH": str(tmp_path / "elsewhere")}) as server:
+        assert server.get()["version"] == 1
+
+
+def test_errors_of_the_application_are_told_by_what_is_installed(tmp_path: Path) -> None:
+    put_impostors(tmp_path)
+    line = [*STARTS["command"], *WORDS, "--log-format", "text"]
+    with Running(tmp_path, app="raise ValueError('at import')", command=line, wait=False) as server:
+        assert server.wait() == 4
+        assert "POUNCE_APP_IMPORT_FAILED" in server.text()
+    assert imported(tmp_path) == []
