@@ -410,16 +410,23 @@ class TestMiddleware:
 
 
 class TestFiles:
-    def test_file_response_is_sent_by_path(self, serve: Callable[..., Site]) -> None:
+    def test_file_response_is_sent_in_pieces_that_every_middleware_knows(self, serve: Callable[..., Site]) -> None:
         sent: list[str] = []
         with serve(application(middleware=[Middleware(Recording, sent=sent)])).client() as client:
+            assert client.get("/file").content == FILE_CONTENT
+        assert set(sent) == {"http.response.start", "http.response.body"}
+
+    def test_file_response_is_sent_by_path_where_that_is_offered(self, serve: Callable[..., Site]) -> None:
+        sent: list[str] = []
+        app = application(middleware=[Middleware(Recording, sent=sent)])
+        with serve(app, asgi_extensions=["pathsend"]).client() as client:
             assert client.get("/file").content == FILE_CONTENT
         assert sent == ["http.response.start", "http.response.pathsend"]
 
     def test_file_response_under_base_http_middleware_is_sent_by_path(self, serve: Callable[..., Site]) -> None:
         sent: list[str] = []
         app = application(middleware=[Middleware(Recording, sent=sent), Middleware(Dispatching)])
-        with serve(app).client() as client:
+        with serve(app, asgi_extensions=["pathsend"]).client() as client:
             assert client.get("/file").content == FILE_CONTENT
         assert sent == ["http.response.start", "http.response.pathsend"]
 

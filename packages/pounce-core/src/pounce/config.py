@@ -5,6 +5,7 @@ environment and the documentation. Add a setting by adding a field; nothing else
 """
 
 import dataclasses
+import difflib
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -28,6 +29,12 @@ type WorkerStartupFailure = Literal["shutdown", "ignore"]
 type Signage = Literal["full", "minimal", "off"]
 type WorkerMode = Literal["auto", "thread", "process", "subinterpreter", "sync", "async"]
 
+EXTENSIONS = ("early_hint", "trailers", "pathsend", "zerocopysend")
+"""Messages beyond ASGI's own that an application may answer with, as `http.response.NAME`: always taken, offered as
+`asgi_extensions` says. Frameworks send the last three because they are offered, and a middleware between them and the
+server that knows start and body alone loses the answer. An early hint is sent where somebody has asked for it, and an
+answer that has lost its hints is whole."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
@@ -49,6 +56,11 @@ class ServerConfig:
     )
     lifespan: Lifespan = option(
         "auto", "Run the ASGI lifespan: auto serves without it where the application has none.", group="application"
+    )
+    asgi_extensions: tuple[str, ...] = option(
+        ("early_hint",),
+        "Offer the application this way to answer: early_hint, trailers, pathsend or zerocopysend; may be repeated.",
+        group="application",
     )
     debug: bool = option(False, "Show error codes and hints in the bodies of error answers.", group="application")
     health_check_path: str | None = option(
@@ -408,6 +420,7 @@ class ServerConfig:
         for item in OPTIONS:
             object.__setattr__(self, item.name, item.checked(getattr(self, item.name)))
         object.__setattr__(self, "plugin_settings", _checked_tables(self.plugin_settings))
+        object.__setattr__(self, "asgi_extensions", _checked_extensions(self.asgi_extensions))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -463,6 +476,19 @@ class ServerConfig:
                 f"root_path must start with / and not end with it (got {self.root_path!r})",
                 hint="For example --root-path /api.",
             )
+
+
+def _checked_extensions(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Their short names, each once."""
+    names = tuple(dict.fromkeys(name.removeprefix("http.response.") for name in given))
+    for name in names:
+        if name not in EXTENSIONS:
+            close = difflib.get_close_matches(name, EXTENSIONS, 1)
+            raise ConfigError(
+                f"asgi_extensions must be of {', '.join(EXTENSIONS)} (got {name!r})",
+                hint=f"Did you mean {close[0]}?" if close else None,
+            )
+    return names
 
 
 def _checked_tables(tables: Any) -> Mapping[str, Mapping[str, Any]]:

@@ -206,8 +206,18 @@ class HttpExchange:
         elif self.answer != DONE and self._lost is None:
             if not told:
                 self.service.count("app_error")
-                self.service.log.error("ASGI application %s", how)
+                self.service.log.error("ASGI application %s%s", how, self._what_may_be_lost())
             self.settle(shutting_down() if self.service.draining else app_gave_no_answer())
+
+    def _what_may_be_lost(self) -> str:
+        """Why an answer that the application has given may not be here, as far as can be said."""
+        names = [name for name in self.service.config.asgi_extensions if name != "early_hint"]
+        if not names:
+            return ""
+        return (
+            f" (POUNCE_APP_NO_RESPONSE). asgi_extensions offers {' and '.join(names)}: a middleware that does not know"
+            " such a message drops it, and with it the answer"
+        )
 
     def settle(self, error: PounceError) -> None:
         """End the answer that the application left open: with an error if nothing was sent, else visibly broken."""

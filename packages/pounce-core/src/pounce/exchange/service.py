@@ -15,7 +15,7 @@ from pounce.exchange.error_pages import error_response
 from pounce.exchange.head import RequestHead
 from pounce.exchange.http import HttpExchange, too_large
 from pounce.exchange.response_headers import ResponseHeaders
-from pounce.exchange.scope import METHODS
+from pounce.exchange.scope import METHODS, offered_extensions
 from pounce.exchange.stream import Exchange, Stream
 from pounce.immortal import own_class
 
@@ -98,6 +98,7 @@ class Service:
         self._future_class: type[asyncio.Future[None]] = own_class(asyncio.Future)
         self.methods = {method.encode(): method for method in METHODS}
         """What scopes call the usual methods."""
+        self.offered = offered_extensions(config.asgi_extensions)
         self.max_request_size = config.max_request_size
         self.max_connections = config.max_connections
         """This worker's share; 0 sets no limit."""
