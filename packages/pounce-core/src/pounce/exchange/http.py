@@ -28,6 +28,7 @@ from pounce.exchange.error_pages import app_failed, app_gave_no_answer, error_re
 from pounce.exchange.head import BODILESS
 from pounce.exchange.scope import http_scope
 from pounce.exchange.stream import FileRange
+from pounce.exchange.values import plain_bytes
 
 if TYPE_CHECKING:
     from pounce.exchange.head import Headers, RequestHead
@@ -333,9 +334,10 @@ class HttpExchange:
 
     def _send_body(self, body: Body, more: bool) -> None:
         if type(body) is not bytes and not isinstance(body, FileRange):
-            if not isinstance(body, (bytes, bytearray, memoryview)):
+            plain = plain_bytes(body)
+            if plain is None:
                 raise AppError(f"body must be bytes (got {type(body).__name__})", code="POUNCE_APP_BAD_MESSAGE")
-            body = bytes(body)
+            body = plain
         answer = self.answer
         if answer == HELD and (self.head.method == b"HEAD" or self.status in BODILESS):
             self._start_bodiless(len(body), more)

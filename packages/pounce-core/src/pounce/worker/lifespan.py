@@ -8,6 +8,7 @@ from typing import Any
 
 from pounce.config import ServerConfig
 from pounce.errors import AppError, LifespanError
+from pounce.exchange.values import plain_str
 from pounce.worker.loop import loop_factory, run_on_new_loop
 
 __all__ = ["Lifespan", "ProcessLifespan", "call_hook"]
@@ -130,7 +131,8 @@ class Lifespan:
         if kind not in (f"{self._phase}.complete", f"{self._phase}.failed"):
             raise AppError(f"{kind} is not what answers {self._phase}", code="POUNCE_APP_BAD_MESSAGE")
         self._phase = "lifespan.shutdown" if self._phase == "lifespan.startup" else "the end of the lifespan"
-        self._answers.put_nowait((kind, message.get("message", "")))
+        reason = message.get("message") or ""
+        self._answers.put_nowait((kind, plain_str(reason) or str(reason)))
 
 
 class ProcessLifespan:
