@@ -25,6 +25,7 @@ type AltSvc = Literal["auto", "clear", "off"]
 type TLSVersion = Literal["1.2", "1.3"]
 type ClientCertificates = Literal["none", "optional", "required"]
 type LifespanScope = Literal["worker", "process"]
+type ApplicationScope = Literal["auto", "worker", "process"]
 type WorkerStartupFailure = Literal["shutdown", "ignore"]
 type Signage = Literal["full", "minimal", "off"]
 type WorkerMode = Literal["auto", "thread", "process", "subinterpreter", "sync", "async"]
@@ -84,6 +85,11 @@ class ServerConfig:
         0, "Threads for what an application runs in its loop's executor; 0 is Python's own number.",
         group="workers", ge=0, le=1024,
     )  # fmt: skip
+    application_scope: ApplicationScope = option(
+        "auto",
+        "Call a factory once for each worker, or for all workers of a process; auto is worker, for an object process.",
+        group="workers",
+    )
     lifespan_scope: LifespanScope = option(
         "worker",
         "Run the lifespan once for each worker, on its loop, or once for all workers of a process.",
@@ -459,6 +465,11 @@ class ServerConfig:
                     raise ConfigError(
                         f"{name} is given without a certificate", hint="Add ssl_certfile and ssl_keyfile."
                     )
+        if self.application_scope == "worker" and self.lifespan_scope == "process":
+            raise ConfigError(
+                "application_scope worker and lifespan_scope process exclude each other",
+                hint="Each worker's application has a lifespan of its own; leave out one of them.",
+            )
         if self.access_log_filter is not None and not callable(self.access_log_filter):
             raise ConfigError(f"access_log_filter must be a function (got {self.access_log_filter!r})")
         if not self.host:

@@ -196,7 +196,7 @@ class Server:
         listeners, datagrams = open_sockets(config)
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         try:
-            worker = Worker(config, shared.app, shared.registry, listeners, shared.tls)
+            worker = Worker(config, shared.application(), shared.registry, listeners, shared.tls)
 
             def end(force: bool) -> None:
                 if force and self.start_info is None and task is not None:

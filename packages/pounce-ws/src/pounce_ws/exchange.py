@@ -320,10 +320,9 @@ class WebSocketExchange:
             raise
         except GeneratorExit:
             raise
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - whatever else an application raises ends here
             if self._disconnect is None or not comes_from_client_gone(exc):
-                self.service.count("app_error")
-                self.service.log.error("Exception in ASGI application", exc_info=exc)
+                self.service.app_failed(exc)
             self._settle(app_failed(), 1011)
         else:
             if self.state == CONNECTING:

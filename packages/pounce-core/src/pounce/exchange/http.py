@@ -196,8 +196,7 @@ class HttpExchange:
 
     def _app_failed(self, exc: BaseException) -> None:
         if self._lost is None or not comes_from_client_gone(exc):
-            self.service.count("app_error")
-            self.service.log.error("Exception in ASGI application", exc_info=exc)
+            self.service.app_failed(exc)
         self.settle(app_failed())
 
     def _app_ended(self, how: str, told: bool = False) -> None:

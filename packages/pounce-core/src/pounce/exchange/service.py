@@ -56,6 +56,7 @@ class Service:
         settings: Mapping[str, Any] = MappingProxyType({}),
         create_parser: Callable[[], Parser] | None = None,
         tls: ServerTLS | None = None,
+        on_app_error: Callable[[BaseException], object] | None = None,
     ) -> None:
         self.config = config
         self.app = app
@@ -102,6 +103,7 @@ class Service:
         self.max_request_size = config.max_request_size
         self.max_connections = config.max_connections
         """This worker's share; 0 sets no limit."""
+        self._on_app_error = on_app_error
         self._connection_id = 0
         self._context = contextvars.copy_context()
         self._logged: set[str] = set()
@@ -172,6 +174,13 @@ class Service:
         if not task.done():
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
+
+    def app_failed(self, error: BaseException) -> None:
+        """Count and log what the application raised."""
+        self.count("app_error")
+        self.log.error("Exception in ASGI application", exc_info=error)
+        if self._on_app_error is not None:
+            self._on_app_error(error)
 
     def create_future(self) -> asyncio.Future[None]:
         """Something to wait for, as the loop makes it."""

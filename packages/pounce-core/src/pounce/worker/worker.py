@@ -63,11 +63,13 @@ class Worker:
         accepts: bool = True,
         lifespan: ProcessLifespan | None = None,
         on_recycle: Callable[[str], object] | None = None,
+        on_app_error: Callable[[BaseException], object] | None = None,
     ) -> None:
         """With `accepts` False connections come by `take()` alone. `siblings` are the other workers of the server.
 
         `lifespan` is that of the process, where it has one for all its workers. `on_recycle` is called once, on the
         loop, with the reason why the worker should be replaced; it serves on. Without it the worker ends itself.
+        `on_app_error` is called with what the application raises, when that is logged.
         """
         loop = asyncio.get_running_loop()
         self._config = config
@@ -87,6 +89,7 @@ class Worker:
             settings=registry.settings(config.plugin_settings),
             create_parser=lambda: parser.create(limits),
             tls=tls,
+            on_app_error=on_app_error,
         )
         table = registry.wire_table()
         kind = Acceptor if accepts else Intake
@@ -101,7 +104,8 @@ class Worker:
             for listener in listeners
         ]
         self._datagrams = Datagrams(self.service, registry, listeners, siblings)
-        self._lifespan = Lifespan(config, app, lifespan)
+        self._on_app_error = on_app_error
+        self._lifespan = Lifespan(config, app, lifespan, on_app_error)
         self._recycling: Recycling | None = Recycling(config, time.monotonic())
         self._on_recycle = on_recycle
         self._gil = GilWatch()
@@ -226,10 +230,12 @@ class Worker:
         }
         try:
             await call_hook(service.app, scope | more, within)
-        except Exception:
+        except Exception as exc:
             if raises and self._config.worker_startup_failure == "shutdown":
                 raise
             log.exception("pounce.worker.%s failed", kind)
+            if self._on_app_error is not None:
+                self._on_app_error(exc)
 
     # Drain
 
@@ -341,6 +347,8 @@ class Worker:
             self._previous_handler(loop, context)
         else:
             loop.default_exception_handler(context)
+        if error is not None and self._on_app_error is not None:
+            self._on_app_error(error)
 
 
 def _failed_connection(error: BaseException | None) -> Connection | None:
