@@ -354,17 +354,17 @@ class WorkerThreads:
         for thread in self._threads:
             thread.announce_end()
 
-    def stop(self, *, empty: bool) -> None:
+    def stop(self, *, empty: bool, hurry: bool = False) -> None:
         """Let all drain, also those that are still starting. Returns at once.
 
-        With `empty` what waits on the listening sockets is accepted first.
+        With `empty` what waits on the listening sockets is accepted first; for `hurry` see `Worker.stop()`.
         """
         if not self._stopping:
             self._stopping = True
             if self._dispatcher is not None:
                 self._dispatcher.stop(empty=empty)
         for thread in self._threads:
-            thread.stop()
+            thread.stop(Worker.retire_in_a_hurry if hurry else Worker.retire)
 
     def force(self) -> None:
         """End all without waiting for what runs."""

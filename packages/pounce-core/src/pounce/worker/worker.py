@@ -34,6 +34,8 @@ HANDSHAKE_GRACE = 1.0
 """Seconds a connection that is being opened may still take during a drain."""
 DRAINING_HOOK = 1.0
 """Seconds that pounce.worker.draining may take."""
+HURRY = 1.0
+"""Seconds after which applications that wait are told that the server ends, where somebody waits for that."""
 FORCED_SHUTDOWN = 1.0
 """Seconds the lifespan shutdown gets when waiting was cut short."""
 
@@ -113,6 +115,8 @@ class Worker:
         self._stop = asyncio.Event()
         self._delay = config.drain_delay if accepts else 0.0
         self._force = asyncio.Event()
+        # Who writes an application waits for each of its ends.
+        self._hurry = config.reload
         self._previous_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
 
     async def serve(self, ready: Callable[[], None] = _nothing, released: Callable[[], None] = _nothing) -> None:
@@ -183,12 +187,14 @@ class Worker:
                 log.warning("Worker %d ends after %s, to be started again", self.service.worker_id, reason)
                 self.retire()
 
-    def stop(self, *, delay: float | None = None) -> None:
+    def stop(self, *, delay: float | None = None, hurry: bool = False) -> None:
         """Begin to drain after `delay` seconds, by default `drain_delay` for a worker that accepts and none for one
         that is given its connections; call on the worker's loop.
 
-        Until then connections are taken and served. Health and every answer say that this will end soon.
+        Until then connections are taken and served. Health and every answer say that this will end soon. With `hurry`
+        applications that wait are told so after `HURRY`.
         """
+        self._hurry |= hurry
         # At once, so that answers of this very turn say that the connection closes.
         self.service.draining = True
         if delay is not None and not self._stop.is_set():
@@ -198,6 +204,10 @@ class Worker:
     def retire(self) -> None:
         """Begin to drain at once, for another one has taken its place; call on the worker's loop."""
         self.stop(delay=0.0)
+
+    def retire_in_a_hurry(self) -> None:
+        """The same, for somebody waits for the end of all."""
+        self.stop(delay=0.0, hurry=True)
 
     def force(self) -> None:
         """Stop, and wait no longer for what still runs; call on the worker's loop."""
@@ -243,9 +253,9 @@ class Worker:
         """Accept no more, let what was accepted finish within shutdown_timeout, then cancel, then close.
 
         Applications are told at the beginning by their drain notice, and when `drain_disconnect` per cent of the time
-        are over by `http.disconnect`. A client whose request was accepted before this begins gets its answer, also when
-        the request still lies in the kernel: the sockets are emptied before they are left, and idle connections are
-        read once more.
+        are over, or `HURRY`, by `http.disconnect`. A client whose request was accepted before this begins gets its
+        answer, also when the request still lies in the kernel: the sockets are emptied before they are left, and idle
+        connections are read once more.
         """
         service = self.service
         service.draining = True
@@ -276,7 +286,8 @@ class Worker:
             await self._unless_forced(_wait(handshakes, min(HANDSHAKE_GRACE, timeout)))
         percent = self._config.drain_disconnect
         if percent < 100:
-            await self._wait_for_the_end(begun + timeout * percent / 100)
+            patience = timeout * percent / 100
+            await self._wait_for_the_end(begun + (min(patience, HURRY) if self._hurry else patience))
             service.disconnect()
         await self._wait_for_the_end(begun + timeout)
         await self._unless_forced(_wait([hook], DRAINING_HOOK))
