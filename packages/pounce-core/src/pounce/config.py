@@ -135,13 +135,19 @@ class ServerConfig:
     )
     reload: bool = option(False, "Start new processes when files of the application change.", group="workers")
     reload_dirs: tuple[str, ...] = option(
-        (), "Watch this folder too, beside app_dir; may be repeated.", group="workers"
+        (), "Watch this folder too, beside app_dir; may be repeated.", group="workers", also=("reload_dir",)
     )
     reload_include: tuple[str, ...] = option(
-        (), "Watch files of this name or pattern too, for example *.sql; may be repeated.", group="workers"
+        (),
+        "Watch files of this name or pattern too, for example *.sql; may be repeated.",
+        group="workers",
+        also=("reload_includes",),
     )
     reload_exclude: tuple[str, ...] = option(
-        (), "Do not watch files and folders of this name or pattern; may be repeated.", group="workers"
+        (),
+        "Do not watch files and folders of this name or pattern; may be repeated.",
+        group="workers",
+        also=("reload_excludes",),
     )
     reload_delay: float = option(
         0.25, "Time that files must rest before a change counts.", group="workers", unit="seconds", ge=0
@@ -169,7 +175,10 @@ class ServerConfig:
         2048, "Connections the kernel queues before they are accepted.", group="network", ge=1, le=65535
     )
     http_parser: str = option(
-        "auto", "HTTP/1.1 parser by name; auto takes the installed one of highest priority.", group="network"
+        "auto",
+        "HTTP/1.1 parser by name; auto takes the installed one of highest priority.",
+        group="network",
+        also=("http",),
     )
 
     loop: str = option(
@@ -226,7 +235,10 @@ class ServerConfig:
 
     # HTTP/3
     http3_enabled: bool = option(
-        False, "Serve HTTP/3 on the UDP ports of the TLS binds too; needs the package pounce-h3.", group="http3"
+        False,
+        "Serve HTTP/3 on the UDP ports of the TLS binds too; needs the package pounce-h3.",
+        group="http3",
+        also=("http3",),
     )
     http3_engine: QuicEngine = option("qh3", "QUIC implementation; zoomies on loopback only.", group="http3")
     http3_max_connections: int = option(
@@ -298,7 +310,12 @@ class ServerConfig:
         gt=0,
     )
     keep_alive_timeout: float = option(
-        5.0, "Time a connection may stay idle between requests.", group="deadlines", unit="seconds", gt=0
+        5.0,
+        "Time a connection may stay idle between requests.",
+        group="deadlines",
+        also=("timeout_keep_alive",),
+        unit="seconds",
+        gt=0,
     )
     request_timeout: float = option(
         30.0, "Time between two pieces of a request body.", group="deadlines", unit="seconds", gt=0
@@ -311,6 +328,7 @@ class ServerConfig:
         10.0,
         "Time for running requests to finish on shutdown, and again for the lifespan shutdown.",
         group="deadlines",
+        also=("timeout_graceful_shutdown",),
         unit="seconds",
         ge=0,
     )
@@ -334,6 +352,7 @@ class ServerConfig:
         16_777_216,
         "Size of a WebSocket message, after decompression; 0 sets no limit.",
         group="websocket",
+        also=("ws_max_size",),
         unit="bytes",
         ge=0,
     )
@@ -359,12 +378,18 @@ class ServerConfig:
         group="websocket",
     )
     websocket_ping_interval: float = option(
-        20.0, "Time between pings to WebSocket clients; 0 sends none.", group="websocket", unit="seconds", ge=0
+        20.0,
+        "Time between pings to WebSocket clients; 0 sends none.",
+        group="websocket",
+        also=("ws_ping_interval",),
+        unit="seconds",
+        ge=0,
     )
     websocket_ping_timeout: float = option(
         20.0,
         "Time after a ping in which the client must send something, its pong at least; 0 waits for ever.",
         group="websocket",
+        also=("ws_ping_timeout",),
         unit="seconds",
         ge=0,
     )
@@ -410,12 +435,20 @@ class ServerConfig:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> ServerConfig:
-        """A configuration from settings by name. Raises `ConfigError` also for a name that does not exist."""
-        known = [item.name for item in OPTIONS]
-        for name in settings:
-            if name not in known:
-                raise unknown_setting(name, known)
-        return cls(**settings)
+        """A configuration from settings by name, or by a second spelling that a name has.
+
+        Raises `ConfigError` also for a name that does not exist.
+        """
+        names = {spelling: item.name for item in OPTIONS for spelling in (item.name, *item.also)}
+        given: dict[str, str] = {}
+        for spelling in settings:
+            name = names.get(spelling)
+            if name is None:
+                raise unknown_setting(spelling, names)
+            if name in given:
+                raise ConfigError(f"{given[name]} and {spelling} are two spellings of one setting", hint="Give one.")
+            given[name] = spelling
+        return cls(**{name: settings[spelling] for name, spelling in given.items()})
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = {item.name: getattr(self, item.name) for item in OPTIONS}
