@@ -63,14 +63,14 @@ class Asked(threading.Thread):
             self.error = exc
 
 
-def drained(wire: Wire, app: Streaming, **settings: Any) -> tuple[Asked, float]:
+def drained(wire: Wire, app: Streaming, *, hurry: bool = False, **settings: Any) -> tuple[Asked, float]:
     """Shut a server down while `app` streams; the request, and how many seconds the end took."""
     started = wire.start(app, **settings)
     asked = Asked(started)
     asked.start()
     assert app.begun.wait(PATIENCE)
     began = time.monotonic()
-    started.server.shutdown()
+    started.server.shutdown(hurry=hurry)
     asked.join(PATIENCE)
     started.server.stop()
     return asked, time.monotonic() - began
@@ -89,6 +89,13 @@ def test_a_stream_that_waits_for_the_disconnect_is_told_in_time_to_end_in_its_ow
     asked, seconds = drained(wire, app, shutdown_timeout=5.0, drain_disconnect=10)
     assert asked.response.body == b"begun, ended"
     assert 0.5 <= seconds < 4
+
+
+def test_a_stream_is_told_after_a_second_where_somebody_waits_for_the_end(wire: Wire) -> None:
+    app = Streaming("disconnect")
+    asked, seconds = drained(wire, app, hurry=True, shutdown_timeout=60.0)
+    assert asked.response.body == b"begun, ended"
+    assert 1.0 <= seconds < PATIENCE
 
 
 def test_an_application_that_is_told_and_gives_up_its_answer_breaks_it_off_without_an_error_in_the_log(

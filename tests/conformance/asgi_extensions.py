@@ -237,6 +237,76 @@ def test_client_that_goes_within_a_file_is_no_error(
     assert "Exception in ASGI application" not in caplog.text
 
 
+# Middlewares that know start and body alone, as published ones do
+
+
+class KnowsTwoMessages:
+    """A middleware that passes these on, or with `holds` keeps the start until a body comes, and drops all others."""
+
+    def __init__(self, app: Any, holds: bool) -> None:
+        self.app, self.holds = app, holds
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        held: list[Any] = []
+
+        async def send_what_is_known(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                held.append(message)
+                if self.holds:
+                    return
+            elif message["type"] != "http.response.body":
+                return
+            while held:
+                await send(held.pop())
+            if message["type"] == "http.response.body":
+                await send(message)
+
+        await self.app(scope, receive, send_what_is_known)
+
+
+class ByPathWhereOffered(Script):
+    """Answers with a file, as frameworks do: by its path where that is offered."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    async def serve(self, scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        if "http.response.pathsend" in scope["extensions"]:
+            await send(pathsend(self.path))
+        else:
+            await send(body(self.path.read_bytes()))
+
+
+@pytest.mark.parametrize("holds", [False, True], ids=["passes-the-start", "holds-the-start"])
+def test_file_passes_a_middleware_that_knows_start_and_body_alone(wire: Wire, digits: Path, holds: bool) -> None:
+    server = wire.start(KnowsTwoMessages(ByPathWhereOffered(digits), holds))
+    response = server.request("GET", "/")
+    assert (response.status, response.body, response.complete) == (200, b"0123456789", True)
+
+
+@pytest.mark.parametrize("holds", [False, True], ids=["passes-the-start", "holds-the-start"])
+def test_log_says_why_an_answer_that_was_offered_a_way_may_be_lost(
+    wire: Wire, digits: Path, holds: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = wire.start(KnowsTwoMessages(ByPathWhereOffered(digits), holds), asgi_extensions=["early_hint", "pathsend"])
+    response = server.request("GET", "/")
+    assert (response.status, response.headers[b"x-pounce-error-code"]) == (500, b"POUNCE_APP_NO_RESPONSE")
+    server.stop()
+    (line,) = [record.getMessage() for record in caplog.records if "without completing" in record.getMessage()]
+    assert "POUNCE_APP_NO_RESPONSE" in line
+    assert "asgi_extensions offers pathsend:" in line
+
+
+def test_log_names_no_extension_where_none_is_offered(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    server = wire.start(Send(START))
+    assert server.request("GET", "/").status == 500
+    server.stop()
+    assert "without completing its response" in caplog.text
+    assert "asgi_extensions" not in caplog.text
+
+
 # Files by descriptor
 
 

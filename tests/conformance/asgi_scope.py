@@ -236,19 +236,30 @@ def test_state_is_a_shallow_copy_of_what_the_lifespan_left(wire: Wire) -> None:
     assert pool == ["/1", "/2"]
 
 
-def extensions_of(wire: Wire) -> dict[str, Any]:
-    extensions: dict[str, Any] = scope_of(wire, "/")["extensions"]
+def extensions_of(wire: Wire, **settings: Any) -> dict[str, Any]:
+    extensions: dict[str, Any] = scope_of(wire, "/", **settings)["extensions"]
     return extensions
 
 
-def test_offers_the_extensions_of_http_responses(wire: Wire) -> None:
-    extensions = extensions_of(wire)
-    for name in ("http.response.trailers", "http.response.early_hint", "http.response.pathsend"):
-        assert extensions[name] == {}
+def offered(wire: Wire, **settings: Any) -> set[str]:
+    """What is offered to answer with, without its prefix."""
+    extensions = extensions_of(wire, **settings)
+    found = {name.removeprefix("http.response.") for name in extensions if name.startswith("http.response.")}
+    assert all(extensions[f"http.response.{name}"] == {} for name in found)
+    return found
+
+
+def test_offers_no_extension_that_middlewares_break_on(wire: Wire) -> None:
+    assert offered(wire) == {"early_hint"}
+
+
+@pytest.mark.parametrize("names", [(), ("pathsend",), ("trailers", "pathsend"), ("http.response.pathsend",)], ids=str)
+def test_offers_the_extensions_that_the_setting_names(wire: Wire, names: tuple[str, ...]) -> None:
+    assert offered(wire, asgi_extensions=names) == {name.removeprefix("http.response.") for name in names}
 
 
 def test_offers_zero_copy_only_where_bytes_are_not_encrypted(wire: Wire) -> None:
-    assert ("http.response.zerocopysend" in extensions_of(wire)) is wire.case.sends_files
+    assert ("zerocopysend" in offered(wire, asgi_extensions=["zerocopysend"])) is wire.case.sends_files
 
 
 def test_tells_the_worker(wire: Wire) -> None:

@@ -4,12 +4,13 @@ import asyncio
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 import httpx
 import pytest
+from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask, BackgroundTasks
 from starlette.datastructures import UploadFile
@@ -33,7 +34,7 @@ from starlette.staticfiles import StaticFiles
 from tests.frameworks import common
 from tests.frameworks.common import BODY, FILE_CONTENT, LARGE_PIECE, LARGE_PIECES, Boom, Tally, variable
 from tests.frameworks.gates import Gate
-from tests.frameworks.wires import Certificate, ServerLog, Site, Wire, serve_on
+from tests.frameworks.wires import PATIENCE, Certificate, ServerLog, Site, Wire, serve_on
 
 SETTINGS = {"max_request_size": 16 * 1024 * 1024}
 
@@ -410,16 +411,23 @@ class TestMiddleware:
 
 
 class TestFiles:
-    def test_file_response_is_sent_by_path(self, serve: Callable[..., Site]) -> None:
+    def test_file_response_is_sent_in_pieces_that_every_middleware_knows(self, serve: Callable[..., Site]) -> None:
         sent: list[str] = []
         with serve(application(middleware=[Middleware(Recording, sent=sent)])).client() as client:
+            assert client.get("/file").content == FILE_CONTENT
+        assert set(sent) == {"http.response.start", "http.response.body"}
+
+    def test_file_response_is_sent_by_path_where_that_is_offered(self, serve: Callable[..., Site]) -> None:
+        sent: list[str] = []
+        app = application(middleware=[Middleware(Recording, sent=sent)])
+        with serve(app, asgi_extensions=["pathsend"]).client() as client:
             assert client.get("/file").content == FILE_CONTENT
         assert sent == ["http.response.start", "http.response.pathsend"]
 
     def test_file_response_under_base_http_middleware_is_sent_by_path(self, serve: Callable[..., Site]) -> None:
         sent: list[str] = []
         app = application(middleware=[Middleware(Recording, sent=sent), Middleware(Dispatching)])
-        with serve(app).client() as client:
+        with serve(app, asgi_extensions=["pathsend"]).client() as client:
             assert client.get("/file").content == FILE_CONTENT
         assert sent == ["http.response.start", "http.response.pathsend"]
 
@@ -611,3 +619,31 @@ class TestRouting:
         site = serve(Starlette(routes=[Host("{tenant}.example.org", tenants)]))
         with site.client() as client:
             assert client.get("/", headers={"host": "blue.example.org"}).text == "blue"
+
+
+def test_stream_of_sse_starlette_does_not_hold_up_an_end_that_somebody_waits_for(
+    wire: Wire, certificate: Certificate
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def ticks() -> AsyncIterator[str]:
+        try:
+            yield "one"
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def events(request: Request) -> Response:
+        return EventSourceResponse(ticks())
+
+    app = Starlette(routes=[Route("/", events)])
+    # Four fifths of which an application would have otherwise.
+    with serve_on(wire, certificate, app, shutdown_timeout=600.0) as site, site.client() as client:
+        with client.stream("GET", "/") as response:
+            assert begun.wait(PATIENCE)
+            site.server.shutdown(hurry=True)
+            # Who is told that its client is gone gives up its answer; what a client makes of that is its own affair.
+            with suppress(Exception):
+                response.read()
+        assert ended.wait(PATIENCE)

@@ -1,11 +1,13 @@
 """A server in processes of its own, started as a user starts it, whose log the test reads."""
 
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -72,7 +74,11 @@ class Running:
         wait: bool = True,
         command: list[str] | None = None,
         stdin: str | None = None,
+        terminal: int | None = None,
+        new_session: bool = False,
     ) -> None:
+        """`stdin` is what it can read; `terminal` the descriptor of one that it is on, by its standard output. In a
+        session of its own it is on none otherwise."""
         self.folder = folder
         self.write(app)
         port = () if "--bind" in flags else ("--port", "0")
@@ -82,9 +88,11 @@ class Running:
             cwd=folder,
             env=os.environ | (environ or {}),
             stdin=None if stdin is None else subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if terminal is None else terminal,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=new_session or terminal is not None,
+            preexec_fn=None if terminal is None else _take_terminal,
         )
         if stdin is not None:
             assert self.process.stdin is not None
@@ -197,6 +205,11 @@ class Running:
         assert self.process.stderr is not None
         if not self._reader.is_alive():
             self.process.stderr.close()
+
+
+def _take_terminal() -> None:
+    """Have the terminal of the standard output, whose Ctrl-C then reaches this process."""
+    fcntl.ioctl(1, termios.TIOCSCTTY, 0)
 
 
 def is_start(entry: dict[str, Any]) -> bool:

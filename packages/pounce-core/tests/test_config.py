@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
+import pounce
 from pounce import ConfigError, ServerConfig
 from pounce.config import describe
 from pounce.options import Option, options_of, parse_option
@@ -103,6 +104,45 @@ def test_integer_is_taken_where_a_number_is_due() -> None:
 
 def test_list_is_taken_where_a_tuple_is_due() -> None:
     assert ServerConfig.of({"bind": ["a:1", "b:2"]}).bind == ("a:1", "b:2")
+
+
+OF_UVICORN = {
+    "timeout_keep_alive": ("keep_alive_timeout", 7.0),
+    "timeout_graceful_shutdown": ("shutdown_timeout", 3.0),
+    "http": ("http_parser", "h11"),
+    "ws_max_size": ("websocket_max_message_size", 1000),
+    "ws_ping_interval": ("websocket_ping_interval", 5.0),
+    "ws_ping_timeout": ("websocket_ping_timeout", 6.0),
+    "reload_includes": ("reload_include", ("*.sql",)),
+    "reload_excludes": ("reload_exclude", ("*.tmp",)),
+    "reload_dir": ("reload_dirs", ("src",)),
+    "http3": ("http3_enabled", False),
+}
+
+
+@pytest.mark.parametrize(("spelling", "name", "value"), [(also, *of) for also, of in OF_UVICORN.items()])
+def test_setting_has_its_second_spelling_in_python_too(spelling: str, name: str, value: Any) -> None:
+    assert getattr(ServerConfig.of({spelling: value}), name) == value
+
+
+def test_second_spellings_of_settings_are_these() -> None:
+    assert {also: item.name for item in describe() for also in item.also} == {
+        also: name for also, (name, _) in OF_UVICORN.items()
+    }
+
+
+def test_two_spellings_of_one_setting_are_refused() -> None:
+    with pytest.raises(ConfigError, match="timeout_keep_alive and keep_alive_timeout are two spellings of one setting"):
+        ServerConfig.of({"timeout_keep_alive": 5, "keep_alive_timeout": 5})
+
+
+def test_arguments_of_uvicorn_run_move_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[ServerConfig] = []
+    monkeypatch.setattr("pounce.server.Server.run", lambda server: served.append(server._config))
+    arguments = {"host": "0.0.0.0", "port": 9000, "log_level": "warning", "access_log": False, "root_path": "/api"}
+    pounce.run("main:app", **arguments, timeout_keep_alive=75, timeout_graceful_shutdown=20, ws_max_size=1000)
+    assert (served[0].keep_alive_timeout, served[0].shutdown_timeout) == (75.0, 20.0)
+    assert (served[0].host, served[0].websocket_max_message_size) == ("0.0.0.0", 1000)
 
 
 def test_unknown_setting_is_refused_with_a_suggestion() -> None:

@@ -1,10 +1,30 @@
 """Messages, fragments and control frames (RFC 6455 5, 8.1), and what breaks their rules."""
 
 import asyncio
+import enum
+import zlib
+from collections import UserDict
+from http import HTTPStatus
 from typing import Any
 
 import pytest
-from peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, App, Echo, Peer, closing, in_loop, masked, opened
+from peer import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    DEFLATE,
+    PING,
+    PONG,
+    TEXT,
+    App,
+    Echo,
+    Peer,
+    chosen,
+    closing,
+    in_loop,
+    masked,
+    opened,
+)
 
 pytestmark = pytest.mark.usefixtures("wire")
 
@@ -256,10 +276,113 @@ async def test_wrong_messages_of_the_application_raise(message: Any) -> None:
     assert (await peer.one()).payload == b"still open"
 
 
-@pytest.mark.parametrize("data", [bytearray(b"x"), memoryview(b"x")])
+# As applications write them
+
+
+class Bytes(bytes):
+    def __bytes__(self) -> bytes:
+        return b"something else"
+
+
+class Text(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "something else"
+
+    def encode(self, *args: Any) -> bytes:
+        return b"something else"
+
+
+class Code(enum.IntEnum):
+    GOING_AWAY = 1001
+
+
+class Number(int):
+    def to_bytes(self, *args: Any, **kwargs: Any) -> bytes:
+        return b"??"
+
+
+HOLD_BYTES = [Bytes(b"x" * 300), bytearray(b"x" * 300), memoryview(b"x" * 300), memoryview(b"x-" * 300)[::2]]
+
+
+@pytest.mark.parametrize("data", HOLD_BYTES, ids=lambda data: type(data).__name__)
+@pytest.mark.parametrize("deflate", [False, True], ids=["plain", "deflate"])
 @in_loop
-async def test_whatever_holds_bytes_can_be_sent(data: Any) -> None:
+async def test_whatever_holds_bytes_can_be_sent(data: Any, deflate: bool) -> None:
+    app = App(eager=False)
+    peer = await opened(app, *[DEFLATE] * deflate)
+    await app._send({"type": "websocket.send", "bytes": data, "text": None})
+    assert await next_payload(peer) == (0x82, b"x" * 300)
+
+
+@pytest.mark.parametrize("deflate", [False, True], ids=["plain", "deflate"])
+@in_loop
+async def test_whatever_is_text_can_be_sent(deflate: bool) -> None:
+    app = App(eager=False)
+    peer = await opened(app, *[DEFLATE] * deflate)
+    await app._send(UserDict({"type": Text("websocket.send"), "text": Text("é" * 150)}))
+    assert await next_payload(peer) == (0x81, "é".encode() * 150)
+
+
+async def next_payload(peer: Peer) -> tuple[int, bytes]:
+    """The next message, inflated."""
+    first, payload = await peer.one()
+    if first & 0x40:
+        payload = zlib.decompressobj(-15).decompress(payload + b"\0\0\xff\xff")
+    return first & ~0x40, payload
+
+
+@in_loop
+async def test_bytes_that_are_changed_after_they_were_sent_leave_as_they_were() -> None:
     app = App(eager=False)
     peer = await opened(app)
-    await app._send({"type": "websocket.send", "bytes": data, "text": None})
-    assert await peer.one() == (0x82, b"x")
+    data = bytearray(b"before")
+    peer.connection.transport.stall()
+    await app._send({"type": "websocket.send", "bytes": data})
+    data[:] = b"AFTER!"
+    peer.connection.transport.unstall()
+    assert await peer.one() == (0x82, b"before")
+
+
+@pytest.mark.parametrize("code", [Code.GOING_AWAY, Number(1001)], ids=["IntEnum", "subclass"])
+@in_loop
+async def test_a_close_has_any_kind_of_number_and_text(code: Any) -> None:
+    app = App(eager=False)
+    peer = await opened(app)
+    exchange = peer.exchange
+    await app._send({"type": Text("websocket.close"), "code": code, "reason": Text("why")})
+    assert (await peer.one()).close == (1001, "why")
+    assert type(exchange.close_code) is int
+
+
+@pytest.mark.parametrize("reason", [b"bytes", 5, ["why"]], ids=repr)
+@in_loop
+async def test_a_reason_that_is_no_text_is_refused(reason: Any) -> None:
+    from pounce.errors import AppError
+
+    app = App(eager=False)
+    peer = await opened(app)
+    with pytest.raises(AppError):
+        await app._send({"type": "websocket.close", "code": 1000, "reason": reason})
+    assert peer.frames() == []
+
+
+@in_loop
+async def test_a_handshake_is_accepted_with_any_kind_of_text_and_bytes() -> None:
+    fields = [(bytearray(b"X-Mine"), Bytes(b"1")), (memoryview(b"x-other"), memoryview(b"2"))]
+    app = App(subprotocol=Text("chat"), headers=fields)
+    peer = chosen[0](app)
+    answer = await peer.open((b"sec-websocket-protocol", b"chat"))
+    assert (answer[b"sec-websocket-protocol"], answer[b"x-mine"], answer[b"x-other"]) == (b"chat", b"1", b"2")
+
+
+@in_loop
+async def test_a_denial_has_any_kind_of_number_text_and_bytes() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        start = {"status": HTTPStatus.GONE, "headers": [(bytearray(b"x-mine"), Bytes(b"1"))]}
+        await send(UserDict(start, type=Text("websocket.http.response.start")))
+        await send(UserDict({"type": "websocket.http.response.body", "body": bytearray(b"gone")}))
+
+    answer = await chosen[0](app).handshake()
+    assert (answer.status, answer[b"x-mine"], answer[b"content-length"]) == (410, b"1", b"4")

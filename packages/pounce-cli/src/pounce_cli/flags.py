@@ -24,17 +24,6 @@ __all__ = [
     "value_name",
 ]
 
-UVICORN_NAMES = {
-    "http_parser": "--http",
-    "keep_alive_timeout": "--timeout-keep-alive",
-    "shutdown_timeout": "--timeout-graceful-shutdown",
-    "http3_enabled": "--http3",
-    "websocket_max_message_size": "--ws-max-size",
-    "websocket_ping_interval": "--ws-ping-interval",
-    "websocket_ping_timeout": "--ws-ping-timeout",
-    "reload_dirs": "--reload-dir",
-}
-"""Second spellings: those of uvicorn where it has another name, and a short one."""
 HELP = ("--help", "-h")
 
 
@@ -101,8 +90,7 @@ def flag_of(name: str) -> str:
 
 def spellings(item: Option) -> tuple[str, ...]:
     """How a flag may be written: `("--http-parser", "--http")`."""
-    name = flag_of(item.name)
-    return (name, UVICORN_NAMES[item.name]) if item.name in UVICORN_NAMES else (name,)
+    return tuple(flag_of(name) for name in (item.name, *item.also))
 
 
 def switched_off(item: Option) -> str:

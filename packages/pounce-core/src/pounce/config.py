@@ -5,6 +5,7 @@ environment and the documentation. Add a setting by adding a field; nothing else
 """
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -24,9 +25,16 @@ type AltSvc = Literal["auto", "clear", "off"]
 type TLSVersion = Literal["1.2", "1.3"]
 type ClientCertificates = Literal["none", "optional", "required"]
 type LifespanScope = Literal["worker", "process"]
+type ApplicationScope = Literal["auto", "worker", "process"]
 type WorkerStartupFailure = Literal["shutdown", "ignore"]
 type Signage = Literal["full", "minimal", "off"]
 type WorkerMode = Literal["auto", "thread", "process", "subinterpreter", "sync", "async"]
+
+EXTENSIONS = ("early_hint", "trailers", "pathsend", "zerocopysend")
+"""Messages beyond ASGI's own that an application may answer with, as `http.response.NAME`: always taken, offered as
+`asgi_extensions` says. Frameworks send the last three because they are offered, and a middleware between them and the
+server that knows start and body alone loses the answer. An early hint is sent where somebody has asked for it, and an
+answer that has lost its hints is whole."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +57,11 @@ class ServerConfig:
     )
     lifespan: Lifespan = option(
         "auto", "Run the ASGI lifespan: auto serves without it where the application has none.", group="application"
+    )
+    asgi_extensions: tuple[str, ...] = option(
+        ("early_hint",),
+        "Offer the application this way to answer: early_hint, trailers, pathsend or zerocopysend; may be repeated.",
+        group="application",
     )
     debug: bool = option(False, "Show error codes and hints in the bodies of error answers.", group="application")
     health_check_path: str | None = option(
@@ -78,6 +91,11 @@ class ServerConfig:
         0, "Threads for what an application runs in its loop's executor; 0 is Python's own number.",
         group="workers", ge=0, le=1024,
     )  # fmt: skip
+    application_scope: ApplicationScope = option(
+        "auto",
+        "Call a factory once for each worker, or for all workers of a process; auto is worker, for an object process.",
+        group="workers",
+    )
     lifespan_scope: LifespanScope = option(
         "worker",
         "Run the lifespan once for each worker, on its loop, or once for all workers of a process.",
@@ -123,13 +141,19 @@ class ServerConfig:
     )
     reload: bool = option(False, "Start new processes when files of the application change.", group="workers")
     reload_dirs: tuple[str, ...] = option(
-        (), "Watch this folder too, beside app_dir; may be repeated.", group="workers"
+        (), "Watch this folder too, beside app_dir; may be repeated.", group="workers", also=("reload_dir",)
     )
     reload_include: tuple[str, ...] = option(
-        (), "Watch files of this name or pattern too, for example *.sql; may be repeated.", group="workers"
+        (),
+        "Watch files of this name or pattern too, for example *.sql; may be repeated.",
+        group="workers",
+        also=("reload_includes",),
     )
     reload_exclude: tuple[str, ...] = option(
-        (), "Do not watch files and folders of this name or pattern; may be repeated.", group="workers"
+        (),
+        "Do not watch files and folders of this name or pattern; may be repeated.",
+        group="workers",
+        also=("reload_excludes",),
     )
     reload_delay: float = option(
         0.25, "Time that files must rest before a change counts.", group="workers", unit="seconds", ge=0
@@ -157,7 +181,10 @@ class ServerConfig:
         2048, "Connections the kernel queues before they are accepted.", group="network", ge=1, le=65535
     )
     http_parser: str = option(
-        "auto", "HTTP/1.1 parser by name; auto takes the installed one of highest priority.", group="network"
+        "auto",
+        "HTTP/1.1 parser by name; auto takes the installed one of highest priority.",
+        group="network",
+        also=("http",),
     )
 
     loop: str = option(
@@ -214,7 +241,10 @@ class ServerConfig:
 
     # HTTP/3
     http3_enabled: bool = option(
-        False, "Serve HTTP/3 on the UDP ports of the TLS binds too; needs the package pounce-h3.", group="http3"
+        False,
+        "Serve HTTP/3 on the UDP ports of the TLS binds too; needs the package pounce-h3.",
+        group="http3",
+        also=("http3",),
     )
     http3_engine: QuicEngine = option("qh3", "QUIC implementation; zoomies on loopback only.", group="http3")
     http3_max_connections: int = option(
@@ -286,7 +316,12 @@ class ServerConfig:
         gt=0,
     )
     keep_alive_timeout: float = option(
-        5.0, "Time a connection may stay idle between requests.", group="deadlines", unit="seconds", gt=0
+        5.0,
+        "Time a connection may stay idle between requests.",
+        group="deadlines",
+        also=("timeout_keep_alive",),
+        unit="seconds",
+        gt=0,
     )
     request_timeout: float = option(
         30.0, "Time between two pieces of a request body.", group="deadlines", unit="seconds", gt=0
@@ -299,6 +334,7 @@ class ServerConfig:
         10.0,
         "Time for running requests to finish on shutdown, and again for the lifespan shutdown.",
         group="deadlines",
+        also=("timeout_graceful_shutdown",),
         unit="seconds",
         ge=0,
     )
@@ -322,6 +358,7 @@ class ServerConfig:
         16_777_216,
         "Size of a WebSocket message, after decompression; 0 sets no limit.",
         group="websocket",
+        also=("ws_max_size",),
         unit="bytes",
         ge=0,
     )
@@ -354,12 +391,18 @@ class ServerConfig:
         group="websocket",
     )
     websocket_ping_interval: float = option(
-        20.0, "Time between pings to WebSocket clients; 0 sends none.", group="websocket", unit="seconds", ge=0
+        20.0,
+        "Time between pings to WebSocket clients; 0 sends none.",
+        group="websocket",
+        also=("ws_ping_interval",),
+        unit="seconds",
+        ge=0,
     )
     websocket_ping_timeout: float = option(
         20.0,
         "Time after a ping in which the client must send something, its pong at least; 0 waits for ever.",
         group="websocket",
+        also=("ws_ping_timeout",),
         unit="seconds",
         ge=0,
     )
@@ -495,12 +538,20 @@ class ServerConfig:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> ServerConfig:
-        """A configuration from settings by name. Raises `ConfigError` also for a name that does not exist."""
-        known = [item.name for item in OPTIONS]
-        for name in settings:
-            if name not in known:
-                raise unknown_setting(name, known)
-        return cls(**settings)
+        """A configuration from settings by name, or by a second spelling that a name has.
+
+        Raises `ConfigError` also for a name that does not exist.
+        """
+        names = {spelling: item.name for item in OPTIONS for spelling in (item.name, *item.also)}
+        given: dict[str, str] = {}
+        for spelling in settings:
+            name = names.get(spelling)
+            if name is None:
+                raise unknown_setting(spelling, names)
+            if name in given:
+                raise ConfigError(f"{given[name]} and {spelling} are two spellings of one setting", hint="Give one.")
+            given[name] = spelling
+        return cls(**{name: settings[spelling] for name, spelling in given.items()})
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = {item.name: getattr(self, item.name) for item in OPTIONS}
@@ -510,6 +561,7 @@ class ServerConfig:
         for item in OPTIONS:
             object.__setattr__(self, item.name, item.checked(getattr(self, item.name)))
         object.__setattr__(self, "plugin_settings", _checked_tables(self.plugin_settings))
+        object.__setattr__(self, "asgi_extensions", _checked_extensions(self.asgi_extensions))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -548,6 +600,11 @@ class ServerConfig:
                     raise ConfigError(
                         f"{name} is given without a certificate", hint="Add ssl_certfile and ssl_keyfile."
                     )
+        if self.application_scope == "worker" and self.lifespan_scope == "process":
+            raise ConfigError(
+                "application_scope worker and lifespan_scope process exclude each other",
+                hint="Each worker's application has a lifespan of its own; leave out one of them.",
+            )
         if self.access_log_filter is not None and not callable(self.access_log_filter):
             raise ConfigError(f"access_log_filter must be a function (got {self.access_log_filter!r})")
         if not self.host:
@@ -571,6 +628,19 @@ class ServerConfig:
                 f"root_path must start with / and not end with it (got {self.root_path!r})",
                 hint="For example --root-path /api.",
             )
+
+
+def _checked_extensions(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Their short names, each once."""
+    names = tuple(dict.fromkeys(name.removeprefix("http.response.") for name in given))
+    for name in names:
+        if name not in EXTENSIONS:
+            close = difflib.get_close_matches(name, EXTENSIONS, 1)
+            raise ConfigError(
+                f"asgi_extensions must be of {', '.join(EXTENSIONS)} (got {name!r})",
+                hint=f"Did you mean {close[0]}?" if close else None,
+            )
+    return names
 
 
 def _checked_tables(tables: Any) -> Mapping[str, Mapping[str, Any]]:

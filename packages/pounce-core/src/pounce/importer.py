@@ -28,8 +28,11 @@ __all__ = [
     "application_traceback",
     "called",
     "import_app",
+    "import_factory",
     "import_object",
+    "is_factory",
     "is_importing",
+    "made_by",
 ]
 
 _here = threading.local()
@@ -42,12 +45,25 @@ def is_importing() -> bool:
     return getattr(_here, "importing", False)
 
 
+def is_factory(app: object, config: ServerConfig) -> bool:
+    """Whether this, an application or the name of one, is to be called in order to get the application."""
+    return config.factory or (isinstance(app, str) and app.endswith("()"))
+
+
 def import_app(path: str, config: ServerConfig) -> tuple[Any, str | None]:
     """The application that `path` names, and the name of what switched the GIL on while it was imported, if so.
 
     `path` is `module:attribute`, `module:object.attribute`, or either with `()` after it for a factory that is called
     without arguments (as `config.factory` says for all). Raises `AppImportError`.
     """
+    had_gil = gil_enabled()
+    found, _ = import_factory(path, config)
+    app = made_by(found, path) if is_factory(path, config) else checked(found, path)
+    return app, path.partition(":")[0] if gil_enabled() and not had_gil else None
+
+
+def import_factory(path: str, config: ServerConfig) -> tuple[Any, str | None]:
+    """The same for what `path` names itself: a factory is for `made_by()` to call."""
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute or _is_file(module_name, config.app_dir):
         raise AppImportError(
@@ -58,15 +74,23 @@ def import_app(path: str, config: ServerConfig) -> tuple[Any, str | None]:
     if config.app_dir and config.app_dir not in sys.path:
         _put_first(config.app_dir)
     had_gil = gil_enabled()
-    app = _attribute(_module(module_name, path, config), module_name, attribute.removesuffix("()"))
-    if attribute.endswith("()") or config.factory:
-        app = called(app, path)
+    found = _attribute(_module(module_name, path, config), module_name, attribute.removesuffix("()"))
+    return found, module_name if gil_enabled() and not had_gil else None
+
+
+def made_by(factory: Any, path: str) -> Any:
+    """The application that a factory makes, which `path` names. Raises `AppImportError`."""
+    return checked(called(factory, path), path)
+
+
+def checked(app: Any, path: str) -> Any:
+    """`app`, which `path` names, if it can be one. Raises `AppImportError`."""
     if not callable(app):
         raise AppImportError(
             f"{path} is not callable, so it is no ASGI application (it is a {type(app).__name__})",
             code="POUNCE_APP_NOT_CALLABLE",
         )
-    return adapted(app), module_name if gil_enabled() and not had_gil else None
+    return adapted(app)
 
 
 def import_object(path: str, config: ServerConfig) -> Any:

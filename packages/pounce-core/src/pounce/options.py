@@ -31,14 +31,17 @@ def option(
     beta: bool = False,
     factory: bool = False,
     secret: bool = False,
+    also: tuple[str, ...] = (),
 ) -> Any:
     """A field with what people and programs need to know about it.
 
     `unit` is "seconds", "bytes", "octal" or None; `ge`, `gt` and `le` bound a number; `flag` is False for settings
     that only Python code can give; `factory` says that `default` is called for each instance, `secret` that the value
-    must not be shown.
+    must not be shown; `also` lists second spellings of the name.
     """
-    metadata = dict(help=help, group=group, unit=unit, ge=ge, gt=gt, le=le, flag=flag, beta=beta, secret=secret)  # noqa: C408
+    metadata = dict(  # noqa: C408
+        help=help, group=group, unit=unit, ge=ge, gt=gt, le=le, flag=flag, beta=beta, secret=secret, also=also
+    )
     if factory:
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata, repr=not secret)
@@ -68,7 +71,9 @@ class Option:
     flag: bool
     beta: bool
     secret: bool
-    of_anything: bool = False
+    also: tuple[str, ...]
+    """Second spellings of the name."""
+    of_anything: bool
 
     @property
     def field(self) -> str:
@@ -212,14 +217,15 @@ def _described(field: dataclasses.Field[Any], hint: Any, prefix: str) -> Option:
     kind = hint if hint in (bool, int, float, str, tuple, dict) else object
     default = None if field.default is dataclasses.MISSING else field.default
     metadata = {**(field.metadata or option(None, "", flag=kind is not object).metadata)}
+    metadata["also"] = tuple(prefix + name for name in metadata["also"])
     return Option(
         name=prefix + field.name,
         kind=kind,
         nullable=nullable,
         choices=choices,
         default=default,
-        **metadata,
         of_anything=of_anything,
+        **metadata,
     )
 
 

@@ -20,6 +20,7 @@ from pounce.net.udp import open_sockets
 from pounce.supervisor.modes import is_supervised, mode_of, workers_of
 from pounce.supervisor.pid_file import PidFile
 from pounce.supervisor.systemd import Notifier
+from pounce.supervisor.terminal import is_of_terminal, is_on_terminal
 from pounce.supervisor.upgrade import Predecessor
 
 # A supervisor is small: what serves is imported where it does.
@@ -83,11 +84,12 @@ class Server:
         self._registry = registry
         self._on_ready = on_ready
         self._lock = threading.RLock()
-        """Protects the two fields below, which `shutdown()` reads and writes from any thread, also from a signal
+        """Protects the three fields below, which `shutdown()` reads and writes from any thread, also from a signal
         handler that interrupts the thread holding it: hence reentrant."""
-        self._end: Callable[[bool], Any] | None = None
-        """Ends what runs, with True by force; None while nothing does."""
+        self._end: Callable[[bool, bool], Any] | None = None
+        """Ends what runs, by force or in a hurry, as `shutdown()` says; None while nothing does."""
         self._shutdown = False
+        self._hurry = False
         self._signals = 0
         self._notifier = Notifier()
         self._tls: ServerTLS | None = None
@@ -152,7 +154,7 @@ class Server:
             if self._signals > 2:
                 # The loop does not even react to the second: something blocks it.
                 os._exit(1)
-            self.shutdown(force=self._signals > 1)
+            self.shutdown(force=self._signals > 1, hurry=is_of_terminal(number))
 
         for number in before:
             signal.signal(number, on_signal)
@@ -165,7 +167,7 @@ class Server:
         for name in SUPERVISORS:
             number = getattr(signal, name)
             # Who closes a terminal wants what runs in it to end.
-            on_terminal = name == "SIGHUP" and _is_on_terminal()
+            on_terminal = name == "SIGHUP" and is_on_terminal()
             if signal.getsignal(number) == signal.SIG_DFL and not on_terminal:
                 before[number] = signal.signal(number, on_supervisors)
 
@@ -203,22 +205,22 @@ class Server:
         listeners, datagrams = open_sockets(config)
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         try:
-            worker = Worker(config, shared.app, shared.registry, listeners, shared.tls)
+            worker = Worker(config, shared.application(), shared.registry, listeners, shared.tls)
 
-            def end(force: bool) -> None:
+            def end(force: bool, hurry: bool) -> None:
                 if force and self.start_info is None and task is not None:
                     # Still starting up: there is nothing to drain.
                     task.cancel()
                 elif force:
                     worker.force()
                 else:
-                    worker.stop()
+                    worker.stop(hurry=hurry)
 
             def on_ready() -> None:
                 worker.receive([sock.dup() for sock in datagrams])
                 self._tell(shared.describe(), listeners, loop)
 
-            with self._ended_by(lambda force: loop.call_soon_threadsafe(end, force)):
+            with self._ended_by(lambda force, hurry: loop.call_soon_threadsafe(end, force, hurry)):
                 await worker.serve(on_ready, lambda: self._released(listeners))
         finally:
             self._notifier.stop_watchdog()
@@ -266,14 +268,14 @@ class Server:
             on_recycle=recycle,
         )
 
-        def end(force: bool) -> None:
+        def end(force: bool, hurry: bool) -> None:
             if force:
                 workers.force()
             else:
-                workers.stop(empty=True)
+                workers.stop(empty=True, hurry=hurry)
 
         try:
-            with self._ended_by(lambda force: loop.call_soon_threadsafe(end, force)):
+            with self._ended_by(lambda force, hurry: loop.call_soon_threadsafe(end, force, hurry)):
                 await asyncio.to_thread(workers.start, workers_of(config))
                 workers.receive(datagrams.duplicates())
                 self._tell(shared.describe(), listeners)
@@ -309,15 +311,15 @@ class Server:
         if self._registry is not None:
             raise ConfigError("a registry cannot be handed to other processes", hint="Use workers in threads, or one.")
         supervisor = Supervisor(self._config, self._app, self._tell, self._notifier, predecessor)
-        with self._ended_by(lambda force: supervisor.shutdown(force=force)):
+        with self._ended_by(lambda force, hurry: supervisor.shutdown(force=force, hurry=hurry)):
             supervisor.run(handle_signals=handle_signals)
 
     @contextmanager
-    def _ended_by(self, end: Callable[[bool], Any]) -> Iterator[None]:
+    def _ended_by(self, end: Callable[[bool, bool], Any]) -> Iterator[None]:
         with self._lock:
             self._end = end
             if self._shutdown:
-                end(False)
+                end(False, self._hurry)
         try:
             yield
         finally:
@@ -325,15 +327,17 @@ class Server:
                 self._end = None
             self.start_info = None
 
-    def shutdown(self, *, force: bool = False) -> None:
+    def shutdown(self, *, force: bool = False, hurry: bool = False) -> None:
         """End the server: requests that run get `shutdown_timeout` to finish, none of it with `force`.
 
-        May be called from any thread, at any time, and again. Returns at once.
+        With `hurry` applications that wait are told `http.disconnect` after a second: somebody sits in front of the
+        server. May be called from any thread, at any time, and again. Returns at once.
         """
         with self._lock:
             self._shutdown = True
+            self._hurry |= hurry
             if self._end is not None:
-                self._end(force)
+                self._end(force, hurry)
 
     def reload_certificates(self) -> bool:
         """Read the files of TLS again, for connections that begin from now on.

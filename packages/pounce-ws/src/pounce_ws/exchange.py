@@ -29,6 +29,7 @@ from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_f
 from pounce.exchange.error_pages import app_failed, app_gave_no_answer, error_response, shutting_down
 from pounce.exchange.http import HttpExchange
 from pounce.exchange.scope import websocket_scope
+from pounce.exchange.values import plain_bytes, plain_int, plain_str
 from pounce_ws.deflate import Deflater, Inflater
 from pounce_ws.frames import (
     BINARY,
@@ -325,10 +326,9 @@ class WebSocketExchange:
             raise
         except GeneratorExit:
             raise
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - whatever else an application raises ends here
             if self._disconnect is None or not comes_from_client_gone(exc):
-                self.service.count("app_error")
-                self.service.log.error("Exception in ASGI application", exc_info=exc)
+                self.service.app_failed(exc)
             self._settle(app_failed(), 1011)
         else:
             if self.state == CONNECTING:
@@ -424,16 +424,20 @@ class WebSocketExchange:
         text, payload = message.get("text"), message.get("bytes")
         if payload is None:
             if type(text) is not str:
-                raise bad_message(f"websocket.send needs text or bytes (got {type(text).__name__})")
+                given = text
+                text = plain_str(given)
+                if text is None:
+                    raise bad_message(f"websocket.send needs text or bytes (got {type(given).__name__})")
             first = WHOLE_TEXT
             payload = text.encode()
         else:
             if text is not None:
                 raise bad_message("websocket.send has both text and bytes")
             if type(payload) is not bytes:
-                if not isinstance(payload, (bytes, bytearray, memoryview)):
-                    raise bad_message(f"bytes must be bytes (got {type(payload).__name__})")
-                payload = bytes(payload)
+                given = payload
+                payload = plain_bytes(given)
+                if payload is None:
+                    raise bad_message(f"bytes must be bytes (got {type(given).__name__})")
             first = WHOLE_BINARY
         if self._deflater is not None and len(payload) >= self._deflate_min:
             first |= RSV1
@@ -460,11 +464,11 @@ class WebSocketExchange:
                 self._deny(REJECTED)
             elif kind == "websocket.http.response.start":
                 http = self._hand_over()
-                await http.send(message | {"type": "http.response.start"})
+                await http.send({**message, "type": "http.response.start"})
             else:
                 raise self._out_of_order(kind)
         elif self._http is not None and kind == "websocket.http.response.body":
-            await self._http.send(message | {"type": "http.response.body"})
+            await self._http.send({**message, "type": "http.response.body"})
         elif state == OPEN and kind == "websocket.close":
             self._close(message)
         elif self._disconnect is not None and not self._app_closed:
@@ -478,9 +482,10 @@ class WebSocketExchange:
     def _accept(self, message: dict[str, Any]) -> None:
         """Accept the handshake (RFC 6455 4.2.2; RFC 8441 5)."""
         accept, subprotocols, deflate = self._handshake
-        subprotocol = message.get("subprotocol")
-        if subprotocol is not None and subprotocol not in subprotocols:
-            raise bad_message(f"subprotocol {subprotocol!r} was not offered (but {', '.join(subprotocols) or 'none'})")
+        chosen = message.get("subprotocol")
+        subprotocol = plain_str(chosen)
+        if chosen is not None and subprotocol not in subprotocols:
+            raise bad_message(f"subprotocol {chosen!r} was not offered (but {', '.join(subprotocols) or 'none'})")
         given, _ = self.service.response_headers.complete(message.get("headers") or (), self.stream.connection)
         for name, _ in given:
             if name in RESERVED_FIELDS or name.startswith(RESERVED_PREFIX):
@@ -510,11 +515,14 @@ class WebSocketExchange:
             self._read()
 
     def _close(self, message: dict[str, Any]) -> None:
-        code, reason = message.get("code"), message.get("reason") or ""
-        if code is None:
+        given = message.get("code")
+        code, reason = plain_int(given), plain_str(message.get("reason") or "")
+        if given is None:
             code = 1000
-        if type(code) is not int or not may_be_sent(code):
-            raise bad_message(f"{code!r} is not a code that a WebSocket can be closed with")
+        if code is None or not may_be_sent(code):
+            raise bad_message(f"{given!r} is not a code that a WebSocket can be closed with")
+        if reason is None:
+            raise bad_message(f"the reason of a close must be text (got {type(message['reason']).__name__})")
         if len(reason.encode()) > REASON_MAX:
             raise bad_message(f"the reason of a close is at most {REASON_MAX} bytes")
         self._app_closed = True

@@ -28,6 +28,7 @@ from pounce.contract.stream import FileRange
 from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_from_client_gone
 from pounce.exchange.error_pages import app_failed, app_gave_no_answer, error_response, shutting_down
 from pounce.exchange.scope import http_scope
+from pounce.exchange.values import plain_bytes
 
 if TYPE_CHECKING:
     from pounce.contract.head import Headers, RequestHead
@@ -195,8 +196,7 @@ class HttpExchange:
 
     def _app_failed(self, exc: BaseException) -> None:
         if self._lost is None or not comes_from_client_gone(exc):
-            self.service.count("app_error")
-            self.service.log.error("Exception in ASGI application", exc_info=exc)
+            self.service.app_failed(exc)
         self.settle(app_failed())
 
     def _app_ended(self, how: str, told: bool = False) -> None:
@@ -206,8 +206,18 @@ class HttpExchange:
         elif self.answer != DONE and self._lost is None:
             if not told:
                 self.service.count("app_error")
-                self.service.log.error("ASGI application %s", how)
+                self.service.log.error("ASGI application %s%s", how, self._what_may_be_lost())
             self.settle(shutting_down() if self.service.draining else app_gave_no_answer())
+
+    def _what_may_be_lost(self) -> str:
+        """Why an answer that the application has given may not be here, as far as can be said."""
+        names = [name for name in self.service.config.asgi_extensions if name != "early_hint"]
+        if not names:
+            return ""
+        return (
+            f" (POUNCE_APP_NO_RESPONSE). asgi_extensions offers {' and '.join(names)}: a middleware that does not know"
+            " such a message drops it, and with it the answer"
+        )
 
     def settle(self, error: PounceError) -> None:
         """End the answer that the application left open: with an error if nothing was sent, else visibly broken."""
@@ -323,9 +333,10 @@ class HttpExchange:
 
     def _send_body(self, body: Body, more: bool) -> None:
         if type(body) is not bytes and not isinstance(body, FileRange):
-            if not isinstance(body, (bytes, bytearray, memoryview)):
+            plain = plain_bytes(body)
+            if plain is None:
                 raise AppError(f"body must be bytes (got {type(body).__name__})", code="POUNCE_APP_BAD_MESSAGE")
-            body = bytes(body)
+            body = plain
         answer = self.answer
         if answer == HELD and (self.head.method == b"HEAD" or self.status in BODILESS):
             self._start_bodiless(len(body), more)

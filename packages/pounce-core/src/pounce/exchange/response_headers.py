@@ -13,6 +13,7 @@ from pounce.config import ServerConfig
 from pounce.contract.head import AnswerFields, Headers
 from pounce.contract.stream import ConnectionInfo
 from pounce.errors import AppError, ConfigError
+from pounce.exchange.values import plain_bytes
 
 __all__ = ["ResponseHeaders"]
 
@@ -80,12 +81,12 @@ class ResponseHeaders:
         key = alt_svc, pairs
         try:
             found = self._complete.get(key)
-        except TypeError:
-            # Lists, or something that is not bytes.
+        except TypeError, ValueError:
+            # Lists, bytes that may change, or something that is not bytes.
             return self._completed(pairs, alt_svc)
         if found is None:
             found = self._completed(pairs, alt_svc)
-            if len(self._complete) < _COMPLETE_MAX and all(pair in self._known for pair in pairs):
+            if len(self._complete) < _COMPLETE_MAX and all(self._is_known(pair) for pair in pairs):
                 self._complete[key] = found
         return found
 
@@ -108,8 +109,8 @@ class ResponseHeaders:
                 pair = tuple(pair)
             try:
                 found = known.get(pair)  # type: ignore[arg-type]
-            except TypeError:
-                # Something that cannot be hashed is not bytes either.
+            except TypeError, ValueError:
+                # What may change cannot be hashed.
                 found = None
             if found is None:
                 found = self._checked(*pair)
@@ -139,14 +140,21 @@ class ResponseHeaders:
             headers.append(alt_svc)
         return AnswerFields(headers), length
 
+    def _is_known(self, pair: Iterable[bytes]) -> bool:
+        """Whether this may stay in a table: a field that was seen before, of bytes that nobody can change."""
+        name, value = pair
+        return type(name) is bytes and type(value) is bytes and (name, value) in self._known
+
     def checked(self, given: Iterable[Iterable[bytes]]) -> Headers:
         """The fields of a trailer section or an interim answer, validated; raises `AppError`."""
         return [self._checked(name, value)[0] for name, value in given]
 
-    def _checked(self, name: object, value: object) -> tuple[tuple[bytes, bytes], int]:
-        if not isinstance(name, bytes) or not isinstance(value, bytes):
+    def _checked(self, given_name: object, given_value: object) -> tuple[tuple[bytes, bytes], int]:
+        name, value = plain_bytes(given_name), plain_bytes(given_value)
+        if name is None or value is None:
             raise AppError(
-                f"header names and values must be bytes (got {type(name).__name__}, {type(value).__name__})",
+                f"header names and values must be bytes (got {type(given_name).__name__},"
+                f" {type(given_value).__name__})",
                 code="POUNCE_APP_BAD_HEADER",
             )
         if _token(name) is None:

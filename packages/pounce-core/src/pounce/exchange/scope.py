@@ -1,5 +1,6 @@
 """The ASGI scope of a request."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -8,10 +9,17 @@ if TYPE_CHECKING:
     from pounce.contract.stream import Stream
     from pounce.exchange.service import Service
 
-__all__ = ["METHODS", "SPEC_VERSION", "http_scope", "split_target", "websocket_scope"]
+__all__ = ["METHODS", "SPEC_VERSION", "http_scope", "offered_extensions", "split_target", "websocket_scope"]
 
 SPEC_VERSION = "2.5"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
+
+
+def offered_extensions(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """What scopes offer of these extensions for answers; with each the attribute of a stream that says whether it can,
+    empty where all can."""
+    needs = {"trailers": "has_trailers", "zerocopysend": "sends_files"}
+    return tuple((f"http.response.{name}", needs.get(name, "")) for name in names)
 
 
 def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str, Any]:
@@ -35,15 +43,12 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
         # It is no path, so nothing is mounted above it.
         root_path = ""
     extensions: dict[str, Any] = {
-        "http.response.early_hint": {},
-        "http.response.pathsend": {},
         "pounce.worker.draining": service.drain_notice,
         "pounce.worker": {"version": 1, "worker_id": service.worker_id, "generation": service.generation},
     }
-    if stream.has_trailers:
-        extensions["http.response.trailers"] = {}
-    if stream.sends_files:
-        extensions["http.response.zerocopysend"] = {}
+    for name, needs in service.offered:
+        if not needs or getattr(stream, needs):
+            extensions[name] = {}
     if connection.tls is not None:
         chain: Any = connection.tls.get("client_cert_chain", ())
         extensions["tls"] = connection.tls | {"client_cert_chain": list(chain)}

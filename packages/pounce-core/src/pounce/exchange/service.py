@@ -19,7 +19,7 @@ from pounce.exchange.draining import DrainNotice
 from pounce.exchange.error_pages import error_response
 from pounce.exchange.http import HttpExchange
 from pounce.exchange.response_headers import ResponseHeaders
-from pounce.exchange.scope import METHODS
+from pounce.exchange.scope import METHODS, offered_extensions
 from pounce.immortal import own_class
 
 __all__ = ["ASGIApp", "Service"]
@@ -55,6 +55,7 @@ class Service:
         settings: Mapping[str, Any] = MappingProxyType({}),
         create_parser: Callable[[], Parser] | None = None,
         tls: Certificates | None = None,
+        on_app_error: Callable[[BaseException], object] | None = None,
     ) -> None:
         self.config = config
         self.app = app
@@ -97,11 +98,13 @@ class Service:
         self._future_class: type[asyncio.Future[None]] = own_class(asyncio.Future)
         self.methods = {method.encode(): method for method in METHODS}
         """What scopes call the usual methods."""
+        self.offered = offered_extensions(config.asgi_extensions)
         self.max_request_size = config.max_request_size
         self.max_connections = config.max_connections
         """This worker's share; 0 sets no limit."""
         self.workers = 1
         """Workers of this process, which share what it may have."""
+        self._on_app_error = on_app_error
         self._connection_id = 0
         self._context = contextvars.copy_context()
         self._logged: set[str] = set()
@@ -206,6 +209,13 @@ class Service:
         if not task.done():
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
+
+    def app_failed(self, error: BaseException) -> None:
+        """Count and log what the application raised."""
+        self.count("app_error")
+        self.log.error("Exception in ASGI application", exc_info=error)
+        if self._on_app_error is not None:
+            self._on_app_error(error)
 
     def create_future(self) -> asyncio.Future[None]:
         """Something to wait for, as the loop makes it."""

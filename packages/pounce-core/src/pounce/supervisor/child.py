@@ -78,12 +78,12 @@ class Child:
     def __repr__(self) -> str:
         return f"process {self.pid}"
 
-    def drain(self, *, empty: bool, kill_after: float) -> None:
+    def drain(self, *, empty: bool, kill_after: float, hurry: bool = False) -> None:
         """Let it finish what it has accepted, then end; kill it when it has not after `kill_after` seconds."""
         if self.state in (State.STARTING, State.SERVING):
             self.state = State.DRAINING
             self.kill_at = time.monotonic() + kill_after
-            self.channel.send(Stop(empty))
+            self.channel.send(Stop(empty, hurry))
 
     def force(self, *, kill_after: float) -> None:
         """Let it end at once; kill it when it has not after `kill_after` seconds."""

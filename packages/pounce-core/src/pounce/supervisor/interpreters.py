@@ -135,11 +135,11 @@ class WorkerInterpreter:
         """Read datagrams from duplicates of these sockets from now on, and from no others."""
         self.tell(Receive(tuple(sock.fileno() for sock in sockets)))
 
-    def stop(self) -> None:
+    def stop(self, *, hurry: bool = False) -> None:
         """Drain."""
         if not self.told:
             self.told = True
-            self._channel.send(Stop(empty=True))
+            self._channel.send(Stop(empty=True, hurry=hurry))
 
     def force(self) -> None:
         """End at once."""
@@ -318,10 +318,10 @@ class WorkerInterpreters:
         for each in self._interpreters:
             each.tell(ReopenLogs())
 
-    def stop(self, *, empty: bool) -> None:
+    def stop(self, *, empty: bool, hurry: bool = False) -> None:
         """Let all drain; they accept what waits on the listening sockets first. Returns at once."""
         for each in self._interpreters:
-            each.stop()
+            each.stop(hurry=hurry)
         # The last that has one open must have emptied it.
         for listener in self._listeners:
             listener.close()

@@ -125,6 +125,8 @@ class Stop:
 
     empty: bool
     """Take what waits on the listening sockets first: nobody else will."""
+    hurry: bool = False
+    """Somebody waits for the end; see `Worker.stop()`."""
 
 
 @dataclass(frozen=True, slots=True)

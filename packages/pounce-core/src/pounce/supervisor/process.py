@@ -132,7 +132,7 @@ class Workers(Protocol):
     def limit(self, max_connections: int) -> None: ...
     def announce_end(self) -> None: ...
     def reopen_logs(self) -> None: ...
-    def stop(self, *, empty: bool) -> None: ...
+    def stop(self, *, empty: bool, hurry: bool = False) -> None: ...
     def force(self) -> None: ...
     def join(self, timeout: float | None = None) -> bool: ...
 
@@ -148,6 +148,8 @@ class ServerProcess:
         self._stopping = False
         self._stop_at = inf
         """When the drain begins."""
+        self._hurry = False
+        """Somebody waits for the end."""
         self._empty = False
         """What waits on the sockets then is accepted first."""
         self._give_up_at = inf
@@ -270,8 +272,9 @@ class ServerProcess:
     def _listen(self, workers: Workers) -> None:
         for message in self._channel.receive():
             match message:
-                case Stop(empty):
+                case Stop(empty, hurry):
                     self._stopping = True
+                    self._hurry = hurry
                     delay = self._spec.config.drain_delay if empty else 0.0
                     self._stop_at, self._empty = time.monotonic() + delay, empty
                     if delay:
@@ -301,7 +304,7 @@ class ServerProcess:
         self._stopping = True
         self._stop_at = inf
         self._give_up_at = time.monotonic() + drain_bound(self._spec.config)
-        workers.stop(empty=empty)
+        workers.stop(empty=empty, hurry=self._hurry)
 
     def _resize(self, workers: Workers, count: int) -> None:
         numbers = sorted(workers.numbers)

@@ -43,6 +43,7 @@ from pounce.supervisor.messages import Beat, Failed, Limit, Message, Ready, Recy
 from pounce.supervisor.modes import mode_of, workers_of
 from pounce.supervisor.restart_budget import LONGEST_PAUSE, RestartBudget
 from pounce.supervisor.systemd import Notifier
+from pounce.supervisor.terminal import is_of_terminal
 from pounce.supervisor.upgrade import Predecessor, Successor, folder
 from pounce.supervisor.watch_files import FileWatcher
 from pounce.worker.portion import portion_of
@@ -142,9 +143,9 @@ class Supervisor:
 
     # From any thread, and from signal handlers
 
-    def shutdown(self, *, force: bool = False) -> None:
-        """End: requests that run get `shutdown_timeout` to finish, none of it with `force`."""
-        self._call(self._force if force else self._stop)
+    def shutdown(self, *, force: bool = False, hurry: bool = False) -> None:
+        """End: requests that run get `shutdown_timeout` to finish, none of it with `force`; see `Server.shutdown()`."""
+        self._call(self._force if force else lambda: self._stop(hurry=hurry))
 
     def reload(self) -> None:
         """Replace all processes by new ones with the application as it is now."""
@@ -208,7 +209,7 @@ class Supervisor:
                 for child in tuple(self._children):
                     child.kill()
                 os._exit(1)
-            self.shutdown(force=self._shutdowns > 1)
+            self.shutdown(force=self._shutdowns > 1, hurry=is_of_terminal(number))
 
         handlers: dict[signal.Signals, Callable[[], None]] = {
             signal.SIGHUP: self.reload,
@@ -778,10 +779,10 @@ class Supervisor:
 
     # The end
 
-    def _drain(self, child: Child, *, empty: bool = False) -> None:
+    def _drain(self, child: Child, *, empty: bool = False, hurry: bool = False) -> None:
         starting = child.state is State.STARTING
         kill_after = self._config.drain_delay + drain_bound(self._config) + DRAIN_MARGIN
-        child.drain(empty=empty, kill_after=kill_after)
+        child.drain(empty=empty, kill_after=kill_after, hurry=hurry)
         if not starting:
             return
         # It may serve by now.
@@ -793,7 +794,7 @@ class Supervisor:
             # It has nothing to lose, and may take for ever to start.
             child.kill()
 
-    def _stop(self, *, empty: bool = True) -> None:
+    def _stop(self, *, empty: bool = True, hurry: bool = False) -> None:
         """With `empty` nobody serves the sockets after this."""
         if self._stopping:
             return
@@ -806,7 +807,7 @@ class Supervisor:
         # The last one that has a socket open must have emptied it.
         self._close_listeners()
         for child in tuple(self._children):
-            self._drain(child, empty=empty)
+            self._drain(child, empty=empty, hurry=hurry)
 
     def _force(self) -> None:
         self._stop()

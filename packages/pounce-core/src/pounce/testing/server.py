@@ -63,9 +63,9 @@ class TestServer:
         if self._error is not None:
             raise self._error
 
-    def shutdown(self, *, force: bool = False) -> None:
-        """Begin to shut down, and return at once."""
-        self._server.shutdown(force=force)
+    def shutdown(self, *, force: bool = False, hurry: bool = False) -> None:
+        """Begin to shut down, and return at once; for the arguments see `Server.shutdown()`."""
+        self._server.shutdown(force=force, hurry=hurry)
 
     def _run(self) -> None:
         try:

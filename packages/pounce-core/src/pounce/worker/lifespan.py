@@ -8,6 +8,7 @@ from typing import Any
 
 from pounce.config import ServerConfig
 from pounce.errors import AppError, LifespanError
+from pounce.exchange.values import plain_str
 from pounce.worker.loop import loop_factory, run_on_new_loop
 
 __all__ = ["Lifespan", "ProcessLifespan", "call_hook"]
@@ -28,9 +29,17 @@ class Lifespan:
     With `shared` the process has run the lifespan already: startup and shutdown do nothing, and the state is its own.
     """
 
-    def __init__(self, config: ServerConfig, app: Callable[..., Any], shared: ProcessLifespan | None = None) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        app: Callable[..., Any],
+        shared: ProcessLifespan | None = None,
+        on_app_error: Callable[[BaseException], object] | None = None,
+    ) -> None:
+        """`on_app_error` is called with what a shutdown raises, when that is logged."""
         self._config = config
         self._app = app
+        self._on_app_error = on_app_error
         self.state: dict[str, Any] = {} if shared is None else shared.state
         self.supported = config.lifespan != "off" and shared is None
         self._events: asyncio.Queue[str] = asyncio.Queue(maxsize=2)
@@ -86,8 +95,7 @@ class Lifespan:
         if not self.supported or task is None:
             return
         if task.done():
-            if not task.cancelled() and task.exception() is not None:
-                log.error("The application's lifespan ended before the shutdown", exc_info=task.exception())
+            self._log_end(task, "The application's lifespan ended before the shutdown")
             return
         self._events.put_nowait("lifespan.shutdown")
         answer = await self._answer(task, timeout)
@@ -101,8 +109,14 @@ class Lifespan:
         if not task.done():
             task.cancel()
             await asyncio.wait([task], timeout=2.0)
-        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-            log.error("The application's shutdown failed", exc_info=error)
+        if task.done():
+            self._log_end(task, "The application's shutdown failed")
+
+    def _log_end(self, task: asyncio.Task[None], what: str) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error(what, exc_info=error)
+            if self._on_app_error is not None:
+                self._on_app_error(error)
 
     async def _answer(self, task: asyncio.Task[None], timeout: float) -> tuple[str, str] | None:
         """The next message of the application; None when it ended, or the time is over, without one."""
@@ -130,7 +144,8 @@ class Lifespan:
         if kind not in (f"{self._phase}.complete", f"{self._phase}.failed"):
             raise AppError(f"{kind} is not what answers {self._phase}", code="POUNCE_APP_BAD_MESSAGE")
         self._phase = "lifespan.shutdown" if self._phase == "lifespan.startup" else "the end of the lifespan"
-        self._answers.put_nowait((kind, message.get("message", "")))
+        reason = message.get("message") or ""
+        self._answers.put_nowait((kind, plain_str(reason) or str(reason)))
 
 
 class ProcessLifespan:

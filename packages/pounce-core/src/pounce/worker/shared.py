@@ -1,15 +1,17 @@
 """Shared: what the workers of one process have in common, made once before they start."""
 
 import logging
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pounce.config import ServerConfig
-from pounce.errors import ConfigError
+from pounce.contract.parser import ParserLimits
+from pounce.errors import AppImportError, ConfigError
 from pounce.exchange.service import ASGIApp
 from pounce.gil import gil_enabled
-from pounce.importer import adapted, called, import_app
-from pounce.plugin import ParserLimits
+from pounce.importer import adapted, called, import_app, import_factory, is_factory, made_by
 from pounce.registry import Registry
 from pounce.worker.state import Description
 
@@ -27,7 +29,8 @@ class Shared:
     that are renewed."""
 
     config: ServerConfig
-    app: ASGIApp
+    application: Callable[[], ASGIApp]
+    """Gives a worker its application, on its loop: the same to all, or one of its own. Raises `AppImportError`."""
     registry: Registry
     tls: ServerTLS | None
     generation: int = 0
@@ -50,7 +53,59 @@ def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None 
     # What is needed for certain is imported before the application, whose folder may have modules of the same names.
     tls = _tls(config, registry)
     registry.parser(config.http_parser).create(ParserLimits())
-    return Shared(config, _load_app(app, config), registry, tls, generation)
+    return Shared(config, _application(app, config), registry, tls, generation)
+
+
+class OnePerWorker:
+    """Calls a factory for each worker, so that each loop has an application of its own."""
+
+    def __init__(self, app: ASGIApp | str, config: ServerConfig) -> None:
+        """Raises `AppImportError` when the factory cannot be had."""
+        self._name = app if isinstance(app, str) else repr(app)
+        self._factory: object = app
+        if isinstance(app, str):
+            self._factory, culprit = import_factory(app, config)
+            _report_gil(culprit)
+        self._lock = threading.Lock()
+        """Makes them one after the other: nobody has written a factory to run on several threads at once."""
+        self._made = 0
+
+    def __call__(self) -> ASGIApp:
+        with self._lock:
+            had_gil = gil_enabled()
+            try:
+                app: ASGIApp = made_by(self._factory, self._name)
+            except AppImportError as exc:
+                if self._made and exc.hint is None:
+                    exc.hint = (
+                        "It could be called before. With application_scope process all workers have one application,"
+                        " with worker_mode process each has a process."
+                    )
+                raise
+            self._made += 1
+            if gil_enabled() and not had_gil:
+                _report_gil(self._name)
+            return app
+
+
+def has_one_per_worker(app: ASGIApp | str, config: ServerConfig) -> bool:
+    """Whether each worker is to have an application of its own. Raises `ConfigError` where it cannot have one."""
+    scope = config.application_scope
+    if is_factory(app, config):
+        return scope == "worker" or (scope == "auto" and config.lifespan_scope == "worker")
+    if scope == "worker" and config.worker_mode not in ("process", "subinterpreter"):
+        raise ConfigError(
+            "application_scope worker needs a factory, for an application that is there already is one for all",
+            hint="Name what makes it: main:create_app(), or main:create_app with --factory.",
+        )
+    return False
+
+
+def _application(app: ASGIApp | str, config: ServerConfig) -> Callable[[], ASGIApp]:
+    if has_one_per_worker(app, config):
+        return OnePerWorker(app, config)
+    loaded = _load_app(app, config)
+    return lambda: loaded
 
 
 def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:
@@ -58,8 +113,7 @@ def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:
     if isinstance(app, str):
         loaded: ASGIApp
         loaded, culprit = import_app(app, config)
-        if culprit is not None:
-            log.warning("Importing %s switched the GIL on: workers will not run in parallel", culprit)
+        _report_gil(culprit)
         return loaded
     made = called(app, repr(app)) if config.factory else app
     if not callable(made):
@@ -74,6 +128,11 @@ def _tls(config: ServerConfig, registry: Registry) -> ServerTLS | None:
     from pounce.net.tls import ServerTLS
 
     return ServerTLS(config, registry.alpn())
+
+
+def _report_gil(culprit: str | None) -> None:
+    if culprit is not None:
+        log.warning("Importing %s switched the GIL on: workers will not run in parallel", culprit)
 
 
 def _report_plugins(registry: Registry) -> None:

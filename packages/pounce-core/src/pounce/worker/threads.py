@@ -27,8 +27,9 @@ from pounce.worker.datagram_shares import DatagramShares
 from pounce.worker.dispatcher import Dispatcher, Inbox
 from pounce.worker.lifespan import ProcessLifespan
 from pounce.worker.loop import loop_factory, run_on_new_loop
+from pounce.worker.loop_advice import LoopAdvice
 from pounce.worker.portion import portion_of
-from pounce.worker.shared import Shared
+from pounce.worker.shared import OnePerWorker, Shared
 from pounce.worker.siblings import Siblings
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.worker import FORCED_SHUTDOWN, Worker
@@ -54,9 +55,11 @@ class WorkerThread:
         on_change: Callable[[], Any],
         on_recycle: Callable[[str], Any] | None,
         immortals: Immortals | None,
+        advice: LoopAdvice | None,
     ) -> None:
         self._shared = shared
         self._immortals = immortals
+        self._advice = advice
         self._lifespan = lifespan
         self._siblings = siblings
         self._on_recycle = on_recycle
@@ -145,7 +148,7 @@ class WorkerThread:
         loop = asyncio.get_running_loop()
         worker = Worker(
             own_copy(shared.config),
-            shared.app,
+            shared.application(),
             shared.registry,
             self._listeners,
             shared.tls,
@@ -155,6 +158,7 @@ class WorkerThread:
             accepts=self._accepts,
             lifespan=self._lifespan,
             on_recycle=self._on_recycle,
+            on_app_error=self._advice.on_error if self._advice is not None else None,
         )
         immortals = self._immortals
         if immortals is not None:
@@ -210,6 +214,9 @@ class WorkerThreads:
         """Nobody may wait for what is left; on threads `join()` tells."""
         self._threads: list[WorkerThread] = []
         self._dispatcher = Dispatcher(listeners) if dispatched else None
+        self._advice: LoopAdvice | None = None
+        if dispatched:
+            self._advice = LoopAdvice(one_per_worker=isinstance(shared.application, OnePerWorker))
         self._immortals: Immortals | None = None
         if dispatched and not gil_enabled():
             self._immortals = Immortals({"pounce", "asyncio", "selectors"} | shared.registry.packages)
@@ -225,14 +232,17 @@ class WorkerThreads:
         """
         shared = self._shared
         if shared.config.lifespan_scope == "process" and self._lifespan is None and self._dispatcher is not None:
-            lifespan = ProcessLifespan(shared.config, shared.app)
+            lifespan = ProcessLifespan(shared.config, shared.application())
             lifespan.start()
             self._lifespan = lifespan
+            self._count_loop()
         for number in range(first, first + count):
             self.add(number)
         for thread in self._threads:
             thread.settled.wait()
         for error in self.settle():
+            if self._advice is not None and self.numbers:
+                self._advice.on_start_failed(error)
             self.force()
             self.join()
             raise error
@@ -259,9 +269,15 @@ class WorkerThreads:
             on_change=self._on_change,
             on_recycle=self._on_recycle,
             immortals=self._immortals,
+            advice=self._advice,
         )
+        self._count_loop()
         thread.thread.start()
         self._threads.append(thread)
+
+    def _count_loop(self) -> None:
+        if self._advice is not None:
+            self._advice.loops += 1
 
     def settle(self) -> list[PounceError]:
         """Take note of workers that serve by now, and of those that have ended.
@@ -339,17 +355,17 @@ class WorkerThreads:
         for thread in self._threads:
             thread.announce_end()
 
-    def stop(self, *, empty: bool) -> None:
+    def stop(self, *, empty: bool, hurry: bool = False) -> None:
         """Let all drain, also those that are still starting. Returns at once.
 
-        With `empty` what waits on the listening sockets is accepted first.
+        With `empty` what waits on the listening sockets is accepted first; for `hurry` see `Worker.stop()`.
         """
         if not self._stopping:
             self._stopping = True
             if self._dispatcher is not None:
                 self._dispatcher.stop(empty=empty)
         for thread in self._threads:
-            thread.stop()
+            thread.stop(Worker.retire_in_a_hurry if hurry else Worker.retire)
 
     def force(self) -> None:
         """End all without waiting for what runs."""

@@ -35,6 +35,8 @@ HANDSHAKE_GRACE = 1.0
 """Seconds a connection that is being opened may still take during a drain."""
 DRAINING_HOOK = 1.0
 """Seconds that pounce.worker.draining may take."""
+HURRY = 1.0
+"""Seconds after which applications that wait are told that the server ends, where somebody waits for that."""
 FORCED_SHUTDOWN = 1.0
 """Seconds the lifespan shutdown gets when waiting was cut short."""
 
@@ -73,11 +75,13 @@ class Worker:
         accepts: bool = True,
         lifespan: ProcessLifespan | None = None,
         on_recycle: Callable[[str], object] | None = None,
+        on_app_error: Callable[[BaseException], object] | None = None,
     ) -> None:
         """With `accepts` False connections come by `take()` alone. `siblings` are the other workers of the server.
 
         `lifespan` is that of the process, where it has one for all its workers. `on_recycle` is called once, on the
         loop, with the reason why the worker should be replaced; it serves on. Without it the worker ends itself.
+        `on_app_error` is called with what the application raises, when that is logged.
         """
         loop = asyncio.get_running_loop()
         self._config = config
@@ -98,6 +102,7 @@ class Worker:
             settings=registry.settings(config.plugin_settings),
             create_parser=lambda: parser.create(limits),
             tls=tls,
+            on_app_error=on_app_error,
         )
         table = registry.wire_table()
         kind = Acceptor if accepts else Intake
@@ -113,7 +118,8 @@ class Worker:
         ]
         self._datagrams = Datagrams(self.service, registry, listeners, siblings)
         self._app = app
-        self._lifespan = Lifespan(config, self.service.app, lifespan)
+        self._on_app_error = on_app_error
+        self._lifespan = Lifespan(config, self.service.app, lifespan, on_app_error)
         self._recycling: Recycling | None = Recycling(config, time.monotonic())
         self._on_recycle = on_recycle
         self._gil = GilWatch()
@@ -121,6 +127,8 @@ class Worker:
         self._stop = asyncio.Event()
         self._delay = config.drain_delay if accepts else 0.0
         self._force = asyncio.Event()
+        # Who writes an application waits for each of its ends.
+        self._hurry = config.reload
         self._previous_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
 
     async def serve(self, ready: Callable[[], None] = _nothing, released: Callable[[], None] = _nothing) -> None:
@@ -191,12 +199,14 @@ class Worker:
                 log.warning("Worker %d ends after %s, to be started again", self.service.worker_id, reason)
                 self.retire()
 
-    def stop(self, *, delay: float | None = None) -> None:
+    def stop(self, *, delay: float | None = None, hurry: bool = False) -> None:
         """Begin to drain after `delay` seconds, by default `drain_delay` for a worker that accepts and none for one
         that is given its connections; call on the worker's loop.
 
-        Until then connections are taken and served. Health and every answer say that this will end soon.
+        Until then connections are taken and served. Health and every answer say that this will end soon. With `hurry`
+        applications that wait are told so after `HURRY`.
         """
+        self._hurry |= hurry
         # At once, so that answers of this very turn say that the connection closes.
         self.service.draining = True
         if delay is not None and not self._stop.is_set():
@@ -206,6 +216,10 @@ class Worker:
     def retire(self) -> None:
         """Begin to drain at once, for another one has taken its place; call on the worker's loop."""
         self.stop(delay=0.0)
+
+    def retire_in_a_hurry(self) -> None:
+        """The same, for somebody waits for the end of all."""
+        self.stop(delay=0.0, hurry=True)
 
     def force(self) -> None:
         """Stop, and wait no longer for what still runs; call on the worker's loop."""
@@ -238,10 +252,12 @@ class Worker:
         }
         try:
             await call_hook(self._app, scope | more, within)
-        except Exception:
+        except Exception as exc:
             if raises and self._config.worker_startup_failure == "shutdown":
                 raise
             log.exception("pounce.worker.%s failed", kind)
+            if self._on_app_error is not None:
+                self._on_app_error(exc)
 
     # Drain
 
@@ -249,9 +265,9 @@ class Worker:
         """Accept no more, let what was accepted finish within shutdown_timeout, then cancel, then close.
 
         Applications are told at the beginning by their drain notice, and when `drain_disconnect` per cent of the time
-        are over by `http.disconnect`. A client whose request was accepted before this begins gets its answer, also when
-        the request still lies in the kernel: the sockets are emptied before they are left, and idle connections are
-        read once more.
+        are over, or `HURRY`, by `http.disconnect`. A client whose request was accepted before this begins gets its
+        answer, also when the request still lies in the kernel: the sockets are emptied before they are left, and idle
+        connections are read once more.
         """
         service = self.service
         service.draining = True
@@ -282,7 +298,8 @@ class Worker:
             await self._unless_forced(_wait(handshakes, min(HANDSHAKE_GRACE, timeout)))
         percent = self._config.drain_disconnect
         if percent < 100:
-            await self._wait_for_the_end(begun + timeout * percent / 100)
+            patience = timeout * percent / 100
+            await self._wait_for_the_end(begun + (min(patience, HURRY) if self._hurry else patience))
             service.disconnect()
         await self._wait_for_the_end(begun + timeout)
         await self._unless_forced(_wait([hook], DRAINING_HOOK))
@@ -353,6 +370,8 @@ class Worker:
             self._previous_handler(loop, context)
         else:
             loop.default_exception_handler(context)
+        if error is not None and self._on_app_error is not None:
+            self._on_app_error(error)
 
 
 def _failed_connection(error: BaseException | None) -> Connection | None:
