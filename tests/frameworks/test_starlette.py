@@ -35,6 +35,9 @@ from tests.frameworks.common import BODY, FILE_CONTENT, LARGE_PIECE, LARGE_PIECE
 from tests.frameworks.gates import Gate
 from tests.frameworks.wires import Certificate, ServerLog, Site, Wire, serve_on
 
+from pounce import AppImportError
+from pounce.testing import TestServer
+
 SETTINGS = {"max_request_size": 16 * 1024 * 1024}
 
 
@@ -611,3 +614,11 @@ class TestRouting:
         site = serve(Starlette(routes=[Host("{tenant}.example.org", tenants)]))
         with site.client() as client:
             assert client.get("/", headers={"host": "blue.example.org"}).text == "blue"
+
+
+@pytest.mark.parametrize("lifespan", ["auto", "off"])
+def test_middleware_that_cannot_be_put_together_ends_the_start(lifespan: str) -> None:
+    app = Starlette(middleware=[Middleware(CORSMiddleware, allow_origin=["*"])])
+    with pytest.raises(AppImportError, match="allow_origin") as caught:
+        TestServer(app, lifespan=lifespan).start()
+    assert caught.value.code == "POUNCE_APP_MIDDLEWARE_FAILED"

@@ -1,18 +1,26 @@
 """From `module:attribute` to an ASGI application."""
 
 import importlib
-import inspect
 import sys
 import threading
 import traceback
-from types import TracebackType
 from typing import Any
 
+from pounce.app_failure import in_words, is_from_outside, is_ours
 from pounce.config import ServerConfig
-from pounce.errors import AppImportError, LifespanError, PounceError
+from pounce.errors import AppImportError, LifespanError, PounceError, SupervisorError
 from pounce.gil import gil_enabled
+from pounce.interface import check_interface
 
-__all__ = ["RemoteTraceback", "adapted", "application_traceback", "called", "import_app", "is_importing"]
+__all__ = [
+    "RemoteTraceback",
+    "adapted",
+    "application_traceback",
+    "called",
+    "import_app",
+    "is_importing",
+    "middleware_failed",
+]
 
 _here = threading.local()
 _NO_SUBINTERPRETERS = "does not support loading in subinterpreters"
@@ -43,12 +51,7 @@ def import_app(path: str, config: ServerConfig) -> tuple[Any, str | None]:
     app = _attribute(_module(module_name), module_name, attribute.removesuffix("()"))
     if attribute.endswith("()") or config.factory:
         app = called(app, path)
-    if not callable(app):
-        raise AppImportError(
-            f"{path} is not callable, so it is no ASGI application (it is a {type(app).__name__})",
-            code="POUNCE_APP_NOT_CALLABLE",
-        )
-    return adapted(app), module_name if gil_enabled() and not had_gil else None
+    return adapted(app, path), module_name if gil_enabled() and not had_gil else None
 
 
 def _module(name: str) -> Any:
@@ -76,16 +79,25 @@ def _module(name: str) -> Any:
             code="POUNCE_APP_NO_SUBINTERPRETERS",
             hint="Set worker_mode to thread or process.",
         ) from exc
-    except Exception as exc:
+    except BaseException as exc:
+        if is_from_outside(exc):
+            raise
         raise _import_failed(name, exc) from exc
     finally:
         _here.importing = False
 
 
-def _import_failed(name: str, error: Exception) -> AppImportError:
+def _import_failed(name: str, error: BaseException) -> AppImportError:
     return AppImportError(
-        f"{name} could not be imported: {type(error).__name__}: {error}", code="POUNCE_APP_IMPORT_FAILED"
+        f"{name} could not be imported: {in_words(error)}", code="POUNCE_APP_IMPORT_FAILED", hint=_hint(error)
     )
+
+
+def _hint(error: BaseException) -> str | None:
+    """For what ends a program rather than fails."""
+    if isinstance(error, Exception):
+        return None
+    return 'What ends the program belongs below if __name__ == "__main__": a server imports the application.'
 
 
 def _attribute(module: Any, module_name: str, path: str) -> Any:
@@ -107,21 +119,41 @@ def called(factory: Any, path: str) -> Any:
     """What a factory makes. Raises `AppImportError` when it fails."""
     try:
         return factory()
-    except Exception as exc:
-        raise AppImportError(
-            f"the factory {path} failed: {type(exc).__name__}: {exc}", code="POUNCE_APP_FACTORY_FAILED"
-        ) from exc
+    except BaseException as exc:
+        if is_from_outside(exc):
+            raise
+        raise AppImportError(f"the factory {path} failed: {in_words(exc)}", code="POUNCE_APP_FACTORY_FAILED") from exc
 
 
-def adapted(app: Any) -> Any:
-    """`app` as ASGI 3: the double callable of ASGI 2 is refused with an explanation."""
-    if inspect.isclass(app):
-        raise AppImportError(
-            f"{app.__name__} is a class, not an application",
-            code="POUNCE_APP_NOT_CALLABLE",
-            hint="Name an instance of it, or a factory: module:ClassName().",
-        )
+def adapted(app: Any, path: str | None = None) -> Any:
+    """`app`, which was named `path` or came as an object, as it is called for requests.
+
+    What is no ASGI 3 application is refused with an explanation, and so is one that cannot be called: frameworks put
+    their middleware together at the first call, where a failure would be that of every request.
+    """
+    check_interface(app, path)
+    build = getattr(app, "build_middleware_stack", None)
+    if callable(build) and getattr(app, "middleware_stack", build) is None:
+        _build_middleware(app, build)
     return app
+
+
+def _build_middleware(app: Any, build: Any) -> None:
+    """Do what Starlette, and what is made of it, does at the first call."""
+    try:
+        app.middleware_stack = build()
+    except BaseException as exc:
+        if is_from_outside(exc):
+            raise
+        raise middleware_failed(exc) from exc
+
+
+def middleware_failed(error: BaseException) -> AppImportError:
+    return AppImportError(
+        f"the middleware of the application cannot be put together: {in_words(error)}",
+        code="POUNCE_APP_MIDDLEWARE_FAILED",
+        hint="See the arguments that its add_middleware() gets.",
+    )
 
 
 class RemoteTraceback(Exception):
@@ -136,23 +168,12 @@ def application_traceback(error: PounceError) -> str:
     cause = error.__cause__
     if isinstance(cause, RemoteTraceback):
         return str(cause)
-    if cause is None or not isinstance(error, (AppImportError, LifespanError)):
+    if cause is None or not isinstance(error, (AppImportError, LifespanError, SupervisorError)):
         return ""
     frames = cause.__traceback__
-    while frames is not None and _is_ours(frames):
+    while frames is not None and is_ours(frames):
         frames = frames.tb_next
     # A file that does not compile has no frame, its place is in the exception.
     if frames is None and not isinstance(cause, SyntaxError):
         return ""
     return "".join(traceback.format_exception(cause.with_traceback(frames)))
-
-
-def _is_ours(frames: TracebackType) -> bool:
-    module = frames.tb_frame.f_globals.get("__name__") or ""
-    return module.partition(".")[0] in (
-        "pounce",
-        "pounce_cli",
-        "importlib",
-        "_frozen_importlib",
-        "_frozen_importlib_external",
-    )

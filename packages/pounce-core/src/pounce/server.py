@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from pounce.app_failure import Interrupted
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
 from pounce.importer import is_importing
@@ -141,7 +142,7 @@ class Server:
             self._signals += 1
             if self._signals > 1 and self._end is None:
                 # Still importing, or past the end: there is no loop that could react.
-                raise SystemExit(1)
+                raise Interrupted(1)
             if self._signals > 2:
                 # The loop does not even react to the second: something blocks it.
                 os._exit(1)

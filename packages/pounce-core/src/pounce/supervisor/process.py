@@ -164,7 +164,7 @@ class ServerProcess:
         try:
             workers = self._workers(app, listeners)
             workers.start(spec.workers, spec.first_worker)
-        except Exception as exc:  # noqa: BLE001 - told to the supervisor
+        except BaseException as exc:  # noqa: BLE001 - told to the supervisor
             self._channel.send(_failed(exc))
             # An interpreter that failed may have left something behind.
             self.abandoned = spec.mode == "subinterpreter"
@@ -311,7 +311,7 @@ class ServerProcess:
             workers.add(number)
 
 
-def _failed(error: Exception) -> Failed:
+def _failed(error: BaseException) -> Failed:
     """`error` as it can travel: what the application raised stays behind, and its traceback goes along as text."""
     if isinstance(error, PounceError):
         return Failed(error, application_traceback(error))

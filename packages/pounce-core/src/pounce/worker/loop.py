@@ -11,7 +11,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pounce.errors import ConfigError
+from pounce.app_failure import in_words, is_from_outside
+from pounce.errors import ConfigError, SupervisorError
 
 __all__ = ["busy_threads", "executor", "loop_factory", "run_on_new_loop"]
 
@@ -88,8 +89,10 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         raise ConfigError(f"loop must be auto, asyncio, uvloop or module:factory (got {name!r})")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as exc:
-        raise ConfigError(f"loop {name!r} cannot be imported: {exc}") from exc
+    except BaseException as exc:
+        if is_from_outside(exc):
+            raise
+        raise ConfigError(f"loop {name!r} cannot be imported: {in_words(exc)}") from exc
     if not callable(found):
         raise ConfigError(f"loop {name!r} is not callable")
     made: Callable[[], Any] = found
@@ -106,12 +109,22 @@ def run_on_new_loop(
 ) -> None:
     """Run `main` as `asyncio.run` does, but wait no longer than `END_TIMEOUT` for what it leaves behind.
 
-    A task that swallows its cancellation, or a call in a thread, must not keep a server from ending in its time.
+    A task that swallows its cancellation, or a call in a thread, must not keep a server from ending in its time. Raises
+    `SupervisorError` where a task of the application ends the loop, as one does that calls `sys.exit()`.
     """
     loop = factory()
     loop.set_default_executor(executor())
+    task = loop.create_task(main())
     try:
-        loop.run_until_complete(main())
+        loop.run_until_complete(task)
+    except (SystemExit, KeyboardInterrupt) as exc:
+        if task.done() or is_from_outside(exc):
+            raise
+        raise SupervisorError(
+            f"a task or a callback of the application ended the event loop: {in_words(exc)}",
+            code="POUNCE_WORKER_FAILED",
+            hint="Outside of requests too, what fails should raise an Exception.",
+        ) from exc
     finally:
         try:
             loop.run_until_complete(_end_what_is_left())

@@ -58,10 +58,9 @@ def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:
         if culprit is not None:
             log.warning("Importing %s switched the GIL on: workers will not run in parallel", culprit)
         return loaded
-    made = called(app, repr(app)) if config.factory else app
-    if not callable(made):
-        raise ConfigError(f"app must be an ASGI application or module:attribute (got {made!r})")
-    checked: ASGIApp = adapted(made)
+    if not callable(app):
+        raise ConfigError(f"app must be an ASGI application or module:attribute (got {app!r})")
+    checked: ASGIApp = adapted(called(app, repr(app)) if config.factory else app)
     return checked
 
 
