@@ -20,7 +20,7 @@ from typing import Any, Self, TextIO
 from pounce.config import ServerConfig
 from pounce.observe.access_entry import AccessEntry, escaped
 
-__all__ = ["Logs", "reopen_log_files", "wants_json"]
+__all__ = ["Logs", "keep_enabled", "reopen_log_files", "wants_json"]
 
 QUEUE_SIZE = 10_000
 END_TIMEOUT = 2.0
@@ -47,6 +47,26 @@ def reopen_log_files() -> None:
                     if handler.stream is not None:
                         handler.stream.close()
                         handler.stream = handler._open()
+
+
+class OwnLogger(logging.Logger):
+    """One that a configuration of logging which does not name it leaves as it is.
+
+    By default `logging.config.dictConfig()` disables whatever it does not know, so an application that configures its
+    own log would lose the tracebacks of its failures. A level holds, and so does `disabled` where it is set by name.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "disabled" or sys._getframe(1).f_globals.get("__name__") != "logging.config":
+            super().__setattr__(name, value)
+
+
+def keep_enabled() -> None:
+    """Have no configuration of logging disable the loggers `pounce.*` that there are, and undo where one has."""
+    for name, logger in logging.getLogger().manager.loggerDict.copy().items():
+        if name.partition(".")[0] == "pounce" and type(logger) is logging.Logger:
+            logger.__class__ = OwnLogger
+            logger.disabled = False
 
 
 class Logs:

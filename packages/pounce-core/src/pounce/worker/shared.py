@@ -9,6 +9,7 @@ from pounce.errors import ConfigError
 from pounce.exchange.service import ASGIApp
 from pounce.gil import gil_enabled
 from pounce.importer import adapted, called, import_app
+from pounce.observe.logs import keep_enabled
 from pounce.registry import Registry
 from pounce.worker.state import Description
 
@@ -45,6 +46,8 @@ class Shared:
 def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None = None, generation: int = 0) -> Shared:
     """Find the plugins, import or make the application, read the certificate. Raises a `PounceError`."""
     registry = registry or Registry.discover(config)
+    # The application may configure its own log when it is imported.
+    keep_enabled()
     _report_plugins(registry)
     loaded = _load_app(app, config)
     return Shared(config, loaded, registry, _tls(config, registry), generation)

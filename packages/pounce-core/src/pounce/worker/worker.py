@@ -13,6 +13,7 @@ from pounce.errors import LifespanError
 from pounce.exchange.service import ASGIApp, Service
 from pounce.net.bind import Listener
 from pounce.net.connection import Connection
+from pounce.observe.logs import keep_enabled
 from pounce.plugin import ParserLimits
 from pounce.registry import Registry
 from pounce.worker.acceptor import Acceptor, Intake
@@ -121,6 +122,8 @@ class Worker:
         """
         if threads := self._config.executor_threads_per_worker:
             self._loop.set_default_executor(executor(threads))
+        # Or in its lifespan, by when there are more loggers.
+        keep_enabled()
         await self._lifespan.startup()
         self.service.state = self._lifespan.state
         await self._start_hook()
