@@ -22,6 +22,7 @@ import pounce
 from pounce.errors import ConfigError
 from pounce.supervisor.channel import Channel
 from pounce.supervisor.messages import Beat, Failed, Force, Ready, Spec, Start, Stop
+from pounce.supervisor.start_folder import StartFolder
 
 if TYPE_CHECKING:
     from pounce.exchange.service import ASGIApp
@@ -146,8 +147,8 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def spawn(spec: Spec) -> Child:
-    """Start a fresh interpreter that does what `spec` says; the application is named in it.
+def spawn(spec: Spec, folder: StartFolder) -> Child:
+    """Start a fresh interpreter in `folder` that does what `spec` says; the application is named in it.
 
     Raises `ConfigError` for settings that cannot leave this process.
     """
@@ -170,7 +171,7 @@ def spawn(spec: Spec) -> Child:
             )
     # Only `Child` waits for it.
     process.returncode = 0
-    channel.send(Start(tuple(sys.path), pickled))
+    channel.send(Start(folder.name, folder.all_renamed(sys.path), pickled))
     return Child(process.pid, channel, spec)
 
 

@@ -123,7 +123,7 @@ class WorkerInterpreter:
         """It has threads that still run."""
         self.thread = threading.Thread(target=self._run, name=f"pounce interpreter {self.number}", daemon=True)
         self._listener = threading.Thread(target=self._listen, name=f"pounce channel {self.number}", daemon=True)
-        self._channel.send(Start(tuple(sys.path), pickle.dumps(spec)))
+        self._channel.send(Start("", tuple(sys.path), pickle.dumps(spec)))
         self._listener.start()
         self.thread.start()
 

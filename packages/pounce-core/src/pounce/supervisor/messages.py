@@ -31,6 +31,8 @@ __all__ = [
 class Start:
     """The first message to a fresh interpreter."""
 
+    folder: str
+    """Where it has to be, as a process; empty to stay."""
     path: tuple[str, ...]
     """What sys.path has to be before `spec` can be read."""
     spec: bytes

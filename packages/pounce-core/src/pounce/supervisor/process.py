@@ -66,7 +66,7 @@ def main(fd: int) -> NoReturn:
 
 
 def wait_for_start(channel: Channel) -> Spec | None:
-    """What a `Start` says, which comes first; None when nothing comes."""
+    """What a `Start` says, which comes first; None when nothing comes, or it cannot be done."""
     messages: list[Message] = []
     while not messages:
         select.select([channel], [], [])
@@ -76,6 +76,13 @@ def wait_for_start(channel: Channel) -> Spec | None:
     start = messages.pop(0)
     assert isinstance(start, Start)
     channel.unread(messages)
+    if start.folder:
+        try:
+            os.chdir(start.folder)
+        except OSError as exc:
+            gone = f"the folder of the server, {start.folder}, cannot be entered any more: {exc.strerror or exc}"
+            channel.send(Failed(SupervisorError(gone, code="POUNCE_WORKER_STARTUP_FAILED"), ""))
+            return None
     sys.path[:] = start.path
     spec: Spec = pickle.loads(start.spec)
     return spec
