@@ -261,7 +261,7 @@ def test_reload_serves_what_the_link_of_app_dir_leads_to(releases: tuple[Path, P
 
 
 def test_reload_where_the_link_leads_nowhere_changes_nothing(releases: tuple[Path, Path], tmp_path: Path) -> None:
-    link, new = releases
+    link, _ = releases
     with Running(link, "--workers", "2", app=version(1), environ={"PWD": str(link)}) as server:
         move(link, tmp_path / "nowhere")
         server.kill(signal.SIGHUP)

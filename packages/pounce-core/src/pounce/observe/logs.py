@@ -20,7 +20,7 @@ from typing import Any, Self, TextIO
 from pounce.config import ServerConfig
 from pounce.observe.access_entry import AccessEntry, escaped
 
-__all__ = ["Logs", "keep_enabled", "reopen_log_files", "wants_json"]
+__all__ = ["LastWords", "Logs", "keep_enabled", "reopen_log_files", "wants_json"]
 
 QUEUE_SIZE = 10_000
 END_TIMEOUT = 2.0
@@ -98,6 +98,27 @@ class Logs:
         self._logger.setLevel(self._before[0])
         self._logger.propagate = self._before[1]
         self._handler.report_dropped(END_TIMEOUT)
+        self._listener.stop()
+
+
+class LastWords:
+    """Writes as `Logs` does, when that is over and logging with it: its thread waits for what is still to be said."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        formatter = JSONFormatter() if wants_json(config) else TextFormatter()
+        records: queue.Queue[Any] = queue.Queue(QUEUE_SIZE)
+        self._level = logging.getLevelName(config.log_level.upper())
+        self._handler = BoundedQueueHandler(records)
+        self._listener = Writer(records, sys.stderr, formatter)
+        self._listener.start()
+
+    def say(self, level: int, message: str, *arguments: object) -> None:
+        """Write one line, if `log_level` has it."""
+        if level >= self._level:
+            self._handler.handle(logging.LogRecord("pounce", level, "", 0, message, arguments, None))
+
+    def close(self) -> None:
+        """Wait until all is written, as long as `Logs` does."""
         self._listener.stop()
 
 

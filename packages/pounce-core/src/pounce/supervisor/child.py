@@ -10,6 +10,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -204,6 +205,8 @@ def _forked(channel: Channel, spec: Spec, app: ASGIApp, foreign: Iterable[int]) 
             os.close(fd)
         logging.getLogger("pounce").handlers.clear()
         code = serve(channel, spec, app)
+        # As multiprocessing does: wait for threads, within the bound that they were given.
+        threading._shutdown()  # type: ignore[attr-defined]
     except BaseException:  # noqa: BLE001 - nothing may get back into the code that forked
         sys.excepthook(*sys.exc_info())
     finally:

@@ -20,6 +20,7 @@ from typing import NoReturn, Protocol
 from pounce.errors import PounceError, SupervisorError
 from pounce.exchange.service import ASGIApp
 from pounce.importer import application_traceback
+from pounce.left_threads import END_TIMEOUT, LeftThreads
 from pounce.net.bind import Listener
 from pounce.net.udp import adopt_udp
 from pounce.observe.logs import Logs, reopen_log_files
@@ -42,7 +43,6 @@ from pounce.supervisor.messages import (
     Start,
     Stop,
 )
-from pounce.worker.loop import busy_threads
 from pounce.worker.shared import prepare
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.threads import WorkerThreads
@@ -90,16 +90,15 @@ def wait_for_start(channel: Channel) -> Spec | None:
 
 def serve(channel: Channel, spec: Spec, app: ASGIApp | str) -> int:
     """Do what `spec` says until the supervisor ends it; returns the exit code."""
+    left = LeftThreads()
     with Logs(spec.config):
         process = ServerProcess(channel, spec)
         code = process.run(app)
-        busy = busy_threads()
-        if busy:
-            log.error("%d calls in threads did not end in time and are abandoned", len(busy))
-    if busy or process.abandoned:
+    if process.abandoned:
         # The interpreter would wait for them.
         sys.stdout.flush()
-        os._exit(1)
+        os._exit(code)
+    left.bound(spec.config, END_TIMEOUT if code else process.time_left(), code)
     return code
 
 
@@ -158,9 +157,12 @@ class ServerProcess:
         self._empty = False
         """What waits on the sockets then is accepted first."""
         self._give_up_at = inf
+        self._end_by = inf
+        """When what applications leave has had `shutdown_timeout`."""
         self._exit_code = 0
         self.abandoned = False
         """Workers were left behind that did not end in time: nobody may wait for them."""
+        self._kept: Workers | None = None
         self._set_aside: dict[int, float] = {}
         """Threads of workers that stood still, and when they are given up, with the process."""
 
@@ -179,12 +181,19 @@ class ServerProcess:
         self._channel.send(Ready(workers.describe()))
         self._answer_for(workers)
         self.abandoned |= workers.abandoned
+        # An interpreter that nobody knows any more is destroyed, and its threads are waited for.
+        self._kept = workers
         for listener in listeners:
             listener.close()
         if self._channel.ended and spec.siblings is not None:
             # Nobody else is left to do so.
             spec.siblings.remove_if_empty()
         return self._exit_code
+
+    def time_left(self) -> float:
+        """Seconds that are left of `shutdown_timeout`, for what applications leave."""
+        longest = self._spec.config.shutdown_timeout
+        return max(END_TIMEOUT, min(longest, self._end_by - time.monotonic()))
 
     def _workers(self, app: ASGIApp | str, listeners: list[Listener]) -> Workers:
         """Raises a `PounceError` when the application cannot be had."""
@@ -200,6 +209,7 @@ class ServerProcess:
             siblings=spec.siblings,
             on_change=self._notify,
             on_recycle=self._ask_for_another,
+            daemon=False,
         )
 
     def _notify(self) -> None:
@@ -287,6 +297,7 @@ class ServerProcess:
                     self._stopping = True
                     self._stop_at = inf
                     self._give_up_at = time.monotonic() + FORCED_END
+                    self._end_by = 0.0
                     workers.force()
                 case Announce():
                     workers.announce_end()
@@ -307,6 +318,7 @@ class ServerProcess:
         self._stopping = True
         self._stop_at = inf
         self._give_up_at = time.monotonic() + drain_bound(self._spec.config)
+        self._end_by = time.monotonic() + self._spec.config.shutdown_timeout
         workers.stop(empty=empty)
 
     def _resize(self, workers: Workers, count: int) -> None:

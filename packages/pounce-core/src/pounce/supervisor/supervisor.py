@@ -38,7 +38,7 @@ from pounce.observe.logs import reopen_log_files
 from pounce.supervisor.child import Child, State, fork, spawn
 from pounce.supervisor.control import Answer, ControlSocket
 from pounce.supervisor.datagrams import DatagramSockets
-from pounce.supervisor.drain_bound import drain_bound
+from pounce.supervisor.drain_bound import DRAIN_MARGIN, drain_bound
 from pounce.supervisor.messages import Beat, Failed, Limit, Message, Ready, Recycle, ReopenLogs, Resize, Spec
 from pounce.supervisor.modes import mode_of, workers_of
 from pounce.supervisor.restart_budget import LONGEST_PAUSE, RestartBudget
@@ -58,8 +58,6 @@ log = logging.getLogger("pounce.supervisor")
 
 FORCED_END = 8.0
 """Seconds that a process gets to end when it is not to wait for anything."""
-DRAIN_MARGIN = 4.0
-"""Seconds that a process may take for its own end, when its workers have ended or were given up."""
 SILENCE_MARGIN = 5.0
 """Seconds that a process may be silent for longer than its workers may."""
 POLL = 0.05

@@ -159,13 +159,13 @@ class ProcessLifespan:
     puts into the state must not belong to an event loop.
     """
 
-    def __init__(self, config: ServerConfig, app: Callable[..., Any]) -> None:
+    def __init__(self, config: ServerConfig, app: Callable[..., Any], *, daemon: bool = True) -> None:
         self._config = config
         self._lifespan = Lifespan(config, app)
         self._settled = threading.Event()
         self._error: BaseException | None = None
         self._end: Callable[[float], None] | None = None
-        self._thread = threading.Thread(target=self._run, name="pounce lifespan", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="pounce lifespan", daemon=daemon)
         self.state: dict[str, Any] = self._lifespan.state
         """What the startup left; nobody changes it afterwards."""
 

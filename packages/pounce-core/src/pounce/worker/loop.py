@@ -5,8 +5,6 @@ import importlib
 import math
 import select
 import selectors
-import threading
-import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,15 +12,13 @@ from typing import Any
 from pounce.app_failure import in_words, is_from_outside
 from pounce.errors import ConfigError, SupervisorError
 
-__all__ = ["busy_threads", "executor", "loop_factory", "run_on_new_loop"]
+__all__ = ["executor", "loop_factory", "run_on_new_loop"]
 
 BATCH = 16
 """Events that are handled before the loop looks for new ones."""
 END_TIMEOUT = 2.0
 """Seconds that what is left on a loop gets to end when the loop does."""
 EXECUTOR = "pounce executor"
-# The interpreter waits for these at its exit, for as long as their calls take.
-_WAITED_FOR = (EXECUTOR, "AnyIO worker thread")
 
 
 if hasattr(selectors, "EpollSelector"):
@@ -143,13 +139,3 @@ async def _end_what_is_left() -> None:
             await asyncio.get_running_loop().shutdown_asyncgens()
     except TimeoutError:
         pass
-
-
-def busy_threads() -> list[threading.Thread]:
-    """Threads of applications that are still in a call, for which the end of the process would wait."""
-    deadline = time.monotonic() + END_TIMEOUT
-    found = [thread for thread in threading.enumerate() if thread.name.startswith(_WAITED_FOR) and not thread.daemon]
-    for thread in found:
-        # An idle one ends as soon as it is told to.
-        thread.join(max(0.0, deadline - time.monotonic()))
-    return [thread for thread in found if thread.is_alive()]
