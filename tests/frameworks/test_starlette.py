@@ -36,6 +36,9 @@ from tests.frameworks.common import BODY, FILE_CONTENT, LARGE_PIECE, LARGE_PIECE
 from tests.frameworks.gates import Gate
 from tests.frameworks.wires import PATIENCE, Certificate, ServerLog, Site, Wire, serve_on
 
+from pounce import AppImportError
+from pounce.testing import TestServer
+
 SETTINGS = {"max_request_size": 16 * 1024 * 1024}
 
 
@@ -647,3 +650,9 @@ def test_stream_of_sse_starlette_does_not_hold_up_an_end_that_somebody_waits_for
             with suppress(Exception):
                 response.read()
         assert ended.wait(PATIENCE)
+@pytest.mark.parametrize("lifespan", ["auto", "off"])
+def test_middleware_that_cannot_be_put_together_ends_the_start(lifespan: str) -> None:
+    app = Starlette(middleware=[Middleware(CORSMiddleware, allow_origin=["*"])])
+    with pytest.raises(AppImportError, match="allow_origin") as caught:
+        TestServer(app, lifespan=lifespan).start()
+    assert caught.value.code == "POUNCE_APP_MIDDLEWARE_FAILED"

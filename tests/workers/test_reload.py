@@ -209,6 +209,66 @@ def test_changed_file_is_served(tmp_path: Path) -> None:
         eventually(lambda: server.get()["version"] == 2)
 
 
+# A folder that is entered by a link
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> tuple[Path, Path]:
+    """Two versions of an application, and the link by which the first one is entered."""
+    for number in (1, 2):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}/main.py").write_text(version(number))
+    link = tmp_path / "current"
+    link.symlink_to("1")
+    return link, tmp_path / "2"
+
+
+def move(link: Path, to: Path) -> None:
+    beside = link.with_name("next")
+    beside.symlink_to(to)
+    beside.replace(link)
+
+
+@pytest.mark.parametrize("mode", [*MODES, "reload", "module"])
+def test_reload_serves_what_the_link_of_the_folder_leads_to(mode: str, releases: tuple[Path, Path]) -> None:
+    link, new = releases
+    flags = ("--reload",) if mode == "reload" else ("--workers", "2", "--worker-mode", mode)
+    if mode == "module":
+        # Python puts the folder itself on sys.path, by its real name.
+        flags = ("--workers", "2", "--app-dir", "")
+    with Running(link, *flags, app=version(1), environ={"PWD": str(link)}) as server:
+        assert server.get()["version"] == 1
+        move(link, new)
+        reload(server)
+        eventually(lambda: server.get()["version"] == 2)
+
+
+def test_upgrade_serves_what_the_link_of_the_folder_leads_to(releases: tuple[Path, Path]) -> None:
+    link, new = releases
+    with Running(link, "--workers", "2", app=version(1), environ={"PWD": str(link)}) as server:
+        move(link, new)
+        server.upgrade()
+        assert server.get()["version"] == 2
+
+
+def test_reload_serves_what_the_link_of_app_dir_leads_to(releases: tuple[Path, Path], tmp_path: Path) -> None:
+    link, new = releases
+    with Running(tmp_path, "--workers", "2", "--app-dir", str(link)) as server:
+        (tmp_path / "main.py").unlink()
+        move(link, new)
+        reload(server)
+        eventually(lambda: server.get()["version"] == 2)
+
+
+def test_reload_where_the_link_leads_nowhere_changes_nothing(releases: tuple[Path, Path], tmp_path: Path) -> None:
+    link, _ = releases
+    with Running(link, "--workers", "2", app=version(1), environ={"PWD": str(link)}) as server:
+        move(link, tmp_path / "nowhere")
+        server.kill(signal.SIGHUP)
+        assert str(link) in server.wait_for_message("Reload failed")["message"]
+        assert server.get()["version"] == 1
+
+
 # Signals
 
 

@@ -322,6 +322,25 @@ def test_start_that_fails_ends_the_server_with_the_reason(
         assert message in server.text()
 
 
+@pytest.mark.parametrize("where", ["at its import", "in its lifespan"])
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["alone", "supervised"])
+def test_application_that_configures_logging_keeps_the_tracebacks_of_its_failures(
+    flags: tuple[str, ...], where: str, tmp_path: Path
+) -> None:
+    configure = 'import logging.config; logging.config.dictConfig({"version": 1})'
+    app = APP.replace(
+        '    if path == "/slow"', '    if path == "/raise": raise RuntimeError("out of luck")\n    if path == "/slow"'
+    )
+    if where == "at its import":
+        app = f"{configure}\n{app}"
+    else:
+        app = app.replace("async def lifespan(receive, send):", f"async def lifespan(receive, send):\n    {configure}")
+    with Running(tmp_path, *flags, app=app) as server, server.connect() as client:
+        client.sendall(b"GET /raise HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 500 ")
+        server.wait_for(lambda entry: "out of luck" in entry.get("exception", ""))
+
+
 def test_failed_start_shows_the_traceback_of_the_application(mode: str, tmp_path: Path) -> None:
     app = "def f():\n    raise RuntimeError('deep')\nf()"
     with Running(tmp_path, "--workers", "2", "--worker-mode", mode, app=app, wait=False) as failing:

@@ -93,7 +93,10 @@ def test_the_traceback_of_the_application_has_no_frames_of_the_server(pounce, tm
     ended, stderr = pounce.fails("serve", "broken:app", "--log-format", "text")
     block, _, below = stderr.partition("\n\n")
     assert ended == 4
-    assert block == "Error: broken could not be imported: KeyError: 'oops'\n  Code: POUNCE_APP_IMPORT_FAILED"
+    assert block == (
+        f"Error: broken could not be imported: KeyError: 'oops' ({tmp_path / 'broken.py'}:3)\n"
+        "  Code: POUNCE_APP_IMPORT_FAILED"
+    )
     assert below.startswith("Traceback (most recent call last):\n")
     assert below.count('  File "') == 2
     assert below.count("broken.py") == 2

@@ -1,5 +1,7 @@
 """From `module:attribute` to an application, and what is said when that fails."""
 
+import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -23,8 +25,23 @@ def create(): return app
 def broken(): raise RuntimeError("no luck")
 def nothing(): return None
 async def made_later(): return app
+async def acreate(): return app
 number = 3
+
+class Old:
+    def __init__(self, scope): ...
+    async def __call__(self, receive, send): ...
 """
+
+ENDINGS = [
+    ("SystemExit(0)", "SystemExit: 0"),
+    ("SystemExit()", "SystemExit"),
+    ("SystemExit('no database')", "SystemExit: no database"),
+    ("KeyboardInterrupt", "KeyboardInterrupt"),
+    ("GeneratorExit", "GeneratorExit"),
+    ("__import__('asyncio').CancelledError", "CancelledError"),
+]
+"""What ends a program when an application raises it."""
 
 
 @pytest.fixture
@@ -32,7 +49,6 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "pounce_sample_app.py").write_text(CODE)
     (tmp_path / "pounce_sample_raises.py").write_text("raise RuntimeError('at import')")
     (tmp_path / "pounce_sample_needs.py").write_text("import pounce_sample_not_installed")
-    (tmp_path / "pounce_sample_exits.py").write_text("raise SystemExit(0)")
     path = list(sys.path)
     yield tmp_path
     sys.path[:] = path
@@ -79,6 +95,9 @@ def test_factory_is_called_when_the_setting_says_so(folder: Path) -> None:
         ("pounce_sample_app:Nested.nope", "POUNCE_APP_ATTRIBUTE_NOT_FOUND", "no attribute 'Nested.nope'"),
         ("pounce_sample_app:number", "POUNCE_APP_NOT_CALLABLE", "is a int"),
         ("pounce_sample_app:Application", "POUNCE_APP_NOT_CALLABLE", "is a class"),
+        ("pounce_sample_app:Old", "POUNCE_APP_NOT_ASGI", "ASGI 2"),
+        ("pounce_sample_app:create", "POUNCE_APP_NOT_ASGI", "a factory"),
+        ("pounce_sample_app:acreate()", "POUNCE_APP_NOT_ASGI", "a coroutine"),
         ("pounce_sample_app:broken()", "POUNCE_APP_FACTORY_FAILED", "RuntimeError: no luck"),
         ("pounce_sample_app:nothing()", "POUNCE_APP_NOT_CALLABLE", "not callable"),
         ("pounce_sample_app:()", "POUNCE_APP_ATTRIBUTE_NOT_FOUND", "no attribute"),
@@ -90,6 +109,54 @@ def test_failure_has_a_code_and_says_what_is_wrong(folder: Path, path: str, code
     assert caught.value.code == code
     assert words in str(caught.value)
     assert caught.value.exit_code == 4
+
+
+@pytest.fixture
+def handlers_of_a_server() -> Iterator[None]:
+    """While these handle signals, none of them raises KeyboardInterrupt."""
+
+    def on_signal(number: int, frame: object) -> None: ...
+
+    on_signal.__module__ = "pounce.server"
+    before = signal.signal(signal.SIGINT, on_signal)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("handlers_of_a_server")
+@pytest.mark.parametrize(("raised", "said"), ENDINGS)
+def test_what_ends_a_program_is_an_error_of_the_import_with_its_place(folder: Path, raised: str, said: str) -> None:
+    path = folder / "pounce_sample_ends.py"
+    path.write_text(f"\ndef check():\n    raise {raised}\n\ncheck()")
+    with pytest.raises(AppImportError) as caught:
+        found(folder, "pounce_sample_ends:app")
+    assert (caught.value.code, caught.value.exit_code) == ("POUNCE_APP_IMPORT_FAILED", 4)
+    assert str(caught.value) == f"pounce_sample_ends could not be imported: {said} ({path}:3)"
+    assert "__main__" in (caught.value.hint or "")
+
+
+@pytest.mark.usefixtures("handlers_of_a_server")
+@pytest.mark.parametrize(("raised", "said"), ENDINGS)
+def test_what_ends_a_program_is_an_error_of_the_factory_with_its_place(folder: Path, raised: str, said: str) -> None:
+    path = folder / "pounce_sample_ends.py"
+    path.write_text(f"def create():\n    raise {raised}")
+    with pytest.raises(AppImportError) as caught:
+        found(folder, "pounce_sample_ends:create()")
+    assert (caught.value.code, caught.value.exit_code) == ("POUNCE_APP_FACTORY_FAILED", 4)
+    assert str(caught.value) == f"the factory pounce_sample_ends:create() failed: {said} ({path}:2)"
+
+
+def test_place_is_that_of_the_application_where_a_library_raises(folder: Path) -> None:
+    path = folder / "pounce_sample_ends.py"
+    path.write_text("import argparse, json\n\njson.loads('{')")
+    with pytest.raises(AppImportError, match=re.escape(f"({path}:3)")):
+        found(folder, "pounce_sample_ends:app")
+
+
+def test_interrupt_of_the_program_around_the_server_goes_through(folder: Path) -> None:
+    (folder / "pounce_sample_ends.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
+    with pytest.raises(KeyboardInterrupt):
+        found(folder, "pounce_sample_ends:app")
 
 
 def test_hint_names_what_the_module_has(folder: Path) -> None:

@@ -3,17 +3,19 @@
 import io
 import json
 import logging
+import logging.config
 import os
 import queue
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from pounce import ServerConfig
-from pounce.observe.logs import BoundedQueueHandler, JSONFormatter, Logs, TextFormatter, wants_json
+from pounce.observe.logs import BoundedQueueHandler, JSONFormatter, Logs, TextFormatter, keep_enabled, wants_json
 
 log = logging.getLogger("pounce.test_logs")
 
@@ -180,3 +182,41 @@ def test_json_event_has_its_own_fields() -> None:
 @pytest.mark.parametrize("text", ["\x1b[31m", "\r", "\x07", "\x9b", "\u202e", "\x00"], ids=repr)
 def test_text_line_has_no_control_characters(text: str) -> None:
     assert text not in TextFormatter().format(record("before %s after", text))
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """What a configuration changes is put back."""
+    root = logging.getLogger()
+    before = {name: vars(each).get("disabled") for name, each in root.manager.loggerDict.items()}
+    handlers, level, known = root.handlers[:], root.level, logging._handlers.copy()  # type: ignore[attr-defined]
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging._handlers.update(known)  # type: ignore[attr-defined]
+    for name, disabled in before.items():
+        if disabled is not None:
+            logging.getLogger(name).disabled = disabled
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("before", [True, False], ids=["before the start", "after it"])
+def test_configuration_of_an_application_silences_no_logger_of_the_server(before: bool) -> None:
+    other, own = logging.getLogger("not_of_the_server"), logging.getLogger("pounce.test_logs")
+    if not before:
+        keep_enabled()
+    logging.config.dictConfig({"version": 1})
+    if before:
+        keep_enabled()
+    assert (other.disabled, own.disabled) == (True, False)
+
+
+@pytest.mark.usefixtures("restored")
+def test_logger_that_is_given_a_level_or_disabled_by_its_name_obeys() -> None:
+    keep_enabled()
+    own = logging.getLogger("pounce.test_logs")
+    logging.config.dictConfig({"version": 1, "loggers": {"pounce.test_logs": {"level": "CRITICAL"}}})
+    assert not own.isEnabledFor(logging.ERROR)
+    own.setLevel(logging.NOTSET)
+    own.disabled = True
+    assert not own.isEnabledFor(logging.CRITICAL)

@@ -15,12 +15,14 @@ import traceback
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
+from pounce.app_failure import in_words, is_from_outside, is_ours
 from pounce.config import ServerConfig
-from pounce.errors import AppImportError, LifespanError, PounceError
+from pounce.errors import AppImportError, LifespanError, PounceError, SupervisorError
 from pounce.gil import gil_enabled
+from pounce.interface import check_interface
 
 __all__ = [
     "RemoteTraceback",
@@ -33,6 +35,7 @@ __all__ = [
     "is_factory",
     "is_importing",
     "made_by",
+    "middleware_failed",
 ]
 
 _here = threading.local()
@@ -58,7 +61,7 @@ def import_app(path: str, config: ServerConfig) -> tuple[Any, str | None]:
     """
     had_gil = gil_enabled()
     found, _ = import_factory(path, config)
-    app = made_by(found, path) if is_factory(path, config) else checked(found, path)
+    app = made_by(found, path) if is_factory(path, config) else adapted(found, path)
     return app, path.partition(":")[0] if gil_enabled() and not had_gil else None
 
 
@@ -80,17 +83,7 @@ def import_factory(path: str, config: ServerConfig) -> tuple[Any, str | None]:
 
 def made_by(factory: Any, path: str) -> Any:
     """The application that a factory makes, which `path` names. Raises `AppImportError`."""
-    return checked(called(factory, path), path)
-
-
-def checked(app: Any, path: str) -> Any:
-    """`app`, which `path` names, if it can be one. Raises `AppImportError`."""
-    if not callable(app):
-        raise AppImportError(
-            f"{path} is not callable, so it is no ASGI application (it is a {type(app).__name__})",
-            code="POUNCE_APP_NOT_CALLABLE",
-        )
-    return adapted(app)
+    return adapted(called(factory, path), path)
 
 
 def import_object(path: str, config: ServerConfig) -> Any:
@@ -170,7 +163,9 @@ def _module(name: str, path: str, config: ServerConfig) -> Any:
             code="POUNCE_APP_NO_SUBINTERPRETERS",
             hint="Set worker_mode to thread or process.",
         ) from exc
-    except Exception as exc:
+    except BaseException as exc:
+        if is_from_outside(exc):
+            raise
         raise _import_failed(name, exc) from exc
     finally:
         _here.importing = False
@@ -212,10 +207,17 @@ def _near(name: str, path: str, folder: str) -> str:
     return "Start in the folder of the application, or give it with --app-dir."
 
 
-def _import_failed(name: str, error: Exception) -> AppImportError:
+def _import_failed(name: str, error: BaseException) -> AppImportError:
     return AppImportError(
-        f"{name} could not be imported: {type(error).__name__}: {error}", code="POUNCE_APP_IMPORT_FAILED"
+        f"{name} could not be imported: {in_words(error)}", code="POUNCE_APP_IMPORT_FAILED", hint=_hint(error)
     )
+
+
+def _hint(error: BaseException) -> str | None:
+    """For what ends a program rather than fails."""
+    if isinstance(error, Exception):
+        return None
+    return 'What ends the program belongs below if __name__ == "__main__": a server imports the application.'
 
 
 def _attribute(module: Any, module_name: str, path: str) -> Any:
@@ -243,21 +245,41 @@ def called(factory: Any, path: str) -> Any:
         )
     try:
         return factory()
-    except Exception as exc:
-        raise AppImportError(
-            f"the factory {path} failed: {type(exc).__name__}: {exc}", code="POUNCE_APP_FACTORY_FAILED"
-        ) from exc
+    except BaseException as exc:
+        if is_from_outside(exc):
+            raise
+        raise AppImportError(f"the factory {path} failed: {in_words(exc)}", code="POUNCE_APP_FACTORY_FAILED") from exc
 
 
-def adapted(app: Any) -> Any:
-    """`app` as ASGI 3: the double callable of ASGI 2 is refused with an explanation."""
-    if inspect.isclass(app):
-        raise AppImportError(
-            f"{app.__name__} is a class, not an application",
-            code="POUNCE_APP_NOT_CALLABLE",
-            hint="Name an instance of it, or a factory: module:ClassName().",
-        )
+def adapted(app: Any, path: str | None = None) -> Any:
+    """`app`, which was named `path` or came as an object, as it is called for requests.
+
+    What is no ASGI 3 application is refused with an explanation, and so is one that cannot be called: frameworks put
+    their middleware together at the first call, where a failure would be that of every request.
+    """
+    check_interface(app, path)
+    build = getattr(app, "build_middleware_stack", None)
+    if callable(build) and getattr(app, "middleware_stack", build) is None:
+        _build_middleware(app, build)
     return app
+
+
+def _build_middleware(app: Any, build: Any) -> None:
+    """Do what Starlette, and what is made of it, does at the first call."""
+    try:
+        app.middleware_stack = build()
+    except BaseException as exc:
+        if is_from_outside(exc):
+            raise
+        raise middleware_failed(exc) from exc
+
+
+def middleware_failed(error: BaseException) -> AppImportError:
+    return AppImportError(
+        f"the middleware of the application cannot be put together: {in_words(error)}",
+        code="POUNCE_APP_MIDDLEWARE_FAILED",
+        hint="See the arguments that its add_middleware() gets.",
+    )
 
 
 class RemoteTraceback(Exception):
@@ -272,23 +294,12 @@ def application_traceback(error: PounceError) -> str:
     cause = error.__cause__
     if isinstance(cause, RemoteTraceback):
         return str(cause)
-    if cause is None or not isinstance(error, (AppImportError, LifespanError)):
+    if cause is None or not isinstance(error, (AppImportError, LifespanError, SupervisorError)):
         return ""
     frames = cause.__traceback__
-    while frames is not None and _is_ours(frames):
+    while frames is not None and is_ours(frames):
         frames = frames.tb_next
     # A file that does not compile has no frame, its place is in the exception.
     if frames is None and not isinstance(cause, SyntaxError):
         return ""
     return "".join(traceback.format_exception(cause.with_traceback(frames)))
-
-
-def _is_ours(frames: TracebackType) -> bool:
-    module = frames.tb_frame.f_globals.get("__name__") or ""
-    return module.partition(".")[0] in (
-        "pounce",
-        "pounce_cli",
-        "importlib",
-        "_frozen_importlib",
-        "_frozen_importlib_external",
-    )

@@ -5,18 +5,25 @@ import os
 import signal
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from pounce.app_failure import Interrupted
 from pounce.config import ServerConfig
-from pounce.errors import ConfigError
+from pounce.errors import ConfigError, PounceError
 from pounce.importer import is_importing
 from pounce.late import late
+from pounce.left_threads import END_TIMEOUT, LeftThreads
 from pounce.net.bind import Listener
 from pounce.net.udp import open_sockets
+from pounce.observe.logs import LastWords
+from pounce.supervisor.drain_bound import DRAIN_MARGIN, drain_bound
 from pounce.supervisor.modes import is_supervised, mode_of, workers_of
 from pounce.supervisor.pid_file import PidFile
 from pounce.supervisor.systemd import Notifier
@@ -90,7 +97,10 @@ class Server:
         """Ends what runs, by force or in a hurry, as `shutdown()` says; None while nothing does."""
         self._shutdown = False
         self._hurry = False
+        self._end_by = inf
+        """When what applications leave has had `shutdown_timeout`."""
         self._signals = 0
+        self._ended = threading.Event()
         self._notifier = Notifier()
         self._tls: ServerTLS | None = None
         self._pid_file: PidFile | None = None
@@ -137,6 +147,7 @@ class Server:
             if self._signals < 2:
                 raise
         finally:
+            self._ended.set()
             restore()
         if self._signals > 1:
             raise SystemExit(1)
@@ -148,9 +159,11 @@ class Server:
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             self._signals += 1
+            if self._signals == 1:
+                threading.Thread(target=self._bound_the_end, name="pounce bound", daemon=True).start()
             if self._signals > 1 and self._end is None:
                 # Still importing, or past the end: there is no loop that could react.
-                raise SystemExit(1)
+                raise Interrupted(1)
             if self._signals > 2:
                 # The loop does not even react to the second: something blocks it.
                 os._exit(1)
@@ -176,6 +189,17 @@ class Server:
                 signal.signal(number, handler)
 
         return restore
+
+    def _bound_the_end(self) -> None:
+        """Do for one worker in the calling process what a supervisor does: end what stands still."""
+        bound = self._config.drain_delay + drain_bound(self._config) + DRAIN_MARGIN
+        if self._ended.wait(bound):
+            return
+        stack = "".join(traceback.format_stack(sys._current_frames().get(threading.main_thread().ident or 0)))
+        words = LastWords(self._config)
+        words.say(logging.ERROR, "The server did not end within %.0f s and is given up:\n%s", bound, stack.rstrip())
+        words.close()
+        os._exit(0)
 
     async def serve(self) -> None:
         """Serve on the running loop until `shutdown()`. Raises a `PounceError` when it cannot start.
@@ -334,10 +358,17 @@ class Server:
         server. May be called from any thread, at any time, and again. Returns at once.
         """
         with self._lock:
+            if not self._shutdown or force:
+                self._end_by = 0.0 if force else time.monotonic() + self._config.shutdown_timeout
             self._shutdown = True
             self._hurry |= hurry
             if self._end is not None:
                 self._end(force, hurry)
+
+    def time_left(self) -> float:
+        """Seconds that are left of `shutdown_timeout` since the first `shutdown()`, for what applications leave."""
+        longest = self._config.shutdown_timeout
+        return max(END_TIMEOUT, min(longest, self._end_by - time.monotonic()))
 
     def reload_certificates(self) -> bool:
         """Read the files of TLS again, for connections that begin from now on.
@@ -449,19 +480,13 @@ def run(
         config = ServerConfig.of(settings)
     elif not isinstance(config, ServerConfig):
         raise TypeError(f"config must be a ServerConfig (got {type(config).__name__})")
-    busy: list[threading.Thread] = []
+    server, left, exit_code = Server(config, app, on_ready=on_ready), LeftThreads(), 1
     try:
         with Logs(config):
-            try:
-                Server(config, app, on_ready=on_ready).run()
-            finally:
-                # Who has not imported it has given it no calls.
-                loops = sys.modules.get("pounce.worker.loop")
-                busy = loops.busy_threads() if loops is not None else []
-                if busy:
-                    log.error("%d calls in threads did not end in time and are abandoned", len(busy))
+            server.run()
+        exit_code = 0
+    except (PounceError, SystemExit) as exc:
+        exit_code = exc.exit_code if isinstance(exc, PounceError) else 1
+        raise
     finally:
-        if busy:
-            # The interpreter would wait for them, against the bound that whoever sent the signal relies on.
-            sys.stdout.flush()
-            os._exit(1)
+        left.bound(config, END_TIMEOUT if exit_code else server.time_left(), exit_code)

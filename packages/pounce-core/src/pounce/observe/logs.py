@@ -21,7 +21,7 @@ from pounce.config import ServerConfig
 from pounce.errors import PounceError
 from pounce.observe.access_entry import AccessEntry, escaped
 
-__all__ = ["Logs", "escaped_line", "reopen_log_files", "start_failed", "wants_json"]
+__all__ = ["LastWords", "Logs", "escaped_line", "keep_enabled", "reopen_log_files", "start_failed", "wants_json"]
 
 QUEUE_SIZE = 10_000
 END_TIMEOUT = 2.0
@@ -59,6 +59,26 @@ def reopen_log_files() -> None:
                         handler.stream = handler._open()
 
 
+class OwnLogger(logging.Logger):
+    """One that a configuration of logging which does not name it leaves as it is.
+
+    By default `logging.config.dictConfig()` disables whatever it does not know, so an application that configures its
+    own log would lose the tracebacks of its failures. A level holds, and so does `disabled` where it is set by name.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "disabled" or sys._getframe(1).f_globals.get("__name__") != "logging.config":
+            super().__setattr__(name, value)
+
+
+def keep_enabled() -> None:
+    """Have no configuration of logging disable the loggers `pounce.*` that there are, and undo where one has."""
+    for name, logger in logging.getLogger().manager.loggerDict.copy().items():
+        if name.partition(".")[0] == "pounce" and type(logger) is logging.Logger:
+            logger.__class__ = OwnLogger
+            logger.disabled = False
+
+
 class Logs:
     """Context manager: within it the loggers `pounce.*` write to a stream, from a thread.
 
@@ -88,6 +108,27 @@ class Logs:
         self._logger.setLevel(self._before[0])
         self._logger.propagate = self._before[1]
         self._handler.report_dropped(END_TIMEOUT)
+        self._listener.stop()
+
+
+class LastWords:
+    """Writes as `Logs` does, when that is over and logging with it: its thread waits for what is still to be said."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        formatter = JSONFormatter() if wants_json(config) else TextFormatter()
+        records: queue.Queue[Any] = queue.Queue(QUEUE_SIZE)
+        self._level = logging.getLevelName(config.log_level.upper())
+        self._handler = BoundedQueueHandler(records)
+        self._listener = Writer(records, sys.stderr, formatter)
+        self._listener.start()
+
+    def say(self, level: int, message: str, *arguments: object) -> None:
+        """Write one line, if `log_level` has it."""
+        if level >= self._level:
+            self._handler.handle(logging.LogRecord("pounce", level, "", 0, message, arguments, None))
+
+    def close(self) -> None:
+        """Wait until all is written, as long as `Logs` does."""
         self._listener.stop()
 
 

@@ -10,6 +10,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ import pounce
 from pounce.errors import ConfigError
 from pounce.supervisor.channel import Channel
 from pounce.supervisor.messages import Beat, Failed, Force, Ready, Spec, Start, Stop
+from pounce.supervisor.start_folder import StartFolder
 
 if TYPE_CHECKING:
     from pounce.exchange.service import ASGIApp
@@ -146,8 +148,8 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def spawn(spec: Spec) -> Child:
-    """Start a fresh interpreter that does what `spec` says; the application is named in it.
+def spawn(spec: Spec, folder: StartFolder) -> Child:
+    """Start a fresh interpreter in `folder` that does what `spec` says; the application is named in it.
 
     Raises `ConfigError` for settings that cannot leave this process.
     """
@@ -170,7 +172,7 @@ def spawn(spec: Spec) -> Child:
             )
     # Only `Child` waits for it.
     process.returncode = 0
-    channel.send(Start(tuple(sys.path), pickled))
+    channel.send(Start(folder.name, folder.all_renamed(sys.path), pickled))
     return Child(process.pid, channel, spec)
 
 
@@ -203,6 +205,8 @@ def _forked(channel: Channel, spec: Spec, app: ASGIApp, foreign: Iterable[int]) 
             os.close(fd)
         logging.getLogger("pounce").handlers.clear()
         code = serve(channel, spec, app)
+        # As multiprocessing does: wait for threads, within the bound that they were given.
+        threading._shutdown()  # type: ignore[attr-defined]
     except BaseException:  # noqa: BLE001 - nothing may get back into the code that forked
         sys.excepthook(*sys.exc_info())
     finally:

@@ -2,10 +2,12 @@
 
 from pounce.config import ServerConfig
 
-__all__ = ["drain_bound"]
+__all__ = ["DRAIN_MARGIN", "drain_bound"]
 
 END_MARGIN = 8.0
 """Seconds that what ignores its end is waited for, beside the times of the configuration."""
+DRAIN_MARGIN = 4.0
+"""Seconds that a process may take for its own end, when its workers have ended or were given up."""
 
 
 def drain_bound(config: ServerConfig) -> float:

@@ -27,6 +27,7 @@ from typing import Any
 import pounce
 from pounce.errors import PounceError, SupervisorError
 from pounce.importer import RemoteTraceback
+from pounce.left_threads import LeftThreads
 from pounce.net.bind import Listener
 from pounce.observe.logs import Logs
 from pounce.supervisor.channel import Channel
@@ -35,6 +36,7 @@ from pounce.supervisor.messages import (
     Beat,
     Failed,
     Force,
+    Left,
     Limit,
     Message,
     Ready,
@@ -47,7 +49,6 @@ from pounce.supervisor.messages import (
 )
 from pounce.supervisor.process import BEAT, ServerProcess, Workers, wait_for_start
 from pounce.worker.datagram_shares import DatagramShares
-from pounce.worker.loop import busy_threads
 from pounce.worker.portion import portion_of
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.threads import translated
@@ -68,10 +69,7 @@ main({fd})
 
 
 def main(fd: int) -> None:
-    """Entry point of an interpreter: `fd` is the channel to the main one, on which a `Start` comes first.
-
-    Raises `SupervisorError` when threads are left in it for which nobody may wait.
-    """
+    """Entry point of an interpreter: `fd` is the channel to the main one, on which a `Start` comes first."""
     # A copy: the main interpreter closes the original, whatever becomes of this one.
     channel = Channel(socket.socket(fileno=os.dup(fd)))
     try:
@@ -79,11 +77,12 @@ def main(fd: int) -> None:
         if spec is None:
             return
         with Logs(spec.config):
+            left = LeftThreads()
             process = InterpreterProcess(channel, spec)
             process.run(spec.app)
-            busy = busy_threads()
-        if busy or process.abandoned:
-            raise SupervisorError("calls in threads did not end in time and are abandoned")
+            # Nobody else may: an interpreter that is closed waits for them, and has no daemons.
+            if not left.wait(process.time_left()) or process.abandoned:
+                channel.send(Left())
     finally:
         channel.close()
 
@@ -123,7 +122,7 @@ class WorkerInterpreter:
         """It has threads that still run."""
         self.thread = threading.Thread(target=self._run, name=f"pounce interpreter {self.number}", daemon=True)
         self._listener = threading.Thread(target=self._listen, name=f"pounce channel {self.number}", daemon=True)
-        self._channel.send(Start(tuple(sys.path), pickle.dumps(spec)))
+        self._channel.send(Start("", tuple(sys.path), pickle.dumps(spec)))
         self._listener.start()
         self.thread.start()
 
@@ -156,15 +155,18 @@ class WorkerInterpreter:
     def _run(self) -> None:
         folder = str(Path(pounce.__file__).parents[1])
         try:
-            self._interpreter.exec(START.format(folder=folder, fd=self._theirs.fileno()))
-            self._interpreter.close()
+            try:
+                self._interpreter.exec(START.format(folder=folder, fd=self._theirs.fileno()))
+            finally:
+                self._theirs.close()
+                self._listener.join()
+                self._channel.close()
+            if not self.abandoned:
+                self._interpreter.close()
         except interpreters.InterpreterError as exc:
             self.abandoned = True
             self.error = self.error or SupervisorError(f"an interpreter failed: {exc}", code="POUNCE_WORKER_FAILED")
         finally:
-            self._theirs.close()
-            self._listener.join()
-            self._channel.close()
             self.ended.set()
             self.settled.set()
             self._on_change()
@@ -186,6 +188,8 @@ class WorkerInterpreter:
                         self.error = error
                     case Recycle(reason):
                         self._on_recycle(reason)
+                    case Left():
+                        self.abandoned = True
 
 
 class WorkerInterpreters:
@@ -262,7 +266,7 @@ class WorkerInterpreters:
             self._share_out()
         self.abandoned = bool(self._abandoned)
         self._share_datagrams()
-        return [translated(each.error) for each in ended if not each.told or each.abandoned]
+        return [translated(each.error) for each in ended if not each.told or each.error is not None]
 
     def take_away(self, number: int) -> None:
         """Let this worker drain and end."""

@@ -9,7 +9,7 @@
            ReopenLogs
         ── Stop, Force ───────────────▶   drains; ends
 
-A server process and an interpreter in it say the same to each other, and Announce.
+A server process and an interpreter in it say the same to each other, and Announce and Left.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from pounce.worker.siblings import Siblings
 from pounce.worker.state import Description, WorkerState
 
 __all__ = [
-    "Announce", "Beat", "Failed", "Force", "Limit", "Message", "Ready", "Receive", "Recycle", "ReopenLogs", "Resize",
-    "Spec", "Start", "Stop",
+    "Announce", "Beat", "Failed", "Force", "Left", "Limit", "Message", "Ready", "Receive", "Recycle", "ReopenLogs",
+    "Resize", "Spec", "Start", "Stop",
 ]  # fmt: skip
 
 
@@ -31,6 +31,8 @@ __all__ = [
 class Start:
     """The first message to a fresh interpreter."""
 
+    folder: str
+    """Where it has to be, as a process; empty to stay."""
     path: tuple[str, ...]
     """What sys.path has to be before `spec` can be read."""
     spec: bytes
@@ -134,6 +136,11 @@ class Force:
     """End without waiting for what runs."""
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Threads of the application run on, for which nobody may wait."""
+
+
 type Message = (
-    Announce | Start | Ready | Failed | Beat | Receive | Recycle | Resize | Limit | ReopenLogs | Stop | Force
+    Announce | Left | Start | Ready | Failed | Beat | Receive | Recycle | Resize | Limit | ReopenLogs | Stop | Force
 )

@@ -20,6 +20,7 @@ from typing import NoReturn, Protocol
 from pounce.errors import PounceError, SupervisorError
 from pounce.exchange.service import ASGIApp
 from pounce.importer import application_traceback
+from pounce.left_threads import END_TIMEOUT, LeftThreads
 from pounce.net.bind import Listener
 from pounce.net.udp import adopt_udp
 from pounce.observe.logs import Logs, reopen_log_files
@@ -42,7 +43,7 @@ from pounce.supervisor.messages import (
     Start,
     Stop,
 )
-from pounce.worker.loop import busy_threads, import_loop
+from pounce.worker.loop import import_loop
 from pounce.worker.shared import prepare
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.threads import WorkerThreads
@@ -66,7 +67,7 @@ def main(fd: int) -> NoReturn:
 
 
 def wait_for_start(channel: Channel) -> Spec | None:
-    """What a `Start` says, which comes first; None when nothing comes."""
+    """What a `Start` says, which comes first; None when nothing comes, or it cannot be done."""
     messages: list[Message] = []
     while not messages:
         select.select([channel], [], [])
@@ -76,6 +77,13 @@ def wait_for_start(channel: Channel) -> Spec | None:
     start = messages.pop(0)
     assert isinstance(start, Start)
     channel.unread(messages)
+    if start.folder:
+        try:
+            os.chdir(start.folder)
+        except OSError as exc:
+            gone = f"the folder of the server, {start.folder}, cannot be entered any more: {exc.strerror or exc}"
+            channel.send(Failed(SupervisorError(gone, code="POUNCE_WORKER_STARTUP_FAILED"), ""))
+            return None
     sys.path[:] = start.path
     spec: Spec = pickle.loads(start.spec)
     return spec
@@ -83,16 +91,15 @@ def wait_for_start(channel: Channel) -> Spec | None:
 
 def serve(channel: Channel, spec: Spec, app: ASGIApp | str) -> int:
     """Do what `spec` says until the supervisor ends it; returns the exit code."""
+    left = LeftThreads()
     with Logs(spec.config):
         process = ServerProcess(channel, spec)
         code = process.run(app)
-        busy = busy_threads()
-        if busy:
-            log.error("%d calls in threads did not end in time and are abandoned", len(busy))
-    if busy or process.abandoned:
+    if process.abandoned:
         # The interpreter would wait for them.
         sys.stdout.flush()
-        os._exit(1)
+        os._exit(code)
+    left.bound(spec.config, END_TIMEOUT if code else process.time_left(), code)
     return code
 
 
@@ -153,9 +160,12 @@ class ServerProcess:
         self._empty = False
         """What waits on the sockets then is accepted first."""
         self._give_up_at = inf
+        self._end_by = inf
+        """When what applications leave has had `shutdown_timeout`."""
         self._exit_code = 0
         self.abandoned = False
         """Workers were left behind that did not end in time: nobody may wait for them."""
+        self._kept: Workers | None = None
         self._set_aside: dict[int, float] = {}
         """Threads of workers that stood still, and when they are given up, with the process."""
 
@@ -166,7 +176,7 @@ class ServerProcess:
         try:
             workers = self._workers(app, listeners)
             workers.start(spec.workers, spec.first_worker)
-        except Exception as exc:  # noqa: BLE001 - told to the supervisor
+        except BaseException as exc:  # noqa: BLE001 - told to the supervisor
             self._channel.send(_failed(exc))
             # An interpreter that failed may have left something behind.
             self.abandoned = spec.mode == "subinterpreter"
@@ -174,12 +184,19 @@ class ServerProcess:
         self._channel.send(Ready(workers.describe()))
         self._answer_for(workers)
         self.abandoned |= workers.abandoned
+        # An interpreter that nobody knows any more is destroyed, and its threads are waited for.
+        self._kept = workers
         for listener in listeners:
             listener.close()
         if self._channel.ended and spec.siblings is not None:
             # Nobody else is left to do so.
             spec.siblings.remove_if_empty()
         return self._exit_code
+
+    def time_left(self) -> float:
+        """Seconds that are left of `shutdown_timeout`, for what applications leave."""
+        longest = self._spec.config.shutdown_timeout
+        return max(END_TIMEOUT, min(longest, self._end_by - time.monotonic()))
 
     def _workers(self, app: ASGIApp | str, listeners: list[Listener]) -> Workers:
         """Raises a `PounceError` when the application cannot be had."""
@@ -196,6 +213,7 @@ class ServerProcess:
             siblings=spec.siblings,
             on_change=self._notify,
             on_recycle=self._ask_for_another,
+            daemon=False,
         )
 
     def _notify(self) -> None:
@@ -284,6 +302,7 @@ class ServerProcess:
                     self._stopping = True
                     self._stop_at = inf
                     self._give_up_at = time.monotonic() + FORCED_END
+                    self._end_by = 0.0
                     workers.force()
                 case Announce():
                     workers.announce_end()
@@ -304,6 +323,7 @@ class ServerProcess:
         self._stopping = True
         self._stop_at = inf
         self._give_up_at = time.monotonic() + drain_bound(self._spec.config)
+        self._end_by = time.monotonic() + self._spec.config.shutdown_timeout
         workers.stop(empty=empty, hurry=self._hurry)
 
     def _resize(self, workers: Workers, count: int) -> None:
@@ -315,7 +335,7 @@ class ServerProcess:
             workers.add(number)
 
 
-def _failed(error: Exception) -> Failed:
+def _failed(error: BaseException) -> Failed:
     """`error` as it can travel: what the application raised stays behind, and its traceback goes along as text."""
     if isinstance(error, PounceError):
         return Failed(error, application_traceback(error))

@@ -38,13 +38,14 @@ from pounce.observe.logs import reopen_log_files
 from pounce.supervisor.child import Child, State, fork, spawn
 from pounce.supervisor.control import Answer, ControlSocket
 from pounce.supervisor.datagrams import DatagramSockets
-from pounce.supervisor.drain_bound import drain_bound
+from pounce.supervisor.drain_bound import DRAIN_MARGIN, drain_bound
 from pounce.supervisor.messages import Beat, Failed, Limit, Message, Ready, Recycle, ReopenLogs, Resize, Spec
 from pounce.supervisor.modes import mode_of, workers_of
 from pounce.supervisor.restart_budget import LONGEST_PAUSE, RestartBudget
+from pounce.supervisor.start_folder import StartFolder
 from pounce.supervisor.systemd import Notifier
 from pounce.supervisor.terminal import is_of_terminal
-from pounce.supervisor.upgrade import Predecessor, Successor, folder
+from pounce.supervisor.upgrade import Predecessor, Successor
 from pounce.supervisor.watch_files import FileWatcher
 from pounce.worker.portion import portion_of
 from pounce.worker.state import Description
@@ -58,8 +59,6 @@ log = logging.getLogger("pounce.supervisor")
 
 FORCED_END = 8.0
 """Seconds that a process gets to end when it is not to wait for anything."""
-DRAIN_MARGIN = 4.0
-"""Seconds that a process may take for its own end, when its workers have ended or were given up."""
 SILENCE_MARGIN = 5.0
 """Seconds that a process may be silent for longer than its workers may."""
 POLL = 0.05
@@ -113,7 +112,7 @@ class Supervisor:
         """Opened with them."""
         self._predecessor = predecessor
         self._successor: Successor | None = None
-        self._folder = folder()
+        self._folder = StartFolder()
         self._places: list[Place] = []
         self._generation = predecessor.generation + 1 if predecessor is not None else 0
         """How often all processes were replaced; where that failed the number is not used again."""
@@ -404,7 +403,9 @@ class Supervisor:
             listeners=tuple((listener.bind, listener.sock.fileno()) for listener in place.listeners),
             siblings=self._datagrams.siblings() if self._datagrams is not None else None,
         )
-        child = spawn(spec) if isinstance(self._app, str) else fork(spec, self._app, self._foreign_to(spec))
+        child = (
+            spawn(spec, self._folder) if isinstance(self._app, str) else fork(spec, self._app, self._foreign_to(spec))
+        )
         place.successor = child
         self._children.add(child)
         self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._receive(child))

@@ -21,24 +21,15 @@ from typing import Any, Self
 from pounce.errors import SupervisorError
 from pounce.net.bind import Listener, Passed, names_of
 from pounce.supervisor.datagrams import PassedDatagrams
+from pounce.supervisor.start_folder import StartFolder
 from pounce.worker.siblings import Siblings
 
-__all__ = ["Predecessor", "Successor", "folder"]
+__all__ = ["Predecessor", "Successor"]
 
 VARIABLE = "LISTEN_FDS_OF_POUNCE"
 READY = b"ready"
 PATIENCE = 5.0
 """Seconds that a process may take for its end."""
-
-
-def folder() -> str:
-    """The current directory by the name by which it was entered, which may lead elsewhere at the time of an upgrade."""
-    real = os.getcwd()
-    named = os.environ.get("PWD", "")
-    try:
-        return named if os.path.isabs(named) and os.path.samefile(named, real) else real
-    except OSError:
-        return real
 
 
 class Predecessor:
@@ -99,7 +90,11 @@ class Successor:
     """The supervisor that is to take over from this process."""
 
     def __init__(
-        self, sets: Sequence[Sequence[Listener]], datagrams: PassedDatagrams | None, cwd: str, generation: int
+        self,
+        sets: Sequence[Sequence[Listener]],
+        datagrams: PassedDatagrams | None,
+        folder: StartFolder,
+        generation: int,
     ) -> None:
         """Start it. Raises `SupervisorError` where that cannot be, and `OSError`."""
         _check()
@@ -131,8 +126,8 @@ class Successor:
                 }
                 fds += [secret, *datagrams.fds]
             self._process = subprocess.Popen(
-                [sys.executable, *sys.orig_argv[1:]],
-                cwd=cwd,
+                [folder.renamed(sys.executable), *sys.orig_argv[1:]],
+                cwd=folder.name,
                 env=os.environ | {VARIABLE: json.dumps(found)},
                 pass_fds=fds,
             )

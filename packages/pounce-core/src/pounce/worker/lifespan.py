@@ -1,17 +1,22 @@
 """The ASGI lifespan of a worker or of a process (ASGI lifespan 2.0), and the hooks of workers."""
 
 import asyncio
+import contextlib
+import inspect
 import logging
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from pounce.app_failure import in_words, is_from_outside
 from pounce.config import ServerConfig
-from pounce.errors import AppError, LifespanError
+from pounce.errors import AppError, AppImportError, LifespanError
 from pounce.exchange.values import plain_str
+from pounce.importer import middleware_failed
 from pounce.worker.loop import loop_factory, run_on_new_loop
 
-__all__ = ["Lifespan", "ProcessLifespan", "call_hook"]
+__all__ = ["Lifespan", "ProcessLifespan", "Quit", "call_hook"]
 
 log = logging.getLogger("pounce.lifespan")
 
@@ -20,11 +25,19 @@ class Unsupported(Exception):
     """The application answered the lifespan scope as if it were a request: it has no lifespan."""
 
 
+class Quit(Exception):
+    """The application raised what ends a program, which is the cause of this.
+
+    Out of a task that would go through the event loop and end it.
+    """
+
+
 class Lifespan:
     """Runs an application's startup and shutdown on the loop that serves its requests.
 
     With `auto` an application has no lifespan when it ends before it asks for an event, or sends the messages of a
-    request; an exception after it was told to start up is a failed startup, not a missing feature.
+    request; an exception after it was told to start up is a failed startup, not a missing feature. So is what ends a
+    program. An exception before it asks is logged, unless it is one by which applications say that they have none.
 
     With `shared` the process has run the lifespan already: startup and shutdown do nothing, and the state is its own.
     """
@@ -79,15 +92,20 @@ class Lifespan:
             )
 
     def _ended_early(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
+        error = _raised_in(task)
+        if error is not None and not self._asked:
+            _refuse_broken(error)
         failed = self._asked and error is not None and not _is_unsupported(error)
-        if failed or (self._config.lifespan == "on"):
+        if failed or self._config.lifespan == "on" or not isinstance(error, Exception | None):
             raise LifespanError(
-                "the application's startup failed" + (f": {type(error).__name__}: {error}" if error else ""),
+                "the application's startup failed" + (f": {in_words(error)}" if error else ""),
                 hint="With lifespan off the server does without it.",
             ) from error
         self.supported = False
-        log.debug("The application has no lifespan")
+        if error is None or _is_unsupported(error) or _says_unsupported(error):
+            log.debug("The application has no lifespan")
+        else:
+            log.warning("The application is served without its lifespan, which failed before it began", exc_info=error)
 
     async def shutdown(self, timeout: float) -> None:
         """Run the shutdown, within `timeout` seconds; a failure is logged."""
@@ -113,7 +131,7 @@ class Lifespan:
             self._log_end(task, "The application's shutdown failed")
 
     def _log_end(self, task: asyncio.Task[None], what: str) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not task.cancelled() and (error := _raised_in(task)) is not None:
             log.error(what, exc_info=error)
             if self._on_app_error is not None:
                 self._on_app_error(error)
@@ -131,7 +149,7 @@ class Lifespan:
 
     async def _run(self) -> None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
-        await self._app(scope, self._receive, self._send)
+        await _called(self._app, scope, self._receive, self._send)
 
     async def _receive(self) -> dict[str, Any]:
         self._asked = True
@@ -156,13 +174,13 @@ class ProcessLifespan:
     puts into the state must not belong to an event loop.
     """
 
-    def __init__(self, config: ServerConfig, app: Callable[..., Any]) -> None:
+    def __init__(self, config: ServerConfig, app: Callable[..., Any], *, daemon: bool = True) -> None:
         self._config = config
         self._lifespan = Lifespan(config, app)
         self._settled = threading.Event()
         self._error: BaseException | None = None
         self._end: Callable[[float], None] | None = None
-        self._thread = threading.Thread(target=self._run, name="pounce lifespan", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="pounce lifespan", daemon=daemon)
         self.state: dict[str, Any] = self._lifespan.state
         """What the startup left; nobody changes it afterwards."""
 
@@ -184,8 +202,10 @@ class ProcessLifespan:
     def _run(self) -> None:
         try:
             run_on_new_loop(self._live, loop_factory(self._config.loop))
-        except BaseException as exc:  # noqa: BLE001 - kept for the thread that starts this one
+        except BaseException as exc:
             self._error = exc
+            if self._settled.is_set():
+                log.error("The application's lifespan ended before the shutdown", exc_info=exc)
         finally:
             self._settled.set()
 
@@ -195,7 +215,8 @@ class ProcessLifespan:
         ended: asyncio.Future[float] = loop.create_future()
 
         def end(timeout: float) -> None:
-            loop.call_soon_threadsafe(ended.set_result, timeout)
+            with contextlib.suppress(RuntimeError):  # the application has ended the loop
+                loop.call_soon_threadsafe(ended.set_result, timeout)
 
         self._end = end
         self._settled.set()
@@ -215,7 +236,59 @@ async def call_hook(app: Callable[..., Any], scope: dict[str, Any], timeout: flo
         pass
 
     async with asyncio.timeout(timeout):
-        await app({"asgi": {"version": "3.0", "spec_version": "2.0"}, **scope}, receive, send)
+        await _called(app, {"asgi": {"version": "3.0", "spec_version": "2.0"}, **scope}, receive, send)
+
+
+async def _called(app: Callable[..., Any], *arguments: Any) -> None:
+    """Call the application; what would end the event loop is raised as `Quit`."""
+    try:
+        answer = app(*arguments)
+        if not inspect.isawaitable(answer):
+            raise AppImportError(
+                f"the application is no ASGI 3 application: it returned {answer!r}, which cannot be awaited",
+                code="POUNCE_APP_NOT_ASGI",
+                hint="Write it as async def app(scope, receive, send).",
+            )
+        await answer
+    except (SystemExit, KeyboardInterrupt) as exc:
+        if is_from_outside(exc):
+            raise
+        raise Quit(in_words(exc)) from exc
+
+
+def _raised_in(task: asyncio.Task[None]) -> BaseException | None:
+    """What the application raised; also a cancellation, where nobody has asked for one."""
+    if task.cancelled():
+        return asyncio.CancelledError()
+    error = task.exception()
+    return error.__cause__ if isinstance(error, Quit) else error
+
+
+def _refuse_broken(error: BaseException) -> None:
+    """Raise `AppImportError` for an application that can answer nothing at all."""
+    if isinstance(error, AppImportError):
+        raise error
+    frames = error.__traceback__
+    while frames is not None:
+        if frames.tb_frame.f_code.co_name.endswith("build_middleware_stack"):
+            raise middleware_failed(error) from error
+        frames = frames.tb_next
+
+
+_REQUEST_KEYS = (
+    "method", "path", "raw_path", "query_string", "headers", "client", "server", "scheme", "http_version", "root_path",
+    "subprotocols",
+)  # fmt: skip
+_UNSUPPORTED = re.compile(r"\b(lifespan|scope|(un)?supported)\b|\bonly\b.*\bhttp|\bhttp.*\bonly\b", re.IGNORECASE)
+
+
+def _says_unsupported(error: BaseException) -> bool:
+    """Whether an exception is one by which applications say, or show, that they know nothing but requests."""
+    if isinstance(error, KeyError):
+        return str(error).strip("'") in _REQUEST_KEYS
+    if isinstance(error, NotImplementedError) or (isinstance(error, AssertionError) and not str(error)):
+        return True
+    return _UNSUPPORTED.search(str(error)) is not None
 
 
 def _is_unsupported(error: BaseException | None) -> bool:

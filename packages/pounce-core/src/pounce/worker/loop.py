@@ -5,23 +5,20 @@ import importlib
 import math
 import select
 import selectors
-import threading
-import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pounce.errors import ConfigError
+from pounce.app_failure import in_words, is_from_outside
+from pounce.errors import ConfigError, SupervisorError
 
-__all__ = ["busy_threads", "executor", "import_loop", "loop_factory", "run_on_new_loop"]
+__all__ = ["executor", "import_loop", "loop_factory", "run_on_new_loop"]
 
 BATCH = 16
 """Events that are handled before the loop looks for new ones."""
 END_TIMEOUT = 2.0
 """Seconds that what is left on a loop gets to end when the loop does."""
 EXECUTOR = "pounce executor"
-# The interpreter waits for these at its exit, for as long as their calls take.
-_WAITED_FOR = (EXECUTOR, "AnyIO worker thread")
 
 
 if hasattr(selectors, "EpollSelector"):
@@ -88,8 +85,10 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         raise ConfigError(f"loop must be auto, asyncio, uvloop or module:factory (got {name!r})")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as exc:
-        raise ConfigError(f"loop {name!r} cannot be imported: {exc}") from exc
+    except BaseException as exc:
+        if is_from_outside(exc):
+            raise
+        raise ConfigError(f"loop {name!r} cannot be imported: {in_words(exc)}") from exc
     if not callable(found):
         raise ConfigError(f"loop {name!r} is not callable")
     made: Callable[[], Any] = found
@@ -113,12 +112,22 @@ def run_on_new_loop(
 ) -> None:
     """Run `main` as `asyncio.run` does, but wait no longer than `END_TIMEOUT` for what it leaves behind.
 
-    A task that swallows its cancellation, or a call in a thread, must not keep a server from ending in its time.
+    A task that swallows its cancellation, or a call in a thread, must not keep a server from ending in its time. Raises
+    `SupervisorError` where a task of the application ends the loop, as one does that calls `sys.exit()`.
     """
     loop = factory()
     loop.set_default_executor(executor())
+    task = loop.create_task(main())
     try:
-        loop.run_until_complete(main())
+        loop.run_until_complete(task)
+    except (SystemExit, KeyboardInterrupt) as exc:
+        if task.done() or is_from_outside(exc):
+            raise
+        raise SupervisorError(
+            f"a task or a callback of the application ended the event loop: {in_words(exc)}",
+            code="POUNCE_WORKER_FAILED",
+            hint="Outside of requests too, what fails should raise an Exception.",
+        ) from exc
     finally:
         try:
             loop.run_until_complete(_end_what_is_left())
@@ -137,13 +146,3 @@ async def _end_what_is_left() -> None:
             await asyncio.get_running_loop().shutdown_asyncgens()
     except TimeoutError:
         pass
-
-
-def busy_threads() -> list[threading.Thread]:
-    """Threads of applications that are still in a call, for which the end of the process would wait."""
-    deadline = time.monotonic() + END_TIMEOUT
-    found = [thread for thread in threading.enumerate() if thread.name.startswith(_WAITED_FOR) and not thread.daemon]
-    for thread in found:
-        # An idle one ends as soon as it is told to.
-        thread.join(max(0.0, deadline - time.monotonic()))
-    return [thread for thread in found if thread.is_alive()]

@@ -12,6 +12,7 @@ from pounce.errors import AppImportError, ConfigError
 from pounce.exchange.service import ASGIApp
 from pounce.gil import gil_enabled
 from pounce.importer import adapted, called, import_app, import_factory, is_factory, made_by
+from pounce.observe.logs import keep_enabled
 from pounce.registry import Registry
 from pounce.worker.state import Description
 
@@ -49,6 +50,8 @@ class Shared:
 def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None = None, generation: int = 0) -> Shared:
     """Find the plugins, import or make the application, read the certificate. Raises a `PounceError`."""
     registry = registry or Registry.discover(config)
+    # The application may configure its own log when it is imported.
+    keep_enabled()
     _report_plugins(registry)
     # What is needed for certain is imported before the application, whose folder may have modules of the same names.
     tls = _tls(config, registry)
@@ -115,10 +118,9 @@ def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:
         loaded, culprit = import_app(app, config)
         _report_gil(culprit)
         return loaded
-    made = called(app, repr(app)) if config.factory else app
-    if not callable(made):
-        raise ConfigError(f"app must be an ASGI application or module:attribute (got {made!r})")
-    checked: ASGIApp = adapted(made)
+    if not callable(app):
+        raise ConfigError(f"app must be an ASGI application or module:attribute (got {app!r})")
+    checked: ASGIApp = adapted(called(app, repr(app)) if config.factory else app)
     return checked
 
 

@@ -6,7 +6,6 @@
 They get their connections from the dispatcher, unless there is to be one alone for ever, which then accepts for itself.
 """
 
-import _thread
 import asyncio
 import contextlib
 import logging
@@ -56,6 +55,7 @@ class WorkerThread:
         on_recycle: Callable[[str], Any] | None,
         immortals: Immortals | None,
         advice: LoopAdvice | None,
+        daemon: bool,
     ) -> None:
         self._shared = shared
         self._immortals = immortals
@@ -83,9 +83,7 @@ class WorkerThread:
         """It was told to end."""
         self.admitted = False
         """It is among those that get connections, or was."""
-        self.thread = threading.Thread(target=self._run, name=f"pounce worker {number}")
-        # In an interpreter of its own it may not be one.
-        self.thread.daemon = _thread.daemon_threads_allowed()
+        self.thread = threading.Thread(target=self._run, name=f"pounce worker {number}", daemon=daemon)
 
     def stop(self, how: Callable[[Worker], None] = Worker.retire) -> None:
         """Drain, or with `Worker.force` end; from any thread, at any time."""
@@ -198,8 +196,13 @@ class WorkerThreads:
         siblings: Siblings | None = None,
         on_change: Callable[[], Any],
         on_recycle: Callable[[str], Any] | None = None,
+        daemon: bool = True,
     ) -> None:
-        """`on_recycle` is called on a worker's thread with the reason why it should be replaced."""
+        """`on_recycle` is called on a worker's thread with the reason why it should be replaced.
+
+        Without `daemon` the interpreter waits for the threads, and for those that the application starts on them: these
+        are daemons where their parents are.
+        """
         self._shared = shared
         self._max_connections = shared.config.max_connections
         self._on_recycle = on_recycle
@@ -207,6 +210,7 @@ class WorkerThreads:
         self._datagrams = DatagramShares(WorkerThread.receive)
         self._lifespan: ProcessLifespan | None = None
         self._forced = False
+        self._daemon = daemon
         self._listeners = listeners
         self._on_change = on_change
         self._stopping = False
@@ -232,7 +236,7 @@ class WorkerThreads:
         """
         shared = self._shared
         if shared.config.lifespan_scope == "process" and self._lifespan is None and self._dispatcher is not None:
-            lifespan = ProcessLifespan(shared.config, shared.application())
+            lifespan = ProcessLifespan(shared.config, shared.application(), daemon=self._daemon)
             lifespan.start()
             self._lifespan = lifespan
             self._count_loop()
@@ -270,6 +274,7 @@ class WorkerThreads:
             on_recycle=self._on_recycle,
             immortals=self._immortals,
             advice=self._advice,
+            daemon=self._daemon,
         )
         self._count_loop()
         thread.thread.start()

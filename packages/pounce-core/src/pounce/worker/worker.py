@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from pounce.app_failure import in_words
 from pounce.config import ServerConfig
 from pounce.contract.parser import ParserLimits
 from pounce.contract.pieces import MiddlewareChoice
@@ -14,11 +15,12 @@ from pounce.errors import LifespanError
 from pounce.exchange.service import ASGIApp, Service
 from pounce.net.bind import Listener
 from pounce.net.connection import Connection
+from pounce.observe.logs import keep_enabled
 from pounce.registry import Registry
 from pounce.worker.acceptor import Acceptor, Intake
 from pounce.worker.datagrams import Datagrams
 from pounce.worker.gil_watch import GilWatch
-from pounce.worker.lifespan import Lifespan, ProcessLifespan, call_hook
+from pounce.worker.lifespan import Lifespan, ProcessLifespan, Quit, call_hook
 from pounce.worker.loop import executor
 from pounce.worker.recycling import Recycling
 from pounce.worker.siblings import Siblings
@@ -140,6 +142,8 @@ class Worker:
         """
         if threads := self._config.executor_threads_per_worker:
             self._loop.set_default_executor(executor(threads))
+        # Or in its lifespan, by when there are more loggers.
+        keep_enabled()
         await self._lifespan.startup()
         self.service.state = self._lifespan.state
         await self._start_hook()
@@ -231,13 +235,14 @@ class Worker:
     async def _start_hook(self) -> None:
         try:
             await self._hook("startup", self._config.startup_timeout, raises=True)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - raised from its cause below
             await self._lifespan.shutdown(self._config.shutdown_timeout)
+            error = exc.__cause__ or exc if isinstance(exc, Quit) else exc
             raise LifespanError(
-                f"pounce.worker.startup failed: {type(exc).__name__}: {exc}",
+                f"pounce.worker.startup failed: {in_words(error)}",
                 code="POUNCE_WORKER_STARTUP_FAILED",
                 hint="With worker_startup_failure ignore the worker serves nevertheless.",
-            ) from exc
+            ) from error
 
     async def _hook(self, kind: str, within: float, /, *, raises: bool = False, **more: Any) -> None:
         """Tell the application of this event in the worker's life, where it wants to be told."""

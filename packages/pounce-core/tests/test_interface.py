@@ -1,0 +1,157 @@
+"""What is no ASGI 3 application is told by its arguments, and what may be one is let pass."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import AsyncMock, Mock
+
+import pytest
+
+from pounce import AppImportError
+from pounce.importer import adapted
+from pounce.interface import check_interface
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class Application:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    async def method(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class Endpoint:
+    """One instance for each request."""
+
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    def __await__(self) -> Any: ...
+
+
+class Unreadable:
+    """As a compiled callable is: it has no signature."""
+
+    __signature__ = 3
+
+    def __call__(self) -> None: ...
+
+
+def passes_on(*arguments: Any, **named: Any) -> Any:
+    return app(*arguments, **named)
+
+
+def returns_what_is_awaited(scope: Any, receive: Any, send: Any) -> Any:
+    return app(scope, receive, send)
+
+
+def with_more(scope: Any, receive: Any, send: Any, more: Any = None) -> Any: ...
+
+
+async def all_optional(scope: Any = None, receive: Any = None, send: Any = None) -> None: ...
+
+
+@functools.wraps(lambda request: None)
+async def wraps_a_handler(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+@functools.wraps(lambda: None)
+def wraps_anything(*arguments: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        app, Application(), Application().method, Endpoint, Unreadable(), passes_on, returns_what_is_awaited, with_more,
+        all_optional, wraps_a_handler, wraps_anything, functools.partial(with_more, more=1), Mock(), AsyncMock(),
+        lambda s, r, t: None,
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_may_be_an_application_is_let_pass(candidate: Any) -> None:
+    check_interface(candidate)
+
+
+def wsgi(environ: Any, start_response: Any) -> Any: ...
+
+
+class WSGI:
+    def __call__(self, environ: Any, start_response: Any) -> Any: ...
+
+
+class FromDjango(WSGI):
+    __module__ = "django.core.handlers.wsgi"
+
+
+def asgi2(scope: Any) -> Callable[..., Any]: ...
+
+
+class ASGI2:
+    def __init__(self, scope: Any) -> None: ...
+
+    async def __call__(self, receive: Any, send: Any) -> None: ...
+
+
+def create_app() -> Any: ...
+
+
+def create_with_settings(settings: Any = None, debug: bool = False, database: Any = None) -> Any: ...
+
+
+def too_many(self: Any, scope: Any, receive: Any, send: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("candidate", "what", "hint"),
+    [
+        (wsgi, "a WSGI application", "WSGIMiddleware(app)"),
+        (WSGI(), "a WSGI application", "WSGIMiddleware(app)"),
+        (FromDjango(), "a WSGI application", "mysite.asgi:application"),
+        (asgi2, "an ASGI 2 application", "guarantee_single_callable"),
+        (ASGI2, "an ASGI 2 application", "guarantee_single_callable"),
+        (create_app, "a factory", "Write main:x() to have it called, or give --factory"),
+        (create_with_settings, "a factory", "Write main:x() to have it called, or give --factory"),
+        (too_many, "takes other arguments, (self", "async def app(scope, receive, send)"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_application_is_told_what_it_seems_to_be_and_what_to_do(
+    candidate: Any, what: str, hint: str
+) -> None:
+    with pytest.raises(AppImportError) as caught:
+        check_interface(candidate, "main:x")
+    assert (caught.value.code, caught.value.exit_code) == ("POUNCE_APP_NOT_ASGI", 4)
+    assert str(caught.value).startswith("main:x is no ASGI 3 application: it seems to be ")
+    assert what in str(caught.value)
+    assert hint in (caught.value.hint or "")
+
+
+class Lazy:
+    """Puts its middleware together at the first call, as Starlette does."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.middleware_stack: Any = None
+        self.error = error
+        self.built = 0
+
+    def build_middleware_stack(self) -> Any:
+        self.built += 1
+        if self.error is not None:
+            raise self.error
+        return app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+@pytest.mark.parametrize("error", [TypeError("__init__() got an unexpected keyword argument 'x'"), SystemExit(0)])
+def test_middleware_that_cannot_be_put_together_is_an_error_of_the_start(error: BaseException) -> None:
+    with pytest.raises(AppImportError, match="middleware") as caught:
+        adapted(Lazy(error))
+    assert (caught.value.code, caught.value.exit_code) == ("POUNCE_APP_MIDDLEWARE_FAILED", 4)
+    assert caught.value.__cause__ is error
+
+
+def test_middleware_is_put_together_once() -> None:
+    lazy = Lazy()
+    assert adapted(adapted(lazy)).middleware_stack is app
+    assert lazy.built == 1

@@ -1,0 +1,101 @@
+"""The end of a server whose application leaves threads: the same bound, exit code and words in every mode."""
+
+from pathlib import Path
+
+import pytest
+from tests.workers.running import APP, Running, eventually
+
+APP_WITH_THREADS = (
+    APP.replace(
+        'elif path == "/block"',
+        """elif path == "/call":
+        open("called", "w").close()
+        await asyncio.to_thread(time.sleep, 60)
+    elif path == "/block\"""",
+    ).replace(
+        "async def lifespan(receive, send):",
+        """def flush():
+    while not os.path.exists("release"):
+        time.sleep(0.01)
+
+async def lifespan(receive, send):
+    threading.Thread(target=flush, name="flusher").start()
+    pool.submit(int)""",
+    )
+    + """
+import concurrent.futures
+pool = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="idle")
+"""
+)
+FORKS = """
+import pounce
+if __name__ == "__main__":
+    pounce.run(
+        app, port=0, workers=2, worker_mode="process", log_format="json", access_log=False, shutdown_timeout=0.5
+    )
+"""
+MODES: dict[str, tuple[str, ...]] = {
+    "caller": (),
+    "thread": ("--workers", "2", "--worker-mode", "thread"),
+    "process": ("--workers", "2", "--worker-mode", "process"),
+    "subinterpreter": ("--workers", "2", "--worker-mode", "subinterpreter"),
+    "reload": ("--reload",),
+    "fork": (),
+}
+
+
+def named(server: Running, message: str) -> set[str]:
+    """The threads in the lines of the log that begin like this."""
+    found: set[str] = set()
+    for entry in server.log:
+        before, _, names = entry.get("message", "").partition(": ")
+        if message in before:
+            found |= {name.partition("_")[0] for name in names.split(", ")}
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_threads_that_do_not_end_are_named_and_left_and_the_exit_code_is_0(mode: str, tmp_path: Path) -> None:
+    flags, app, command = (*MODES[mode], "--shutdown-timeout", "0.5"), APP_WITH_THREADS, None
+    if mode == "fork":
+        app, command = app + FORKS, ["main.py"]
+    with Running(tmp_path, *flags, app=app, command=command) as server, server.connect() as client:
+        client.sendall(b"GET /call HTTP/1.1\r\nHost: test\r\n\r\n")
+        eventually((tmp_path / "called").exists)
+        assert server.end() == 0
+        assert "is killed" not in server.text()
+        assert named(server, "Waiting up to 2 s for threads of the application") == {"flusher", "pounce executor"}
+        assert named(server, "did not end in time and are left") == {"flusher", "pounce executor"}
+
+
+@pytest.mark.parametrize("mode", ["caller", "process", "subinterpreter"])
+def test_thread_that_ends_in_time_is_waited_for(mode: str, tmp_path: Path) -> None:
+    with Running(tmp_path, *MODES[mode], app=APP_WITH_THREADS) as server:
+        server.kill(15)
+        server.wait_for_message("Waiting up to")
+        (tmp_path / "release").touch()
+        assert server.wait() == 0
+        assert named(server, "Waiting up to") == {"flusher"}
+        assert named(server, "are left") == set()
+
+
+@pytest.mark.parametrize("mode", ["caller", "thread", "process"])
+def test_start_that_fails_is_not_held_up_by_a_thread(mode: str, tmp_path: Path) -> None:
+    app = "import threading\nthreading.Timer(60, print).start()\nraise RuntimeError"
+    with Running(tmp_path, *MODES[mode], app=app, wait=False) as server:
+        assert server.wait() == 4
+        assert "are left" in server.text()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("mode", ["caller", "thread", "process", "subinterpreter"])
+def test_loop_that_stands_still_is_given_up_with_exit_code_0(mode: str, tmp_path: Path) -> None:
+    flags = (*MODES[mode], "--shutdown-timeout", "0", "--worker-timeout", "0")
+    app = APP.replace(
+        "        time.sleep(float(query))", '        open("blocks", "w").close(); time.sleep(float(query))'
+    )
+    with Running(tmp_path, *flags, app=app) as server, server.connect() as client:
+        client.sendall(b"GET /block?60 HTTP/1.1\r\nHost: test\r\n\r\n")
+        eventually((tmp_path / "blocks").exists)
+        assert server.end() == 0
+        assert "did not end" in server.text()
