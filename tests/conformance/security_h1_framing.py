@@ -161,6 +161,21 @@ async def test_a_field_name_with_an_underscore_says_nothing_about_the_body(parse
     assert app.seen == [("POST", "/", b""), ("GET", "/next", b"")]
 
 
+@pytest.mark.parametrize("more", [(), (b"Content-Length: 2",)], ids=["GET", "POST"])
+@in_loop
+async def test_a_request_without_fields_is_refused_whatever_came_before(more: tuple[bytes, ...], parser: str) -> None:
+    app = Noting()
+    peer = connect(app, parser)
+    for number in range(3):
+        peer.feed(raw(b"X: 1", b"Cookie: %d" % number, *more) + b"ab" * len(more))
+    await peer.settle()
+    assert len(app.seen) == 3
+    peer.feed(b"GET /admin HTTP/1.1\r\n\r\n")
+    answers = await peer.answers("POST", "POST", "POST", "GET")
+    assert [answer.status for answer in answers] == [200, 200, 200, 400]
+    assert len(app.seen) == 3
+
+
 KIT = {"max_header_size": 2048, "max_headers": 20}
 
 

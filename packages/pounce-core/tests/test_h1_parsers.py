@@ -129,16 +129,48 @@ def test_what_a_head_says_is_not_carried_over_to_the_next(
     assert read[1] == read[3]
 
 
-@pytest.mark.parametrize("bad", [b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"])
-def test_a_bad_head_is_refused_also_behind_a_good_one_that_is_like_it(
-    create: Callable[[ParserLimits], Parser], bad: bytes
+WITH_COOKIE = b"GET / HTTP/1.1\r\nHost: victim\r\nX: 1\r\nCookie: %d\r\n\r\n"
+WITH_BODY = b"POST / HTTP/1.1\r\nHost: victim\r\nX-Id: %d\r\nContent-Length: 2\r\n\r\nab"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        GET * 3,
+        WITH_COOKIE % 1 + WITH_COOKIE % 2,
+        WITH_COOKIE % 1 + WITH_COOKIE % 2 + WITH_COOKIE % 2,
+        WITH_BODY % 1 + WITH_BODY % 2,
+    ],
+)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"GET /admin HTTP/1.1\r\n\r\n",
+        b"GET /admin HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        b"GET /admin HTTP/1.1\r\nX: 1\r\n\r\n",
+        b"GET /admin HTTP/1.1\r\nCookie: 2\r\n\r\n",
+    ],
+)
+def test_a_head_is_judged_by_its_own_fields_whatever_came_before(
+    create: Callable[[ParserLimits], Parser], before: bytes, bad: bytes
 ) -> None:
     parser = create(ParserLimits())
-    parser.receive_data(GET * 3 + bad)
-    for _ in range(3):
-        assert isinstance(parser.next_event(), RequestHead)
+    parser.receive_data(before)
+    while parser.next_event() is not None:
+        pass
+    parser.receive_data(bad)
     with pytest.raises(BadRequest):
         parser.next_event()
+
+
+def test_a_request_without_fields_has_none_whatever_came_before(create: Callable[[ParserLimits], Parser]) -> None:
+    parser = create(ParserLimits())
+    parser.receive_data(WITH_BODY % 1 + WITH_BODY % 2 + b"GET /admin HTTP/1.0\r\n\r\n")
+    heads = []
+    while (event := parser.next_event()) is not None:
+        if isinstance(event, RequestHead):
+            heads.append(event)
+    assert (heads[-1].target, heads[-1].headers, heads[-1].content_length) == (b"/admin", [], 0)
 
 
 @pytest.mark.parametrize(

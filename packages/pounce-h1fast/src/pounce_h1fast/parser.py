@@ -4,18 +4,31 @@ Theory of operation. A head is found with one `find` and cut with one `split`; t
 of lines that were checked before. Clients repeat themselves: on a connection most lines are the same in every request,
 and `Accept-Encoding: gzip, deflate, br` is the same for half the world. A line that is not in the table is checked
 against the grammar, whole, so that no CR, LF or control inside it can pass. A connection whose next request has the
-very same fields skips even the look-ups. When it differs in a few values, what it has in common with the one before is
-kept as a pattern: a request that fits is compared piece by piece, and only its values are checked, with no line taken
-apart. The few fields that say where the body ends, and for whom the request is, must be the same for that, or are
-looked at again, by the same rules that every parser of this server uses (`pounce.h1.framing`).
+very same fields skips even the look-ups. When it differs in a few values, what the two have in common is kept as a
+pattern: a request that fits is compared piece by piece, and only its values are checked, with no line taken apart.
 
-The tables are bounded in entries and in the length of an entry, belong to one thread, forget in generations, and have
+What is taken from an earlier request, and why that equals reading anew. Three things are, and no other:
+
+1. The field that a line is (`LineTable`). It is a function of the bytes of the line, and all of them are the key.
+2. The fields of a section that fits a `Pattern`. To fit it must be the pattern's texts, all of them, with a value
+   between each two that has no CR, LF or other control: so its lines are those of the section that the pattern was made
+   of, but for those values. A line that is the same is the same field; the others have a name that was checked, and
+   their value is read from the request at hand.
+3. What the fields say about the request (`content_length`, `keep_alive`, `upgrade`). For HTTP/1.1 with a path as
+   target, `request_head` concludes it from the special fields alone, with Host among them. They are in the pattern's
+   texts, name and value, so that a request that fits has the very same ones, in the same order.
+
+A pattern is made at once, of a section that was accepted, and never changed: no state of it stands for "nothing yet"
+and could be taken for a section that is short or empty. One without values to read has that whole section as its only
+text. The values that may differ are not kept, so that none can be given to another request.
+
+The table is bounded in entries and in the length of an entry, belongs to one thread, forgets in generations, and has
 only so much room for the lines of one name: ids that never come again push out nothing that does.
 """
 
 import re
 import threading
-from typing import cast
+from typing import Any, cast
 
 from pounce.contract.head import Headers, RequestHead
 from pounce.errors import BadRequest
@@ -58,7 +71,7 @@ NAME_MAX = 48
 GENERATION = 8192
 """Misses after which a new generation begins even if the young one is not full, so that habits may change."""
 BLOCK_MAX = 4096
-"""Bytes of the fields that a connection keeps for its next request: what an idle one may hold."""
+"""Bytes of the fields that a connection makes a pattern of: what an idle one may hold."""
 
 PATTERN_MAX = 8
 """Values that may differ from request to request without each being read from scratch."""
@@ -138,6 +151,70 @@ class _Tables(threading.local):
 _tables = _Tables()
 
 
+class Pattern:
+    """What requests of a connection have in common: the bytes of their fields, but for some values. Never changed.
+
+    Its texts are those in `pieces`, each of which ends where a value begins, and `end`; all have the CRLF before their
+    lines. Without pieces there is one text, the field section of an accepted request.
+    """
+
+    __slots__ = ("content_length", "end", "headers", "keep_alive", "pieces", "upgrade")
+
+    def __init__(
+        self, like: RequestHead | Pattern, headers: list[Any], pieces: list[tuple[bytes, int, bytes]], end: bytes
+    ) -> None:
+        self.pieces = pieces
+        """The text before a value, and index and name of the field that it belongs to."""
+        self.end = end
+        """The text after the last value."""
+        self.headers = headers
+        """The fields; None in the place of one whose value is to be read."""
+        self.content_length: int | None = like.content_length
+        self.keep_alive: bool = like.keep_alive
+        self.upgrade: bytes | None = like.upgrade
+
+    def read(self, block: bytes) -> Headers | None:
+        """The fields of a section that fits; None when it does not."""
+        headers = self.headers.copy()
+        at = 0
+        values = []
+        for text, index, name in self.pieces:
+            if not block.startswith(text, at):
+                return None
+            at += len(text)
+            end = block.find(b"\r\n", at)
+            value = block[at:end] if end >= 0 else block[at:]
+            at += len(value)
+            headers[index] = (name, value.strip(b" \t"))
+            values.append(value)
+        if block[at:] != self.end or 0 in b"".join(values).translate(_WRONG_TO_NUL):
+            return None
+        return headers
+
+    def with_values_of(self, block: bytes) -> Pattern | None:
+        """What this one, which has no pieces, has in common with another section; None when that is not enough."""
+        lines, before = block.split(b"\r\n"), self.end.split(b"\r\n")
+        if len(lines) != len(before):
+            return None
+        headers = self.headers.copy()
+        pieces: list[tuple[bytes, int, bytes]] = []
+        start = read = 0
+        for index, line in enumerate(lines):
+            if line != before[index]:
+                name, colon, _ = line.partition(b":")
+                lower = headers[index - 1][0]
+                # A name in other letters means the same, but is not the one that was checked.
+                if not colon or not before[index].startswith(name + colon) or lower in SPECIAL_FIELDS:
+                    return None
+                if len(pieces) == PATTERN_MAX:
+                    return None
+                headers[index - 1] = None
+                pieces.append((block[read : start + len(name) + 1], index - 1, lower))
+                read = start + len(line)
+            start += len(line) + 2
+        return Pattern(self, headers, pieces, block[read:])
+
+
 # What comes next in the buffer. Numbers: `pounce.immortal` tells why not an Enum.
 HEAD, LENGTH_BODY, CHUNK_LINE, CHUNK_DATA, CHUNK_END, TRAILERS = range(6)
 
@@ -146,15 +223,12 @@ class FastParser:
     """Implements `pounce.plugin.Parser`."""
 
     __slots__ = (
-        "_before",
-        "_block",
         "_buffer",
         "_limits",
         "_lines",
         "_max_head",
         "_overhead",
         "_pattern",
-        "_pattern_end",
         "_remaining",
         "_scanned",
         "_state",
@@ -169,14 +243,8 @@ class FastParser:
         self._state = HEAD
         self._remaining = 0
         self._overhead = 0
-        self._before: RequestHead | None = None
-        """A request that came before on this connection: the next one is probably like it."""
-        self._block = b""
-        """Its header fields as they came, until there is a pattern."""
-        self._pattern: list[tuple[bytes, int, bytes]] = []
-        """What two requests had in common: bytes up to a value in which they differ, index and name of its field."""
-        self._pattern_end = b""
-        """And the bytes after the last such value."""
+        self._pattern: Pattern | None = None
+        """What the next request on this connection probably has in common with one before."""
 
     def receive_data(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -217,64 +285,28 @@ class FastParser:
             raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
         method, target, version = match.groups()
         block = buffer[line_end:end]
-        before = self._before
-        if before is None:
+        pattern = self._pattern
+        # With any other request line the fields alone do not tell what the request is.
+        if pattern is None or version != b"1.1" or target[0] != 47 or b"#" in target or method == b"CONNECT":
             return self._new_head(method, target, version, block)
-        headers = before.headers.copy()
-        if block != self._block and not self._read_like(block, headers):
+        headers: Headers | None
+        if pattern.pieces:
+            headers = pattern.read(block)
+        elif block == pattern.end:
+            headers = pattern.headers.copy()
+        else:
+            headers = None
+            pattern = pattern.with_values_of(block)
+            if pattern is not None:
+                headers = pattern.read(block)
+                self._pattern = pattern
+        if headers is None or pattern is None:
             return self._new_head(method, target, version, block)
-        # Fields that say the same about this mean the same with every plain request line.
-        if version != b"1.1" or target[0] != 47 or b"#" in target or method == b"CONNECT":
-            return self._new_head(method, target, version, block)
-        length = before.content_length
+        length = pattern.content_length
         if length:
             self._state = LENGTH_BODY
             self._remaining = length
-        return RequestHead(method, target, headers, "1.1", "http", before.upgrade, length, False, before.keep_alive)
-
-    def _read_like(self, block: bytes, headers: Headers) -> bool:
-        """Read a field section that differs from the one before in no more than some values of no consequence.
-
-        `headers` are the fields of the one before, and become those of this one. False when it differs in more.
-        """
-        if not self._pattern:
-            return self._learn_pattern(block, headers)
-        at = 0
-        values = []
-        for text, index, name in self._pattern:
-            if not block.startswith(text, at):
-                return False
-            at += len(text)
-            end = block.find(b"\r\n", at)
-            value = block[at:end] if end >= 0 else block[at:]
-            at += len(value)
-            headers[index] = (name, value.strip(b" \t"))
-            values.append(value)
-        return block[at:] == self._pattern_end and 0 not in b"".join(values).translate(_WRONG_TO_NUL)
-
-    def _learn_pattern(self, block: bytes, headers: Headers) -> bool:
-        """As `_read_like()`, with the block before at hand, and keep what the two have in common for the next."""
-        lines, before = block.split(b"\r\n"), self._block.split(b"\r\n")
-        if len(lines) != len(before):
-            return False
-        pattern: list[tuple[bytes, int, bytes]] = []
-        start = read = 0
-        for index, line in enumerate(lines):
-            if line != before[index]:
-                name, colon, value = line.partition(b":")
-                lower = headers[index - 1][0]
-                if not colon or not before[index].startswith(name + colon) or lower in SPECIAL_FIELDS:
-                    return False
-                if len(pattern) == PATTERN_MAX or 0 in value.translate(_WRONG_TO_NUL):
-                    return False
-                headers[index - 1] = (lower, value.strip(b" \t"))
-                pattern.append((block[read : start + len(name) + 1], index - 1, lower))
-                read = start + len(line)
-            start += len(line) + 2
-        self._pattern = pattern
-        self._pattern_end = block[read:]
-        self._block = b""
-        return True
+        return RequestHead(method, target, headers, "1.1", "http", pattern.upgrade, length, False, pattern.keep_alive)
 
     def _fields(self, lines: list[bytes]) -> Headers:
         """The fields of some lines. Raises `BadRequest`."""
@@ -305,12 +337,8 @@ class FastParser:
             self._state = LENGTH_BODY
             self._remaining = length
         if version == b"1.1" and target[0] == 47 and len(block) <= BLOCK_MAX and not head.expect_continue:
-            # The head's own list goes to the application, so what is kept here needs another.
-            self._before = RequestHead(
-                method, target, headers.copy(), "1.1", "http", head.upgrade, length, False, head.keep_alive
-            )
-            self._block = block
-            self._pattern = []
+            # The head's own list goes to the application.
+            self._pattern = Pattern(head, headers.copy(), [], block)
         return head
 
     def _check_unfinished(self, buffer: bytes, end: int) -> None:
