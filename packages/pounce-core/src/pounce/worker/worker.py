@@ -146,8 +146,11 @@ class Worker:
                 self._ticker.stop()
                 self._loop.set_exception_handler(self._previous_handler)
                 timeout = FORCED_SHUTDOWN if self._force.is_set() else self._config.shutdown_timeout
-                await self._hook("shutdown", timeout)
-                await self._lifespan.shutdown(timeout)
+                try:
+                    await self._hook("shutdown", timeout)
+                    await self._lifespan.shutdown(timeout)
+                finally:
+                    self.service.crossing.close()
 
     def take(self, listener: int, sock: socket.socket) -> None:
         """Serve a connection that was accepted from `listeners[listener]`; call on the worker's loop."""
@@ -249,7 +252,7 @@ class Worker:
             acceptor.stop()
         self._datagrams.drain()
         released()
-        service.drain_notice.set()
+        service.drain_begun.set()
         hook = self._loop.create_task(self._hook("draining", min(timeout, DRAINING_HOOK), timeout=timeout))
         # One turn of the loop reads what has already arrived; only then are connections taken for idle.
         await asyncio.sleep(0)
