@@ -10,6 +10,7 @@ from pounce.exchange.service import ASGIApp
 from pounce.gil import gil_enabled
 from pounce.importer import adapted, called, import_app
 from pounce.registry import Registry
+from pounce.worker.gil_watch import GilWatch
 from pounce.worker.state import Description
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ log = logging.getLogger("pounce")
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What the workers of one process have in common; nothing of it changes while they serve, but for certificates
-    that are renewed."""
+    that are renewed, and what `gil_watch` has seen."""
 
     config: ServerConfig
     app: ASGIApp
     registry: Registry
     tls: ServerTLS | None
+    gil_watch: GilWatch
     generation: int = 0
     """How often the server was reloaded before this process started."""
 
@@ -47,7 +49,9 @@ def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None 
     registry = registry or Registry.discover(config)
     _report_plugins(registry)
     loaded = _load_app(app, config)
-    return Shared(config, loaded, registry, _tls(config, registry), generation)
+    # From here on nobody else looks at what is imported.
+    watch = GilWatch()
+    return Shared(config, loaded, registry, _tls(config, registry), watch, generation)
 
 
 def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:

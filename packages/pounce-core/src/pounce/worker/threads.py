@@ -154,6 +154,7 @@ class WorkerThread:
             generation=shared.generation,
             accepts=self._accepts,
             lifespan=self._lifespan,
+            gil_watch=shared.gil_watch,
             on_recycle=self._on_recycle,
         )
         immortals = self._immortals

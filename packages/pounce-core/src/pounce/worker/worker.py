@@ -62,6 +62,7 @@ class Worker:
         generation: int = 0,
         accepts: bool = True,
         lifespan: ProcessLifespan | None = None,
+        gil_watch: GilWatch | None = None,
         on_recycle: Callable[[str], object] | None = None,
     ) -> None:
         """With `accepts` False connections come by `take()` alone. `siblings` are the other workers of the server.
@@ -70,6 +71,8 @@ class Worker:
         loop, with the reason why the worker should be replaced; it serves on. Without it the worker ends itself.
         """
         loop = asyncio.get_running_loop()
+        # Before anything that may import something.
+        self._gil = gil_watch or GilWatch()
         self._config = config
         self._loop = loop
         limits = ParserLimits(max_header_size=config.max_header_size, max_headers=config.max_headers)
@@ -104,7 +107,6 @@ class Worker:
         self._lifespan = Lifespan(config, app, lifespan)
         self._recycling: Recycling | None = Recycling(config, time.monotonic())
         self._on_recycle = on_recycle
-        self._gil = GilWatch()
         self._ticker = Ticker(self.service, self._look_after)
         self._stop = asyncio.Event()
         self._delay = config.drain_delay if accepts else 0.0
@@ -170,7 +172,7 @@ class Worker:
 
     def _look_after(self, now: float) -> None:
         """What is looked at with each tick beside the connections."""
-        self._gil.look()
+        self._gil.look(now)
         if self._recycling is None or self.service.draining:
             return
         reason = self._recycling.reason(self.service.requests, now)
