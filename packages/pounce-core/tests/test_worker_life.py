@@ -1,16 +1,21 @@
 """The life of a worker beside its requests: hooks, recycling, the heartbeat, the executor, one lifespan for many."""
 
 import asyncio
+import importlib._bootstrap
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from pounce import LifespanError, ServerConfig
+from pounce import LifespanError, Server, ServerConfig
+from pounce.h1.plugin import plugin as h1
+from pounce.plugin import API_VERSION, Plugin, Responder
+from pounce.registry import Registry
 from pounce.testing import TestServer
 from pounce.worker import gil_watch
 from pounce.worker.gil_watch import GilWatch
@@ -173,6 +178,25 @@ def test_a_server_of_several_workers_ends_itself_too() -> None:
     server.stop()
 
 
+def test_a_server_of_several_workers_that_is_shut_down_before_it_has_started_ends_without_an_error() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="pounce-"))
+    path = folder / "s"
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        server.shutdown()
+        while path.exists():
+            await asyncio.sleep(0.01)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    config = ServerConfig(bind=("127.0.0.1:0", f"unix:{path}"), workers=2, worker_mode="thread")
+    server = Server(config, app, on_ready=lambda info: pytest.fail("it says that it has started"))
+    asyncio.run(asyncio.wait_for(server.serve(), 20))
+    folder.rmdir()
+
+
 # Executor and heartbeat
 
 
@@ -239,6 +263,26 @@ def test_workers_of_a_process_have_a_lifespan_each_otherwise() -> None:
     assert sorted(app.events) == ["lifespan.shutdown"] * 3 + ["lifespan.startup"] * 3
 
 
+def test_what_the_hooks_of_a_worker_put_into_the_state_is_its_own() -> None:
+    """Else requests of one worker would use what belongs to the loop of another."""
+    strays: list[Any] = []
+
+    class Hooked(App):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "pounce.worker.startup":
+                scope["state"]["loop"] = asyncio.get_running_loop()
+            elif scope["type"] in ("http", "pounce.worker.shutdown"):
+                if scope["state"]["loop"] is not asyncio.get_running_loop():
+                    strays.append(scope["type"])
+            await super().__call__(scope, receive, send)
+
+    settings: dict[str, Any] = {"workers": 3, "worker_mode": "thread", "worker_hooks": True}
+    with TestServer(Hooked(), lifespan_scope="process", **settings) as server:
+        for _ in range(6):
+            assert httpx.get(server.url).text == "by the lifespan"
+    assert strays == []
+
+
 def test_a_lifespan_of_the_process_that_fails_ends_the_start() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -255,35 +299,121 @@ def test_a_lifespan_of_the_process_that_was_not_started_need_not_be_stopped() ->
 # The GIL
 
 
+class Interpreter:
+    """Whether its GIL is on, as the test says, and a module that comes."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.enabled = False
+        self._patch = patch
+        patch.setattr(gil_watch, "gil_enabled", lambda: self.enabled)
+        patch.setattr(GilWatch, "told", False)
+
+    def imports(self, name: str) -> None:
+        module = type(sys)(name)
+        module.__file__ = f"/nowhere/{name}.so"
+        self._patch.setitem(sys.modules, name, module)
+
+
 @pytest.fixture
-def untold() -> Iterator[None]:
-    GilWatch.told.clear()
-    yield
-    GilWatch.told.clear()
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> Interpreter:
+    return Interpreter(monkeypatch)
+
+
+SAID = "The GIL was switched on while serving, by a_culprit: workers do not run in parallel any more"
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
 
 
 def test_what_switches_the_gil_on_while_serving_is_named_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, untold: None
+    interpreter: Interpreter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    enabled = False
-    monkeypatch.setattr(gil_watch, "gil_enabled", lambda: enabled)
     watches = [GilWatch(), GilWatch()]
     for watch in watches:
-        watch.look()
-    culprit = type(sys)("a_culprit")
-    culprit.__file__ = "/nowhere/a_culprit.so"
-    monkeypatch.setitem(sys.modules, "a_culprit", culprit)
-    enabled = True
-    for watch in watches * 2:
-        watch.look()
-    assert [record.getMessage() for record in caplog.records] == [
-        "The GIL was switched on while serving, by a_culprit: workers do not run in parallel any more"
-    ]
+        watch.look(0.0)
+    interpreter.imports("a_culprit")
+    interpreter.enabled = True
+    for tick in range(40):
+        for watch in watches:
+            watch.look(1.0 + tick * 0.25)
+    assert messages(caplog) == [SAID]
+
+
+def test_what_python_has_warned_of_is_named_alone(
+    interpreter: Interpreter, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = GilWatch()
+    warned = "The global interpreter lock (GIL) has been enabled to load module 'a_culprit', which has not declared …"
+    registry = {"version": 0, (warned, RuntimeWarning, 491): True, ("another one", RuntimeWarning, 491): True}
+    monkeypatch.setitem(vars(importlib._bootstrap), "__warningregistry__", registry)
+    interpreter.imports("innocent")
+    interpreter.enabled = True
+    for tick in range(40):
+        watch.look(tick * 0.25)
+    assert messages(caplog) == [SAID]
+
+
+def test_a_gil_that_is_on_while_modules_are_imported_is_not_reported(
+    interpreter: Interpreter, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch, now = GilWatch(), 0.0
+    for ticks in (1, 3, 7, 7):
+        interpreter.imports(f"innocent{ticks}")
+        interpreter.enabled = True
+        for _ in range(ticks):
+            watch.look(now := now + 0.25)
+        interpreter.enabled = False
+        watch.look(now := now + 0.25)
+    assert not caplog.records
+    interpreter.imports("a_culprit")
+    interpreter.enabled = True
+    for _ in range(10):
+        watch.look(now := now + 0.25)
+    assert messages(caplog) == [SAID]
+
+
+def test_a_loop_that_has_stood_still_does_not_take_two_looks_for_a_long_time(
+    interpreter: Interpreter, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = GilWatch()
+    interpreter.enabled = True
+    watch.look(0.0)
+    watch.look(60.0)
+    assert not caplog.records
+
+
+def test_many_workers_do_not_make_a_moment_longer(interpreter: Interpreter, caplog: pytest.LogCaptureFixture) -> None:
+    watch = GilWatch()
+    interpreter.enabled = True
+    for _ in range(16):
+        watch.look(0.0)
+    assert not caplog.records
 
 
 def test_a_gil_that_was_on_from_the_start_is_not_reported(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, untold: None
+    interpreter: Interpreter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(gil_watch, "gil_enabled", lambda: True)
-    GilWatch().look()
+    interpreter.enabled = True
+    watch = GilWatch()
+    for tick in range(40):
+        watch.look(tick * 0.25)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_worker_imports_when_it_starts_is_named_too(
+    interpreter: Interpreter, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    def create(service: Any) -> None:
+        interpreter.imports("a_culprit")
+        interpreter.enabled = True
+
+    monkeypatch.setattr(gil_watch, "SECONDS", 0.0)
+    monkeypatch.setattr(gil_watch, "LOOKS", 1)
+    brings = Plugin(name="late", api=API_VERSION, responders=(Responder(name="late", create=create),))
+    with TestServer(App(), registry=Registry.of(h1, brings), workers=workers, worker_mode="thread"):
+        until = time.monotonic() + 20
+        while not caplog.records and time.monotonic() < until:
+            time.sleep(0.02)
+    assert messages(caplog) == [SAID]

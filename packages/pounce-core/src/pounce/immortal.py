@@ -83,8 +83,9 @@ class Immortals:
             return
         with self._lock:
             self._modules = len(sys.modules)
-            for name, module in tuple(sys.modules.items()):
-                if name in self._seen or name.partition(".")[0] not in self._packages:
+            # Copies, here and below: a copy is made at once, while an iteration over what other threads change is not.
+            for name, module in sys.modules.copy().items():
+                if name in self._seen or name.partition(".")[0] not in self._packages or type(module) is not ModuleType:
                     continue
                 if getattr(module.__spec__, "_initializing", False):
                     # Another thread imports it: the next time.
@@ -96,7 +97,7 @@ class Immortals:
 
 def _immortalize(module: ModuleType) -> None:
     names = vars(module)
-    for name, value in tuple(names.items()):
+    for name, value in names.copy().items():
         if type(value) in CONSTANTS:
             names[name] = immortal(value)
     for function in _functions(module):
@@ -106,13 +107,16 @@ def _immortalize(module: ModuleType) -> None:
 
 def _functions(module: ModuleType) -> Iterator[FunctionType]:
     """The functions that the module defines, and those of its classes."""
-    for value in tuple(vars(module).values()):
-        own = getattr(value, "__module__", None) == module.__name__
-        found = tuple(vars(value).values()) if own and isinstance(value, type) else (value,)
-        for item in found:
-            for function in (item, getattr(item, "__func__", None), getattr(item, "fget", None)):
-                if isinstance(function, FunctionType) and function.__module__ == module.__name__:
-                    yield function
+    for value in vars(module).copy().values():
+        # By their types: other objects may do anything when they are asked for an attribute.
+        own = issubclass(type(value), type) and value.__module__ == module.__name__
+        for item in vars(value).copy().values() if own else (value,):
+            if type(item) is staticmethod or type(item) is classmethod:
+                item = item.__func__
+            elif type(item) is property:
+                item = item.fget
+            if type(item) is FunctionType and item.__module__ == module.__name__:
+                yield item
 
 
 def _immortal_code(code: CodeType) -> CodeType:

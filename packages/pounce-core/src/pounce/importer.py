@@ -226,7 +226,7 @@ def _attribute(module: Any, module_name: str, path: str) -> Any:
         try:
             found = getattr(found, name)
         except AttributeError as exc:
-            names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            names = [key for key, value in vars(module).copy().items() if callable(value) and not key.startswith("_")]
             raise AppImportError(
                 f"{module_name} has no attribute {path!r}",
                 code="POUNCE_APP_ATTRIBUTE_NOT_FOUND",

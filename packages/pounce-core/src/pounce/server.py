@@ -229,7 +229,9 @@ class Server:
         listeners, datagrams = open_sockets(config)
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         try:
-            worker = Worker(config, shared.application(), shared.registry, listeners, shared.tls)
+            worker = Worker(
+                config, shared.application(), shared.registry, listeners, shared.tls, gil_watch=shared.gil_watch
+            )
 
             def end(force: bool, hurry: bool) -> None:
                 if force and self.start_info is None and task is not None:
@@ -302,7 +304,9 @@ class Server:
             with self._ended_by(lambda force, hurry: loop.call_soon_threadsafe(end, force, hurry)):
                 await asyncio.to_thread(workers.start, workers_of(config))
                 workers.receive(datagrams.duplicates())
-                self._tell(shared.describe(), listeners)
+                if not self._shutdown:
+                    # Else the listeners are closed, or about to be.
+                    self._tell(shared.describe(), listeners)
                 while not workers.join(0):
                     await changed.wait()
                     changed.clear()

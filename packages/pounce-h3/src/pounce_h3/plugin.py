@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pounce.errors import ConfigError
 from pounce.plugin import API_VERSION, DatagramSocket, DatagramWire, Plugin
+from pounce_h3.hidden import hidden
 from pounce_h3.settings import H3Settings
 
 if TYPE_CHECKING:
@@ -13,10 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["plugin"]
 
+BROTLI = "brotli"
+"""What qh3 imports where it is installed, to read certificates that are compressed (RFC 8879): no server does, and that
+of PyPI switches the GIL on."""
+
 
 def connect(service: Service, address: Address) -> asyncio.DatagramProtocol:
     try:
-        from pounce_h3.endpoint import Endpoint
+        with hidden(BROTLI):
+            from pounce_h3.endpoint import Endpoint
     except ImportError as exc:
         # Extension modules that cannot be loaded in a subinterpreter say so.
         raise ConfigError(
@@ -26,7 +32,8 @@ def connect(service: Service, address: Address) -> asyncio.DatagramProtocol:
 
 
 def open_socket(sock: socket.socket) -> DatagramSocket:
-    from pounce_h3.qh3_engine import open_socket
+    with hidden(BROTLI):
+        from pounce_h3.qh3_engine import open_socket
 
     return open_socket(sock)
 

@@ -26,6 +26,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_from_client_gone
+from pounce.exchange.crossing import running_loop
 from pounce.exchange.error_pages import app_failed, app_gave_no_answer, error_response, shutting_down
 from pounce.exchange.http import HttpExchange
 from pounce.exchange.scope import websocket_scope
@@ -340,7 +341,8 @@ class WebSocketExchange:
 
     def _settle(self, error: PounceError, code: int) -> None:
         """The application is gone: end what it left open."""
-        self._app_closed = True
+        # Else the client was the first, which is what those who still send to it should hear.
+        self._app_closed = self._disconnect is None
         self._drop_queue()
         if self.state == CONNECTING:
             self._deny(error)
@@ -357,10 +359,16 @@ class WebSocketExchange:
 
         Raises `ClientGone` when `websocket.disconnect` was given out before.
         """
+        if running_loop() is not self.service.loop:
+            return await self.service.crossing.call(self.receive, undo=self._put_back)
         if self._connect_due:
             self._connect_due = False
             return {"type": "websocket.connect"}
         self._busy = False
+        self._turn -= 1
+        if not self._turn:
+            # Before a message is taken: this may be cancelled.
+            await self._yield()
         while not self._queue:
             if self._http is not None:
                 return await self._denied()
@@ -386,12 +394,22 @@ class WebSocketExchange:
         self._busy = True
         if self._held and self._queued <= QUEUE_LOW:
             self._read()
-        self._turn -= 1
-        if not self._turn:
-            await self._yield()
         if type(message) is str:
             return {"type": "websocket.receive", "text": message}
         return {"type": "websocket.receive", "bytes": message}
+
+    def _put_back(self, message: dict[str, Any]) -> None:
+        """A message was taken for somebody who does not want it any more: the next one gets it."""
+        kind = message["type"]
+        if kind == "websocket.connect":
+            self._connect_due = True
+        elif kind == "websocket.disconnect":
+            self._disconnected = False
+        elif not self._app_closed:
+            data = message["text"] if "text" in message else message["bytes"]
+            self._queue.appendleft(data)
+            self._queued += len(data) + MESSAGE_COST
+        _wake(self._readers)
 
     def _last_word(self) -> dict[str, Any]:
         assert self._disconnect is not None
@@ -414,6 +432,9 @@ class WebSocketExchange:
 
         Raises `ClientGone` when the WebSocket was closed, `AppError` for a message that is out of order or wrong.
         """
+        if running_loop() is not self.service.loop:
+            await self.service.crossing.call(self.send, message)
+            return
         kind = message["type"]
         stream = self.stream
         if (not stream.writable or self._writers) and kind == "websocket.send" and self.state == OPEN:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pounce.contract.head import BODILESS
 from pounce.contract.stream import FileRange
 from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_from_client_gone
+from pounce.exchange.crossing import running_loop
 from pounce.exchange.error_pages import app_failed, app_gave_no_answer, error_response, shutting_down
 from pounce.exchange.scope import http_scope
 from pounce.exchange.values import plain_bytes
@@ -232,6 +233,8 @@ class HttpExchange:
 
     async def receive(self) -> dict[str, Any]:
         """The next `http.request` or `http.disconnect` message; waits until there is one."""
+        if running_loop() is not self.service.loop:
+            return await self.service.crossing.call(self.receive, undo=self._put_back)
         while self.answer != DONE:
             if self._body_state == COMPLETE or (self._body and self._lost is None):
                 return self._next_body()
@@ -273,6 +276,15 @@ class HttpExchange:
             self.stream.consumed(len(body))
         return message
 
+    def _put_back(self, message: dict[str, Any]) -> None:
+        """A message was taken for somebody who does not want it any more: the next one gets it."""
+        if message["type"] == "http.request":
+            if message["body"]:
+                self._body.insert(0, message["body"])
+            if not message["more_body"]:
+                self._body_state = COMPLETE
+            self._wake_readers()
+
     async def send(self, message: dict[str, Any]) -> None:
         """Take an ASGI message; waits while the peer is slow.
 
@@ -280,6 +292,9 @@ class HttpExchange:
         """
         if self._lost is not None:
             raise ClientGone(CLIENT_GONE) from self._lost
+        if running_loop() is not self.service.loop:
+            await self.service.crossing.call(self.send, message)
+            return
         kind = message["type"]
         if kind == "http.response.start":
             self._send_start(message)

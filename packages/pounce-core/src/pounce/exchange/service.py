@@ -15,6 +15,7 @@ from pounce.contract.pieces import MiddlewareChoice, Observer, ObserverFactory, 
 from pounce.contract.stream import Completed, Exchange, RunsApp, Stream
 from pounce.contract.wire import ASGIApp, Certificates, LiveConnection, Switch, Upgrade
 from pounce.errors import BadRequest
+from pounce.exchange.crossing import Crossing
 from pounce.exchange.draining import DrainNotice
 from pounce.exchange.error_pages import error_response
 from pounce.exchange.http import HttpExchange
@@ -72,8 +73,12 @@ class Service:
         self.tls = tls
         """Certificates of the server, for wires that do TLS themselves; None without TLS."""
         self.state: dict[str, Any] = {}
+        self.crossing = Crossing(loop)
+        """How calls from other loops reach what belongs to this one: see there what an exchange has to do about it."""
         self.draining = False
-        self.drain_notice = DrainNotice()
+        self.drain_begun = asyncio.Event()
+        """Set when the worker accepts no more connections."""
+        self.drain_notice = DrainNotice(self.drain_begun, self.crossing)
         self.disconnects = False
         """A drain has lasted so long that applications are told `http.disconnect`, though their clients are there."""
         self.receivers: set[HttpExchange] = set()

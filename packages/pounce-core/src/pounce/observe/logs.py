@@ -49,9 +49,9 @@ def reopen_log_files() -> None:
 
     For whoever has moved them away, as logrotate does.
     """
-    loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
+    loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.copy().values()]
     for logger in loggers:
-        for handler in getattr(logger, "handlers", ()):
+        for handler in tuple(getattr(logger, "handlers", ())):
             if isinstance(handler, logging.FileHandler):
                 with handler.lock or contextlib.nullcontext():
                     if handler.stream is not None:

@@ -128,7 +128,7 @@ class Successor:
             self._process = subprocess.Popen(
                 [folder.renamed(sys.executable), *sys.orig_argv[1:]],
                 cwd=folder.name,
-                env=os.environ | {VARIABLE: json.dumps(found)},
+                env=_environment() | {VARIABLE: json.dumps(found)},
                 pass_fds=fds,
             )
         except BaseException:
@@ -168,6 +168,11 @@ class Successor:
         os.close(self._news)
         # From now on it belongs to whoever adopts it.
         self._process.returncode = self._process.returncode or 0
+
+
+def _environment() -> dict[str, str]:
+    # One by one: another thread of the program may take a variable away meanwhile.
+    return {name: value for name in os.environ if (value := os.environ.get(name)) is not None}
 
 
 def _readable(data: bytes) -> int:

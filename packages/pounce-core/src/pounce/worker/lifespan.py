@@ -12,6 +12,7 @@ from typing import Any
 from pounce.app_failure import in_words, is_from_outside
 from pounce.config import ServerConfig
 from pounce.errors import AppError, AppImportError, LifespanError
+from pounce.exchange.crossing import Crossing, running_loop
 from pounce.exchange.values import plain_str
 from pounce.importer import middleware_failed
 from pounce.worker.loop import loop_factory, run_on_new_loop
@@ -39,7 +40,8 @@ class Lifespan:
     request; an exception after it was told to start up is a failed startup, not a missing feature. So is what ends a
     program. An exception before it asks is logged, unless it is one by which applications say that they have none.
 
-    With `shared` the process has run the lifespan already: startup and shutdown do nothing, and the state is its own.
+    With `shared` the process has run the lifespan already: startup and shutdown do nothing, and the state is a copy of
+    what it left, for each worker's hooks may add what belongs to its loop.
     """
 
     def __init__(
@@ -53,13 +55,14 @@ class Lifespan:
         self._config = config
         self._app = app
         self._on_app_error = on_app_error
-        self.state: dict[str, Any] = {} if shared is None else shared.state
+        self.state: dict[str, Any] = {} if shared is None else shared.state.copy()
         self.supported = config.lifespan != "off" and shared is None
         self._events: asyncio.Queue[str] = asyncio.Queue(maxsize=2)
         self._answers: asyncio.Queue[tuple[str, str]] = asyncio.Queue(maxsize=2)
         self._asked = False
         self._phase = "lifespan.startup"
         self._task: asyncio.Task[None] | None = None
+        self._crossing: Crossing
 
     async def startup(self) -> None:
         """Run the startup. Raises `LifespanError` when it fails or takes longer than `startup_timeout`."""
@@ -148,14 +151,26 @@ class Lifespan:
             getter.cancel()
 
     async def _run(self) -> None:
+        self._crossing = Crossing(asyncio.get_running_loop())
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
-        await _called(self._app, scope, self._receive, self._send)
+        try:
+            await _called(self._app, scope, self._receive, self._send)
+        finally:
+            self._crossing.close()
 
     async def _receive(self) -> dict[str, Any]:
+        if running_loop() is not self._crossing.loop:
+            return await self._crossing.call(self._receive, undo=self._put_back)
         self._asked = True
         return {"type": await self._events.get()}
 
+    def _put_back(self, message: dict[str, Any]) -> None:
+        self._events.put_nowait(message["type"])
+
     async def _send(self, message: dict[str, Any]) -> None:
+        if running_loop() is not self._crossing.loop:
+            await self._crossing.call(self._send, message)
+            return
         kind = message["type"]
         if not kind.startswith("lifespan."):
             raise Unsupported(f"{kind} in the lifespan scope")

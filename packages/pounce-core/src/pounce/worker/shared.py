@@ -14,6 +14,7 @@ from pounce.gil import gil_enabled
 from pounce.importer import adapted, called, import_app, import_factory, is_factory, made_by
 from pounce.observe.logs import keep_enabled
 from pounce.registry import Registry
+from pounce.worker.gil_watch import GilWatch
 from pounce.worker.state import Description
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ log = logging.getLogger("pounce")
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What the workers of one process have in common; nothing of it changes while they serve, but for certificates
-    that are renewed."""
+    that are renewed, and what `gil_watch` has seen."""
 
     config: ServerConfig
     application: Callable[[], ASGIApp]
     """Gives a worker its application, on its loop: the same to all, or one of its own. Raises `AppImportError`."""
     registry: Registry
     tls: ServerTLS | None
+    gil_watch: GilWatch
     generation: int = 0
     """How often the server was reloaded before this process started."""
 
@@ -56,7 +58,9 @@ def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None 
     # What is needed for certain is imported before the application, whose folder may have modules of the same names.
     tls = _tls(config, registry)
     registry.parser(config.http_parser).create(ParserLimits())
-    return Shared(config, _application(app, config), registry, tls, generation)
+    application = _application(app, config)
+    # From here on nobody else looks at what is imported.
+    return Shared(config, application, registry, tls, GilWatch(), generation)
 
 
 class OnePerWorker:

@@ -155,6 +155,7 @@ class WorkerThread:
             generation=shared.generation,
             accepts=self._accepts,
             lifespan=self._lifespan,
+            gil_watch=shared.gil_watch,
             on_recycle=self._on_recycle,
             on_app_error=self._advice.on_error if self._advice is not None else None,
         )

@@ -76,6 +76,7 @@ class Worker:
         generation: int = 0,
         accepts: bool = True,
         lifespan: ProcessLifespan | None = None,
+        gil_watch: GilWatch | None = None,
         on_recycle: Callable[[str], object] | None = None,
         on_app_error: Callable[[BaseException], object] | None = None,
     ) -> None:
@@ -86,6 +87,8 @@ class Worker:
         `on_app_error` is called with what the application raises, when that is logged.
         """
         loop = asyncio.get_running_loop()
+        # Before anything that may import something.
+        self._gil = gil_watch or GilWatch()
         self._config = config
         self._loop = loop
         limits = ParserLimits(max_header_size=config.max_header_size, max_headers=config.max_headers)
@@ -124,7 +127,6 @@ class Worker:
         self._lifespan = Lifespan(config, self.service.app, lifespan, on_app_error)
         self._recycling: Recycling | None = Recycling(config, time.monotonic())
         self._on_recycle = on_recycle
-        self._gil = GilWatch()
         self._ticker = Ticker(self.service, self._look_after)
         self._stop = asyncio.Event()
         self._delay = config.drain_delay if accepts else 0.0
@@ -170,8 +172,11 @@ class Worker:
                 self._ticker.stop()
                 self._loop.set_exception_handler(self._previous_handler)
                 timeout = FORCED_SHUTDOWN if self._force.is_set() else self._config.shutdown_timeout
-                await self._hook("shutdown", timeout)
-                await self._lifespan.shutdown(timeout)
+                try:
+                    await self._hook("shutdown", timeout)
+                    await self._lifespan.shutdown(timeout)
+                finally:
+                    self.service.crossing.close()
 
     def take(self, listener: int, sock: socket.socket) -> None:
         """Serve a connection that was accepted from `listeners[listener]`; call on the worker's loop."""
@@ -191,7 +196,7 @@ class Worker:
 
     def _look_after(self, now: float) -> None:
         """What is looked at with each tick beside the connections."""
-        self._gil.look()
+        self._gil.look(now)
         if self._recycling is None or self.service.draining:
             return
         reason = self._recycling.reason(self.service.requests, now)
@@ -282,7 +287,7 @@ class Worker:
             acceptor.stop()
         self._datagrams.drain()
         released()
-        service.drain_notice.set()
+        service.drain_begun.set()
         hook = self._loop.create_task(self._hook("draining", min(timeout, DRAINING_HOOK), timeout=timeout))
         # One turn of the loop reads what has already arrived; only then are connections taken for idle.
         await asyncio.sleep(0)
