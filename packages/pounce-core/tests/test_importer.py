@@ -25,7 +25,6 @@ def create(): return app
 def broken(): raise RuntimeError("no luck")
 def nothing(): return None
 async def made_later(): return app
-async def acreate(): return app
 number = 3
 
 class Old:
@@ -97,7 +96,6 @@ def test_factory_is_called_when_the_setting_says_so(folder: Path) -> None:
         ("pounce_sample_app:Application", "POUNCE_APP_NOT_CALLABLE", "is a class"),
         ("pounce_sample_app:Old", "POUNCE_APP_NOT_ASGI", "ASGI 2"),
         ("pounce_sample_app:create", "POUNCE_APP_NOT_ASGI", "a factory"),
-        ("pounce_sample_app:acreate()", "POUNCE_APP_NOT_ASGI", "a coroutine"),
         ("pounce_sample_app:broken()", "POUNCE_APP_FACTORY_FAILED", "RuntimeError: no luck"),
         ("pounce_sample_app:nothing()", "POUNCE_APP_NOT_CALLABLE", "not callable"),
         ("pounce_sample_app:()", "POUNCE_APP_ATTRIBUTE_NOT_FOUND", "no attribute"),

@@ -66,7 +66,6 @@ def wraps_anything(*arguments: Any) -> Any: ...
         all_optional, wraps_a_handler, wraps_anything, functools.partial(with_more, more=1), Mock(), AsyncMock(),
         lambda s, r, t: None,
     ],
-    ids=repr,
 )  # fmt: skip
 def test_what_may_be_an_application_is_let_pass(candidate: Any) -> None:
     check_interface(candidate)
@@ -113,7 +112,6 @@ def too_many(self: Any, scope: Any, receive: Any, send: Any) -> Any: ...
         (create_with_settings, "a factory", "Write main:x() to have it called, or give --factory"),
         (too_many, "takes other arguments, (self", "async def app(scope, receive, send)"),
     ],
-    ids=repr,
 )
 def test_what_is_no_application_is_told_what_it_seems_to_be_and_what_to_do(
     candidate: Any, what: str, hint: str

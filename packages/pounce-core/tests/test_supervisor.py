@@ -19,7 +19,11 @@ from pounce.supervisor.restart_budget import RestartBudget
 # The PID file
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "99999999999999999999", " 0\n\n", f"{os.getpid()}\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["0", "-1", "99999999999999999999", " 0\n\n", f"{os.getpid()}\n"],
+    ids=["zero", "negative", "huge", "spaces", "own"],
+)
 def test_pid_file_that_names_no_process_is_overwritten(tmp_path: Path, text: str) -> None:
     path = tmp_path / "pid"
     path.write_text(text)
@@ -69,9 +73,7 @@ def test_pid_file_can_be_read_by_all_and_written_by_its_owner_whatever_the_umask
         os.umask(before)
 
 
-def test_pid_file_is_written_through_no_link_that_waits_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pid_file_is_written_through_no_link_that_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     precious = tmp_path / "precious"
     precious.write_text("precious")
     (tmp_path / f"pid.{os.getpid()}").symlink_to(precious)
