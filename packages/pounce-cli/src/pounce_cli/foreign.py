@@ -11,13 +11,8 @@ _LOGGING = "Not there: --log-level and --log-format are for the server's log, lo
 _NO_STATSD = "Not there: nothing is sent to statsd; pounce status tells, and observers of a plugin can count."
 _NO_METRICS = "Not there: pounce status --json tells what runs, and observers of a plugin can count."
 _USER = "Not there: start as that user (User= of systemd, setpriv). A socket file: --bind unix:/path?user=x&group=y."
-_FORWARDED = (
-    "Not there: X-Forwarded-For and its like are not believed. --proxy-protocol with --proxy-protocol-from tells the "
-    "client, or a middleware that reads the fields."
-)
 _STRICT = "Not there, because a request is read in one way only: what two readers could take for two things is refused."
-_ASGI_ALONE = "Not there, because applications are ASGI 3; a2wsgi makes one of a WSGI application."
-_STATIC = "Not there: let the application serve files (Starlette's StaticFiles), or the proxy in front."
+_STATIC = "Write --static-files /path=folder; --static-index-file and other flags say how."
 _TASKS = "Not there: long work belongs into a queue of tasks, with processes of its own."
 _ONE_RUNTIME = "Not there, because there is no runtime beside the event loop; --workers gives each core one of its own."
 _TITLE = "Not there: processes keep the names that they are started with."
@@ -26,7 +21,6 @@ _RELOAD_STAYS = "Not there, because it is always so: while the new version canno
 _NO_PASTE = "Not there: name the application as module:attribute, or a function that makes it as module:create()."
 _NO_HTTP2_SWITCH = "HTTP/2 is spoken where pounce-h2 is installed; --disable-plugin h2 leaves it out."
 _NO_WS_SWITCH = "WebSocket is spoken where pounce-ws is installed; --disable-plugin ws leaves it out."
-_NO_COMPRESSION = "Not there, because answers are sent as the application makes them: a middleware compresses."
 _COLORS = "Not there: the variables NO_COLOR and FORCE_COLOR decide."
 _NO_NAME = "Not there: the banner shows what is served; --signage minimal or off shows less."
 _NO_CGI = "Not there, because ASGI has no variables that fields could collide in."
@@ -54,21 +48,16 @@ FLAGS = {
     "--ws": f"Not needed: {_NO_WS_SWITCH}",
     "--ws-max-queue": "Not there, because bytes count: up to 64 KiB of messages wait for the application.",
     "--ws-per-message-deflate": "Write --websocket-compression or --no-websocket-compression.",
-    "--interface": _ASGI_ALONE,
     "--env-file": _VARIABLES,
     "--log-config": _LOGGING,
     "--use-colors": _COLORS,
     "--no-use-colors": _COLORS,
-    "--proxy-headers": _FORWARDED,
-    "--no-proxy-headers": f"Not needed: {_FORWARDED.partition(': ')[2]}",
-    "--forwarded-allow-ips": _FORWARDED,
     "--no-server-header": "Write --server-header= with nothing after it.",
     "--limit-concurrency": _CONCURRENCY,
     "--limit-max-requests": "Write --max-requests.",
     "--limit-max-requests-jitter": _JITTER,
     "--timeout-worker-healthcheck": _SILENCE,
     "--ssl-version": "Write --ssl-minimum-version 1.2 or 1.3.",
-    "--header": "Not there: let the application send it, or a middleware; the server sends --server-header and date.",
     "--h11-max-incomplete-event-size": "Write --max-header-size.",
     "--reset-contextvars": "Not needed: each request has a context of its own.",
     "--no-reset-contextvars": "Not there, because each request has a context of its own.",
@@ -174,7 +163,7 @@ FLAGS = {
     "--quic-bind": "Write --http3: HTTP/3 is served on the ports of the binds with TLS.",
     "--read-timeout": "Write --request-timeout: between two pieces of a body.",
     "--keyfile-password": "Write --ssl-keyfile-password-file, or --ssl-keyfile-password.",
-    "--server-name": "Not there: let the proxy refuse other hosts, or Starlette's TrustedHostMiddleware.",
+    "--server-name": "Write --server-names.",
     "--verify-mode": _CLIENT_CERTIFICATES,
     # granian
     "--no-ws": f"Write --disable-plugin ws. {_NO_WS_SWITCH}",
@@ -236,12 +225,9 @@ FLAGS = {
     "--no-reload-ignore-worker-failure": _RELOAD_STAYS,
     "--process-name": _TITLE,
     # bengal-pounce
-    "--compression": _NO_COMPRESSION,
-    "--no-compression": f"Not needed: {_NO_COMPRESSION.partition('because ')[2]}",
     "--no-http2": f"Write --disable-plugin h2. {_NO_HTTP2_SWITCH}",
     "--server-timing": "Not there: the access log has the duration of each request.",
     "--no-server-timing": "Not needed: the access log has the duration of each request.",
-    "--trusted-hosts": _FORWARDED,
     "--app-name": _NO_NAME,
     "--app-tagline": _NO_NAME,
     "--app-version": _NO_NAME,

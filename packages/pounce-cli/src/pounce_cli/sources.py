@@ -25,6 +25,8 @@ __all__ = ["CONFIG", "Setting", "config_of", "log_format", "settings_of", "varia
 
 PREFIX = "POUNCE_"
 CONFIG = "POUNCE_CONFIG"
+FOREIGN_VARIABLES = {"FORWARDED_ALLOW_IPS": "trusted_hosts"}
+"""Variables of other servers that mean a setting of ours."""
 FILES = ("pounce.toml", "pyproject.toml")
 _WHERE = {"host": "address", "port": "address", "uds": "uds", "bind": "bind"}
 """What says where to listen, and the kind of answer that it is."""
@@ -67,6 +69,9 @@ def config_of(given: Given) -> ServerConfig:
 def settings_of(given: Given) -> dict[str, Setting]:
     """What is set, by the name of the setting (`port`, `h2.stream_window`). Raises `ConfigError`."""
     variables = {name: text for name, text in os.environ.items() if name.startswith(PREFIX) and name != CONFIG}
+    for foreign, setting in FOREIGN_VARIABLES.items():
+        if foreign in os.environ:
+            variables.setdefault(variable_of(setting), os.environ[foreign])
     in_file = [*_in_file(given.config)]
     on_line = [*_on_line(given)]
     known = _known({item.name for item in (*in_file, *on_line)}, variables)

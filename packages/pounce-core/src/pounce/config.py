@@ -19,6 +19,7 @@ type LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 type LogFormat = Literal["auto", "text", "json"]
 type ForwardedFamily = Literal["x-forwarded", "forwarded"]
 type Lifespan = Literal["auto", "on", "off"]
+type Interface = Literal["auto", "asgi", "wsgi"]
 type IPv6 = Literal["dual", "only", "off"]
 type QuicEngine = Literal["qh3", "zoomies"]
 type AltSvc = Literal["auto", "clear", "off"]
@@ -54,6 +55,15 @@ class ServerConfig:
         ".",
         "Folder put first on sys.path before the application is imported; empty leaves it alone.",
         group="application",
+    )
+    interface: Interface = option(
+        "auto", "What the application speaks; auto tells ASGI 3 and WSGI apart.", group="application"
+    )
+    wsgi_threads: int = option(
+        0,
+        "Requests that a WSGI application runs at once in each worker; 0 is as many as Python's executors have threads.",
+        group="application",
+        ge=0,
     )
     lifespan: Lifespan = option(
         "auto", "Run the ASGI lifespan: auto serves without it where the application has none.", group="application"
@@ -427,6 +437,7 @@ class ServerConfig:
         (),
         "Proxies that are believed: addresses, networks, unix for peers of Unix sockets, * for all. May be repeated.",
         group="proxies",
+        also=("forwarded_allow_ips",),
     )
     forwarded_for_trusted_hops: int = option(
         1, "Proxies in front, counted from here, whose addresses need not be known.", group="proxies", ge=1
@@ -436,6 +447,22 @@ class ServerConfig:
     )
     forwarded_prefix: bool = option(
         False, "Put X-Forwarded-Prefix of a trusted proxy in front of root_path.", group="proxies"
+    )
+    trusted_keep_alive_timeout: float | None = option(
+        None,
+        "keep_alive_timeout of trusted proxies; none is 75 s, or keep_alive_timeout where that was changed.",
+        group="proxies",
+        unit="seconds",
+        gt=0,
+    )
+    request_id: bool = option(
+        False, "Give every request an id, which its answer and its log line have.", group="proxies"
+    )
+    request_id_header: str = option(
+        "x-request-id", "Field that has the id, in answers and from trusted proxies.", group="proxies"
+    )
+    request_id_generator: Any = option(
+        None, "Function that makes the ids, or module:attribute.", group="proxies", flag=False
     )
     forwarded_real_ip: bool = option(
         False, "Take X-Real-IP of a trusted proxy where it sends no X-Forwarded-For.", group="proxies"
@@ -448,7 +475,10 @@ class ServerConfig:
         group="application",
     )
     headers: tuple[str, ...] = option(
-        (), "Field of every answer that has none of this name, as Name:Value. May be repeated.", group="application"
+        (),
+        "Field of every answer that has none of this name, as Name:Value. May be repeated.",
+        group="application",
+        also=("header",),
     )
     https_redirect: bool = option(
         False, "Send requests over http on to https, but for those that renew certificates.", group="tls"
@@ -607,6 +637,8 @@ class ServerConfig:
             )
         if self.access_log_filter is not None and not callable(self.access_log_filter):
             raise ConfigError(f"access_log_filter must be a function (got {self.access_log_filter!r})")
+        if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", self.request_id_header) is None:
+            raise ConfigError(f"request_id_header must be the name of a field (got {self.request_id_header!r})")
         if not self.host:
             raise ConfigError("host must not be empty", hint="Use 127.0.0.1 for this machine, 0.0.0.0 or :: for all.")
         for name, path in (("uds", self.uds), ("control_socket", self.control_socket)):

@@ -52,7 +52,7 @@ def own_class[T](base: type[T], *methods: str) -> type[T]:
 
     For what is made for every request: each object counts its class, and a bound method its function.
     """
-    copies = {name: _copy(vars(base)[name]) for name in methods}
+    copies = {name: _copy(getattr(base, name)) for name in methods}
     return type(base.__name__, (base,), {"__slots__": (), "__module__": base.__module__, **copies})
 
 

@@ -22,7 +22,7 @@ from pounce.app_failure import in_words, is_from_outside, is_ours
 from pounce.config import ServerConfig
 from pounce.errors import AppImportError, LifespanError, PounceError, SupervisorError
 from pounce.gil import gil_enabled
-from pounce.interface import check_interface
+from pounce.interface import check_interface, seems_wsgi
 
 __all__ = [
     "RemoteTraceback",
@@ -61,7 +61,7 @@ def import_app(path: str, config: ServerConfig) -> tuple[Any, str | None]:
     """
     had_gil = gil_enabled()
     found, _ = import_factory(path, config)
-    app = made_by(found, path) if is_factory(path, config) else adapted(found, path)
+    app = made_by(found, path, config) if is_factory(path, config) else adapted(found, config, path)
     return app, path.partition(":")[0] if gil_enabled() and not had_gil else None
 
 
@@ -81,9 +81,9 @@ def import_factory(path: str, config: ServerConfig) -> tuple[Any, str | None]:
     return found, module_name if gil_enabled() and not had_gil else None
 
 
-def made_by(factory: Any, path: str) -> Any:
+def made_by(factory: Any, path: str, config: ServerConfig) -> Any:
     """The application that a factory makes, which `path` names. Raises `AppImportError`."""
-    return adapted(called(factory, path), path)
+    return adapted(called(factory, path), config, path)
 
 
 def import_object(path: str, config: ServerConfig) -> Any:
@@ -251,12 +251,19 @@ def called(factory: Any, path: str) -> Any:
         raise AppImportError(f"the factory {path} failed: {in_words(exc)}", code="POUNCE_APP_FACTORY_FAILED") from exc
 
 
-def adapted(app: Any, path: str | None = None) -> Any:
+def adapted(app: Any, config: ServerConfig, path: str | None = None) -> Any:
     """`app`, which was named `path` or came as an object, as it is called for requests.
 
-    What is no ASGI 3 application is refused with an explanation, and so is one that cannot be called: frameworks put
-    their middleware together at the first call, where a failure would be that of every request.
+    A WSGI application is wrapped. What is neither that nor ASGI 3 is refused with an explanation, and so is what cannot
+    be called: frameworks put their middleware together at the first call, where a failure would be that of every
+    request.
     """
+    if config.interface == "wsgi" or (config.interface == "auto" and seems_wsgi(app)):
+        if not callable(app):
+            check_interface(app, path)
+        from pounce.middleware.wsgi import WSGI
+
+        return WSGI(app, threads=config.wsgi_threads, sends_files=True)
     check_interface(app, path)
     build = getattr(app, "build_middleware_stack", None)
     if callable(build) and getattr(app, "middleware_stack", build) is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pounce.errors import AppImportError
 
-__all__ = ["check_interface"]
+__all__ = ["check_interface", "seems_wsgi"]
 
 SCOPE, RECEIVE, SEND = object(), object(), object()
 _ASGI_2 = "Have it wrapped: asgiref.compatibility.guarantee_single_callable(app)."
@@ -34,6 +34,13 @@ def check_interface(app: Any, path: str | None = None) -> None:
     raise _refusal(app, path)
 
 
+def seems_wsgi(app: Any) -> bool:
+    """Whether it can be called with environ and start_response, and not with scope, receive and send."""
+    if not callable(app) or inspect.isclass(app) or inspect.iscoroutinefunction(app):
+        return False
+    return _takes(app, SCOPE, RECEIVE, SEND) is False and not _takes(app) and _takes(app, SCOPE, RECEIVE) is True
+
+
 def _is_class(app: type, path: str | None) -> AppImportError:
     if not _takes(app) and _takes(app, SCOPE):
         return _refused("an ASGI 2 application", _ASGI_2, path)
@@ -52,11 +59,7 @@ def _refusal(app: Any, path: str | None) -> AppImportError:
     if _takes(app, SCOPE):
         return _refused("an ASGI 2 application", _ASGI_2, path)
     if _takes(app, SCOPE, RECEIVE):
-        if type(app).__module__.partition(".")[0] == "django":
-            how = "Name the object in the project's asgi.py: mysite.asgi:application."
-        else:
-            how = "Have it wrapped: a2wsgi.WSGIMiddleware(app); frameworks that speak ASGI too have another object."
-        return _refused("a WSGI application", how, path)
+        return _refused("a WSGI application", "Leave interface at auto, or set it to wsgi.", path)
     found = _signature(app)
     how = "An ASGI application is async def app(scope, receive, send)."
     return _refused(f"something that takes other arguments, {found}", how, path)

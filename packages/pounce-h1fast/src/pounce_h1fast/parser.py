@@ -14,9 +14,10 @@ What is taken from an earlier request, and why that equals reading anew. Three t
    between each two that has no CR, LF or other control: so its lines are those of the section that the pattern was made
    of, but for those values. A line that is the same is the same field; the others have a name that was checked, and
    their value is read from the request at hand.
-3. What the fields say about the request (`content_length`, `keep_alive`, `upgrade`). For HTTP/1.1 with a path as
-   target, `request_head` concludes it from the special fields alone, with Host among them. They are in the pattern's
-   texts, name and value, so that a request that fits has the very same ones, in the same order.
+3. What the fields say about the request (`content_length`, `keep_alive`, `upgrade`, and `relayed`, which their names
+   decide). For HTTP/1.1 with a path as target, `request_head` concludes the others from the special fields alone, with
+   Host among them. They are in the pattern's texts, name and value, so that a request that fits has the very same
+   ones, in the same order.
 
 A pattern is made at once, of a section that was accepted, and never changed: no state of it stands for "nothing yet"
 and could be taken for a section that is short or empty. One without values to read has that whole section as its only
@@ -158,7 +159,7 @@ class Pattern:
     lines. Without pieces there is one text, the field section of an accepted request.
     """
 
-    __slots__ = ("content_length", "end", "headers", "keep_alive", "pieces", "upgrade")
+    __slots__ = ("content_length", "end", "headers", "keep_alive", "pieces", "relayed", "upgrade")
 
     def __init__(
         self, like: RequestHead | Pattern, headers: list[Any], pieces: list[tuple[bytes, int, bytes]], end: bytes
@@ -172,6 +173,7 @@ class Pattern:
         self.content_length: int | None = like.content_length
         self.keep_alive: bool = like.keep_alive
         self.upgrade: bytes | None = like.upgrade
+        self.relayed: bool = like.relayed
 
     def read(self, block: bytes) -> Headers | None:
         """The fields of a section that fits; None when it does not."""
@@ -306,7 +308,10 @@ class FastParser:
         if length:
             self._state = LENGTH_BODY
             self._remaining = length
-        return RequestHead(method, target, headers, "1.1", "http", pattern.upgrade, length, False, pattern.keep_alive)
+        head = RequestHead(method, target, headers, "1.1", "http", pattern.upgrade, length, False, pattern.keep_alive)
+        if pattern.relayed:
+            head.relayed = True
+        return head
 
     def _fields(self, lines: list[bytes]) -> Headers:
         """The fields of some lines. Raises `BadRequest`."""

@@ -696,6 +696,7 @@ class H2Connection(Connection):
                 # A length of 0 without END_STREAM still has an end that is to be waited for.
                 0 if ends else length or None,
                 found.expect_continue and not ends,
+                relayed=found.relayed,
             )
             if self._early_priorities:
                 # RFC 9218 7: the frame says all; what it leaves out is default, whatever the field said.
@@ -1076,7 +1077,7 @@ class H2Connection(Connection):
                 self.give_back(held)
         if not self._streams:
             self._idle_since = self.loop.time()
-            self.due(self._idle_since + self.service.config.keep_alive_timeout)
+            self.due(self._idle_since + self.service.keep_alive_timeout(self.connection))
             if self._goaway_sent is not None and not self._turn_due:
                 self._turn_due = True
                 self.loop.call_soon(self._late_turn)
@@ -1211,7 +1212,7 @@ class H2Connection(Connection):
             else:
                 self.due(self._drain_due)
         elif not self._streams:
-            timeout = config.keep_alive_timeout if self._requests else config.header_timeout
+            timeout = self.service.keep_alive_timeout(self.connection) if self._requests else config.header_timeout
             if self._idle_since + timeout <= now or (self.service.draining and self._phase != Phase.OPEN):
                 self.service.count("idle_timeout")
                 self._leave()

@@ -58,6 +58,7 @@ class RequestHead:
         "keep_alive",
         "method",
         "origin",
+        "relayed",
         "scheme",
         "target",
         "upgrade",
@@ -86,6 +87,8 @@ class RequestHead:
     """What the wire adds to the `extensions` of the ASGI scope, by name; None where it adds nothing."""
     origin: Origin | None
     """None where the connection tells whom the request is from."""
+    relayed: bool
+    """There is a field by which a proxy says whom it speaks for, not yet believed or taken away."""
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class RequestHead:
         keep_alive: bool = True,
         extensions: dict[str, object] | None = None,
         origin: Origin | None = None,
+        relayed: bool = False,
     ) -> None:
         self.method = method
         self.target = target
@@ -112,6 +116,7 @@ class RequestHead:
         self.keep_alive = keep_alive
         self.extensions = extensions
         self.origin = origin
+        self.relayed = relayed
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method!r} {self.target!r} HTTP/{self.version}>"

@@ -50,7 +50,7 @@ def unmapped(host: str) -> str:
 class ConnectionInfo:
     """What is known of the connection under a stream; built once for each connection."""
 
-    __slots__ = ("alpn", "id", "local", "peer", "proxy", "scheme", "tls")
+    __slots__ = ("alpn", "bound", "id", "local", "peer", "proxy", "scheme", "tls")
 
     peer: tuple[str, int] | None
     """Address and port of the client, behind a proxy if the PROXY protocol says so; None where it has none (Unix
@@ -67,6 +67,8 @@ class ConnectionInfo:
     """The ASGI extension `pounce.proxy`: what a proxy has said by the PROXY protocol, None without."""
     id: int
     """Number of the connection within its worker, from 1."""
+    bound: int | str | None
+    """Port or path of the bind that it arrived at, whatever a proxy says of `local`."""
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class ConnectionInfo:
         self.alpn = alpn
         self.tls = tls
         self.proxy = None
+        self.bound = None if local is None else local[0] if local[1] is None else local[1]
 
 
 class Stream(Protocol):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pounce.config import ServerConfig
 from pounce.contract.head import RequestHead
 from pounce.contract.parser import Parser
-from pounce.contract.stream import Completed, Exchange, RunsApp, Stream
+from pounce.contract.stream import Completed, ConnectionInfo, Exchange, RunsApp, Stream
 from pounce.errors import BadRequest
 
 __all__ = [
@@ -152,6 +152,9 @@ class Service(Protocol):
 
     def connection_failed(self, connection: LiveConnection) -> None:
         """A wire raised, which must cost its connection and no more; call while the exception is handled."""
+
+    def keep_alive_timeout(self, connection: ConnectionInfo) -> float:
+        """Seconds that this connection may be idle between two requests."""
 
     def next_connection_id(self) -> int:
         """A number for a new connection of this worker, from 1."""

@@ -14,6 +14,7 @@ __all__ = [
     "FORBIDDEN_TRAILERS",
     "FieldTable",
     "checked_trailers",
+    "is_forwarding",
     "is_path",
     "malformed",
     "request_head",
@@ -80,7 +81,7 @@ def request_head(fields: Headers, version: str, scheme: str, table: FieldTable) 
     length: int | None = None
     cookies: list[bytes] = []
     cookie_at = 0
-    expect = False
+    expect = relayed = False
     known = table.known
     for field in fields:
         if field in known:
@@ -121,6 +122,8 @@ def request_head(fields: Headers, version: str, scheme: str, table: FieldTable) 
                 raise BadRequest("Unknown expectation", status=417, code="POUNCE_PARSE_BAD_EXPECT")
             else:
                 expect = True
+        elif is_forwarding(name):
+            relayed = True
         else:
             table.add(field)
         headers.append(field)
@@ -129,6 +132,7 @@ def request_head(fields: Headers, version: str, scheme: str, table: FieldTable) 
     head = _of_pseudo(pseudo, host, headers, version, scheme)
     head.content_length = length
     head.expect_continue = expect
+    head.relayed = relayed
     return head
 
 
@@ -163,6 +167,14 @@ def _of_pseudo(
         raise malformed(":protocol without CONNECT, or not a token")
     headers.insert(0, (b"host", authority))
     return RequestHead(method, path, headers, version, scheme, None if protocol is None else protocol.lower())
+
+
+def is_forwarding(name: bytes) -> bool:
+    """Whether a proxy says by this field, in lower case, whom it speaks for."""
+    return name.startswith(b"x-forwarded-") or name in _FORWARDING
+
+
+_FORWARDING = frozenset((b"forwarded", b"x-real-ip", b"x-request-id"))
 
 
 def is_path(value: bytes, method: bytes) -> bool:

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable, Mapping
 from math import inf
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from pounce.config import ServerConfig, describe
 from pounce.contract.head import RequestHead
 from pounce.contract.parser import Parser
 from pounce.contract.pieces import MiddlewareChoice, Observer, ObserverFactory, Responder, Response
-from pounce.contract.stream import Completed, Exchange, RunsApp, Stream
+from pounce.contract.stream import Completed, ConnectionInfo, Exchange, RunsApp, Stream
 from pounce.contract.wire import ASGIApp, Certificates, LiveConnection, Switch, Upgrade
 from pounce.errors import BadRequest
 from pounce.exchange.crossing import Crossing
@@ -32,6 +32,16 @@ NO_WEBSOCKET = BadRequest(
     code="POUNCE_WS_NOT_INSTALLED",
     hint="Install the WebSocket plugin: pip install pounce-ws",
 )
+
+
+class Identity(Protocol):
+    """Who asks and through whom; see `pounce.identity.identity`."""
+
+    always: bool
+
+    def identify(self, head: RequestHead, connection: ConnectionInfo) -> RequestHead: ...
+
+    def keep_alive_timeout(self, connection: ConnectionInfo) -> float: ...
 
 
 class Service:
@@ -57,6 +67,7 @@ class Service:
         create_parser: Callable[[], Parser] | None = None,
         tls: Certificates | None = None,
         on_app_error: Callable[[BaseException], object] | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self.config = config
         self.app = app
@@ -98,7 +109,13 @@ class Service:
         """What the connections of this worker share, by a name that begins with the wire's."""
         self.response_headers = ResponseHeaders(config)
         # For this loop's thread alone; see `pounce.immortal`.
-        self._exchange_class = own_class(HttpExchange, "receive", "send")
+        exchange_class: type[HttpExchange] = HttpExchange
+        self.request_id_field = config.request_id_header.lower().encode()
+        if config.request_id:
+            from pounce.exchange.identified import IdentifiedExchange
+
+            exchange_class = IdentifiedExchange
+        self._exchange_class = own_class(exchange_class, "receive", "send")
         self._task_class: type[asyncio.Task[None]] = own_class(asyncio.Task)
         self._future_class: type[asyncio.Future[None]] = own_class(asyncio.Future)
         self.methods = {method.encode(): method for method in METHODS}
@@ -110,6 +127,8 @@ class Service:
         self.workers = 1
         """Workers of this process, which share what it may have."""
         self._on_app_error = on_app_error
+        self._identity = identity
+        self._identifies_all = identity is not None and identity.always
         self._connection_id = 0
         self._context = contextvars.copy_context()
         self._logged: set[str] = set()
@@ -129,6 +148,13 @@ class Service:
         that asks for its body then need not wait. Where the server answers by itself they are left alone.
         """
         self.requests += 1
+        if head.relayed or self._identifies_all:
+            identity = self._identity
+            if identity is not None:
+                try:
+                    head = identity.identify(head, stream.connection)
+                except BadRequest as error:
+                    return self.refuse(head, stream, error)
         length = head.content_length
         if length and length > self.max_request_size > 0:
             return self.refuse(head, stream, self.too_large())
@@ -168,7 +194,7 @@ class Service:
     def refuse(self, head: RequestHead | None, stream: Stream, error: BadRequest) -> Exchange:
         """Answer a request with an error; `head` is None when it could not even be read."""
         self.count(error.code, "%s", error.message)
-        exchange = HttpExchange(self, head or UNREADABLE, stream)
+        exchange = self._exchange_class(self, head or UNREADABLE, stream)
         exchange.respond(error_response(error, debug=self.config.debug))
         return exchange
 
@@ -269,6 +295,12 @@ class Service:
         self.counts[name] = self.counts.get(name, 0) + 1
         if message:
             self.log.debug(message, *args)
+
+    def keep_alive_timeout(self, connection: ConnectionInfo) -> float:
+        """Seconds that this connection may be idle between two requests."""
+        if self._identity is None or not self._identifies_all:
+            return self.config.keep_alive_timeout
+        return self._identity.keep_alive_timeout(connection)
 
     def next_connection_id(self) -> int:
         """A number for a new connection of this worker, from 1."""

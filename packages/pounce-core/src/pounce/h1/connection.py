@@ -69,6 +69,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         "_file",
         "_framing",
         "_held_back",
+        "_idle_timeout",
         "_keep_alive",
         "_paused_at",
         "_second",
@@ -95,6 +96,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self.sends_files = False
         self.has_trailers = True
         self._framing = NONE
+        self._idle_timeout = 0.0
         self._keep_alive = True
         self._ended_by_peer = False
         self._unconsumed = 0
@@ -118,6 +120,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
             and isinstance(self.loop, asyncio.BaseEventLoop)
             and transport.get_extra_info("socket") is not None
         )
+        self._idle_timeout = self.service.keep_alive_timeout(self.connection)
         # The first head is due even if no byte of it ever comes.
         self.deadline = self.loop.time() + self.service.config.header_timeout
 
@@ -340,7 +343,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
             return False
         self.reading = IDLE
         self.writing = READY
-        self.deadline = self.loop.time() + self.service.config.keep_alive_timeout
+        self.deadline = self.loop.time() + self._idle_timeout
         if self._paused_at or self._held_back:
             self._paused_at = 0.0
             self._held_back = buffered > BUFFER_LOW

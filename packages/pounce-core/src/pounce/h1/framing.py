@@ -9,7 +9,7 @@ import re
 
 from pounce.contract.head import Headers, RequestHead
 from pounce.errors import BadRequest
-from pounce.exchange.fields import FORBIDDEN_TRAILERS
+from pounce.exchange.fields import FORBIDDEN_TRAILERS, is_forwarding
 
 __all__ = [
     "CHUNK_LINE_MAX",
@@ -57,6 +57,7 @@ CHUNK_OVERHEAD_MAX = 16384
 """Bytes of chunk lines beyond what fair chunking of the same data would take."""
 
 KEEP_ALIVE = [b"keep-alive"]
+_FIRST_OF_FORWARDING = b"fx"
 
 SPECIAL_FIELDS = frozenset((b"host", b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"expect"))
 """Fields that say where a request ends, and for whom it is: all that `request_head` looks at."""
@@ -94,9 +95,11 @@ def request_head(method: bytes, target: bytes, version: bytes, headers: Headers)
     codings: list[bytes] = []
     connection = b""
     upgrade: bytes | None = None
-    expect = False
+    expect = relayed = False
     for name, value in headers:
         if name not in SPECIAL_FIELDS:
+            if name[0] in _FIRST_OF_FORWARDING and is_forwarding(name):
+                relayed = True
             continue
         if name == b"host":
             if host is not None:
@@ -138,6 +141,7 @@ def request_head(method: bytes, target: bytes, version: bytes, headers: Headers)
         expect_continue=expect and length != 0,
         # RFC 9112 9.3
         keep_alive=b"close" not in options and (not is_1_0 or b"keep-alive" in options),
+        relayed=relayed,
     )
 
 

@@ -23,6 +23,7 @@ from pounce.config import ServerConfig
 from pounce.contract.head import Headers, Origin, RequestHead
 from pounce.contract.stream import ConnectionInfo
 from pounce.errors import BadRequest, ConfigError
+from pounce.exchange.fields import is_forwarding
 
 __all__ = ["Forwarding", "Networks"]
 
@@ -50,7 +51,10 @@ class Networks:
         items = tuple(items)
         self.everybody = "*" in items
         self.unix = self.everybody or "unix" in items
-        self._networks = [_network(item, setting) for item in items if item not in ("*", "unix")]
+        named = [item for item in items if item not in ("*", "unix", "localhost")]
+        if "localhost" in items:
+            named += ["127.0.0.0/8", "::1"]
+        self._networks = [_network(item, setting) for item in named]
         self._known: dict[str, bool] = {}
 
     def __bool__(self) -> bool:
@@ -214,11 +218,6 @@ class _Told:
         )
 
 
-def is_forwarding(name: bytes) -> bool:
-    """Whether a proxy says by this field whom it speaks for."""
-    return name.startswith(b"x-forwarded-") or name in (b"forwarded", b"x-real-ip", b"x-request-id")
-
-
 def _copy(head: RequestHead, headers: Headers) -> RequestHead:
     return RequestHead(
         head.method,
@@ -232,6 +231,7 @@ def _copy(head: RequestHead, headers: Headers) -> RequestHead:
         head.keep_alive,
         head.extensions,
         head.origin,
+        head.relayed,
     )
 
 

@@ -45,6 +45,8 @@ class Bind:
     proxy_protocol: bool | None = None
     """Whether connections begin with a header of the PROXY protocol; None is the setting's."""
     proxy_protocol_from: tuple[str, ...] = ()
+    trusted_hosts: tuple[str, ...] = ()
+    """Proxies that are believed here, in place of the setting's."""
     """Whose headers are believed; empty is the setting's."""
 
     @property
@@ -111,6 +113,12 @@ class Listener:
             scheme = "https" if self.bind.tls else "http"
         host, port = address[:2]
         return f"{self.bind.wire or scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    @property
+    def bound(self) -> int | str:
+        """Its port, or the path of a Unix socket: `ConnectionInfo.bound` of its connections."""
+        address = self.sock.getsockname()
+        return os.fsdecode(address) if self.is_unix else int(address[1])
 
     @property
     def has_twins(self) -> bool:
@@ -198,13 +206,13 @@ def _parse_options(written: str, bind: Bind, text: str) -> dict[str, Any]:
             raise ConfigError(
                 f"{name!r} is not an option of this bind (got {text!r})", hint=f"It takes {', '.join(known)}."
             )
-        if (name in options and name != "proxy_protocol_from") or getattr(bind, name) not in (None, ()):
+        if (name in options and name not in _LISTS) or getattr(bind, name) not in (None, ()):
             raise ConfigError(f"{name} is given twice in bind {text!r}")
         allowed, convert = _OPTIONS[name]
         if not re.fullmatch(allowed, value):
             raise ConfigError(f"{name} has a wrong value in bind {text!r}", hint=f"For example {_EXAMPLES[name]}.")
         # The one that may be repeated is a tuple, and adds up.
-        options[name] = options.get(name, ()) + convert(value) if name == "proxy_protocol_from" else convert(value)
+        options[name] = options.get(name, ()) + convert(value) if name in _LISTS else convert(value)
     return options
 
 
@@ -220,6 +228,7 @@ _OPTIONS: dict[str, tuple[str, Any]] = {
     "group": (r"[^\s&]+", str),
     "proxy_protocol": (r"on|off", _is_on),
     "proxy_protocol_from": (r"[0-9a-fA-F.:/]+|unix", lambda value: (value,)),
+    "trusted_hosts": (r"[0-9a-fA-F.:/]+|unix|localhost|\*", lambda value: (value,)),
 }
 _EXAMPLES = {
     "wire": "wire=gopher",
@@ -229,7 +238,12 @@ _EXAMPLES = {
     "group": "group=www",
     "proxy_protocol": "proxy_protocol=on",
     "proxy_protocol_from": "proxy_protocol_from=10.0.0.0/8",
+    "trusted_hosts": "trusted_hosts=10.0.0.0/8",
 }
+
+
+_LISTS = ("proxy_protocol_from", "trusted_hosts")
+"""Options that may be given several times."""
 
 
 def binds_of(config: ServerConfig) -> list[Bind]:

@@ -24,6 +24,8 @@ class AccessEntry(NamedTuple):
     complete: bool
     close_code: int | None = None
     """Of a WebSocket that has ended (RFC 6455 7.4)."""
+    request_id: object = None
+    """Text where requests have ids, else None."""
 
     def __str__(self) -> str:
         """The line of the text format."""
@@ -31,9 +33,10 @@ class AccessEntry(NamedTuple):
         broken = "" if self.complete else " (incomplete)"
         if self.close_code is not None:
             broken = f" (closed {self.close_code})"
+        number = "" if self.request_id is None else f" [{self.request_id}]"
         return (
             f'{self.client} - "{escaped(self.method)} {escaped(self.target)} HTTP/{self.version}" {status}'
-            f" {self.sent} {self.duration * 1000:.1f}ms w{self.worker}{broken}"
+            f" {self.sent} {self.duration * 1000:.1f}ms w{self.worker}{broken}{number}"
         )
 
 

@@ -58,6 +58,7 @@ class AccessLog:
             scheme=head.scheme,
             complete=not exchange.broken,
             close_code=exchange.close_code,
+            request_id=head.extensions.get("request_id") if head.extensions is not None else None,
         )
         self._log.log(level, entry)
 

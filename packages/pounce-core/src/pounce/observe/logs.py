@@ -268,6 +268,8 @@ class JSONFormatter(logging.Formatter):
             }
             if not entry.complete:
                 line["incomplete"] = True
+            if entry.request_id is not None:
+                line["req_id"] = entry.request_id
             if entry.close_code is not None:
                 line["close_code"] = entry.close_code
         else:

@@ -8,6 +8,7 @@ from pounce.config import ServerConfig
 from pounce.contract.head import Headers
 from pounce.contract.stream import Body, ConnectionInfo, Exchange
 from pounce.exchange.service import Service
+from pounce.identity.identity import Identity
 from pounce.net.connection import Connection, ForeignConnection
 from pounce.plugin import ParserLimits, Wire
 from pounce.registry import Registry
@@ -163,6 +164,7 @@ def memory_service(
         middleware=registry.middleware,
         settings=registry.settings(config.plugin_settings),
         create_parser=(lambda: create(limits)) if create is not None else None,
+        identity=Identity(config) if config.proxy_headers or config.request_id else None,
     )
 
 

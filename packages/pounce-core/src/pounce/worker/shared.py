@@ -68,6 +68,7 @@ class OnePerWorker:
 
     def __init__(self, app: ASGIApp | str, config: ServerConfig) -> None:
         """Raises `AppImportError` when the factory cannot be had."""
+        self._config = config
         self._name = app if isinstance(app, str) else repr(app)
         self._factory: object = app
         if isinstance(app, str):
@@ -81,7 +82,7 @@ class OnePerWorker:
         with self._lock:
             had_gil = gil_enabled()
             try:
-                app: ASGIApp = made_by(self._factory, self._name)
+                app: ASGIApp = made_by(self._factory, self._name, self._config)
             except AppImportError as exc:
                 if self._made and exc.hint is None:
                     exc.hint = (
@@ -124,7 +125,7 @@ def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:
         return loaded
     if not callable(app):
         raise ConfigError(f"app must be an ASGI application or module:attribute (got {app!r})")
-    checked: ASGIApp = adapted(called(app, repr(app)) if config.factory else app)
+    checked: ASGIApp = adapted(called(app, repr(app)) if config.factory else app, config)
     return checked
 
 

@@ -27,6 +27,7 @@ from pounce.worker.siblings import Siblings
 from pounce.worker.ticker import Ticker
 
 if TYPE_CHECKING:
+    from pounce.identity.identity import Identity
     from pounce.net.tls import ServerTLS
 
 __all__ = ["Worker"]
@@ -49,6 +50,15 @@ def _nothing() -> None:
 
 async def _wait(tasks: list[asyncio.Task[None]], timeout: float) -> None:
     await asyncio.wait(tasks, timeout=timeout)
+
+
+def _identity_of(config: ServerConfig, listeners: list[Listener]) -> Identity | None:
+    if not config.proxy_headers and not config.request_id:
+        return None
+    from pounce.identity.identity import Identity
+
+    by_bind = {listener.bound: listener.bind.trusted_hosts for listener in listeners if listener.bind.trusted_hosts}
+    return Identity(config, by_bind)
 
 
 def _middleware_of(config: ServerConfig) -> tuple[MiddlewareChoice, ...]:
@@ -108,6 +118,7 @@ class Worker:
             create_parser=lambda: parser.create(limits),
             tls=tls,
             on_app_error=on_app_error,
+            identity=_identity_of(config, listeners),
         )
         table = registry.wire_table()
         kind = Acceptor if accepts else Intake

@@ -1,0 +1,53 @@
+"""Request ids: one name for a request in logs, answers and traces."""
+
+import itertools
+import os
+import re
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from pounce.errors import AppImportError, ConfigError
+
+__all__ = ["is_request_id", "request_ids"]
+
+ID_MAX = 128
+_sane = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,%d}" % ID_MAX).fullmatch
+
+
+def is_request_id(value: bytes) -> bool:
+    """Whether an id that a proxy gives can be taken on: a token of a sane length, which no log can misread."""
+    return _sane(value) is not None
+
+
+def request_ids(generator: str | Callable[[], str] | None) -> Callable[[], str]:
+    """What makes ids: `generator` itself or what `module:attribute` names, else 32 hexadecimal digits of our own.
+
+    Those are 80 random bits, which no other worker has, and a number. Raises `AppImportError`, `ConfigError`.
+    """
+    if generator is None:
+        # Unlike a random number it costs no system call. Others can guess it, which an id must not mind.
+        prefix = os.urandom(10).hex()
+        numbers = itertools.count(1)
+        return lambda: f"{prefix}{next(numbers):012x}"
+    if isinstance(generator, str):
+        module, _, attribute = generator.partition(":")
+        try:
+            found: Any = getattr(import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as exc:
+            raise AppImportError(
+                f"request_id_generator {generator!r} cannot be imported: {exc}", code="POUNCE_APP_IMPORT_FAILED"
+            ) from exc
+        generator = found
+    if not callable(generator):
+        raise ConfigError(f"request_id_generator must be a function (got {generator!r})")
+    make = generator
+
+    def checked() -> str:
+        made = str(make())
+        if not is_request_id(made.encode("utf-8", "surrogatepass")):
+            raise ConfigError(f"request_id_generator made {made!r}, which is no token of up to {ID_MAX} characters")
+        return made
+
+    checked()
+    return checked
