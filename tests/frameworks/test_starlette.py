@@ -465,7 +465,9 @@ class TestFiles:
                 next(response.iter_raw(1))
             assert client.get("/file").content == FILE_CONTENT
 
-    @pytest.mark.parametrize("headers", [{}, {"range": "bytes=1-"}, {"range": "bytes=0-1,3-"}], ids=["", "range", "ranges"])
+    @pytest.mark.parametrize(
+        "headers", [{}, {"range": "bytes=1-"}, {"range": "bytes=0-1,3-"}], ids=["whole", "range", "ranges"]
+    )
     def test_file_whose_client_leaves_ends_in_the_application(
         self, serve: Callable[..., Site], headers: dict[str, str]
     ) -> None:

@@ -21,7 +21,6 @@ that differ in their path alone, but for the path.
 """
 
 import asyncio
-import socket
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -30,7 +29,7 @@ from pounce.exchange.fields import FieldTable, checked_trailers, is_path, reques
 from pounce.exchange.head import Headers, RequestHead
 from pounce.exchange.priority import DEFAULT, Priority, parse_priority, priority_of
 from pounce.net.connection import Connection
-from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT, go_on, second_descriptor
+from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT
 from pounce_h2.abuse import Budgets, ConnectionFailed
 from pounce_h2.decode import ENTRY_OVERHEAD, CompressionError, FieldDecoder
 from pounce_h2.encode import BlockTable
@@ -118,8 +117,6 @@ class ResetBy:
     PEER = 1
 
 
-
-
 class KnownHead(NamedTuple):
     """What a field block means."""
 
@@ -172,7 +169,6 @@ class H2Connection(Connection):
         "_requests_paid",
         "_resets",
         "_rest",
-        "_second",
         "_skipped",
         "_streams",
         "_turn_due",
@@ -214,7 +210,6 @@ class H2Connection(Connection):
         self.scheduler = Scheduler()
         self._phase = Phase.PREFACE
         self._rest = bytearray()
-        self._second: socket.socket | None = None
         self._needed = 0
         self._block: Block | None = None
         self._block_max = max(BLOCK_MIN, config.max_header_size)
@@ -317,9 +312,6 @@ class H2Connection(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._phase = Phase.CLOSED
-        if self._second is not None:
-            go_on(self.service, self.wire, self._second, exc)
-            self._second = None
         self._lose_all()
 
     def resume_writing(self) -> None:
@@ -360,6 +352,8 @@ class H2Connection(Connection):
         cork = self._cork
         if not cork:
             return
+        if not self.writable:
+            self._added += self._cork_size
         self._cork = []
         self._cork_size = 0
         transport = self.transport
@@ -1111,10 +1105,9 @@ class H2Connection(Connection):
             except OSError:
                 # The peer is gone already; asyncio will find out.
                 transport.close()
+            self.watch_unsent()
         else:
-            self._second = second_descriptor(transport)
-            transport.close()
-        self.watch_unsent()
+            self.close()
 
     def _linger_over(self, count: int) -> None:
         self._needed += count
@@ -1176,12 +1169,8 @@ class H2Connection(Connection):
         """Look for what is due, and when the next thing will be."""
         now = self.deadline
         if self._phase == Phase.CLOSED:
-            if self.write_deadline == inf or not self.transport.get_write_buffer_size():
-                self.deadline = inf
-                self.abort()
-            else:
-                # What is still to leave has a deadline of its own.
-                self.deadline = self.loop.time() + LINGER_TIMEOUT
+            self.deadline = self.loop.time() + LINGER_TIMEOUT
+            self.let_go()
             return
         # The time for which this was called; the clock itself may be behind it in tests.
         now = max(now, self.loop.time())

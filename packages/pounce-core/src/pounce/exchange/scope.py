@@ -19,7 +19,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
 
 
 def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str, Any]:
-    """The `http` connection scope (ASGI HTTP 2.5, announced as `HTTP_VERSION`); containers are fresh for each request."""
+    """The `http` connection scope (ASGI HTTP 2.5, but for what it announces); containers are fresh for each request."""
     connection = stream.connection
     target = head.target
     if target[:1] == b"/":

@@ -99,6 +99,8 @@ class Service:
         self.methods = {method.encode(): method for method in METHODS}
         """What scopes call the usual methods."""
         self.max_request_size = config.max_request_size
+        self.least_taken = max(int(config.min_write_rate * config.write_timeout), 1)
+        """Bytes that a peer must take in each `write_timeout` for which something waits for it."""
         self.max_connections = config.max_connections
         """This worker's share; 0 sets no limit."""
         self._connection_id = 0
@@ -212,7 +214,7 @@ class Service:
         self.count("plugin_error")
         self.log.exception("Plugin %s failed on a connection", connection.wire)
         connection.deadline = connection.write_deadline = inf
-        connection.transport.abort()
+        connection.abort()
 
     def count(self, name: str, message: str = "", *args: object) -> None:
         """Count an event by name, and log it at debug level where a message is given."""
