@@ -54,7 +54,7 @@ from pounce_h2.frames import (
 from pounce_h2.huffman import HuffmanDecoder
 from pounce_h2.plugin import H2Settings
 from pounce_h2.priority import Scheduler
-from pounce_h2.stream import ENDED, FRAME_MAX, HELD_HIGH, LOST, RECEIVED, RECEIVING, H2Stream, Upload
+from pounce_h2.stream import ENDED, FRAME_MAX, HELD_HIGH, LOST, RECEIVED, RECEIVING, H2Stream, Upload, WindowWait
 
 if TYPE_CHECKING:
     from pounce.exchange.service import Service
@@ -146,7 +146,6 @@ class H2Connection(Connection):
         "_abandoned",
         "_block",
         "_block_max",
-        "_blocked_since",
         "_connect_protocol",
         "_decoder",
         "_drain_due",
@@ -174,6 +173,8 @@ class H2Connection(Connection):
         "_turn_due",
         "_unpack_head",
         "_upgraded",
+        "_wait",
+        "_window_given",
         "answered",
         "blocks",
         "budgets",
@@ -242,14 +243,14 @@ class H2Connection(Connection):
         # Less than a window, in which there is always some room before that.
         self.held_high = min(HELD_HIGH, settings.stream_window // 4)
         # What we may send
-        self.send_window = WINDOW_DEFAULT
+        self.send_window = self._window_given = WINDOW_DEFAULT
         self.initial_window = WINDOW_DEFAULT
         self.peer_frame_max = 16_384
         self.data_frame_max = FRAME_MAX
         self.peer_table_size = TABLE_SIZE
         self.table_must_shrink = False
         self.parked_size = 0
-        self._blocked_since = inf
+        self._wait: WindowWait | None = None
 
     # Events from the transport
 
@@ -393,12 +394,8 @@ class H2Connection(Connection):
                 self.loop.call_soon(self._late_turn)
                 break
             scheduler.next().send_frame()
-        if ready and self.send_window <= 0:
-            if self._blocked_since == inf:
-                self._blocked_since = self.loop.time()
-                self.due(self._blocked_since + self.service.config.write_timeout)
-        else:
-            self._blocked_since = inf
+        if ready and self.send_window <= 0 and self._wait is None:
+            self._wait = self._begin_wait(0)
 
     def wants_to_send(self, stream: H2Stream) -> None:
         """`stream` has parked something: it gets its turn as soon as its own window lets it."""
@@ -409,15 +406,25 @@ class H2Connection(Connection):
                 self.loop.call_soon(self._late_turn)
         else:
             self.has_nothing_to_send(stream)
-            stream.blocked_since = self.loop.time()
-            self.due(stream.blocked_since + self.service.config.write_timeout)
+            if stream.wait is None:
+                stream.wait = self._begin_wait(stream.send_window)
 
     def has_nothing_to_send(self, stream: H2Stream) -> None:
         """Nothing of `stream` waits for the window of the connection."""
-        scheduler = self.scheduler
-        scheduler.remove(stream)
-        if not scheduler.ready:
-            self._blocked_since = inf
+        self.scheduler.remove(stream)
+        if not self.parked_size:
+            self._wait = None
+
+    def _begin_wait(self, window: int) -> WindowWait:
+        """The peer keeps a window shut."""
+        now = self.loop.time()
+        self.due(now + self.service.config.write_timeout)
+        return WindowWait(now, window, self.data_sent)
+
+    @property
+    def data_sent(self) -> int:
+        """Bytes of DATA so far, of all streams."""
+        return self._window_given - self.send_window
 
     def shrink_table(self, block: bytes) -> bytes:
         """`block` with the update that RFC 7541 4.2 demands after the peer has made its dynamic table smaller."""
@@ -921,6 +928,8 @@ class H2Connection(Connection):
         self.initial_window = value
         for stream in self._streams.values():
             stream.send_window += change
+            if stream.wait is not None:
+                stream.wait.window += change
             if stream.send_window > WINDOW_MAX:
                 raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "a window exceeds 2^31-1")
             if stream.parked_size and (stream.send_window > 0) is not (stream.send_window > change):
@@ -969,7 +978,7 @@ class H2Connection(Connection):
             self.send_window += increment
             if self.send_window > WINDOW_MAX:
                 raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "the window of the connection exceeds 2^31-1")
-            self._blocked_since = inf
+            self._window_given += increment
             return
         stream = self._streams.get(id)
         if stream is None:
@@ -980,6 +989,8 @@ class H2Connection(Connection):
             self._stream_error(stream, ErrorCode.FLOW_CONTROL_ERROR)
         else:
             stream.send_window += increment
+            if stream.wait is not None:
+                stream.wait.window += increment
             if stream.parked_size and increment >= stream.send_window > 0:
                 self.wants_to_send(stream)
 
@@ -1060,10 +1071,10 @@ class H2Connection(Connection):
         _released(stream)
         self._head_memory -= stream.head_size
         if stream.parked_size:
-            self.has_nothing_to_send(stream)
             self.parked_size -= stream.parked_size
             stream.parked_size = 0
-            stream.parked = None
+            stream.parked = stream.wait = None
+            self.has_nothing_to_send(stream)
         upload = stream.upload
         if upload is not None:
             self.held_pieces -= upload.pieces
@@ -1189,13 +1200,18 @@ class H2Connection(Connection):
             if self._block.due <= now:
                 raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "a field block did not arrive in time")
             self.due(self._block.due)
-        if self._blocked_since != inf:
-            blocked = self._blocked_since + config.write_timeout
-            if blocked <= now:
-                self.service.count("write_timeout", "h2: peer opened no window for write_timeout, closing")
+        wait = self._wait
+        if wait is not None and wait.since + config.write_timeout <= now:
+            if self.send_window > 0 or not self.scheduler.ready:
+                self._wait = None
+            elif self._is_too_slow(wait, self.data_sent - wait.sent):
+                self.service.count("write_timeout", "h2: peer lets too little pass, closing")
                 self._close(ErrorCode.NO_ERROR)
                 return
-            self.due(blocked)
+            else:
+                wait.since, wait.sent = now, self.data_sent
+        if self._wait is not None:
+            self.due(self._wait.since + config.write_timeout)
         if self._phase == Phase.DRAINING:
             if self._drain_due <= now:
                 self._leave()
@@ -1211,15 +1227,17 @@ class H2Connection(Connection):
 
     def _look_at_stream(self, stream: H2Stream, now: float) -> None:
         config = self.service.config
-        if stream.parked_size and stream.send_window <= 0:
-            due = stream.blocked_since + config.write_timeout
-            if due <= now:
-                self.service.count("write_timeout", "h2: peer opened no window for write_timeout, resetting a stream")
-                self._remember_reset(stream.id, ResetBy.US)
-                self.emit(rst_stream_frame(stream.id, ErrorCode.CANCEL))
-                self._lose(stream)
-                return
-            self.due(due)
+        wait = stream.wait
+        if wait is not None:
+            if wait.since + config.write_timeout <= now:
+                if self._holds_up(stream, wait):
+                    self.service.count("write_timeout", "h2: peer lets too little pass, resetting a stream")
+                    self._remember_reset(stream.id, ResetBy.US)
+                    self.emit(rst_stream_frame(stream.id, ErrorCode.CANCEL))
+                    self._lose(stream)
+                    return
+                wait.since, wait.window, wait.sent = now, stream.send_window, self.data_sent
+            self.due(wait.since + config.write_timeout)
         if stream.peer_ends_by != inf:
             if stream.peer_ends_by <= now:
                 self.reset(stream, ErrorCode.NO_ERROR)
@@ -1241,6 +1259,28 @@ class H2Connection(Connection):
                     )
                 )
             self.due(due if due > now else now + config.request_timeout)
+
+
+    def _holds_up(self, stream: H2Stream, wait: WindowWait) -> bool:
+        """Whether a stream that waits is kept from going on by its peer, and not by its turn among the others."""
+        if stream.send_window > 0:
+            if not self.writable:
+                # The transport has a deadline of its own.
+                return False
+            # Its window is open now: what matters is what the one of the connection lets pass.
+            progress = max(wait.window - stream.send_window, self.data_sent - wait.sent)
+        else:
+            progress = wait.window - stream.send_window
+        return self._is_too_slow(wait, progress)
+
+    def _is_too_slow(self, wait: WindowWait, progress: int) -> bool:
+        """Whether a peer lets less than `min_write_rate` pass; it cannot do so while what was sent before is on its way
+        to it, and it takes enough of that."""
+        least = self.service.least_taken
+        if progress >= least or self._is_delivered():
+            return progress < least
+        before, wait.taken = wait.taken, self.taken()
+        return before is not None and wait.taken - before < least
 
 
 class Tables:
