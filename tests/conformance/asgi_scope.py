@@ -1,4 +1,4 @@
-"""The `http` connection scope (ASGI HTTP 2.5)."""
+"""The `http` connection scope (ASGI HTTP 2.5, but for the version that is announced)."""
 
 import queue
 from typing import Any
@@ -35,7 +35,7 @@ def test_has_the_keys_of_the_specification(wire: Wire) -> None:
         "client", "server", "state", "extensions",
     }  # fmt: skip
     assert scope["type"] == "http"
-    assert scope["asgi"] == {"version": "3.0", "spec_version": "2.5"}
+    assert scope["asgi"] == {"version": "3.0", "spec_version": "2.3"}
 
 
 def test_values_have_the_types_of_the_specification(wire: Wire) -> None:

@@ -268,6 +268,21 @@ def flood(size: int = 1_000_000) -> Any:
     return app
 
 
+class Leaving:
+    """Notes by what error an application ended."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.error = ""
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except OSError as exc:
+            self.error = type(exc).__name__
+            raise
+
+
 @in_loop
 async def test_write_timeout_of_a_client_that_takes_nothing(parser: str) -> None:
     peer = connect(flood(), parser, write_timeout=30.0)
@@ -279,25 +294,84 @@ async def test_write_timeout_of_a_client_that_takes_nothing(parser: str) -> None
     assert not peer.closed
     peer.after(31.0)
     await peer.settle()
-    assert peer.closed
+    assert (peer.closed, peer.was_reset) == (True, True)
     assert not peer.service.tasks
     assert peer.service.counts["write_timeout"] == 1
 
 
+@pytest.mark.parametrize(
+    ("rate", "count"), [(0, 1), (0, 10), (240, 7200), (1000, 30_000)], ids=["any", "any more", "default", "set"]
+)
 @in_loop
-async def test_write_timeout_does_not_hit_a_client_that_is_slow_but_goes_on(parser: str) -> None:
-    peer = connect(flood(), parser, write_timeout=30.0)
+async def test_write_timeout_does_not_hit_a_client_that_is_slow_but_goes_on(rate: int, count: int, parser: str) -> None:
+    peer = connect(flood(), parser, write_timeout=30.0, min_write_rate=rate)
     peer.transport.stall()
     peer.feed(get())
     await peer.settle()
-    for _ in range(20):
-        peer.transport.take(10)
+    for _ in range(min(20, 50_000 // count)):
+        peer.transport.take(count)
         peer.after(31.0)
         await peer.settle(2)
         assert not peer.closed
     peer.after(31.0 + 31.0)
     await peer.settle()
     assert peer.closed
+
+
+@pytest.mark.parametrize(("rate", "count"), [(240, 7199), (1000, 29_999)], ids=["default", "set"])
+@in_loop
+async def test_min_write_rate_of_a_client_that_takes_little(rate: int, count: int, parser: str) -> None:
+    app = Leaving(flood())
+    peer = connect(app, parser, write_timeout=30.0, **({"min_write_rate": rate} if rate != 240 else {}))
+    peer.transport.stall()
+    peer.feed(get())
+    await peer.settle()
+    peer.transport.take(count)
+    peer.after(29.0)
+    await peer.settle()
+    assert not peer.closed
+    peer.after(31.0)
+    await peer.settle()
+    assert (peer.closed, peer.was_reset, app.error) == (True, True, "ClientGone")
+    assert peer.service.counts["write_timeout"] == 1
+
+
+@in_loop
+async def test_min_write_rate_counts_what_was_taken_lately(parser: str) -> None:
+    """Who was fast for a while is not given the time that this has saved."""
+    peer = connect(flood(), parser, write_timeout=30.0)
+    peer.transport.stall()
+    peer.feed(get())
+    await peer.settle()
+    peer.transport.take(40_000)
+    peer.after(31.0)
+    await peer.settle()
+    assert not peer.closed
+    peer.transport.take(1000)
+    peer.after(62.0)
+    await peer.settle()
+    assert peer.closed
+
+
+@in_loop
+async def test_min_write_rate_does_not_count_the_time_of_a_slow_application(parser: str) -> None:
+    app = Gated()
+
+    async def slow(scope: Any, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        for n in range(4):
+            await send({"type": "http.response.body", "body": b"x" * 1000, "more_body": True})
+            await app.gate(str(n)).wait()
+        await send({"type": "http.response.body"})
+
+    peer = connect(slow, parser, write_timeout=30.0)
+    peer.feed(get())
+    for n in range(4):
+        await peer.settle()
+        peer.after(1000.0)
+        assert not peer.closed
+        app.open(str(n))
+    assert len((await peer.answer()).body) == 4000
 
 
 @in_loop

@@ -16,6 +16,7 @@ The module of each framework serves these paths and inherits the classes that ap
     GET  /events?gate=              the same as events, text/event-stream
     GET  /large                     `LARGE_PIECES` pieces of `LARGE_PIECE`
     GET  /endless?gate=             pieces for ever; leaves the gate when it is given up
+    GET  /waiting?gate=             "first", then nothing; leaves the gate when the source of its pieces ends
     GET  /hang?gate=                reaches the gate, answers never; leaves the gate when the client is gone
     POST /background?gate=          answers at once; passes the gate and leaves it afterwards
     GET  /boom                      raises `Boom`
@@ -28,6 +29,7 @@ The module of each framework serves these paths and inherits the classes that ap
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.frameworks.gates import Gate
-from tests.frameworks.wires import ServerLog, Site
+from tests.frameworks.wires import PATIENCE, ServerLog, Site
 
 LARGE_PIECE = bytes(range(256)) * 256
 LARGE_PIECES = 96
@@ -267,6 +269,35 @@ class Streams:
             assert next(response.iter_bytes())
         assert gate.was_left()
         assert client.get("/hello/anna").status_code == 200
+
+    def test_stream_that_waits_ends_when_its_client_leaves(self, site: Site, client: httpx.Client) -> None:
+        gate = Gate()
+        with begin_waiting(site, gate):
+            assert not gate.left.is_set()
+        assert gate.was_left()
+        assert client.get("/hello/anna").status_code == 200
+
+    def test_shutdown_does_not_wait_for_streams_whose_clients_have_left(
+        self, serve: Callable[..., Site], request: pytest.FixtureRequest
+    ) -> None:
+        site = serve(request.module.application(), shutdown_timeout=2 * PATIENCE)
+        gates = [Gate() for _ in range(3)]
+        for gate in gates:
+            with begin_waiting(site, gate):
+                pass
+        site.server.stop(timeout=PATIENCE)
+        assert all(gate.left.is_set() for gate in gates)
+
+
+@contextmanager
+def begin_waiting(site: Site, gate: Gate) -> Iterator[None]:
+    """A client that has the first piece of a stream that waits, until it leaves."""
+    # Of its own, as it closes: over HTTP/2, httpx does not tell the server of a stream that it gives up.
+    request = {"params": {"gate": gate.key}, "headers": {"accept-encoding": "identity"}}
+    with site.client() as leaving, leaving.stream("GET", "/waiting", **request) as response:
+        pieces = response.iter_bytes()
+        assert next(pieces) == b"first"
+        yield
 
 
 class Departures:

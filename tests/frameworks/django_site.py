@@ -136,6 +136,14 @@ async def endless(request: ASGIRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(parts())
 
 
+async def waiting(request: ASGIRequest) -> StreamingHttpResponse:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"first"
+        await Gate.named(request.GET["gate"]).wait_for_ever()
+
+    return StreamingHttpResponse(parts(), content_type="text/plain")
+
+
 async def hang(request: ASGIRequest) -> HttpResponse:
     gate = Gate.named(request.GET["gate"])
     gate.reached.set()
@@ -219,6 +227,7 @@ urlpatterns = [
     path("events", events),
     path("large", large),
     path("endless", endless),
+    path("waiting", waiting),
     path("hang", hang),
     path("boom", boom),
     path("boom-midway", boom_midway),

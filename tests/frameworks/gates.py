@@ -50,6 +50,13 @@ class Gate:
         async with asyncio.timeout(PATIENCE):
             await event.wait()
 
+    async def wait_for_ever(self) -> None:
+        """What a source of pieces does that has nothing to give: it leaves the gate when it is made to end."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.left.set()
+
     def wait_in_thread(self) -> None:
         self.reached.set()
         if not self._opened.wait(PATIENCE):

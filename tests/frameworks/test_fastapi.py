@@ -156,6 +156,15 @@ async def endless(gate: str) -> StreamingResponse:
     return Endless(parts())
 
 
+@router.get("/waiting")
+async def waiting(gate: str) -> StreamingResponse:
+    async def parts() -> AsyncIterator[str]:
+        yield "first"
+        await Gate.named(gate).wait_for_ever()
+
+    return StreamingResponse(parts(), media_type="text/plain")
+
+
 @router.get("/hang")
 async def hang(request: Request, gate: str) -> str:
     Gate.named(gate).reached.set()

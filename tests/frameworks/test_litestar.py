@@ -151,6 +151,15 @@ async def endless(gate: str) -> Stream:
     return Stream(parts())
 
 
+@get("/waiting", media_type=MediaType.TEXT)
+async def waiting(gate: str) -> Stream:
+    async def parts() -> AsyncIterator[str]:
+        yield "first"
+        await Gate.named(gate).wait_for_ever()
+
+    return Stream(parts())
+
+
 @post("/background")
 async def background(gate: str) -> Response[str]:
     async def work() -> None:
@@ -193,7 +202,7 @@ async def answer(state: State) -> dict[str, int]:
 
 HANDLERS: list[Any] = [
     hello, echo_json, form, files, pieces, connection, cookies, redirect, nothing, file, file_head, stream, events,
-    large, endless, background, boom, boom_midway, refused, context, answer,
+    large, endless, waiting, background, boom, boom_midway, refused, context, answer,
 ]  # fmt: skip
 
 

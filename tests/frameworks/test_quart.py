@@ -148,6 +148,19 @@ async def endless() -> Any:
     return parts()
 
 
+@routes.get("/waiting")
+async def waiting() -> Any:
+    @stream_with_context
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"first"
+        await Gate.named(request.args["gate"]).wait_for_ever()
+
+    response = await make_response(parts(), {"content-type": "text/plain"})
+    assert isinstance(response, Response)
+    response.timeout = None
+    return response
+
+
 @routes.get("/hang")
 async def hang() -> Any:
     gate = Gate.named(request.args["gate"])

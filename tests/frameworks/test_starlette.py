@@ -154,6 +154,14 @@ async def endless(request: Request) -> Response:
     return Endless(parts())
 
 
+async def waiting(request: Request) -> Response:
+    async def parts() -> AsyncIterator[str]:
+        yield "first"
+        await Gate.named(request.query_params["gate"]).wait_for_ever()
+
+    return StreamingResponse(parts(), media_type="text/plain")
+
+
 async def hang(request: Request) -> Response:
     gate = Gate.named(request.query_params["gate"])
     gate.reached.set()
@@ -214,6 +222,7 @@ def routes() -> list[Any]:
         Route("/events", events),
         Route("/large", large),
         Route("/endless", endless),
+        Route("/waiting", waiting),
         Route("/hang", hang),
         Route("/background", background, methods=["POST"]),
         Route("/boom", boom),
@@ -466,6 +475,29 @@ class TestFiles:
             with client.stream("GET", "/file") as response:
                 next(response.iter_raw(1))
             assert client.get("/file").content == FILE_CONTENT
+
+    @pytest.mark.parametrize(
+        "headers", [{}, {"range": "bytes=1-"}, {"range": "bytes=0-1,3-"}], ids=["whole", "range", "ranges"]
+    )
+    def test_file_whose_client_leaves_ends_in_the_application(
+        self, serve: Callable[..., Site], headers: dict[str, str]
+    ) -> None:
+        gate = Gate()
+        path = common.FOLDER / "huge.bin"
+        with open(path, "wb") as huge:
+            huge.truncate(64 * 1024 * 1024)
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await FileResponse(path)(scope, receive, send)
+            finally:
+                gate.left.set()
+
+        with serve(app, lifespan="off").client() as client, client.stream("GET", "/", headers=headers) as response:
+            pieces = response.iter_bytes()
+            assert next(pieces)
+            assert not gate.left.is_set()
+        assert gate.was_left()
 
     def test_static_files(self, serve: Callable[..., Site]) -> None:
         static = Mount("/static", StaticFiles(directory=common.FOLDER))

@@ -76,6 +76,7 @@ class GopherConnection(Connection):
     def write(self, body: Body, more: bool) -> None:
         assert isinstance(body, bytes)
         self.send(body)
+        self.reset_when_closed(more)  # An orderly end says that this was all of the document.
         if not more:
             self.close()
 
@@ -86,7 +87,7 @@ class GopherConnection(Connection):
         raise NotImplementedError("Gopher has no upgrade")
 
     def trailers(self, headers: Headers) -> None:
-        self.close()
+        self.write(b"", False)
 
     def consumed(self, count: int) -> None:
         """A selector has no body."""

@@ -61,7 +61,7 @@ class ServerConfig:
     )
     wsgi_threads: int = option(
         0,
-        "Requests that a WSGI application runs at once in each worker; 0 is as many as Python's executors have threads.",
+        "Requests that a WSGI application runs at once in each worker; 0 is as many threads as executors have.",
         group="application",
         ge=0,
     )
@@ -316,6 +316,14 @@ class ServerConfig:
         unit="bytes",
         ge=0,
     )
+    min_write_rate: int = option(
+        240,
+        "Slowest average rate at which a peer takes what waits for it, in bytes a second over each write_timeout; "
+        "0 sets no limit.",
+        group="limits",
+        unit="bytes",
+        ge=0,
+    )
 
     # Deadlines
     header_timeout: float = option(
@@ -337,7 +345,11 @@ class ServerConfig:
         30.0, "Time between two pieces of a request body.", group="deadlines", unit="seconds", gt=0
     )
     write_timeout: float = option(
-        30.0, "Time a peer may take no byte of what is waiting for it.", group="deadlines", unit="seconds", gt=0
+        30.0,
+        "Time a peer may take nothing, or less than min_write_rate, of what is waiting for it.",
+        group="deadlines",
+        unit="seconds",
+        gt=0,
     )
     startup_timeout: float = option(30.0, "Time for the lifespan startup.", group="deadlines", unit="seconds", gt=0)
     shutdown_timeout: float = option(

@@ -21,7 +21,6 @@ that differ in their path alone, but for the path.
 """
 
 import asyncio
-import socket
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -30,7 +29,7 @@ from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.fields import FieldTable, checked_trailers, is_path, request_head
 from pounce.exchange.priority import DEFAULT, Priority, parse_priority, priority_of
 from pounce.net.connection import Connection
-from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT, go_on, second_descriptor
+from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT
 from pounce_h2.abuse import Budgets, ConnectionFailed
 from pounce_h2.decode import ENTRY_OVERHEAD, CompressionError, FieldDecoder
 from pounce_h2.encode import BlockTable
@@ -55,7 +54,7 @@ from pounce_h2.frames import (
 from pounce_h2.huffman import HuffmanDecoder
 from pounce_h2.plugin import H2Settings
 from pounce_h2.priority import Scheduler
-from pounce_h2.stream import ENDED, FRAME_MAX, HELD_HIGH, LOST, RECEIVED, RECEIVING, H2Stream, Upload
+from pounce_h2.stream import ENDED, FRAME_MAX, HELD_HIGH, LOST, RECEIVED, RECEIVING, H2Stream, Upload, WindowWait
 
 if TYPE_CHECKING:
     from pounce.contract.stream import Exchange
@@ -147,7 +146,6 @@ class H2Connection(Connection):
         "_abandoned",
         "_block",
         "_block_max",
-        "_blocked_since",
         "_connect_protocol",
         "_decoder",
         "_drain_due",
@@ -170,12 +168,13 @@ class H2Connection(Connection):
         "_requests_paid",
         "_resets",
         "_rest",
-        "_second",
         "_skipped",
         "_streams",
         "_turn_due",
         "_unpack_head",
         "_upgraded",
+        "_wait",
+        "_window_given",
         "answered",
         "blocks",
         "budgets",
@@ -212,7 +211,6 @@ class H2Connection(Connection):
         self.scheduler = Scheduler()
         self._phase = Phase.PREFACE
         self._rest = bytearray()
-        self._second: socket.socket | None = None
         self._needed = 0
         self._block: Block | None = None
         self._block_max = max(BLOCK_MIN, config.max_header_size)
@@ -245,14 +243,14 @@ class H2Connection(Connection):
         # Less than a window, in which there is always some room before that.
         self.held_high = min(HELD_HIGH, settings.stream_window // 4)
         # What we may send
-        self.send_window = WINDOW_DEFAULT
+        self.send_window = self._window_given = WINDOW_DEFAULT
         self.initial_window = WINDOW_DEFAULT
         self.peer_frame_max = 16_384
         self.data_frame_max = FRAME_MAX
         self.peer_table_size = TABLE_SIZE
         self.table_must_shrink = False
         self.parked_size = 0
-        self._blocked_since = inf
+        self._wait: WindowWait | None = None
 
     # Events from the transport
 
@@ -315,9 +313,6 @@ class H2Connection(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._phase = Phase.CLOSED
-        if self._second is not None:
-            go_on(self.service, self.wire, self._second, exc)
-            self._second = None
         self._lose_all()
 
     def resume_writing(self) -> None:
@@ -358,6 +353,8 @@ class H2Connection(Connection):
         cork = self._cork
         if not cork:
             return
+        if not self.writable:
+            self._added += self._cork_size
         self._cork = []
         self._cork_size = 0
         transport = self.transport
@@ -397,12 +394,8 @@ class H2Connection(Connection):
                 self.loop.call_soon(self._late_turn)
                 break
             scheduler.next().send_frame()
-        if ready and self.send_window <= 0:
-            if self._blocked_since == inf:
-                self._blocked_since = self.loop.time()
-                self.due(self._blocked_since + self.service.config.write_timeout)
-        else:
-            self._blocked_since = inf
+        if ready and self.send_window <= 0 and self._wait is None:
+            self._wait = self._begin_wait(0)
 
     def wants_to_send(self, stream: H2Stream) -> None:
         """`stream` has parked something: it gets its turn as soon as its own window lets it."""
@@ -413,15 +406,25 @@ class H2Connection(Connection):
                 self.loop.call_soon(self._late_turn)
         else:
             self.has_nothing_to_send(stream)
-            stream.blocked_since = self.loop.time()
-            self.due(stream.blocked_since + self.service.config.write_timeout)
+            if stream.wait is None:
+                stream.wait = self._begin_wait(stream.send_window)
 
     def has_nothing_to_send(self, stream: H2Stream) -> None:
         """Nothing of `stream` waits for the window of the connection."""
-        scheduler = self.scheduler
-        scheduler.remove(stream)
-        if not scheduler.ready:
-            self._blocked_since = inf
+        self.scheduler.remove(stream)
+        if not self.parked_size:
+            self._wait = None
+
+    def _begin_wait(self, window: int) -> WindowWait:
+        """The peer keeps a window shut."""
+        now = self.loop.time()
+        self.due(now + self.service.config.write_timeout)
+        return WindowWait(now, window, self.data_sent)
+
+    @property
+    def data_sent(self) -> int:
+        """Bytes of DATA so far, of all streams."""
+        return self._window_given - self.send_window
 
     def shrink_table(self, block: bytes) -> bytes:
         """`block` with the update that RFC 7541 4.2 demands after the peer has made its dynamic table smaller."""
@@ -926,6 +929,8 @@ class H2Connection(Connection):
         self.initial_window = value
         for stream in self._streams.values():
             stream.send_window += change
+            if stream.wait is not None:
+                stream.wait.window += change
             if stream.send_window > WINDOW_MAX:
                 raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "a window exceeds 2^31-1")
             if stream.parked_size and (stream.send_window > 0) is not (stream.send_window > change):
@@ -974,7 +979,7 @@ class H2Connection(Connection):
             self.send_window += increment
             if self.send_window > WINDOW_MAX:
                 raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "the window of the connection exceeds 2^31-1")
-            self._blocked_since = inf
+            self._window_given += increment
             return
         stream = self._streams.get(id)
         if stream is None:
@@ -985,6 +990,8 @@ class H2Connection(Connection):
             self._stream_error(stream, ErrorCode.FLOW_CONTROL_ERROR)
         else:
             stream.send_window += increment
+            if stream.wait is not None:
+                stream.wait.window += increment
             if stream.parked_size and increment >= stream.send_window > 0:
                 self.wants_to_send(stream)
 
@@ -1065,10 +1072,10 @@ class H2Connection(Connection):
         _released(stream)
         self._head_memory -= stream.head_size
         if stream.parked_size:
-            self.has_nothing_to_send(stream)
             self.parked_size -= stream.parked_size
             stream.parked_size = 0
-            stream.parked = None
+            stream.parked = stream.wait = None
+            self.has_nothing_to_send(stream)
         upload = stream.upload
         if upload is not None:
             self.held_pieces -= upload.pieces
@@ -1110,10 +1117,9 @@ class H2Connection(Connection):
             except OSError:
                 # The peer is gone already; asyncio will find out.
                 transport.close()
+            self.watch_unsent()
         else:
-            self._second = second_descriptor(transport)
-            transport.close()
-        self.watch_unsent()
+            self.close()
 
     def _linger_over(self, count: int) -> None:
         self._needed += count
@@ -1175,12 +1181,8 @@ class H2Connection(Connection):
         """Look for what is due, and when the next thing will be."""
         now = self.deadline
         if self._phase == Phase.CLOSED:
-            if self.write_deadline == inf or not self.transport.get_write_buffer_size():
-                self.deadline = inf
-                self.abort()
-            else:
-                # What is still to leave has a deadline of its own.
-                self.deadline = self.loop.time() + LINGER_TIMEOUT
+            self.deadline = self.loop.time() + LINGER_TIMEOUT
+            self.let_go()
             return
         # The time for which this was called; the clock itself may be behind it in tests.
         now = max(now, self.loop.time())
@@ -1199,13 +1201,18 @@ class H2Connection(Connection):
             if self._block.due <= now:
                 raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "a field block did not arrive in time")
             self.due(self._block.due)
-        if self._blocked_since != inf:
-            blocked = self._blocked_since + config.write_timeout
-            if blocked <= now:
-                self.service.count("write_timeout", "h2: peer opened no window for write_timeout, closing")
+        wait = self._wait
+        if wait is not None and wait.since + config.write_timeout <= now:
+            if self.send_window > 0 or not self.scheduler.ready:
+                self._wait = None
+            elif self._is_too_slow(wait, self.data_sent - wait.sent):
+                self.service.count("write_timeout", "h2: peer lets too little pass, closing")
                 self._close(ErrorCode.NO_ERROR)
                 return
-            self.due(blocked)
+            else:
+                wait.since, wait.sent = now, self.data_sent
+        if self._wait is not None:
+            self.due(self._wait.since + config.write_timeout)
         if self._phase == Phase.DRAINING:
             if self._drain_due <= now:
                 self._leave()
@@ -1221,15 +1228,17 @@ class H2Connection(Connection):
 
     def _look_at_stream(self, stream: H2Stream, now: float) -> None:
         config = self.service.config
-        if stream.parked_size and stream.send_window <= 0:
-            due = stream.blocked_since + config.write_timeout
-            if due <= now:
-                self.service.count("write_timeout", "h2: peer opened no window for write_timeout, resetting a stream")
-                self._remember_reset(stream.id, ResetBy.US)
-                self.emit(rst_stream_frame(stream.id, ErrorCode.CANCEL))
-                self._lose(stream)
-                return
-            self.due(due)
+        wait = stream.wait
+        if wait is not None:
+            if wait.since + config.write_timeout <= now:
+                if self._holds_up(stream, wait):
+                    self.service.count("write_timeout", "h2: peer lets too little pass, resetting a stream")
+                    self._remember_reset(stream.id, ResetBy.US)
+                    self.emit(rst_stream_frame(stream.id, ErrorCode.CANCEL))
+                    self._lose(stream)
+                    return
+                wait.since, wait.window, wait.sent = now, stream.send_window, self.data_sent
+            self.due(wait.since + config.write_timeout)
         if stream.peer_ends_by != inf:
             if stream.peer_ends_by <= now:
                 self.reset(stream, ErrorCode.NO_ERROR)
@@ -1251,6 +1260,28 @@ class H2Connection(Connection):
                     )
                 )
             self.due(due if due > now else now + config.request_timeout)
+
+
+    def _holds_up(self, stream: H2Stream, wait: WindowWait) -> bool:
+        """Whether a stream that waits is kept from going on by its peer, and not by its turn among the others."""
+        if stream.send_window > 0:
+            if not self.writable:
+                # The transport has a deadline of its own.
+                return False
+            # Its window is open now: what matters is what the one of the connection lets pass.
+            progress = max(wait.window - stream.send_window, self.data_sent - wait.sent)
+        else:
+            progress = wait.window - stream.send_window
+        return self._is_too_slow(wait, progress)
+
+    def _is_too_slow(self, wait: WindowWait, progress: int) -> bool:
+        """Whether a peer lets less than `min_write_rate` pass; it cannot do so while what was sent before is on its way
+        to it, and it takes enough of that."""
+        least = self.service.least_taken
+        if progress >= least or self._is_delivered():
+            return progress < least
+        before, wait.taken = wait.taken, self.taken()
+        return before is not None and wait.taken - before < least
 
 
 class Tables:

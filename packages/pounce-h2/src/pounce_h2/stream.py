@@ -28,7 +28,7 @@ from pounce_h2.frames import END_STREAM, ErrorCode, header_frames
 if TYPE_CHECKING:
     from pounce_h2.connection import H2Connection
 
-__all__ = ["ENDED", "LOST", "RECEIVED", "RECEIVING", "H2Stream", "Upload"]
+__all__ = ["ENDED", "LOST", "RECEIVED", "RECEIVING", "H2Stream", "Upload", "WindowWait"]
 
 FRAME_MAX = 16_384
 """Bytes of DATA in one frame, so that streams can take turns."""
@@ -99,11 +99,28 @@ class Upload:
         return min(due, self.base + self.received / min_rate) if min_rate else due
 
 
+class WindowWait:
+    """Something is parked because the peer keeps a window shut; for how long, and how much it has let pass meanwhile.
+
+    It goes on until nothing is parked, also when the window opens a little now and then.
+    """
+
+    __slots__ = ("sent", "since", "taken", "window")
+
+    def __init__(self, now: float, window: int, sent: int) -> None:
+        self.since = now
+        self.window = window
+        """Of the stream, together with what the peer has opened it by since."""
+        self.sent = sent
+        """`H2Connection.data_sent` when this began."""
+        self.taken: int | None = None
+        """`Connection.taken()`, once it was looked at."""
+
+
 class H2Stream:
     """RFC 9113 5 for one stream; implements `Stream`."""
 
     __slots__ = (
-        "blocked_since",
         "connection",
         "exchange",
         "h2",
@@ -120,6 +137,7 @@ class H2Stream:
         "sending",
         "trailer_block",
         "upload",
+        "wait",
         "writable",
     )
 
@@ -145,7 +163,7 @@ class H2Stream:
         self.parked: deque[bytes] | None = None
         self.parked_size = 0
         self.trailer_block: bytes | None = None
-        self.blocked_since = inf
+        self.wait: WindowWait | None = None
         self.peer_ends_by = inf
         self.is_tunnel = False
 
@@ -320,6 +338,7 @@ class H2Stream:
         ends = done and self.sending == LAST and self.trailer_block is None
         h2.emit(b"".join((h2.pack_head(size << 8, END_STREAM if ends else 0, self.id), *pieces)))
         if done:
+            self.wait = None
             h2.has_nothing_to_send(self)
             if self.sending == LAST:
                 if ends:

@@ -55,6 +55,9 @@ class LiveConnection(Protocol):
     def close(self) -> None:
         """Close once everything written has left."""
 
+    def end(self) -> None:
+        """The time for shutting down is over: close now, and let the peer tell a cut answer from a whole one."""
+
     def abort(self) -> None:
         """Close at once; what has not left is lost."""
 
@@ -116,6 +119,8 @@ class Service(Protocol):
     as tunnels. Whoever adds itself removes itself when it ends, and looks at `draining` first."""
     on_tick: set[Callable[[float], None]]
     """Called a few times a second with the loop's time, for deadlines of what is not a connection."""
+    least_taken: int
+    """Bytes that a peer must take in each `write_timeout` for which something waits for it."""
     counts: dict[str, int]
     """Events of this worker by name; see `count`."""
     shared: dict[str, Any]

@@ -9,9 +9,13 @@ if TYPE_CHECKING:
     from pounce.contract.stream import Stream
     from pounce.exchange.service import Service
 
-__all__ = ["METHODS", "SPEC_VERSION", "http_scope", "offered_extensions", "split_target", "websocket_scope"]
+__all__ = ["METHODS", "http_scope", "offered_extensions", "split_target", "websocket_scope"]
 
-SPEC_VERSION = "2.5"
+HTTP_VERSION = "2.3"
+"""Of the ASGI specification for HTTP. We do what 2.5 says; but where 2.4 or more is announced, Starlette and what is
+built on it no longer listen for `http.disconnect` while they stream. They wait for `send()` to raise, which a source
+of pieces that has nothing to give never calls: it would go on for ever after its client has left."""
+WEBSOCKET_VERSION = "2.5"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
 
 
@@ -23,7 +27,7 @@ def offered_extensions(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 
 def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str, Any]:
-    """The `http` connection scope (ASGI HTTP 2.5); containers are fresh for each request."""
+    """The `http` connection scope (ASGI HTTP 2.5, but for what it announces); containers are fresh for each request."""
     connection = stream.connection
     target = head.target
     if target[:1] == b"/":
@@ -58,7 +62,7 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
         extensions.update(head.extensions)
     return {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},
+        "asgi": {"version": "3.0", "spec_version": HTTP_VERSION},
         "http_version": head.version,
         "method": service.methods.get(head.method) or head.method.decode("ascii"),
         "scheme": head.scheme,
@@ -78,6 +82,7 @@ def websocket_scope(service: Service, head: RequestHead, stream: Stream, subprot
     """The `websocket` connection scope (ASGI WebSocket 2.5): that of its handshake, but for what only HTTP has."""
     scope = http_scope(service, head, stream)
     scope["type"] = "websocket"
+    scope["asgi"]["spec_version"] = WEBSOCKET_VERSION
     scope["scheme"] = "wss" if scope["scheme"] in ("https", "wss") else "ws"
     scope["subprotocols"] = subprotocols
     del scope["method"]

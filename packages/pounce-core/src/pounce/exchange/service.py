@@ -122,6 +122,8 @@ class Service:
         """What scopes call the usual methods."""
         self.offered = offered_extensions(config.asgi_extensions)
         self.max_request_size = config.max_request_size
+        self.least_taken = max(int(config.min_write_rate * config.write_timeout), 1)
+        """Bytes that a peer must take in each `write_timeout` for which something waits for it."""
         self.max_connections = config.max_connections
         """This worker's share; 0 sets no limit."""
         self.workers = 1

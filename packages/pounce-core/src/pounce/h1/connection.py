@@ -14,8 +14,6 @@ the parser, and above a bound in the socket.
 """
 
 import asyncio
-import socket
-import struct
 from math import inf
 from typing import TYPE_CHECKING, cast
 
@@ -25,7 +23,7 @@ from pounce.errors import BadRequest, ClientGone
 from pounce.h1.encode import LAST_CHUNK, chunk_head, encode_fields, encode_head, status_line
 from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, LENGTH, NONE, answer_framing
 from pounce.net.connection import Connection, WireFailed
-from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT, go_on, second_descriptor
+from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT
 
 if TYPE_CHECKING:
     from pounce.contract.wire import Service
@@ -45,8 +43,6 @@ DRAIN_GRACE = 1.0
 """Seconds a connection on which no request has begun may still bring one during a drain."""
 RATE_GRACE = 5.0
 """Seconds before min_body_rate applies."""
-NO_LINGER = struct.pack("ii", 1, 0)
-"""SO_LINGER that makes a close a reset."""
 COPY_MAX = 4096
 """Bytes of a body that are rather copied behind their head than written as a piece of their own."""
 FILE_BLOCK = 131072
@@ -72,7 +68,6 @@ class H1Connection(Connection, guarded=("eof_received",)):
         "_idle_timeout",
         "_keep_alive",
         "_paused_at",
-        "_second",
         "_unconsumed",
         "exchange",
         "has_trailers",
@@ -108,7 +103,6 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self._held_back = False
         """Reading rests because too much follows the request that is being served."""
         self._file: asyncio.Task[None] | None = None
-        self._second: socket.socket | None = None
 
     # Events from the transport
 
@@ -166,21 +160,19 @@ class H1Connection(Connection, guarded=("eof_received",)):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._framing == CLOSE and self.writing == SENT and not self._rest_is_lost:
+            self.reset_when_closed(False)
         super().connection_lost(exc)
         self.reading = CLOSED
         if self._file is not None:
             self._file.cancel()
-        if self._second is not None:
-            go_on(self.service, self.wire, self._second, exc)
-            self._second = None
         self._lose(ClientGone("the client closed the connection"))
 
     def _give_up_request(self) -> None:
         """The client has ended its half, and what it sent is not a whole request: nothing can come of it."""
         if self.reading == BODY:
             self._lose(ClientGone("the client ended the request before its end"))
-        self.reading = CLOSED
-        self.close()
+        self._end()
 
     def _lose(self, exc: Exception) -> None:
         exchange, self.exchange = self.exchange, cast(Exchange, None)
@@ -336,8 +328,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         if not self._keep_alive or (not buffered and (self.service.draining or self._ended_by_peer)):
             if head is not None and not head.keep_alive and not buffered:
                 # RFC 9112 9.6: the client that asked for it sends no further requests.
-                self.reading = CLOSED
-                self.close()
+                self._end()
             else:
                 self._linger()
             return False
@@ -395,6 +386,10 @@ class H1Connection(Connection, guarded=("eof_received",)):
         if closes or framing == CLOSE or not self._reusable():
             self._keep_alive = False
             head += b"connection: close\r\n\r\n"
+            if framing == CLOSE:
+                # Whatever closes the connection before the end of the answer, be it the end of the process, does it by
+                # a reset: an orderly close would look like that end.
+                self.reset_when_closed()
         elif version == "1.0":
             head += b"connection: keep-alive\r\n\r\n"
         else:
@@ -465,11 +460,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
             self._file = None
         self.flush()
         if self._framing == CLOSE:
-            # Here an orderly close would look like the end of the answer, and so would `abort()` alone: the kernel
-            # sends a FIN for both unless it is told not to linger.
-            sock = self.transport.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+            # Here an orderly close would look like the end of the answer.
             self.abort()
         else:
             self.close()
@@ -548,7 +539,6 @@ class H1Connection(Connection, guarded=("eof_received",)):
             self.send(head)
         self.flush()
         self.writable = False
-        self._unsent = 0
         self._file = self.loop.create_task(self._copy_file(file, more))
 
     async def _copy_file(self, file: FileRange, more: bool) -> None:
@@ -557,7 +547,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         try:
             with open(file.fd, "rb", buffering=0, closefd=False) as reader:
                 while offset < end:
-                    self.write_deadline = self.loop.time() + self.service.config.write_timeout
+                    self.wait_for_peer()
                     sent = await self.loop.sendfile(self.transport, reader, offset, min(FILE_BLOCK, end - offset))
                     if not sent:
                         raise ConnectionError("the file became shorter while it was sent")
@@ -608,6 +598,12 @@ class H1Connection(Connection, guarded=("eof_received",)):
 
     # Ending
 
+    def _end(self) -> None:
+        """Close; a client that is still to end its half of TLS has a moment for it."""
+        self.reading = CLOSED
+        self.deadline = self.loop.time() + LINGER_TIMEOUT
+        self.close()
+
     def _linger(self, timeout: float = LINGER_TIMEOUT) -> None:
         """Close in a way that lets the peer read the last answer (RFC 9112 9.6): end our half, read on, then close."""
         if self.transport.is_closing():
@@ -617,8 +613,11 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self.flush()
         self.deadline = self.loop.time() + timeout
         if self._ended_by_peer:
-            self.transport.close()
-        elif self.transport.can_write_eof():
+            self.close()
+        elif not self.transport.can_write_eof():
+            self.transport.resume_reading()
+            self.close()
+        else:
             try:
                 self.transport.write_eof()
             except OSError:
@@ -627,11 +626,6 @@ class H1Connection(Connection, guarded=("eof_received",)):
                 return
             self.watch_unsent()
             self.transport.resume_reading()
-        else:
-            self.transport.resume_reading()
-            self._second = second_descriptor(self.transport)
-            self.transport.close()
-            self.watch_unsent()
 
     def _linger_over(self, count: int) -> None:
         self._unconsumed += count
@@ -651,10 +645,9 @@ class H1Connection(Connection, guarded=("eof_received",)):
                 "POUNCE_TIMEOUT_REQUEST_BODY",
                 "request_timeout and min_body_rate",
             )
-        elif reading == CLOSED and self.transport.is_closing():
-            self.abort()
         elif reading == CLOSED:
-            self.close()
+            self.deadline = self.loop.time() + LINGER_TIMEOUT
+            self.let_go()
         elif reading == DISCARD:
             self._linger()
         else:

@@ -8,12 +8,22 @@ second, so that no request costs a timer.
 import asyncio
 import functools
 import os
+import socket
 from collections.abc import Callable
 from math import inf
 from typing import Any, cast
 
 from pounce.contract.stream import ConnectionInfo
 from pounce.contract.wire import Service
+from pounce.net.delivery import (
+    acknowledged,
+    is_full,
+    leave_to_kernel,
+    queued,
+    reset_when_closed,
+    second_descriptor,
+    undelivered,
+)
 from pounce.net.proxy_protocol import ProxyHeader
 
 __all__ = ["CORK_LIMIT", "Connection", "ForeignConnection", "WireFailed", "connection_info"]
@@ -26,6 +36,10 @@ TLS_RECV_MAX = 262_144
 """The same of what TLS connections send."""
 TLS_RECORD = 16_384
 """Bytes of a record (RFC 8446 5.1), of which OpenSSL gives one at a time."""
+
+REST_MIN = 16_384
+"""Bytes that the kernel brings to the peer by itself once a connection is closed: an answer or so. For more than that
+somebody goes on watching it."""
 
 
 class WireFailed(Exception):
@@ -57,11 +71,15 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_added",
         "_cork",
         "_cork_size",
         "_direct",
         "_fd",
-        "_unsent",
+        "_rest_is_lost",
+        "_second",
+        "_taken",
+        "_was_delivered",
         "connection",
         "corked",
         "deadline",
@@ -97,7 +115,16 @@ class Connection(asyncio.Protocol):
         self.write_deadline = inf
         self._cork: list[bytes] = []
         self._cork_size = 0
-        self._unsent = 0
+        self._taken = 0
+        """What `taken()` was when the wait for the peer began that `write_deadline` ends."""
+        self._added = 0
+        """Bytes that were written while something waited already."""
+        self._rest_is_lost = False
+        """Nobody sees to what the peer has not got once the transport is gone."""
+        self._second: socket.socket | None = None
+        """The socket once more, of a TLS connection that is closing: see `pounce.net.linger`."""
+        self._was_delivered = False
+        """With the last look at a connection that is closing the peer had everything."""
         self._fd = -1
         """The descriptor of a socket that is written to past its transport, else -1."""
         self._direct = False
@@ -122,16 +149,40 @@ class Connection(asyncio.Protocol):
         # The transport closes it when this returns, and then the number may be another's.
         self._fd = -1
         self._direct = False
+        self._leave_rest(exc)
         self.service.connection_closed(self)
+
+    def _leave_rest(self, exc: Exception | None) -> None:
+        """See to what the peer has not got yet, now that the transport is gone; `exc` is why."""
+        second, self._second = self._second, None
+        if self._rest_is_lost:
+            if second is not None:
+                second.close()
+            return
+        if second is None and exc is None and (sock := self._socket) is not None and (count := undelivered(sock)):
+            if count > REST_MIN:
+                second = second_descriptor(self.transport)
+            else:
+                leave_to_kernel(sock, self.service.config.write_timeout)
+        if second is not None:
+            from pounce.net.linger import go_on
+
+            go_on(self.service, self.wire, second, exc)
+
+    @property
+    def _socket(self) -> socket.socket | None:
+        """What the transport shows of its socket."""
+        sock: socket.socket | None = self.transport.get_extra_info("socket")
+        return sock
 
     def pause_writing(self) -> None:
         self.writable = False
-        self._unsent = self.transport.get_write_buffer_size()
-        self.write_deadline = self.loop.time() + self.service.config.write_timeout
+        self.wait_for_peer()
 
     def resume_writing(self) -> None:
         self.writable = True
-        self.write_deadline = inf
+        if not self.transport.is_closing():
+            self.write_deadline = inf
 
     # Writing
 
@@ -186,6 +237,8 @@ class Connection(asyncio.Protocol):
         """Hand what is corked to the transport."""
         cork = self._cork
         if cork:
+            if not self.writable:
+                self._added += self._cork_size
             if len(cork) == 1:
                 self._write(cork[0])
             elif self._cork_size < CORK_LIMIT * 2:
@@ -215,20 +268,72 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits()
 
     def close(self) -> None:
-        """Close once everything written has left; a peer that takes none of it is not waited for."""
+        """Close once everything written has left; a peer that does not take it in time is not waited for."""
         if self.transport.is_closing():
             # asyncio's TLS transport forgets its protocol when it is closed again, and cannot even abort then.
             return
         self.flush()
+        if self._is_tls:
+            self._second = second_descriptor(self.transport)
         self.transport.close()
         self.watch_unsent()
 
+    def let_go(self) -> None:
+        """The peer had its time to end its half as well: close, and wait for no more than that it takes what was
+        written."""
+        if not self.transport.is_closing():
+            self.close()
+        elif self._is_delivered():
+            # It is TLS, and waits for close_notify. Below it is a transport of which nothing can be told: one that had
+            # something while the kernel had nothing has brought it there by the next tick.
+            if self._was_delivered:
+                self.transport.abort()
+            self._was_delivered = True
+            self.write_deadline = self.loop.time()
+
+    def end(self) -> None:
+        """Time is up, whatever is going on: what the kernel has still leaves, and what it has not is lost, which the
+        peer can tell."""
+        sock = self._socket if self.transport is not cast(object, self) else None
+        if sock is None or self._buffered() or (self._is_tls and is_full(sock)):
+            self.abort()
+        else:
+            self._rest_is_lost = True
+            leave_to_kernel(sock, self.service.config.write_timeout)
+            self.transport.abort()
+
+    @property
+    def _is_tls(self) -> bool:
+        """Of asyncio's transports it is the one that cannot be closed by halves."""
+        return not self.transport.can_write_eof()
+
+    def _is_delivered(self) -> bool:
+        """The peer has everything, as far as that can be told."""
+        sock = self._socket
+        return not self._buffered() and (sock is None or not undelivered(sock))
+
     def watch_unsent(self) -> None:
-        """Give what is still to leave `write_timeout`, now that nothing is written any more."""
-        unsent = self.transport.get_write_buffer_size()
-        if unsent and self.write_deadline == inf:
-            self._unsent = unsent
-            self.write_deadline = self.loop.time() + self.service.config.write_timeout
+        """See to it that the peer takes what is still to leave, now that nothing is written any more."""
+        if self.write_deadline == inf and (self._buffered() or self._is_tls):
+            self.wait_for_peer()
+
+    def wait_for_peer(self) -> None:
+        """From now on something waits for the peer to take it; `write_deadline` is when that is looked at again."""
+        self._taken = self.taken()
+        self.write_deadline = self.loop.time() + self.service.config.write_timeout
+
+    def taken(self) -> int:
+        """A number that grows by one for each byte that the peer takes while something waits for it, as far as that can
+        be told."""
+        sock = self._socket
+        if sock is None:
+            return self._added - self._buffered()
+        count = acknowledged(sock)
+        return count if count is not None else self._added - self._buffered() - queued(sock)
+
+    def _buffered(self) -> int:
+        """Bytes that wait in the transport."""
+        return self.transport.get_write_buffer_size()
 
     def hand_over(self, protocol: asyncio.Protocol, wire: str) -> Connection:
         """Put another protocol in the place of this one, which gets no more events; what it is among connections."""
@@ -243,25 +348,47 @@ class Connection(asyncio.Protocol):
         return protocol
 
     def abort(self) -> None:
-        """Close at once; what has not left is lost."""
+        """Break the connection off: what the peer has not got is lost, and the peer can tell, as it gets a reset.
+
+        An orderly end would make a part of an answer look like all of it where nothing else marks its end (RFC 9112
+        8), and would leave what is in the kernel there for a peer that may never take it. Over TLS there is no
+        close_notify either. A Unix socket knows no reset: there the peer sees an end.
+        """
+        self._rest_is_lost = True
+        sock = self._socket
+        if sock is not None:
+            reset_when_closed(sock)
         self.transport.abort()
+
+    def reset_when_closed(self, on: bool = True) -> None:
+        """Make it a reset whatever closes the socket from now on, also the end of the process, or an orderly end again.
+
+        For what has no end but that of the connection, while it is sent: an orderly one would look like the end of the
+        document. Over TLS nothing is done, since there an end without close_notify can be told from one with it.
+        """
+        sock = self._socket
+        if sock is not None and not self._is_tls:
+            reset_when_closed(sock, on)
 
     # Events from the worker
 
     def deadline_passed(self) -> None:
         """`deadline` lies in the past; called on each tick until that changes. Closes unless overridden."""
         self.deadline = inf
-        self.service.log.debug("%s: deadline passed, closing", self.wire)
-        self.abort()
+        if self.transport.is_closing():
+            self.let_go()
+        else:
+            self.service.log.debug("%s: deadline passed, closing", self.wire)
+            self.abort()
 
     def write_deadline_passed(self) -> None:
-        """The peer had `write_timeout` to take a byte: give it as long again when it did, else give it up."""
-        unsent = self.transport.get_write_buffer_size()
-        if unsent < self._unsent:
-            self._unsent = unsent
-            self.write_deadline = self.loop.time() + self.service.config.write_timeout
+        """The peer had `write_timeout` to take what it has to: give it as long again when it did, else give it up."""
+        if self.transport.is_closing() and self._is_delivered():
+            self.let_go()
+        elif self.taken() - self._taken >= self.service.least_taken:
+            self.wait_for_peer()
         else:
-            self.service.count("write_timeout", "%s: peer took nothing for write_timeout, closing", self.wire)
+            self.service.count("write_timeout", "%s: peer takes too little, giving it up", self.wire)
             self.write_deadline = inf
             self.abort()
 

@@ -1,4 +1,4 @@
-"""How a connection ends without a reset, where asyncio alone cannot do it: over TLS.
+"""What is left of a connection when its transport is gone: how it ends without a reset, and without being forgotten.
 
 A socket that is closed while bytes lie in it unread answers with a reset, and so does one to which bytes come later. A
 reset makes the peer throw away what it has not read yet, and ourselves what has not left yet: the last answer, when the
@@ -6,55 +6,56 @@ peer sends its next request in that very moment. RFC 9112 9.6 therefore ends one
 peer has ended the other. On a plain socket that is `write_eof()` and patience. asyncio's TLS has no half close: it
 takes what arrives after its own close_notify for an error, and closes. So a second descriptor of the socket is kept,
 which keeps the kernel from sending a reset, and what arrives there is thrown away.
+
+Nor is a socket closed while the kernel has bytes of it that the peer has not acknowledged. The kernel would go on
+alone, with megabytes that count nowhere, for as long as the peer says that it is there and takes nothing. A second
+descriptor keeps the connection among the others: under `write_timeout` and `min_write_rate`, and waited for in a
+drain.
 """
 
-import asyncio
-import os
 import socket
 import ssl
+from math import inf
 from typing import TYPE_CHECKING
 
 from pounce.net.connection import Connection
+from pounce.net.delivery import is_dead, leave_to_kernel, reset_when_closed, undelivered
 
 if TYPE_CHECKING:
     from pounce.contract.wire import Service
 
-__all__ = ["LINGER_MAX", "LINGER_TIMEOUT", "go_on", "second_descriptor"]
+__all__ = ["LINGER_MAX", "LINGER_TIMEOUT", "go_on"]
 
 LINGER_MAX = 16_777_216
 LINGER_TIMEOUT = 2.0
 """How much and how long (seconds) is read after the last answer, so that a reset does not destroy it."""
 
 
-def second_descriptor(transport: asyncio.Transport) -> socket.socket | None:
-    """The socket under a transport once more; None where there is none to be had. Take it before `close()`."""
-    sock = transport.get_extra_info("socket")
-    try:
-        return socket.socket(fileno=os.dup(sock.fileno())) if sock is not None else None
-    except OSError:
-        # Out of descriptors, or closed already.
-        return None
-
-
 def go_on(service: Service, wire: str, sock: socket.socket, exc: Exception | None) -> None:
     """Take over what `second_descriptor()` gave, once the transport is gone; `exc` is what `connection_lost()` got."""
     if isinstance(exc, ssl.SSLError):
-        _Remains(service, wire, sock)
+        _Remains(service, wire, sock, LINGER_TIMEOUT)
+    elif undelivered(sock):
+        _Remains(service, wire, sock, 0.0)
     else:
-        # Both sides have ended TLS in good order, or the peer is gone.
+        # The peer has everything, and both sides have ended in good order.
         sock.close()
 
 
 class _Remains(Connection):
-    """What is left of a connection: our half has ended, and what comes is thrown away."""
+    """What is left of a connection: our half has ended, and what comes is thrown away.
+
+    It lasts for as long as it is told to linger, if the peer does not end its half before, and until the peer has
+    everything.
+    """
 
     __slots__ = ("_left", "_sock")
 
-    def __init__(self, service: Service, wire: str, sock: socket.socket) -> None:
+    def __init__(self, service: Service, wire: str, sock: socket.socket, timeout: float) -> None:
         super().__init__(service, wire)
         self._sock = sock
         self._left = LINGER_MAX
-        self.deadline = self.loop.time() + LINGER_TIMEOUT
+        self.deadline = self.loop.time() + timeout
         service.connections.add(self)
         try:
             sock.shutdown(socket.SHUT_WR)
@@ -62,16 +63,36 @@ class _Remains(Connection):
         except OSError:
             self.close()
 
+    @property
+    def _socket(self) -> socket.socket:
+        return self._sock
+
+    def _buffered(self) -> int:
+        return 0
+
     def _readable(self) -> None:
         try:
             count = len(self._sock.recv(65536))
         except BlockingIOError, InterruptedError:
             return
         except OSError:
-            count = 0
-        self._left -= count
-        if not count or self._left < 0:
             self.close()
+            return
+        self._left -= count
+        if self._left < 0:
+            self.abort()
+        elif not count:
+            self.loop.remove_reader(self._sock)
+            self.deadline_passed()
+
+    def deadline_passed(self) -> None:
+        """Close if the peer has everything, and else look again with the next tick."""
+        if not undelivered(self._sock) or is_dead(self._sock):
+            self.close()
+            return
+        self.deadline = self.loop.time()
+        if self.write_deadline == inf:
+            self.wait_for_peer()
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:
@@ -79,7 +100,13 @@ class _Remains(Connection):
             self._sock.close()
             self.service.connection_closed(self)
 
-    abort = close
+    def abort(self) -> None:
+        reset_when_closed(self._sock)
+        self.close()
+
+    def end(self) -> None:
+        leave_to_kernel(self._sock, self.service.config.write_timeout)
+        self.close()
 
     def drain(self) -> None:
         """It is ending already."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, cast
 
 from pounce.net.connection import Connection
@@ -86,6 +87,10 @@ class WireChooser(Connection):
                 protocol.data_received(self._first)
 
     def eof_received(self) -> None:
+        self.close()
+
+    def deadline_passed(self) -> None:
+        self.deadline = inf
         self.close()
 
     def drain(self) -> None:

@@ -38,6 +38,8 @@ class MemoryTransport(asyncio.Transport):
         self.ended = False
         """The server ended its sending half."""
         self.closed = False
+        self.aborted = False
+        """What waited was thrown away, and a peer of a socket would see a reset."""
         self._stalled = False
         self._closing = False
         self._paused = False
@@ -107,6 +109,11 @@ class MemoryTransport(asyncio.Transport):
                 self._loop.call_soon(self._lost, None)
 
     def abort(self) -> None:
+        self.aborted = True
+        self.lose()
+
+    def lose(self) -> None:
+        """The peer is gone."""
         self._closing = True
         self.waiting.clear()
         self._loop.call_soon(self._lost, None)
@@ -213,6 +220,11 @@ class MemoryConnection:
         """The connection is gone; a server that has ended its half waits a moment for the peer to do the same."""
         return self.transport.closed
 
+    @property
+    def was_reset(self) -> bool:
+        """The server has broken the connection off, so that the peer can tell."""
+        return self.transport.aborted
+
     def feed(self, data: bytes) -> None:
         """Bytes arrive; they wait while reading is paused, and are lost when the server has closed."""
         if not self.transport.is_closing():
@@ -226,7 +238,7 @@ class MemoryConnection:
 
     def lose(self) -> None:
         """The peer is gone."""
-        self.transport.abort()
+        self.transport.lose()
 
     def after(self, seconds: float) -> None:
         """Do what is due `seconds` from now."""

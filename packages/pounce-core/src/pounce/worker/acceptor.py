@@ -23,6 +23,9 @@ log = logging.getLogger("pounce.net")
 
 BATCH = 64
 """Connections taken from a socket before others get a turn."""
+NO_TIMEOUT = 86_400.0
+"""Seconds that TLS may take to close. By itself it would cut what is on its way to a slow peer after 30; see
+`Connection.write_deadline`."""
 PAUSE = 0.5
 """Seconds without accepting when descriptors or memory have run out."""
 # The peer went away between its handshake and our accept; the next one is not concerned (accept(2)).
@@ -132,6 +135,7 @@ class Intake:
                 sock,
                 ssl=self._tls.context(self._loop.time()) if self._tls else None,
                 ssl_handshake_timeout=self._service.config.tls_handshake_timeout if self._tls else None,
+                ssl_shutdown_timeout=NO_TIMEOUT if self._tls else None,
             )
         except (OSError, ssl.SSLError) as exc:
             # The peer's doing: no TLS, no common version, too slow, or gone.

@@ -372,7 +372,10 @@ class Worker:
         for _ in range(3):
             await asyncio.sleep(0)
         for connection in tuple(service.connections):
-            connection.abort()
+            try:
+                connection.end()
+            except Exception:  # noqa: BLE001 - logged there
+                service.connection_failed(connection)
         await asyncio.sleep(0)
 
     # Errors that reach the loop
@@ -385,6 +388,8 @@ class Worker:
         if connection is not None:
             self.service.count("plugin_error")
             log.error("Plugin %s failed on a connection", connection.wire, exc_info=error)
+            # The loop closes it, but in good order, and what was sent of an answer would pass for all of it.
+            connection.abort()
         elif _ends_twice(error):
             self.service.count("ended_twice")
         elif self._previous_handler is not None:
