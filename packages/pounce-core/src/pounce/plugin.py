@@ -285,7 +285,11 @@ class Observer(Protocol):
 
 
 class RunsApp(Protocol):
-    """An exchange with an application of its own, which `Service.call_app` starts."""
+    """An exchange with an application of its own, which `Service.call_app` starts.
+
+    What it gives that application to await is awaited on other loops, too: on those of other workers, and in threads
+    that the application makes. `pounce.exchange.crossing` has the two lines that each such method begins with.
+    """
 
     def run(self) -> Coroutine[Any, Any, None]:
         """Run the application to its end and settle what it leaves behind."""

@@ -37,7 +37,8 @@ NO_WEBSOCKET = BadRequest(
 
 
 class Service:
-    """What one worker does with requests. It belongs to one event loop; nothing of it is shared.
+    """What one worker does with requests. It belongs to one event loop; nothing of it is shared, and what comes from
+    another loop comes through `crossing`.
 
     `config`, `loop`, `log`, `settings` and `draining` may be read by wires and plugins.
     """
