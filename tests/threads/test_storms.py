@@ -13,7 +13,7 @@ from tests.threads.elsewhere import PATIENCE
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from pounce import ClientGone
+from pounce import AppError, ClientGone
 from pounce.testing import TestServer
 
 CLIENTS, MESSAGES = 8, 12
@@ -61,7 +61,10 @@ class Room:
         await send({"type": "websocket.send", "text": "welcome"})
         try:
             while (message := await receive())["type"] == "websocket.receive":
-                await self.tell_all({"type": "websocket.send", "text": message["text"]})
+                if message["text"] == "close the last":
+                    await self.there.pop()({"type": "websocket.close", "code": 4000})
+                else:
+                    await self.tell_all({"type": "websocket.send", "text": message["text"]})
         finally:
             if send in self.there:
                 self.there.remove(send)
@@ -72,6 +75,9 @@ class Room:
                 await send(message)
             except ClientGone:
                 pass
+            except AppError:
+                # Somebody has closed it.
+                assert send not in self.there
 
 
 def text(who: int, number: int) -> str:
@@ -160,6 +166,40 @@ def test_clients_that_leave_in_the_middle_take_nothing_from_those_that_stay(sett
             for who in range(CLIENTS, 2 * CLIENTS):
                 assert listener.heard[who] == sorted(set(listener.heard[who]))
             await listener.connection.close()
+
+    with TestServer(room, **settings) as server:
+        run(test)
+
+
+def test_clients_that_others_close_in_the_middle_have_got_whole_messages_until_then(settings: dict[str, Any]) -> None:
+    room = Room()
+
+    async def stay(listener: Listener) -> None:
+        for number in range(MESSAGES):
+            await listener.connection.send(text(listener.who, number))
+            if number == MESSAGES // 2:
+                await listener.connection.send("close the last")
+
+    async def until_closed(listener: Listener) -> int | None:
+        with pytest.raises(ConnectionClosed):
+            await listener.listen(CLIENTS, 10**6)
+        return listener.connection.close_code
+
+    async def test() -> None:
+        staying = [await opened(server, who) for who in range(CLIENTS)]
+        closed = [await opened(server, CLIENTS + who) for who in range(CLIENTS)]
+        async with asyncio.TaskGroup() as group:
+            ends = [group.create_task(until_closed(listener)) for listener in closed]
+            for listener in staying:
+                group.create_task(stay(listener))
+                group.create_task(listener.listen(CLIENTS))
+        assert [end.result() for end in ends] == [4000] * CLIENTS
+        for listener in staying:
+            assert listener.heard == {who: list(range(MESSAGES)) for who in range(CLIENTS)}
+            await listener.connection.close()
+        for listener in closed:
+            for numbers in listener.heard.values():
+                assert numbers == list(range(len(numbers)))
 
     with TestServer(room, **settings) as server:
         run(test)

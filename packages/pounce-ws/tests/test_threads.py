@@ -14,9 +14,9 @@ from pounce import AppError, ClientGone
 pytestmark = pytest.mark.usefixtures("wire")
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def elsewhere(request: pytest.FixtureRequest) -> Iterator[Elsewhere]:
-    with Elsewhere(request.param) as started:
+@pytest.fixture
+def elsewhere() -> Iterator[Elsewhere]:
+    with Elsewhere() as started:
         yield started
 
 

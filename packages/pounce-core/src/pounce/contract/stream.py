@@ -182,7 +182,11 @@ class Completed(Protocol):
 
 
 class RunsApp(Protocol):
-    """An exchange with an application of its own, which `Service.call_app` starts."""
+    """An exchange with an application of its own, which `Service.call_app` starts.
+
+    What it gives that application to await is awaited on other loops, too: on those of other workers, and in threads
+    that the application makes. `pounce.exchange.crossing` has the two lines that each such method begins with.
+    """
 
     def run(self, app: Callable[..., Any]) -> Coroutine[Any, Any, None]:
         """Run an application to its end and settle what it leaves behind."""

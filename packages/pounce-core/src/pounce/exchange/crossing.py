@@ -123,8 +123,13 @@ class Call[T]:
         except asyncio.CancelledError, GeneratorExit:
             self._crossing.give_up(self)
             raise
-        if self._error is not None:
-            raise self._error
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # Its traceback has this frame.
+                del error
         return cast(T, self._result)
 
     def deliver(self) -> None:

@@ -45,7 +45,8 @@ class Identity(Protocol):
 
 
 class Service:
-    """What one worker does with requests. It belongs to one event loop; nothing of it is shared.
+    """What one worker does with requests. It belongs to one event loop; nothing of it is shared, and what comes from
+    another loop comes through `crossing`.
 
     What wires and plugins may use of it is `pounce.contract.wire.Service`.
     """
