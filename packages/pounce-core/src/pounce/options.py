@@ -30,14 +30,18 @@ def option(
     beta: bool = False,
     factory: bool = False,
     secret: bool = False,
+    needs: str | None = None,
 ) -> Any:
     """A field with what people and programs need to know about it.
 
     `unit` is "seconds", "bytes", "octal" or None; `ge`, `gt` and `le` bound a number; `flag` is False for settings
     that only Python code can give; `factory` says that `default` is called for each instance, `secret` that the value
-    must not be shown.
+    must not be shown. `needs` names the setting without which this one does nothing, or several of which one is enough
+    (`a or b`).
     """
-    metadata = dict(help=help, group=group, unit=unit, ge=ge, gt=gt, le=le, flag=flag, beta=beta, secret=secret)  # noqa: C408
+    metadata = dict(  # noqa: C408
+        help=help, group=group, unit=unit, ge=ge, gt=gt, le=le, flag=flag, beta=beta, secret=secret, needs=needs
+    )
     if factory:
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata, repr=not secret)
@@ -66,6 +70,7 @@ class Option:
     flag: bool
     beta: bool
     secret: bool
+    needs: str | None
 
     @property
     def field(self) -> str:
