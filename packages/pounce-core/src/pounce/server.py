@@ -117,6 +117,8 @@ class Server:
         A second signal ends the process without waiting for requests: `SystemExit(1)`. More than one worker run in
         processes that this one supervises. systemd is told of the start and the end where it has asked.
         """
+        if (reason := _leave_orphans_to_the_original(self._config)) is not None:
+            log.warning("Nobody waits for orphaned processes: this is process 1, and %s", reason)
         # In this order: what systemd has said to the one is for the other from now on.
         predecessor = Predecessor.from_environ()
         self._notifier = Notifier.from_environ()
@@ -459,6 +461,15 @@ class Server:
             self._on_ready(info)
 
 
+def _leave_orphans_to_the_original(config: ServerConfig) -> str | None:
+    """As process 1 go on in a copy of it; gives the reason where that cannot be. A supervisor waits for them itself."""
+    if os.getpid() != 1 or is_supervised(config):
+        return None
+    from pounce.supervisor.orphans import go_on_in_a_copy
+
+    return go_on_in_a_copy()
+
+
 def _is_on_terminal() -> bool:
     try:
         return os.isatty(0)
@@ -503,6 +514,8 @@ def run(
         config = ServerConfig.of(settings)
     elif not isinstance(config, ServerConfig):
         raise TypeError(f"config must be a ServerConfig (got {type(config).__name__})")
+    # Before there are threads, such as that of the log; where it cannot be, the server says so.
+    _leave_orphans_to_the_original(config)
     server, left, exit_code = Server(config, app, on_ready=on_ready), LeftThreads(), 1
     try:
         with Logs(config):
