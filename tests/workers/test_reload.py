@@ -321,9 +321,10 @@ def test_usr1_opens_log_files_again(tmp_path: Path) -> None:
 # Workers that stand still
 
 
-@pytest.mark.parametrize("mode", ["thread", "subinterpreter"])
+@pytest.mark.parametrize("mode", ["caller", "thread", "subinterpreter"])
 def test_worker_that_stands_still_is_shown_and_replaced(mode: str, tmp_path: Path) -> None:
-    flags = ("--workers", "2", "--worker-mode", mode, "--worker-timeout", "2")
+    workers = () if mode == "caller" else ("--workers", "2", "--worker-mode", mode)
+    flags = (*workers, "--worker-timeout", "2")
     with Running(tmp_path, *flags) as server, server.connect() as client:
         before = server.children()
         client.sendall(b"GET /block?6 HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -332,7 +333,7 @@ def test_worker_that_stands_still_is_shown_and_replaced(mode: str, tmp_path: Pat
         # The block ends within the drain bound: nothing is killed, and its request is answered.
         answer = read_answer(client)
         assert (answer["query"], answer["close"]) == ("6", True)
-        eventually(lambda: len({server.get()["thread"] for _ in range(8)}) == 2)
+        eventually(lambda: len({server.get()["thread"] for _ in range(8)}) == (1 if mode == "caller" else 2))
         assert server.children() == before
         assert server.end() == 0
 

@@ -196,9 +196,11 @@ def test_program_that_serves_while_it_is_imported_is_told_so(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system knows no affinity")
+@pytest.mark.parametrize("mode", [*MODES, "caller"])
 def test_affinity_keeps_each_worker_on_a_cpu_that_is_allowed(mode: str, tmp_path: Path) -> None:
     app = APP.replace('"version": VERSION', '"version": sorted(os.sched_getaffinity(0))')
-    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, "--cpu-affinity", app=app) as server:
+    workers = () if mode == "caller" else ("--workers", "2", "--worker-mode", mode)
+    with Running(tmp_path, *workers, "--cpu-affinity", app=app) as server:
         for cpus in [server.get()["version"] for _ in range(4)]:
             assert len(cpus) == 1
             assert set(cpus) <= os.sched_getaffinity(0)

@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 from urllib.request import urlopen
@@ -20,6 +23,7 @@ import pytest
 import pounce
 from pounce import AppImportError, BindError, ConfigError, LifespanError, Server, ServerConfig, StartInfo
 from pounce.testing import TestServer
+from pounce.worker.standstill import LoneWatch
 
 PATIENCE = 10.0
 
@@ -361,6 +365,97 @@ def test_what_is_no_application_is_refused(app: Any) -> None:
             await Server(config(), app).serve()
 
     run(test)
+
+
+# Settings that hold on a loop of the program too
+
+
+@pytest.mark.parametrize("settings", [{}, {"workers": 2, "worker_mode": "thread"}], ids=["one", "two"])
+def test_pid_file_is_there_while_the_server_runs(settings: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    with TestServer(App(), pid_file=str(path), **settings):
+        assert int(path.read_text()) == os.getpid()
+    assert not path.exists()
+
+
+def test_pid_file_of_a_process_that_runs_keeps_the_server_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "pid").write_text(str(os.getppid()))
+    with pytest.raises(ConfigError, match="pid_file"):
+        TestServer(App(), pid_file=str(tmp_path / "pid")).start()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system knows no affinity")
+def test_affinity_holds_for_the_thread_that_serves_and_no_longer() -> None:
+    allowed = os.sched_getaffinity(0)
+    seen: list[set[int]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(os.sched_getaffinity(0))
+        raise NotImplementedError
+
+    async def main() -> None:
+        server = Server(config(cpu_affinity=True), app)
+        server.shutdown()
+        await server.serve()
+
+    asyncio.run(main())
+    assert [len(cpus) for cpus in seen] == [1]
+    assert os.sched_getaffinity(0) == allowed
+
+
+class Blocks:
+    """Blocks the loop on which it is asked to, until it is let go; tells which thread serves."""
+
+    def __init__(self) -> None:
+        self.blocked, self.let_go = threading.Event(), threading.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        if scope["path"] == "/block":
+            self.blocked.set()
+            self.let_go.wait(PATIENCE)
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": threading.current_thread().name.encode()})
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_that_stands_still_is_replaced_within_the_process(
+    workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Blocks()
+    with TestServer(app, workers=workers, worker_mode="thread", worker_timeout=0.5) as server, ExitStack() as stack:
+        blocked = []
+        for _ in range(workers):
+            app.blocked.clear()
+            blocked.append(stack.enter_context(socket.create_connection((server.host, server.port), PATIENCE)))
+            blocked[-1].sendall(b"GET /block HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert app.blocked.wait(PATIENCE)
+        with urlopen(server.url, timeout=PATIENCE) as answer:
+            assert answer.read().startswith(b"pounce worker")
+        assert "self.let_go.wait" in caplog.text
+        app.let_go.set()
+        for client in blocked:
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_loop_that_stands_still_is_shown_where_it_is_the_only_one(caplog: pytest.LogCaptureFixture) -> None:
+    shown = threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            shown.set()
+
+    beat = time.monotonic() - 60
+    watch = LoneWatch(0.01, lambda: beat)
+    log = logging.getLogger("pounce")
+    log.addHandler(handler := Handler())
+    watch.start()
+    assert shown.wait(PATIENCE)
+    watch.stop()
+    log.removeHandler(handler)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("The event loop stands still for 60 s, and there is no other worker:")
+    assert "test_loop_that_stands_still_is_shown" in record.getMessage()
 
 
 # pounce.run

@@ -13,7 +13,10 @@ from typing import Any, Literal
 from pounce.errors import ConfigError
 from pounce.options import Option, Table, option, options_of, unknown_setting
 
-__all__ = ["ServerConfig", "describe"]
+__all__ = ["WORKER_TIMEOUT", "ServerConfig", "describe"]
+
+WORKER_TIMEOUT = 30.0
+"""Default of `worker_timeout`. Any other one brings a thread to one worker in the calling process."""
 
 type LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 type LogFormat = Literal["auto", "text", "json"]
@@ -110,13 +113,17 @@ class ServerConfig:
         "worker",
         "Run the lifespan once for each worker, on its loop, or once for all workers of a process.",
         group="workers",
+        needs="lifespan",
     )
     worker_hooks: bool = option(
         False, "Call the application with pounce.worker.startup, .draining and .shutdown in each worker.",
         group="workers",
     )  # fmt: skip
     worker_startup_failure: WorkerStartupFailure = option(
-        "shutdown", "What a pounce.worker.startup that fails means: the end of the start, or nothing.", group="workers"
+        "shutdown",
+        "What a pounce.worker.startup that fails means: the end of the start, or nothing.",
+        group="workers",
+        needs="worker_hooks",
     )
     max_requests: int = option(
         0, "Requests after which a worker is replaced by a fresh one; 0 sets no limit.", group="workers", ge=0
@@ -133,10 +140,10 @@ class ServerConfig:
     )
     recycle_jitter: int = option(
         10, "Per cent by which each of these is raised at random, so that workers do not end together.",
-        group="workers", ge=0, le=100,
+        group="workers", ge=0, le=100, needs="max_requests or max_lifetime or max_rss",
     )  # fmt: skip
     worker_timeout: float = option(
-        30.0,
+        WORKER_TIMEOUT,
         "Time an event loop may stand still before its worker is replaced; 0 sets no limit.",
         group="workers",
         unit="seconds",
@@ -151,22 +158,28 @@ class ServerConfig:
     )
     reload: bool = option(False, "Start new processes when files of the application change.", group="workers")
     reload_dirs: tuple[str, ...] = option(
-        (), "Watch this folder too, beside app_dir; may be repeated.", group="workers", also=("reload_dir",)
+        (),
+        "Watch this folder too, beside app_dir; may be repeated.",
+        group="workers",
+        also=("reload_dir",),
+        needs="reload",
     )
     reload_include: tuple[str, ...] = option(
         (),
         "Watch files of this name or pattern too, for example *.sql; may be repeated.",
         group="workers",
         also=("reload_includes",),
+        needs="reload",
     )
     reload_exclude: tuple[str, ...] = option(
         (),
         "Do not watch files and folders of this name or pattern; may be repeated.",
         group="workers",
         also=("reload_excludes",),
+        needs="reload",
     )
     reload_delay: float = option(
-        0.25, "Time that files must rest before a change counts.", group="workers", unit="seconds", ge=0
+        0.25, "Time that files must rest before a change counts.", group="workers", unit="seconds", ge=0, needs="reload"
     )
 
     # Network
@@ -175,7 +188,9 @@ class ServerConfig:
     )
     port: int = option(8000, "TCP port; 0 takes a free one.", group="network", ge=0, le=65535)
     uds: str | None = option(None, "Listen on this Unix socket instead of host and port.", group="network")
-    uds_permissions: int = option(0o660, "File mode of the Unix socket.", group="network", unit="octal", ge=0, le=0o777)
+    uds_permissions: int = option(
+        0o660, "File mode of the Unix socket.", group="network", unit="octal", ge=0, le=0o777, needs="uds"
+    )
     bind: tuple[str, ...] = option(
         (),
         "Listen here instead of host and port: [wire://]host:port, unix:/path, fd://number or systemd:name; "
@@ -210,15 +225,20 @@ class ServerConfig:
         ("127.0.0.1", "::1"),
         "Address or network whose PROXY headers are believed, unix for Unix sockets; may be repeated.",
         group="network",
+        needs="proxy_protocol",
     )
 
     # TLS
     ssl_certfile: str | None = option(None, "Certificate chain, PEM.", group="tls")
     ssl_keyfile: str | None = option(None, "Private key of the certificate, PEM.", group="tls")
-    ssl_keyfile_password: str | None = option(None, "Password of the private key.", group="tls", secret=True)
-    tls_handshake_timeout: float = option(10.0, "Time a TLS handshake may take.", group="tls", unit="seconds", gt=0)
+    ssl_keyfile_password: str | None = option(
+        None, "Password of the private key.", group="tls", secret=True, needs="ssl_certfile"
+    )
+    tls_handshake_timeout: float = option(
+        10.0, "Time a TLS handshake may take.", group="tls", unit="seconds", gt=0, needs="ssl_certfile"
+    )
     ssl_keyfile_password_file: str | None = option(
-        None, "File whose first line is the password of the private key.", group="tls"
+        None, "File whose first line is the password of the private key.", group="tls", needs="ssl_certfile"
     )
     ssl_self_signed: bool = option(
         False, "Make a certificate for localhost, for development; kept from one start to the next.", group="tls"
@@ -229,14 +249,27 @@ class ServerConfig:
         group="tls",
     )
     ssl_reload: bool = option(
-        True, "Look every few seconds whether a file of TLS has changed, and use it for new connections.", group="tls"
+        True,
+        "Look every few seconds whether a file of TLS has changed, and use it for new connections.",
+        group="tls",
+        needs="ssl_certfile",
     )
-    ssl_minimum_version: TLSVersion = option("1.2", "Oldest version of TLS that is spoken.", group="tls")
+    ssl_minimum_version: TLSVersion = option(
+        "1.2", "Oldest version of TLS that is spoken.", group="tls", needs="ssl_certfile"
+    )
     ssl_ciphers: str = option(
-        "ECDHE+AESGCM:ECDHE+CHACHA20", "Ciphers for TLS 1.2, as OpenSSL writes a list of them.", group="tls"
+        "ECDHE+AESGCM:ECDHE+CHACHA20",
+        "Ciphers for TLS 1.2, as OpenSSL writes a list of them.",
+        group="tls",
+        needs="ssl_certfile",
     )
     ssl_session_tickets: int = option(
-        2, "Tickets a client gets to resume its session with; 0 gives none.", group="tls", ge=0, le=16
+        2,
+        "Tickets a client gets to resume its session with; 0 gives none.",
+        group="tls",
+        ge=0,
+        le=16,
+        needs="ssl_certfile",
     )
     ssl_cert_reqs: ClientCertificates = option(
         "none", "Whether clients are asked for a certificate, and turned away without one.", group="tls"
@@ -246,7 +279,10 @@ class ServerConfig:
     )
     ssl_crl: str | None = option(None, "List of client certificates that are revoked, PEM.", group="tls")
     ssl_keylog: str | None = option(
-        None, "Write the secrets of all connections to this file, for analysis; never in production.", group="tls"
+        None,
+        "Write the secrets of all connections to this file, for analysis; never in production.",
+        group="tls",
+        needs="ssl_certfile",
     )
 
     # HTTP/3
@@ -256,18 +292,30 @@ class ServerConfig:
         group="http3",
         also=("http3",),
     )
-    http3_engine: QuicEngine = option("qh3", "QUIC implementation; zoomies on loopback only.", group="http3")
+    http3_engine: QuicEngine = option(
+        "qh3", "QUIC implementation; zoomies on loopback only.", group="http3", needs="http3_enabled"
+    )
     http3_max_connections: int = option(
-        10_000, "Open QUIC connections of one worker; packets that would open more are dropped.", group="http3", ge=1
+        10_000,
+        "Open QUIC connections of one worker; packets that would open more are dropped.",
+        group="http3",
+        ge=1,
+        needs="http3_enabled",
     )
     http3_idle_timeout: float = option(
-        30.0, "Time a QUIC connection may stay silent before it ends.", group="http3", unit="seconds", gt=0
+        30.0,
+        "Time a QUIC connection may stay silent before it ends.",
+        group="http3",
+        unit="seconds",
+        gt=0,
+        needs="http3_enabled",
     )
     http3_retry_above: int = option(
         256,
         "Unfinished handshakes of one worker above which clients must prove their address first (QUIC Retry).",
         group="http3",
         ge=0,
+        needs="http3_enabled",
     )
     http3_qpack_max_table_capacity: int = option(
         4096,
@@ -276,11 +324,13 @@ class ServerConfig:
         unit="bytes",
         ge=0,
         le=65536,
+        needs="http3_enabled",
     )
     http3_zero_rtt_enabled: bool = option(
         False,
         "Take safe requests in the first flight of clients that come back (0-RTT); others are answered 425.",
         group="http3",
+        needs="http3_enabled",
     )
     http3_alt_svc: AltSvc = option(
         "auto",
@@ -288,7 +338,12 @@ class ServerConfig:
         group="http3",
     )
     http3_alt_svc_max_age: float = option(
-        86400.0, "Time clients may remember the announcement.", group="http3", unit="seconds", ge=0
+        86400.0,
+        "Time clients may remember the announcement.",
+        group="http3",
+        unit="seconds",
+        ge=0,
+        needs="http3_enabled",
     )
 
     # Limits
@@ -395,7 +450,12 @@ class ServerConfig:
         True, "Compress WebSocket messages (permessage-deflate) for clients that offer it.", group="websocket"
     )
     websocket_compression_min_size: int = option(
-        128, "Smaller messages are sent uncompressed.", group="websocket", unit="bytes", ge=0
+        128,
+        "Smaller messages are sent uncompressed.",
+        group="websocket",
+        unit="bytes",
+        ge=0,
+        needs="websocket_compression",
     )
     websocket_compression_window_bits: int = option(
         12,
@@ -403,9 +463,13 @@ class ServerConfig:
         group="websocket",
         ge=9,
         le=15,
+        needs="websocket_compression",
     )
     websocket_compression_context_takeover: bool = option(
-        True, "Keep the windows from message to message: smaller messages, more memory.", group="websocket"
+        True,
+        "Keep the windows from message to message: smaller messages, more memory.",
+        group="websocket",
+        needs="websocket_compression",
     )
     websocket_origins: tuple[str, ...] = option(
         (),
@@ -427,6 +491,7 @@ class ServerConfig:
         also=("ws_ping_timeout",),
         unit="seconds",
         ge=0,
+        needs="websocket_ping_interval",
     )
     websocket_idle_timeout: float = option(
         0.0,
@@ -558,6 +623,7 @@ class ServerConfig:
         "Called with method, path and status; False leaves the request out of the access log.",
         group="logging",
         flag=False,
+        needs="access_log",
     )
     signage: Signage = option("full", "How much of a banner to show on start.", group="logging")
 
@@ -567,7 +633,10 @@ class ServerConfig:
     )
     disable_plugin: tuple[str, ...] = option((), "Leave this plugin out; may be repeated.", group="plugins")
     only_plugins: tuple[str, ...] = option(
-        (), "Load these plugins and the server's own parts, no others; may be repeated.", group="plugins"
+        (),
+        "Load these plugins and the server's own parts, no others; may be repeated.",
+        group="plugins",
+        needs="plugins",
     )
     plugin_settings: Mapping[str, Mapping[str, Any]] = option(
         dict, "Settings of plugins, a table for each plugin by its name.", group="plugins", flag=False, factory=True

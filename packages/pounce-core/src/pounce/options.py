@@ -32,15 +32,27 @@ def option(
     factory: bool = False,
     secret: bool = False,
     also: tuple[str, ...] = (),
+    needs: str | None = None,
 ) -> Any:
     """A field with what people and programs need to know about it.
 
     `unit` is "seconds", "bytes", "octal" or None; `ge`, `gt` and `le` bound a number; `flag` is False for settings
     that only Python code can give; `factory` says that `default` is called for each instance, `secret` that the value
-    must not be shown; `also` lists second spellings of the name.
+    must not be shown; `also` lists second spellings of the name. `needs` names the setting without which this one does
+    nothing, or several of which one is enough (`a or b`).
     """
     metadata = dict(  # noqa: C408
-        help=help, group=group, unit=unit, ge=ge, gt=gt, le=le, flag=flag, beta=beta, secret=secret, also=also
+        help=help,
+        group=group,
+        unit=unit,
+        ge=ge,
+        gt=gt,
+        le=le,
+        flag=flag,
+        beta=beta,
+        secret=secret,
+        also=also,
+        needs=needs,
     )
     if factory:
         return dataclasses.field(default_factory=default, metadata=metadata)
@@ -74,6 +86,7 @@ class Option:
     also: tuple[str, ...]
     """Second spellings of the name."""
     of_anything: bool
+    needs: str | None
 
     @property
     def field(self) -> str:

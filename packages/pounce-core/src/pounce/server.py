@@ -6,24 +6,24 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from math import inf
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pounce.app_failure import Interrupted
-from pounce.config import ServerConfig
+from pounce.config import WORKER_TIMEOUT, ServerConfig
 from pounce.errors import ConfigError, PounceError
+from pounce.idle_settings import idle_settings
 from pounce.importer import is_importing
 from pounce.late import late
 from pounce.left_threads import END_TIMEOUT, LeftThreads
 from pounce.net.bind import Listener
 from pounce.net.udp import open_sockets
 from pounce.observe.logs import LastWords
-from pounce.supervisor.drain_bound import DRAIN_MARGIN, drain_bound
+from pounce.supervisor.drain_bound import DRAIN_MARGIN, END_MARGIN, drain_bound
 from pounce.supervisor.modes import is_supervised, mode_of, workers_of
 from pounce.supervisor.pid_file import PidFile
 from pounce.supervisor.systemd import Notifier
@@ -46,6 +46,8 @@ __all__ = ["Server", "StartInfo", "run"]
 
 log = logging.getLogger("pounce")
 
+BEAT = 1.0
+"""Seconds between two looks for workers that stand still."""
 SUPERVISORS = ("SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGUSR2")
 """Signals that only a supervisor can obey, and whose default action would end or stop the process."""
 
@@ -124,11 +126,14 @@ class Server:
         processes that this one supervises. systemd is told of the start and the end where it has asked.
         """
         _check_no_loop_runs()
+        if (reason := _leave_orphans_to_the_original(self._config)) is not None:
+            log.warning("Nobody waits for orphaned processes: this is process 1, and %s", reason)
         # In this order: what systemd has said to the one is for the other from now on.
         predecessor = Predecessor.from_environ()
         self._notifier = Notifier.from_environ()
         before = predecessor.pid if predecessor is not None else None
         with PidFile(self._config.pid_file, successor_of=before) as self._pid_file:
+            self._tell_idle_settings()
             if is_supervised(self._config) or predecessor is not None:
                 in_main_thread = threading.current_thread() is threading.main_thread()
                 self._supervise(handle_signals=in_main_thread, predecessor=predecessor)
@@ -195,9 +200,10 @@ class Server:
         bound = self._config.drain_delay + drain_bound(self._config) + DRAIN_MARGIN
         if self._ended.wait(bound):
             return
-        stack = "".join(traceback.format_stack(sys._current_frames().get(threading.main_thread().ident or 0)))
-        words = LastWords(self._config)
-        words.say(logging.ERROR, "The server did not end within %.0f s and is given up:\n%s", bound, stack.rstrip())
+        from pounce.worker.standstill import stack_of
+
+        words, stack = LastWords(self._config), stack_of(threading.main_thread().ident or 0)
+        words.say(logging.ERROR, "The server did not end within %.0f s and is given up%s", bound, stack)
         words.close()
         os._exit(0)
 
@@ -207,20 +213,42 @@ class Server:
         More than one worker run beside the loop: on threads of this process where that is their mode, else in processes
         that a thread of this one supervises.
         """
+        import asyncio
+
         config = self._config
-        if config.reload or config.control_socket is not None:
-            raise ConfigError("reload and control_socket need a process of their own", hint="Use run() or the command.")
-        if workers_of(config) == 1 and config.worker_mode not in ("process", "subinterpreter"):
-            await self._serve_alone()
-        elif mode_of(config) == "thread":
+        for name in ("reload", "control_socket"):
+            if getattr(config, name):
+                raise ConfigError(f"{name} needs a process of its own", hint="Use run() or the command.")
+        if self._pid_file is not None:
+            await self._serve()
+            return
+        with PidFile(config.pid_file) as self._pid_file:
+            self._tell_idle_settings(asyncio.get_running_loop())
+            await self._serve()
+
+    async def _serve(self) -> None:
+        config = self._config
+        one = workers_of(config) == 1 and config.worker_mode not in ("process", "subinterpreter")
+        if one and config.worker_timeout in (0, WORKER_TIMEOUT):
+            from pounce.worker.affinity import on_one_cpu
+
+            with on_one_cpu() if config.cpu_affinity else nullcontext():
+                await self._serve_alone()
+        elif one or mode_of(config) == "thread":
+            # One that is to be replaced needs a thread that it may block.
             await self._serve_on_threads()
         else:
             await self._serve_in_processes()
+
+    def _tell_idle_settings(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        if idle := idle_settings(self._config, loop):
+            log.warning("These settings do nothing: %s", idle)
 
     async def _serve_alone(self) -> None:
         import asyncio
 
         from pounce.worker.shared import prepare
+        from pounce.worker.standstill import LoneWatch
         from pounce.worker.worker import Worker
 
         config = self._config
@@ -232,6 +260,7 @@ class Server:
             worker = Worker(
                 config, shared.application(), shared.registry, listeners, shared.tls, gil_watch=shared.gil_watch
             )
+            watch = LoneWatch(config.worker_timeout, lambda: worker.heartbeat)
 
             def end(force: bool, hurry: bool) -> None:
                 if force and self.start_info is None and task is not None:
@@ -244,10 +273,14 @@ class Server:
 
             def on_ready() -> None:
                 worker.receive([sock.dup() for sock in datagrams])
+                watch.start()
                 self._tell(shared.describe(), listeners, loop)
 
             with self._ended_by(lambda force, hurry: loop.call_soon_threadsafe(end, force, hurry)):
-                await worker.serve(on_ready, lambda: self._released(listeners))
+                try:
+                    await worker.serve(on_ready, lambda: self._released(listeners))
+                finally:
+                    watch.stop()
         finally:
             self._notifier.stop_watchdog()
             _close(listeners)
@@ -264,6 +297,7 @@ class Server:
         from pounce.supervisor.datagrams import DatagramSockets
         from pounce.worker.loop import import_loop
         from pounce.worker.shared import prepare
+        from pounce.worker.standstill import Standstill
         from pounce.worker.threads import WorkerThreads
 
         config = self._config
@@ -294,6 +328,14 @@ class Server:
             on_recycle=recycle,
         )
 
+        bound = drain_bound(config)
+        standstill = Standstill(
+            config.worker_timeout,
+            replaces=True,
+            patience=bound,
+            give_up=lambda state: log.error("Worker %d still stands still, and its thread is left", state.number),
+        )
+
         def end(force: bool, hurry: bool) -> None:
             if force:
                 workers.force()
@@ -307,9 +349,14 @@ class Server:
                 if not self._shutdown:
                     # Else the listeners are closed, or about to be.
                     self._tell(shared.describe(), listeners)
-                while not workers.join(0):
-                    await changed.wait()
+                give_up_at = inf
+                while not workers.join(0) and time.monotonic() < give_up_at:
+                    if self._shutdown and give_up_at == inf:
+                        give_up_at = time.monotonic() + config.drain_delay + bound
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), BEAT)
                     changed.clear()
+                    standstill.look(workers, workers.states(), stopping=self._shutdown)
                     for error in workers.settle():
                         # There is no reason to trust the others.
                         workers.stop(empty=True)
@@ -317,7 +364,8 @@ class Server:
                         raise error
         finally:
             workers.force()
-            workers.join()
+            if not workers.join(END_MARGIN):
+                log.error("%d workers did not end in time and are left", len(workers.states()))
             _close(listeners)
             datagrams.close()
 
@@ -438,6 +486,13 @@ def _check_no_loop_runs() -> None:
             code="POUNCE_RUN_IN_LOOP",
             hint="In a notebook or a coroutine: await pounce.Server(pounce.ServerConfig(port=8000), app).serve()",
         )
+def _leave_orphans_to_the_original(config: ServerConfig) -> str | None:
+    """As process 1 go on in a copy of it; gives the reason where that cannot be. A supervisor waits for them itself."""
+    if os.getpid() != 1 or is_supervised(config):
+        return None
+    from pounce.supervisor.orphans import go_on_in_a_copy
+
+    return go_on_in_a_copy()
 
 
 def _is_on_terminal() -> bool:
@@ -484,6 +539,8 @@ def run(
         config = ServerConfig.of(settings)
     elif not isinstance(config, ServerConfig):
         raise TypeError(f"config must be a ServerConfig (got {type(config).__name__})")
+    # Before there are threads, such as that of the log; where it cannot be, the server says so.
+    _leave_orphans_to_the_original(config)
     server, left, exit_code = Server(config, app, on_ready=on_ready), LeftThreads(), 1
     try:
         with Logs(config):

@@ -2,7 +2,7 @@
 
 from pounce.config import ServerConfig
 
-__all__ = ["DRAIN_MARGIN", "drain_bound"]
+__all__ = ["DRAIN_MARGIN", "END_MARGIN", "drain_bound"]
 
 END_MARGIN = 8.0
 """Seconds that what ignores its end is waited for, beside the times of the configuration."""

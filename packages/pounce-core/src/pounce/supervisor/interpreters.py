@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent import interpreters
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,10 @@ from pounce.supervisor.messages import (
     Start,
     Stop,
 )
-from pounce.supervisor.process import BEAT, ServerProcess, Workers, wait_for_start
+from pounce.supervisor.process import BEAT, ServerProcess, wait_for_start
 from pounce.worker.datagram_shares import DatagramShares
 from pounce.worker.portion import portion_of
+from pounce.worker.standstill import Standstill
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.threads import translated
 
@@ -90,10 +92,10 @@ def main(fd: int) -> None:
 class InterpreterProcess(ServerProcess):
     """What is a server process elsewhere, and one interpreter of it here."""
 
-    def _on_stuck(self, workers: Workers, state: WorkerState, ident: int) -> None:
+    def _watch(self) -> Standstill:
         # Only here its stack can be had; the main interpreter does the rest.
-        log.error("Worker %d stands still for %.0f s%s", state.number, state.silence, workers.stack(ident))
-        self._set_aside[ident] = float("inf")
+        timeout = self._spec.config.worker_timeout
+        return Standstill(timeout, replaces=False, patience=inf, give_up=lambda state: None)
 
 
 # In the main interpreter

@@ -45,6 +45,7 @@ from pounce.supervisor.messages import (
 )
 from pounce.worker.loop import import_loop
 from pounce.worker.shared import prepare
+from pounce.worker.standstill import Standstill
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.threads import WorkerThreads
 
@@ -166,8 +167,17 @@ class ServerProcess:
         self.abandoned = False
         """Workers were left behind that did not end in time: nobody may wait for them."""
         self._kept: Workers | None = None
-        self._set_aside: dict[int, float] = {}
-        """Threads of workers that stood still, and when they are given up, with the process."""
+        self._standstill = self._watch()
+
+    def _watch(self) -> Standstill:
+        # Alone it cannot be replaced but with its process.
+        alone = self._spec.mode == "process"
+        return Standstill(
+            self._spec.config.worker_timeout,
+            replaces=not alone,
+            patience=0.0 if alone else drain_bound(self._spec.config),
+            give_up=lambda state: self._ask_for_another("a worker stands still"),
+        )
 
     def run(self, app: ASGIApp | str) -> int:
         """Serve; returns the exit code."""
@@ -233,7 +243,7 @@ class ServerProcess:
                 next_beat = now + BEAT
                 states = workers.states()
                 self._channel.send(Beat(tuple(states)))
-                self._look_for_stuck(workers, states)
+                self._standstill.look(workers, states, stopping=self._stopping)
             if now >= self._stop_at:
                 self._stop(workers, empty=self._empty)
             if now >= self._give_up_at:
@@ -261,31 +271,6 @@ class ServerProcess:
 
     def _ask_for_another(self, reason: str) -> None:
         self._channel.send(Recycle(reason))
-
-    def _look_for_stuck(self, workers: Workers, states: list[WorkerState]) -> None:
-        """Have others do the work of a worker whose loop stands still; it drains should it turn again."""
-        now, timeout = time.monotonic(), self._spec.config.worker_timeout
-        running = {state.ident for state in states}
-        for ident in tuple(self._set_aside):
-            if ident not in running:
-                del self._set_aside[ident]
-            elif self._set_aside[ident] <= now:
-                self._set_aside[ident] = inf
-                self._ask_for_another("a worker stands still")
-        if not timeout or self._stopping:
-            return
-        for state in states:
-            if state.silence > timeout and state.ident is not None and state.ident not in self._set_aside:
-                self._on_stuck(workers, state, state.ident)
-
-    def _on_stuck(self, workers: Workers, state: WorkerState, ident: int) -> None:
-        log.error("Worker %d stands still for %.0f s%s", state.number, state.silence, workers.stack(ident))
-        # Alone it cannot be replaced but with its process.
-        alone = self._spec.mode == "process"
-        self._set_aside[ident] = time.monotonic() + (0 if alone else drain_bound(self._spec.config))
-        if not alone:
-            workers.take_away(state.number)
-            workers.add(state.number)
 
     def _listen(self, workers: Workers) -> None:
         for message in self._channel.receive():

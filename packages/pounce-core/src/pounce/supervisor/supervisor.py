@@ -24,6 +24,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from types import FrameType
@@ -41,6 +42,7 @@ from pounce.supervisor.datagrams import DatagramSockets
 from pounce.supervisor.drain_bound import DRAIN_MARGIN, drain_bound
 from pounce.supervisor.messages import Beat, Failed, Limit, Message, Ready, Recycle, ReopenLogs, Resize, Spec
 from pounce.supervisor.modes import mode_of, workers_of
+from pounce.supervisor.orphans import cannot_reap
 from pounce.supervisor.restart_budget import LONGEST_PAUSE, RestartBudget
 from pounce.supervisor.start_folder import StartFolder
 from pounce.supervisor.systemd import Notifier
@@ -217,6 +219,13 @@ class Supervisor:
             signal.SIGUSR1: self.reopen_logs,
             signal.SIGUSR2: self.upgrade,
         }
+
+        if os.getpid() == 1:
+            reason = cannot_reap(threads=1 + len(_other_threads()))
+            if reason is None:
+                handlers[signal.SIGCHLD] = lambda: self._call(self._reap_orphans)
+            else:
+                log.warning("Nobody waits for orphaned processes: this is process 1, and %s", reason)
 
         def on_other(number: int, frame: FrameType | None) -> None:
             handlers[signal.Signals(number)]()
@@ -482,6 +491,16 @@ class Supervisor:
             self._on_failed_start(child)
         else:
             self._on_death(child)
+
+    def _reap_orphans(self) -> None:
+        """Wait for what has ended and is not ours: as process 1 this one is the parent of all orphans."""
+        ours = {child.pid: child for child in self._children}
+        with suppress(ChildProcessError):
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if ended.si_pid in ours:
+                    self._look_whether_ended(ours[ended.si_pid])
+                else:
+                    os.waitpid(ended.si_pid, os.WNOHANG)
 
     def _forget(self, child: Child) -> None:
         self._children.discard(child)
@@ -836,12 +855,7 @@ def _check_fork(config: ServerConfig) -> None:
             code="POUNCE_SUPERVISOR_FORK_UNAVAILABLE",
             hint='Name the application instead: "module:attribute".',
         )
-    others = [
-        thread.name
-        for thread in threading.enumerate()
-        # The one that writes the log shares nothing with the copy.
-        if thread is not threading.current_thread() and not thread.name.endswith("(_monitor)")
-    ]
+    others = _other_threads()
     if others or not hasattr(os, "fork"):
         raise ConfigError(
             "an application object cannot be handed to other processes"
@@ -849,6 +863,15 @@ def _check_fork(config: ServerConfig) -> None:
             code="POUNCE_SUPERVISOR_FORK_UNAVAILABLE",
             hint='Name the application instead: "module:attribute".',
         )
+
+
+def _other_threads() -> list[str]:
+    """The names of those beside this one; that which writes the log shares nothing with anybody."""
+    return [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.current_thread() and not thread.name.endswith("(_monitor)")
+    ]
 
 
 def _why(child: Child) -> tuple[PounceError, str]:

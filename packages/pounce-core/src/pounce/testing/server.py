@@ -13,7 +13,19 @@ from pounce.worker.loop import loop_factory, run_on_new_loop
 
 __all__ = ["TestServer", "serve"]
 
-_DEFAULTS: dict[str, Any] = {"port": 0, "access_log": False, "log_level": "warning", "loop": "asyncio"}
+_DEFAULTS: dict[str, Any] = {"access_log": False, "loop": "asyncio"}
+
+
+def _config(settings: dict[str, Any], *, has_loop: bool = False) -> ServerConfig:
+    """Settings with the defaults for tests, each of them where it does something."""
+    defaults = dict(_DEFAULTS)
+    if has_loop and settings.get("workers", 1) == 1:
+        del defaults["loop"]
+    if not settings.get("bind") and settings.get("uds") is None:
+        defaults["port"] = 0
+    if settings.get("worker_mode") in ("process", "subinterpreter"):
+        defaults["log_level"] = "warning"
+    return ServerConfig.of(defaults | settings)
 
 
 class TestServer:
@@ -26,7 +38,7 @@ class TestServer:
     __test__ = False  # its name makes pytest look for tests in it
 
     def __init__(self, app: Any, *, registry: Registry | None = None, **settings: Any) -> None:
-        self._server = Server(ServerConfig.of(_DEFAULTS | settings), app, registry=registry, on_ready=self._on_ready)
+        self._server = Server(_config(settings), app, registry=registry, on_ready=self._on_ready)
         self._loop = settings.get("loop", _DEFAULTS["loop"])
         self._ready = threading.Event()
         self._info: StartInfo | None = None
@@ -126,7 +138,8 @@ class TestServer:
 async def serve(app: Any, *, registry: Registry | None = None, **settings: Any) -> AsyncIterator[StartInfo]:
     """Serve `app` on the running loop, beside the test; gives what the server told when it started."""
     started: asyncio.Future[StartInfo] = asyncio.get_running_loop().create_future()
-    server = Server(ServerConfig.of(_DEFAULTS | settings), app, registry=registry, on_ready=started.set_result)
+    config = _config(settings, has_loop=True)
+    server = Server(config, app, registry=registry, on_ready=started.set_result)
     task = asyncio.create_task(server.serve())
     either: set[asyncio.Future[Any]] = {started, task}
     try:

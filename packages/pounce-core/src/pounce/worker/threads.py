@@ -9,12 +9,9 @@ They get their connections from the dispatcher, unless there is to be one alone 
 import asyncio
 import contextlib
 import logging
-import os
 import socket
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +19,7 @@ from pounce.errors import PounceError, SupervisorError
 from pounce.gil import gil_enabled
 from pounce.immortal import Immortals, own_copy
 from pounce.net.bind import Listener
+from pounce.worker.affinity import stay_on_one_cpu
 from pounce.worker.datagram_shares import DatagramShares
 from pounce.worker.dispatcher import Dispatcher, Inbox
 from pounce.worker.lifespan import ProcessLifespan
@@ -30,10 +28,11 @@ from pounce.worker.loop_advice import LoopAdvice
 from pounce.worker.portion import portion_of
 from pounce.worker.shared import OnePerWorker, Shared
 from pounce.worker.siblings import Siblings
+from pounce.worker.standstill import stack_of
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.worker import FORCED_SHUTDOWN, Worker
 
-__all__ = ["WorkerThreads", "stay_on_one_cpu", "translated"]
+__all__ = ["WorkerThreads", "translated"]
 
 log = logging.getLogger("pounce")
 
@@ -344,9 +343,7 @@ class WorkerThreads:
 
     def stack(self, ident: int) -> str:
         """Where this thread is, to follow a line of the log."""
-        frame = sys._current_frames().get(ident)
-        stack = "".join(traceback.format_stack(frame)).rstrip() if frame is not None else "  it has no Python code"
-        return f":\n{stack}"
+        return stack_of(ident)
 
     def _release(self) -> None:
         """The listening sockets are not needed any more."""
@@ -391,16 +388,6 @@ class WorkerThreads:
         if self._lifespan is not None:
             self._lifespan.stop(FORCED_SHUTDOWN if self._forced else self._shared.config.shutdown_timeout)
         return True
-
-
-def stay_on_one_cpu(number: int) -> None:
-    """Keep this thread on one of the CPUs that it may use: another one for each `number`, as far as there are any."""
-    if hasattr(os, "sched_setaffinity"):
-        allowed = sorted(os.sched_getaffinity(0))
-        try:
-            os.sched_setaffinity(0, {allowed[number % len(allowed)]})
-        except OSError as exc:
-            log.warning("Worker %d cannot be kept on one CPU: %s", number, exc.strerror or exc)
 
 
 def translated(error: BaseException | None) -> PounceError:

@@ -205,6 +205,11 @@ class Worker:
         opening = sum(len(acceptor.handshakes) for acceptor in self._acceptors)
         return len(service.connections) + opening, len(service.tasks)
 
+    @property
+    def heartbeat(self) -> float:
+        """When the loop last showed a sign of life (`time.monotonic()`); may be read from any thread."""
+        return self._ticker.heartbeat
+
     def _look_after(self, now: float) -> None:
         """What is looked at with each tick beside the connections."""
         self._gil.look(now)
