@@ -46,7 +46,11 @@ class PidFile:
                 )
             self._replace(f"{os.getpid()}\n".encode())
         except OSError as exc:
-            raise ConfigError(f"pid_file {self._path} cannot be written: {exc.strerror or exc}") from exc
+            folder = self._path.parent
+            raise ConfigError(
+                f"pid_file {self._path} cannot be written: {exc.strerror or exc}",
+                hint=None if folder.is_dir() else f"There is no folder {folder}: make it first, or choose another file.",
+            ) from exc
 
     def __exit__(self, *exc_info: object) -> None:
         try:
