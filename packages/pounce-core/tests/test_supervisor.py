@@ -69,9 +69,7 @@ def test_pid_file_can_be_read_by_all_and_written_by_its_owner_whatever_the_umask
         os.umask(before)
 
 
-def test_pid_file_is_written_through_no_link_that_waits_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pid_file_is_written_through_no_link_that_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     precious = tmp_path / "precious"
     precious.write_text("precious")
     (tmp_path / f"pid.{os.getpid()}").symlink_to(precious)
