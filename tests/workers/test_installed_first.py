@@ -99,17 +99,14 @@ def test_nor_does_it_when_python_puts_the_current_folder_first(
     assert imported(tmp_path) == []
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["threads", "processes", "reload", "parser h11"])
 def test_module_that_the_application_imports_takes_no_place_of_the_loop_or_the_parser(
     tmp_path: Path, mode: str
 ) -> None:
     """What the server needs for certain is there before the application asks for it."""
     put_impostors(tmp_path)
-    names = "import uvloop, h11, ssl, asyncio" if mode == "parser h11" else "import ssl, asyncio"
-    if mode != "interpreters":
-        names += ", uvloop"
-    flags = [flag for flag in MODES[mode] if flag != "--http3"]
-    with Running(tmp_path, app=f"{names}\n{APP}", command=[*STARTS["command"], *WORDS, *flags]) as server:
+    app = f"import asyncio, ssl, uvloop\n{'import h11' if mode == 'parser h11' else ''}\n{APP}"
+    with Running(tmp_path, app=app, command=[*STARTS["command"], *WORDS, *MODES[mode]]) as server:
         assert server.get()["version"] == 1
     assert imported(tmp_path) == []
 

@@ -87,6 +87,12 @@ def test_pid_file_is_written_through_no_link_that_waits_for_it(tmp_path: Path, m
         assert precious.read_text() == "precious"
 
 
+def test_pid_file_in_a_folder_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written") as caught, PidFile(str(tmp_path / "missing" / "pid")):
+        pass
+    assert f"There is no folder {tmp_path / 'missing'}" in (caught.value.hint or "")
+
+
 def test_pid_file_that_is_another_thing_by_the_end_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     with PidFile(str(path)):

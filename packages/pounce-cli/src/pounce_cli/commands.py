@@ -277,9 +277,7 @@ def _usage_error(
         case cyclopts.UnknownOptionError(token=token):
             flag = token.keyword or token.value
             names = [name for argument in error.argument_collection for name in argument.names]
-            return UsageError(
-                f"there is no option {flag}", hint=foreign(flag) or _meant(flag.partition("=")[0], names)
-            )
+            return UsageError(f"there is no option {flag}", hint=foreign(flag) or _meant(flag.partition("=")[0], names))
         case cyclopts.CoercionError(token=token) if token is not None and error.target_type is bool:
             return UsageError(f"{token.keyword} must be true or false (got {token.value!r})")
         case cyclopts.RepeatArgumentError(token=token):

@@ -25,7 +25,8 @@ def socket_of(path: str | None, config: str | None) -> str:
     """
     if path is not None:
         # What the server would refuse is refused here too.
-        return ServerConfig.of({"control_socket": path}).control_socket or path
+        ServerConfig(control_socket=path)
+        return path
     found = settings_of(Given(config=config)).get("control_socket")
     if found is None:
         raise ConfigError(

@@ -486,6 +486,8 @@ def _check_no_loop_runs() -> None:
             code="POUNCE_RUN_IN_LOOP",
             hint="In a notebook or a coroutine: await pounce.Server(pounce.ServerConfig(port=8000), app).serve()",
         )
+
+
 def _leave_orphans_to_the_original(config: ServerConfig) -> str | None:
     """As process 1 go on in a copy of it; gives the reason where that cannot be. A supervisor waits for them itself."""
     if os.getpid() != 1 or is_supervised(config):

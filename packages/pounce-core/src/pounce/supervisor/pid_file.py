@@ -46,7 +46,10 @@ class PidFile:
                 )
             self._replace(f"{os.getpid()}\n".encode())
         except OSError as exc:
-            raise ConfigError(f"pid_file {self._path} cannot be written: {exc.strerror or exc}") from exc
+            folder, hint = self._path.parent, None
+            if not folder.is_dir():
+                hint = f"There is no folder {folder}: make it first, or choose another file."
+            raise ConfigError(f"pid_file {self._path} cannot be written: {exc.strerror or exc}", hint=hint) from exc
 
     def __exit__(self, *exc_info: object) -> None:
         try:
