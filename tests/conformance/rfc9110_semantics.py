@@ -17,6 +17,17 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await answer(send, scope["method"].encode() + b":" + await read_body(receive))
 
 
+# 9.1: "a method that is unrecognized or not implemented" is answered 501; RFC 9112 3 has it of one that is too long
+
+
+@pytest.mark.parametrize(("length", "status"), [(32, 200), (33, 501), (500, 501)])
+def test_method_longer_than_any_that_is_known_is_not_implemented(wire: Wire, length: int, status: int) -> None:
+    response = wire.start(echo).request("M" * length, "/")
+    assert response.status == status
+    if status == 501:
+        assert response.headers[b"x-pounce-error-code"] == b"POUNCE_PARSE_METHOD_TOO_LONG"
+
+
 # 9.3.2 HEAD
 
 

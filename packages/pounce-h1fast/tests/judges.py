@@ -65,7 +65,8 @@ class Verdict(NamedTuple):
     @property
     def meaning(self) -> tuple[object, ...]:
         """What must be the same for every way to cut the stream, and for both of our parsers."""
-        return self.requests, self.error is not None, bool(self.unread)
+        why = None if self.error is None else (self.error.status, self.error.code)
+        return self.requests, why, bool(self.unread)
 
     @property
     def next_start(self) -> int:
@@ -317,7 +318,7 @@ STRICTER = {
     "TOO_MANY_HEADERS": "RFC 6585 5, as above.",
 }
 STRICTER_THAN_H11 = STRICTER | {
-    "MALFORMED_REQUEST_LINE": "RFC 9112 2.2, as for BAD_LINE_END: the request line ends in a single LF.",
+    "METHOD_TOO_LONG": "RFC 9112 3: 501 for a method longer than any that is implemented.",
     "BAD_HEADER": "RFC 9112 5.2: obs-fold MUST be rejected or replaced; RFC 9110 5.5: controls are invalid. h11"
     " unfolds, and takes controls but NUL in values.",
     "BAD_CHUNK": "RFC 9112 7.1.1: chunk-ext is tokens and quoted strings. h11 takes anything after the semicolon,"

@@ -35,21 +35,22 @@ from pounce.contract.head import Headers, RequestHead
 from pounce.errors import BadRequest
 from pounce.h1.framing import (
     CHUNK_LINE_MAX,
-    FORBIDDEN_TRAILERS,
+    METHOD_MAX,
     SPECIAL_FIELDS,
     bad,
+    check_section,
     chunk_line,
     find_bad_line_end,
+    read_head,
+    read_trailers,
     request_head,
-    starts_badly,
-    unsupported_version,
 )
 from pounce.plugin import EndOfBody, ParserLimits
 
 __all__ = ["FastParser", "LineTable"]
 
 # RFC 9112 3: request-line = method SP request-target SP HTTP-version; RFC 9110 5.6.2: method = token
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])")
+_REQUEST_LINE = re.compile(rb"([!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,%d}) ([\x21-\x7e]+) HTTP/(1\.[0-9])" % METHOD_MAX)
 # RFC 9112 5: field-line = field-name ":" OWS field-value OWS, and RFC 9110 5.1: field-name = token
 _FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # RFC 9110 5.5: field-value has VCHAR, obs-text, SP and HTAB, and no other byte
@@ -276,10 +277,18 @@ class FastParser:
                 self._scanned = 0
         end = buffer.find(b"\r\n\r\n", self._scanned)
         if end < 0 or end + 4 > self._max_head:
-            self._check_unfinished(buffer, end)
+            check_section(buffer, 0, self._scanned, len(buffer) if end < 0 else end + 4, self._max_head, True)
+            self._scanned = max(0, len(buffer) - 3)
             return None
         self._buffer = buffer[end + 4 :]
         self._scanned = 0
+        try:
+            return self._read_head(buffer, end)
+        except BadRequest:
+            read_head(buffer[: end + 4], self._limits.max_headers)
+            raise
+
+    def _read_head(self, buffer: bytes, end: int) -> RequestHead:
         # The first line ends here or, in a request without fields, where the head does.
         line_end = buffer.find(b"\r\n")
         match = self._lines.request_line(buffer, 0, line_end)
@@ -325,12 +334,11 @@ class FastParser:
         return fields
 
     def _new_head(self, method: bytes, target: bytes, version: bytes, block: bytes) -> RequestHead:
-        if version[0] != 49:  # 1
-            raise unsupported_version()
         lines = block.split(b"\r\n")
         del lines[0]
-        if len(lines) > self._limits.max_headers:
-            raise self._too_many()
+        limit = self._limits.max_headers
+        if len(lines) > limit:
+            raise bad("Too many header fields", "TOO_MANY_HEADERS", 431, f"The limit is {limit}.")
         headers = self._fields(lines)
         head = request_head(method, target, version, headers)
         length = head.content_length
@@ -345,31 +353,6 @@ class FastParser:
             # The head's own list goes to the application.
             self._pattern = Pattern(head, headers.copy(), [], block)
         return head
-
-    def _check_unfinished(self, buffer: bytes, end: int) -> None:
-        """Refuse what can never become a valid head as soon as that is certain. Raises `BadRequest`."""
-        size = len(buffer) if end < 0 else end + 4
-        if size > self._max_head:
-            if buffer.find(b"\r\n", 0, self._max_head) < 0:
-                raise bad(
-                    "The request line is too long", "TARGET_TOO_LONG", 414, f"The limit is {self._max_head} bytes."
-                )
-            raise self._too_large()
-        if starts_badly(buffer):
-            raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
-        self._check_line_ends(buffer)
-        self._scanned = max(0, len(buffer) - 3)
-
-    def _check_line_ends(self, buffer: bytes) -> None:
-        wrong = find_bad_line_end(buffer, max(0, self._scanned - 1), len(buffer))
-        if wrong is not None:
-            raise BadRequest("A line does not end in CRLF", code="POUNCE_PARSE_BAD_LINE_END", position=wrong.start())
-
-    def _too_large(self) -> BadRequest:
-        return bad("The header section is too large", "HEADERS_TOO_LARGE", 431, f"The limit is {self._max_head} bytes.")
-
-    def _too_many(self) -> BadRequest:
-        return bad("Too many header fields", "TOO_MANY_HEADERS", 431, f"The limit is {self._limits.max_headers}.")
 
     # Bodies
 
@@ -450,18 +433,10 @@ class FastParser:
             self._state = HEAD
             return END_OF_BODY
         end = buffer.find(b"\r\n\r\n")
-        if len(buffer) > self._max_head and (end < 0 or end + 4 > self._max_head):
-            raise self._too_large()
+        check_section(buffer, 0, self._scanned, len(buffer) if end < 0 else end + 4, self._max_head, False)
         if end < 0:
-            self._check_line_ends(buffer)
             return None
-        lines = buffer[:end].split(b"\r\n")
-        if len(lines) > self._limits.max_headers:
-            raise self._too_many()
-        table = self._lines
-        trailers = [table.young.get(line) or table.find(line) for line in lines]
-        if any(name in FORBIDDEN_TRAILERS for name, _ in trailers):
-            raise bad("A trailer field that is not allowed there", "BAD_TRAILER")
+        trailers = read_trailers(buffer[: end + 4], self._limits.max_headers)
         self._buffer = buffer[end + 4 :]
         self._state = HEAD
         return EndOfBody(trailers)

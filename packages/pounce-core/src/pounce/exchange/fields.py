@@ -12,11 +12,13 @@ from pounce.errors import BadRequest
 __all__ = [
     "CONNECTION_FIELDS",
     "FORBIDDEN_TRAILERS",
+    "METHOD_MAX",
     "FieldTable",
     "checked_trailers",
     "is_forwarding",
     "is_path",
     "malformed",
+    "method_too_long",
     "request_head",
 ]
 
@@ -27,6 +29,9 @@ FORBIDDEN_TRAILERS = frozenset(
     b" set-cookie te trailer transfer-encoding upgrade www-authenticate x-forwarded-for x-forwarded-host"
     b" x-forwarded-proto".split()
 )
+
+METHOD_MAX = 32
+"""Octets of a method in any version; the longest registered one (RFC 9110 16.1.2) has 17."""
 
 # RFC 9113 8.2.1, and RFC 9110 5.1: a token without upper-case letters.
 _name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
@@ -145,6 +150,8 @@ def _of_pseudo(
     protocol = pseudo.get(b":protocol")
     if _token(method) is None:
         raise malformed("No valid :method")
+    if len(method) > METHOD_MAX:
+        raise method_too_long()
     for value in (authority, host):
         if value is not None and _authority(value) is None:
             raise malformed("The authority is not valid")
@@ -196,6 +203,16 @@ def _check(name: bytes, value: bytes) -> None:
         raise malformed("A field name is not valid")
     if _value(value) is None:
         raise malformed("A field value is not valid")
+
+
+def method_too_long() -> BadRequest:
+    """The error for a method "longer than any that it implements" (RFC 9112 3, RFC 9110 15.6.2)."""
+    return BadRequest(
+        "The method is too long",
+        status=501,
+        code="POUNCE_PARSE_METHOD_TOO_LONG",
+        hint=f"The limit is {METHOD_MAX} bytes.",
+    )
 
 
 def malformed(message: str) -> BadRequest:

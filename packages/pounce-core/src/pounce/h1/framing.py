@@ -3,26 +3,34 @@
 Requests: `request_head` turns what a parser has read into a `RequestHead`, and refuses what two readers could
 understand differently, because a request that a proxy and this server delimit differently smuggles another one.
 Answers: `answer_framing` is the table that says how the end of an answer is marked.
+
+What is wrong with a request, if several things are, does not depend on who reads it, nor on the pieces in which it
+came. First come faults that show while a section arrives, the one that shows first before the others: `check_section`.
+Then those of a section that is all there: `read_head` and `read_trailers`, in the order of their lines. A parser may
+find out in any order that something is wrong, and leaves it to these to say what.
 """
 
 import re
 
 from pounce.contract.head import Headers, RequestHead
 from pounce.errors import BadRequest
-from pounce.exchange.fields import FORBIDDEN_TRAILERS, is_forwarding
+from pounce.exchange.fields import FORBIDDEN_TRAILERS, METHOD_MAX, is_forwarding, method_too_long
 
 __all__ = [
     "CHUNK_LINE_MAX",
     "CHUNK_OVERHEAD_MAX",
     "FORBIDDEN_TRAILERS",
+    "METHOD_MAX",
     "SPECIAL_FIELDS",
     "answer_framing",
     "bad",
+    "check_section",
     "chunk_line",
     "content_length",
     "find_bad_line_end",
+    "read_head",
+    "read_trailers",
     "request_head",
-    "starts_badly",
     "transfer_encoding",
     "unsupported_version",
 ]
@@ -30,6 +38,12 @@ __all__ = [
 # RFC 9110 5.6.2
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _token = re.compile(TOKEN).fullmatch
+# RFC 9112 3: request-line = method SP request-target SP HTTP-version
+_request_line = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])").fullmatch
+# RFC 9110 5.5: field-value has VCHAR, obs-text, SP and HTAB, and no other byte.
+_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
+# RFC 9112 7: transfer-coding = token *( OWS ";" OWS transfer-parameter )
+_coding = re.compile(TOKEN + rb"(?:[ \t]*;[ \t]*" + TOKEN + rb"[ \t]*=[ \t]*(?:" + TOKEN + rb'|"[^",\\]*"))*').fullmatch
 # RFC 3986 3.2.2 and 3.2.3, without userinfo, and without the comma that would make a list of it.
 _host = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~%!$&'()*+;=]*)(?::[0-9]{0,5})?").fullmatch
 _absolute = re.compile(rb"(https?)://([^/?#]*)([/?][^#]*)?", re.IGNORECASE).fullmatch
@@ -48,8 +62,10 @@ _chunk_line = re.compile(
 
 # RFC 9112 2.2: a bare CR or LF ends no line here. A CR at the very end may still get its LF.
 _bad_line_end = re.compile(rb"(?<!\r)\n|\r(?=[^\n])").search
-starts_badly = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]|\r[^\n]").match
-"""Whether bytes can begin no request: a method is a token."""
+# A method is a token.
+_starts_badly = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]|\r[^\n]").match
+
+_long_method = re.compile(rb"[!#$%%&'*+\-.^_`|~0-9A-Za-z]{%d}" % (METHOD_MAX + 1)).match
 
 CHUNK_LINE_MAX = 1024
 """Bytes of a chunk's first line, extensions included."""
@@ -79,6 +95,66 @@ def find_bad_line_end(data: bytes | bytearray, start: int, end: int) -> re.Match
     if data.count(b"\n", start, end) == pairs == data.count(b"\r", start, end):
         return None
     return _bad_line_end(data, start, end)
+
+
+def check_section(data: bytes | bytearray, start: int, scanned: int, end: int, limit: int, is_head: bool) -> None:
+    """Refuse a head or trailer section for what can be told of it before it is complete.
+
+    It begins at `start`; of what is there, up to `end`, the bytes before `scanned` have been checked before. `limit` is
+    the size that it may have, empty line included. Raises `BadRequest`.
+    """
+    bound = min(end, start + limit)
+    if is_head:
+        if _starts_badly(data, start, bound):
+            raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
+        if _long_method(data, start, bound):
+            raise method_too_long()
+    wrong = find_bad_line_end(data, max(start, scanned - 1), bound)
+    if wrong is not None:
+        raise BadRequest(
+            "A line does not end in CRLF", code="POUNCE_PARSE_BAD_LINE_END", position=wrong.start() - start
+        )
+    if end > bound:
+        if is_head and data.find(b"\r\n", start, bound) < 0:
+            raise bad("The request line is too long", "TARGET_TOO_LONG", 414, f"The limit is {limit} bytes.")
+        raise bad("The header section is too large", "HEADERS_TOO_LARGE", 431, f"The limit is {limit} bytes.")
+
+
+def read_head(section: bytes, max_headers: int) -> RequestHead:
+    """The request whose head this is, empty line included. Raises `BadRequest`."""
+    size = len(section)
+    check_section(section, 0, 0, size, size, True)
+    line, *lines = section[:-4].split(b"\r\n")
+    match = _request_line(line)
+    if match is None:
+        raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
+    method, target, version = match.groups()
+    if version[:1] != b"1":
+        # Before anything that only HTTP/1 knows the meaning of.
+        raise unsupported_version()
+    return request_head(method, target, version, _read_fields(lines, max_headers))
+
+
+def read_trailers(section: bytes, max_headers: int) -> Headers | None:
+    """The fields of a trailer section, empty line included; None when there are none. Raises `BadRequest`."""
+    if section == b"\r\n":
+        return None
+    trailers = _read_fields(section[:-4].split(b"\r\n"), max_headers)
+    if any(name in FORBIDDEN_TRAILERS for name, _ in trailers):
+        raise bad("A trailer field that is not allowed there", "BAD_TRAILER")
+    return trailers
+
+
+def _read_fields(lines: list[bytes], max_headers: int) -> Headers:
+    if len(lines) > max_headers:
+        raise bad("Too many header fields", "TOO_MANY_HEADERS", 431, f"The limit is {max_headers}.")
+    fields: Headers = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or _token(name) is None or _value(value) is None:
+            raise bad("A header field is not valid", "BAD_HEADER")
+        fields.append((name.lower(), value.strip(b" \t")))
+    return fields
 
 
 def request_head(method: bytes, target: bytes, version: bytes, headers: Headers) -> RequestHead:
@@ -185,12 +261,16 @@ def transfer_encoding(values: list[bytes], is_1_0: bool) -> bool:
     """True for a chunked body (RFC 9112 6.1), the only coding that is served. Raises `BadRequest`."""
     if is_1_0:
         raise bad("Transfer-Encoding in HTTP/1.0", "BAD_TRANSFER_ENCODING")
-    codings = [coding.strip(b" \t").lower() for value in values for coding in value.split(b",")]
-    if codings == [b"chunked"]:
-        return True
-    if all(_token(coding) for coding in codings) and set(codings) != {b"chunked"}:
+    *before, last = [coding.strip(b" \t").lower() for value in values for coding in value.split(b",")]
+    # RFC 9112 6.3: "If a Transfer-Encoding header field is present in a request and the chunked transfer coding is not
+    # the final encoding, the message body length cannot be determined reliably; the server MUST respond with the 400
+    # (Bad Request) status code". 6.1: no sender may apply chunked twice.
+    if last != b"chunked" or b"chunked" in before or not all(_coding(coding) for coding in before):
+        raise bad("Transfer-Encoding is not valid", "BAD_TRANSFER_ENCODING")
+    if before:
+        # 6.1: "SHOULD respond with 501 (Not Implemented)" to a coding that is not understood.
         raise bad("Transfer coding is not implemented", "UNKNOWN_TRANSFER_CODING", 501)
-    raise bad("Transfer-Encoding is not valid", "BAD_TRANSFER_ENCODING")
+    return True
 
 
 def chunk_line(line: bytes, overhead: int) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 h11 is the reference for the grammar but follows RFC 9112 where it allows leniency: it takes a bare LF for a line
 end, unfolds obs-fold, merges equal Content-Lengths, allows blanks after a chunk size and controls in values. The
-guard looks at the raw bytes first, so that this server reads a request in one way only.
+guard looks at the raw bytes first, so that this server reads a request in one way only. What is wrong with a section
+that either of them refuses, `framing` says.
 """
 
 import re
@@ -13,15 +14,15 @@ from pounce.contract.head import RequestHead
 from pounce.errors import BadRequest
 from pounce.h1.framing import (
     CHUNK_LINE_MAX,
-    FORBIDDEN_TRAILERS,
     bad,
+    check_section,
     chunk_line,
     content_length,
     find_bad_line_end,
+    read_head,
+    read_trailers,
     request_head,
-    starts_badly,
     transfer_encoding,
-    unsupported_version,
 )
 from pounce.plugin import EndOfBody, ParserLimits
 
@@ -33,7 +34,7 @@ _WRONG_TO_NUL = bytes(0 if byte == 127 or (byte < 32 and byte not in b"\r\n\t") 
 _framing_fields = re.compile(
     rb"\r\n(transfer-encoding|content-length):[ \t]*([^\r]*?)[ \t]*(?=\r\n)", re.IGNORECASE
 ).findall
-_request_line = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/([0-9])\.[0-9]").fullmatch
+_request_line = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/1\.[0-9]").fullmatch
 
 
 # What comes next in the buffer. Numbers: `immortal` tells why not an Enum.
@@ -85,13 +86,16 @@ class H11Parser:
         head = self._take_section(b"\r\n\r\n")
         if head is None:
             return None
+        try:
+            return self._read_section(head)
+        except BadRequest:
+            read_head(head, self._limits.max_headers)
+            raise
+
+    def _read_section(self, head: bytes) -> RequestHead:
         line, _, _ = head.partition(b"\r\n")
-        match = _request_line(line)
-        if match is None:
+        if _request_line(line) is None:
             raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
-        # The version comes before anything that only HTTP/1 knows the meaning of (RFC 9110 15.6.6).
-        if match[1] != b"1":
-            raise unsupported_version()
         self._check_fields(head)
         coding = _check_framing_fields(head, line.endswith(b"1.0"))
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head))
@@ -116,18 +120,9 @@ class H11Parser:
     def _take_section(self, end: bytes) -> bytes | None:
         """Take the bytes up to and with `end`, refusing early what can never become a valid section."""
         buffer = self._buffer
-        limit = self._limits.max_header_size
         found = buffer.find(end, max(0, self._scanned - 3))
         size = len(buffer) if found < 0 else found + len(end)
-        if size > limit:
-            if self._state == HEAD and buffer.find(b"\r\n", 0, limit) < 0:
-                raise bad("The request line is too long", "TARGET_TOO_LONG", 414, f"The limit is {limit} bytes.")
-            raise bad("The header section is too large", "HEADERS_TOO_LARGE", 431, f"The limit is {limit} bytes.")
-        if self._state == HEAD and starts_badly(buffer):
-            raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
-        wrong = find_bad_line_end(buffer, max(0, self._scanned - 1), size)
-        if wrong is not None:
-            raise BadRequest("A line does not end in CRLF", code="POUNCE_PARSE_BAD_LINE_END", position=wrong.start())
+        check_section(buffer, 0, self._scanned, size, self._limits.max_header_size, self._state == HEAD)
         if found < 0:
             self._scanned = len(buffer)
             return None
@@ -143,13 +138,8 @@ class H11Parser:
     def _check_fields(self, section: bytes) -> None:
         # The quick look first: it takes a tenth of the regular expression's time, and nearly always suffices.
         suspicious = 0 in section.translate(_WRONG_TO_NUL) or b"\n " in section or b"\n\t" in section
-        wrong = _bad_field(section) if suspicious else None
-        if wrong is not None:
-            raise BadRequest(
-                "A header field has a control character or a folded line",
-                code="POUNCE_PARSE_BAD_HEADER",
-                position=wrong.start(),
-            )
+        if suspicious and _bad_field(section) is not None:
+            raise bad("A header field has a control character or a folded line", "BAD_HEADER")
         limit = self._limits.max_headers
         if section.count(b"\r\n") - 2 > limit:
             raise bad("Too many header fields", "TOO_MANY_HEADERS", 431, f"The limit is {limit}.")
@@ -180,7 +170,7 @@ class H11Parser:
             elif self._state == CHUNK_DATA:
                 if not self._buffer:
                     # h11 may hold a first byte after the chunk's data: let it look at that too.
-                    _from_h11(self._h11)
+                    _from_h11(self._h11, in_body=True)
                     return None
                 data = self._take(self._remaining)
                 self._remaining -= len(data)
@@ -194,7 +184,7 @@ class H11Parser:
 
     def _read_chunk_line(self) -> bool:
         # h11 still holds the CRLF of the chunk before: let it look at that now, not when more has come.
-        _from_h11(self._h11)
+        _from_h11(self._h11, in_body=True)
         buffer = self._buffer
         end = buffer.find(b"\r\n", 0, CHUNK_LINE_MAX + 2)
         wrong = find_bad_line_end(buffer, 0, end + 2 if end >= 0 else min(len(buffer), CHUNK_LINE_MAX + 2))
@@ -223,12 +213,7 @@ class H11Parser:
             if taken is None:
                 return None
             section = taken
-            # As after a request line, so that a first line that is folded is seen.
-            self._check_fields(b"\r\n" + section)
-        # Before h11 looks at their values, which do not matter then.
-        names = {line.partition(b":")[0].lower() for line in section.split(b"\r\n")}
-        if not names.isdisjoint(FORBIDDEN_TRAILERS):
-            raise bad("A trailer field that is not allowed there", "BAD_TRAILER")
+        read_trailers(section, self._limits.max_headers)
         end = self._decode(section)
         assert isinstance(end, h11.EndOfMessage)
         trailers = list(end.headers)
@@ -237,17 +222,17 @@ class H11Parser:
 
     def _decode(self, data: bytes) -> object:
         self._h11.receive_data(data)
-        return _from_h11(self._h11)
+        return _from_h11(self._h11, in_body=True)
 
 
-def _from_h11(connection: h11.Connection) -> object:
+def _from_h11(connection: h11.Connection, *, in_body: bool = False) -> object:
     """The next event of h11; its errors become ours here and nowhere else."""
     try:
         return connection.next_event()
     except h11.RemoteProtocolError as exc:
-        raise BadRequest(
-            "The request is not valid", status=exc.error_status_hint or 400, code="POUNCE_PARSE_H11_REJECTED"
-        ) from exc
+        if in_body:
+            raise bad("Chunk data does not end where it should", "BAD_CHUNK") from exc
+        raise bad("The request is not valid", "H11_REJECTED") from exc
 
 
 def _check_framing_fields(head: bytes, is_1_0: bool) -> bytes | None:

@@ -31,10 +31,11 @@ class Accepted(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Bytes that must be refused, with which status, and why."""
+    """Bytes that must be refused, why, and with which code, after `POUNCE_PARSE_`, and status."""
 
     data: bytes
     why: str
+    code: str
     status: int = 400
 
 
@@ -87,65 +88,69 @@ ACCEPTED = (
 
 REFUSED = (
     # Lines (RFC 9112 2.2, 3)
-    Refused(_get(b"").replace(b"\r\n", b"\n"), "bare LF ends lines"),
-    Refused(_get(b"A: b\nC: d\r\n"), "bare LF in a header"),
-    Refused(_get(b"A: b\rC: d\r\n"), "bare CR in a header"),
-    Refused(_get(b"A: b\r\r\n"), "CR CR LF"),
-    Refused(b"GET / HTTP/1.1\r\n" + H + b"\r\rX", "CR LF CR CR"),
-    Refused(b"GET / HTTP/1.1\r\n" + H + b"\r\n"[:1] + b"\rX\r\n\r\n", "CR CR within the head"),
-    Refused(b"\n" + _get(b""), "LF before the request line"),
-    Refused(_get(b"", b"GET  / HTTP/1.1"), "two blanks"),
-    Refused(_get(b"", b"GET / HTTP/1.1 "), "blank at the end"),
-    Refused(_get(b"", b" GET / HTTP/1.1"), "blank at the start"),
-    Refused(_get(b"", b"GET\t/\tHTTP/1.1"), "tabs"),
-    Refused(_get(b"", b"GET /"), "no version"),
-    Refused(_get(b"", b"GET / a HTTP/1.1"), "blank in the target"),
-    Refused(_get(b"", b"GET\n / HTTP/1.1"), "LF after the method"),
-    Refused(_get(b"", b"G(T / HTTP/1.1"), "method is no token"),
-    Refused(_get(b"", b"GET /\x7f HTTP/1.1"), "control in the target"),
-    Refused(_get(b"", b"GET /\xff HTTP/1.1"), "high byte in the target"),
-    Refused(_get(b"", b"GET / http/1.1"), "version in lower case"),
-    Refused(_get(b"", b"GET / HTTP/1.10"), "two digits"),
-    Refused(_get(b"", b"GET / HTTP/1.x"), "no digit"),
-    Refused(_get(b"", b"GET / HTTP/2.0"), "another major version", 505),
-    Refused(_get(b"", b"GET / HTTP/0.9"), "another major version", 505),
-    Refused(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "TLS where none is spoken"),
+    Refused(_get(b"").replace(b"\r\n", b"\n"), "bare LF ends lines", "BAD_LINE_END"),
+    Refused(_get(b"A: b\nC: d\r\n"), "bare LF in a header", "BAD_LINE_END"),
+    Refused(_get(b"A: b\rC: d\r\n"), "bare CR in a header", "BAD_LINE_END"),
+    Refused(_get(b"A: b\r\r\n"), "CR CR LF", "BAD_LINE_END"),
+    Refused(b"GET / HTTP/1.1\r\n" + H + b"\r\rX", "CR LF CR CR", "BAD_LINE_END"),
+    Refused(b"GET / HTTP/1.1\r\n" + H + b"\r\n"[:1] + b"\rX\r\n\r\n", "CR CR within the head", "BAD_LINE_END"),
+    Refused(b"\n" + _get(b""), "LF before the request line", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"", b"GET  / HTTP/1.1"), "two blanks", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"", b"GET / HTTP/1.1 "), "blank at the end", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"", b" GET / HTTP/1.1"), "blank at the start", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"", b"GET\t/\tHTTP/1.1"), "tabs", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"", b"GET /"), "no version", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"", b"GET / a HTTP/1.1"), "blank in the target", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"", b"GET\n / HTTP/1.1"), "LF after the method", "BAD_LINE_END"),
+    Refused(_get(b"", b"G(T / HTTP/1.1"), "method is no token", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"", b"GET /\x7f HTTP/1.1"), "control in the target", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"", b"GET /\xff HTTP/1.1"), "high byte in the target", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"", b"GET / http/1.1"), "version in lower case", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"", b"GET / HTTP/1.10"), "two digits", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"", b"GET / HTTP/1.x"), "no digit", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"", b"GET / HTTP/2.0"), "another major version", "BAD_VERSION", 505),
+    Refused(_get(b"", b"GET / HTTP/0.9"), "another major version", "BAD_VERSION", 505),
+    Refused(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "TLS where none is spoken", "MALFORMED_REQUEST_LINE"),
     # Targets (RFC 9112 3.2)
-    Refused(_get(b"", b"GET * HTTP/1.1"), "* with GET"),
-    Refused(_get(b"", b"GET x HTTP/1.1"), "relative target"),
-    Refused(_get(b"", b"GET example.org:80 HTTP/1.1"), "authority with GET"),
-    Refused(_get(b"", b"CONNECT / HTTP/1.1"), "CONNECT with a path"),
-    Refused(_get(b"", b"CONNECT example.org:80 HTTP/1.1"), "CONNECT", 501),
-    Refused(_get(b"", b"GET http://other.org/ HTTP/1.1"), "authority differs from Host"),
-    Refused(_get(b"", b"GET http://user@example.org/ HTTP/1.1"), "userinfo"),
-    Refused(_get(b"", b"GET http:/// HTTP/1.1"), "no authority"),
-    Refused(_get(b"", b"GET /a#b HTTP/1.1"), "fragment"),
+    Refused(_get(b"", b"GET * HTTP/1.1"), "* with GET", "BAD_TARGET"),
+    Refused(_get(b"", b"GET x HTTP/1.1"), "relative target", "BAD_TARGET"),
+    Refused(_get(b"", b"GET example.org:80 HTTP/1.1"), "authority with GET", "BAD_TARGET"),
+    Refused(_get(b"", b"CONNECT / HTTP/1.1"), "CONNECT with a path", "BAD_TARGET"),
+    Refused(_get(b"", b"CONNECT example.org:80 HTTP/1.1"), "CONNECT", "CONNECT", 501),
+    Refused(_get(b"", b"GET http://other.org/ HTTP/1.1"), "authority differs from Host", "BAD_HOST"),
+    Refused(_get(b"", b"GET http://user@example.org/ HTTP/1.1"), "userinfo", "BAD_TARGET"),
+    Refused(_get(b"", b"GET http:/// HTTP/1.1"), "no authority", "BAD_TARGET"),
+    Refused(_get(b"", b"GET /a#b HTTP/1.1"), "fragment", "BAD_TARGET"),
     # Host (RFC 9112 3.2)
-    Refused(b"GET / HTTP/1.1\r\n\r\n", "no Host"),
-    Refused(_get(H), "two Hosts"),
-    Refused(b"GET / HTTP/1.0\r\n" + H + H + b"\r\n", "two Hosts in HTTP/1.0"),
-    Refused(b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", "list"),
-    Refused(b"GET / HTTP/1.1\r\nHost: a,b\r\n\r\n", "list"),
-    Refused(b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", "path"),
-    Refused(b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", "userinfo"),
-    Refused(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "blank"),
-    Refused(b"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", "port is no number"),
+    Refused(b"GET / HTTP/1.1\r\n\r\n", "no Host", "NO_HOST"),
+    Refused(_get(H), "two Hosts", "DUPLICATE_HOST"),
+    Refused(b"GET / HTTP/1.0\r\n" + H + H + b"\r\n", "two Hosts in HTTP/1.0", "DUPLICATE_HOST"),
+    Refused(b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", "list", "BAD_HOST"),
+    Refused(b"GET / HTTP/1.1\r\nHost: a,b\r\n\r\n", "list", "BAD_HOST"),
+    Refused(b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", "path", "BAD_HOST"),
+    Refused(b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", "userinfo", "BAD_HOST"),
+    Refused(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "blank", "BAD_HOST"),
+    Refused(b"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", "port is no number", "BAD_HOST"),
     # Fields (RFC 9112 5)
-    Refused(_get(b"no colon\r\n"), "no colon"),
-    Refused(_get(b": x\r\n"), "no name"),
-    Refused(_get(b"A : x\r\n"), "blank before the colon"),
-    Refused(_get(b"A\t: x\r\n"), "tab before the colon"),
-    Refused(_get(b"A(: x\r\n"), "name is no token"),
-    Refused(_get(b"A: x\r\n y\r\n"), "obs-fold"),
-    Refused(b"GET / HTTP/1.1\r\n" + b" A: x\r\n" + H + b"\r\n", "first field is folded"),
-    Refused(_get(b"A: x\0y\r\n"), "NUL"),
-    Refused(_get(b"A: x\x01y\r\n"), "control"),
-    Refused(_get(b"A: x\x7fy\r\n"), "DEL"),
-    Refused(_get(b"A: x\x0by\r\n"), "VT"),
-    Refused(_get(b"Expect: a-miracle\r\n"), "expectation", 417),
+    Refused(_get(b"no colon\r\n"), "no colon", "BAD_HEADER"),
+    Refused(_get(b": x\r\n"), "no name", "BAD_HEADER"),
+    Refused(_get(b"A : x\r\n"), "blank before the colon", "BAD_HEADER"),
+    Refused(_get(b"A\t: x\r\n"), "tab before the colon", "BAD_HEADER"),
+    Refused(_get(b"A(: x\r\n"), "name is no token", "BAD_HEADER"),
+    Refused(_get(b"A: x\r\n y\r\n"), "obs-fold", "BAD_HEADER"),
+    Refused(b"GET / HTTP/1.1\r\n" + b" A: x\r\n" + H + b"\r\n", "first field is folded", "BAD_HEADER"),
+    Refused(_get(b"A: x\0y\r\n"), "NUL", "BAD_HEADER"),
+    Refused(_get(b"A: x\x01y\r\n"), "control", "BAD_HEADER"),
+    Refused(_get(b"A: x\x7fy\r\n"), "DEL", "BAD_HEADER"),
+    Refused(_get(b"A: x\x0by\r\n"), "VT", "BAD_HEADER"),
+    Refused(_get(b"Expect: a-miracle\r\n"), "expectation", "BAD_EXPECT", 417),
     # Content-Length (RFC 9110 8.6)
     *(
-        Refused(_get(b"Content-Length:" + value + b"\r\n", b"POST / HTTP/1.1") + b"0123456789", "no number")
+        Refused(
+            _get(b"Content-Length:" + value + b"\r\n", b"POST / HTTP/1.1") + b"0123456789",
+            "no number",
+            "BAD_CONTENT_LENGTH",
+        )
         for value in (
             b" +5",
             b" -5",
@@ -160,39 +165,75 @@ REFUSED = (
             b" \xb2",
         )
     ),
-    Refused(_get(b"Content-Length: 5\r\nContent-Length: 5\r\n", b"POST / HTTP/1.1") + b"hello", "given twice"),
-    Refused(_get(b"Content-Length: 5\r\nContent-Length: 6\r\n", b"POST / HTTP/1.1") + b"hello!", "two values"),
-    Refused(_get(b"Content-Length : 5\r\n", b"POST / HTTP/1.1") + b"hello", "blank before the colon"),
-    Refused(_get(b"Content-Length\t: 5\r\n", b"POST / HTTP/1.1") + b"hello", "tab before the colon"),
+    Refused(
+        _get(b"Content-Length: 5\r\nContent-Length: 5\r\n", b"POST / HTTP/1.1") + b"hello",
+        "given twice",
+        "DUPLICATE_CONTENT_LENGTH",
+    ),
+    Refused(
+        _get(b"Content-Length: 5\r\nContent-Length: 6\r\n", b"POST / HTTP/1.1") + b"hello!",
+        "two values",
+        "DUPLICATE_CONTENT_LENGTH",
+    ),
+    Refused(_get(b"Content-Length : 5\r\n", b"POST / HTTP/1.1") + b"hello", "blank before the colon", "BAD_HEADER"),
+    Refused(_get(b"Content-Length\t: 5\r\n", b"POST / HTTP/1.1") + b"hello", "tab before the colon", "BAD_HEADER"),
     # Transfer-Encoding (RFC 9112 6.1)
     *(
-        Refused(_get(b"Transfer-Encoding:" + value + b"\r\n", b"POST / HTTP/1.1") + b"0\r\n\r\n", "coding", status)
-        for value, status in (
-            (b" identity", 501),
-            (b" gzip", 501),
-            (b" xchunked", 501),
-            (b" chunked, identity", 501),
-            (b" gzip, chunked", 501),
-            (b" chunked;x", 400),
-            (b"chunked;x: y", 400),
-            (b" chunked, chunked", 400),
-            (b" chunked,", 400),
-            (b"", 400),
-            (b"\r\n\tchunked", 400),
+        Refused(
+            _get(b"Transfer-Encoding:" + value + b"\r\n", b"POST / HTTP/1.1") + b"0\r\n\r\n", "coding", code, status
+        )
+        for value, code, status in (
+            *(
+                (value, "BAD_TRANSFER_ENCODING", 400)
+                for value in (
+                    b" identity",
+                    b" gzip",
+                    b" xchunked",
+                    b" chunked, identity",
+                    b" gzip, identity",
+                    b" chunked;x",
+                    b" chunked;x=y",
+                    b"chunked;x: y",
+                    b" chunked, chunked",
+                    b" chunked, gzip, chunked",
+                    b" chunked,",
+                    b" ,chunked",
+                    b" gzip,, chunked",
+                    b" gzip x, chunked",
+                    b" gzip;x, chunked",
+                    b"",
+                    b"\r\nTransfer-Encoding: chunked",
+                    b" chunked\r\nTransfer-Encoding: gzip",
+                )
+            ),
+            (b" gzip, chunked", "UNKNOWN_TRANSFER_CODING", 501),
+            (b" gzip,chunked", "UNKNOWN_TRANSFER_CODING", 501),
+            (b" x, gzip, CHUNKED", "UNKNOWN_TRANSFER_CODING", 501),
+            (b" identity, chunked", "UNKNOWN_TRANSFER_CODING", 501),
+            (b' x;a=b ; c="d", chunked', "UNKNOWN_TRANSFER_CODING", 501),
+            (b" gzip\r\nTransfer-Encoding: chunked", "UNKNOWN_TRANSFER_CODING", 501),
+            (b"\r\n\tchunked", "BAD_HEADER", 400),
         )
     ),
     Refused(
         _get(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", b"POST / HTTP/1.1") + b"0\r\n\r\n",
         "twice",
+        "BAD_TRANSFER_ENCODING",
     ),
     Refused(
-        _get(b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"POST / HTTP/1.1") + b"0\r\n\r\n", "with length"
+        _get(b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"POST / HTTP/1.1") + b"0\r\n\r\n",
+        "with length",
+        "SMUGGLING_CL_TE",
     ),
-    Refused(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "in HTTP/1.0"),
-    Refused(_get(b"X: a\nTransfer-Encoding: chunked\r\n", b"POST / HTTP/1.1") + b"0\r\n\r\n", "hidden by a bare LF"),
+    Refused(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "in HTTP/1.0", "BAD_TRANSFER_ENCODING"),
+    Refused(
+        _get(b"X: a\nTransfer-Encoding: chunked\r\n", b"POST / HTTP/1.1") + b"0\r\n\r\n",
+        "hidden by a bare LF",
+        "BAD_LINE_END",
+    ),
     # Chunks (RFC 9112 7.1)
     *(
-        Refused(CHUNKED + body, "chunk")
+        Refused(CHUNKED + body, "chunk", "BAD_CHUNK")
         for body in (
             b"5\nhello\r\n0\r\n\r\n",
             b"5 ;x\r\nhello\r\n0\r\n\r\n",
@@ -217,20 +258,52 @@ REFUSED = (
             b"5;" + b"x" * 5000 + b"\r\nhello\r\n0\r\n\r\n",
         )
     ),
-    Refused(CHUNKED + (b"1;" + b"x" * 900 + b"\r\nx\r\n") * 40 + b"0\r\n\r\n", "extensions outweigh data"),
+    Refused(
+        CHUNKED + (b"1;" + b"x" * 900 + b"\r\nx\r\n") * 40 + b"0\r\n\r\n", "extensions outweigh data", "CHUNK_OVERHEAD"
+    ),
     # Trailers (RFC 9110 6.5.1)
-    Refused(CHUNKED + b"0\r\nContent-Length: 5\r\n\r\n", "framing in a trailer"),
-    Refused(CHUNKED + b"0\r\nHost: x\r\n\r\n", "routing in a trailer"),
-    Refused(CHUNKED + b"0\r\nAuthorization: x\r\n\r\n", "authentication in a trailer"),
-    Refused(CHUNKED + b"0\r\nA: b\n\r\n\r\n", "bare LF in a trailer"),
-    Refused(CHUNKED + b"0\r\n A: b\r\n\r\n", "folded trailer"),
-    Refused(CHUNKED + b"0\r\nA : b\r\n\r\n", "blank before the colon"),
+    Refused(CHUNKED + b"0\r\nContent-Length: 5\r\n\r\n", "framing in a trailer", "BAD_TRAILER"),
+    Refused(CHUNKED + b"0\r\nHost: x\r\n\r\n", "routing in a trailer", "BAD_TRAILER"),
+    Refused(CHUNKED + b"0\r\nAuthorization: x\r\n\r\n", "authentication in a trailer", "BAD_TRAILER"),
+    Refused(CHUNKED + b"0\r\nA: b\n\r\n\r\n", "bare LF in a trailer", "BAD_LINE_END"),
+    Refused(CHUNKED + b"0\r\n A: b\r\n\r\n", "folded trailer", "BAD_HEADER"),
+    Refused(CHUNKED + b"0\r\nA : b\r\n\r\n", "blank before the colon", "BAD_HEADER"),
     # Limits
-    Refused(_get(b"A: b\r\n" * 20), "too many fields", 431),
-    Refused(_get(b"A: " + b"b" * 3000 + b"\r\n"), "fields too large", 431),
-    Refused(_get(b"", b"GET /" + b"a" * 3000 + b" HTTP/1.1"), "target too long", 414),
-    Refused(CHUNKED + b"0\r\n" + b"A: b\r\n" * 21 + b"\r\n", "too many trailers", 431),
-    Refused(CHUNKED + b"0\r\nA: " + b"b" * 3000 + b"\r\n\r\n", "trailers too large", 431),
+    Refused(_get(b"A: b\r\n" * 20), "too many fields", "TOO_MANY_HEADERS", 431),
+    Refused(_get(b"A: " + b"b" * 3000 + b"\r\n"), "fields too large", "HEADERS_TOO_LARGE", 431),
+    Refused(_get(b"", b"GET /" + b"a" * 3000 + b" HTTP/1.1"), "target too long", "TARGET_TOO_LONG", 414),
+    Refused(CHUNKED + b"0\r\n" + b"A: b\r\n" * 21 + b"\r\n", "too many trailers", "TOO_MANY_HEADERS", 431),
+    Refused(CHUNKED + b"0\r\nA: " + b"b" * 3000 + b"\r\n\r\n", "trailers too large", "HEADERS_TOO_LARGE", 431),
+    # Methods (RFC 9112 3)
+    Refused(_get(b"", b"M" * 33 + b" / HTTP/1.1"), "method too long", "METHOD_TOO_LONG", 501),
+    Refused(b"M" * 33, "method too long and not ended", "METHOD_TOO_LONG", 501),
+    Refused(b"\r\n" + b"m" * 5000, "method longer than a head", "METHOD_TOO_LONG", 501),
+    # Two faults: the one that shows first while bytes arrive, then request line, number of fields, fields, meaning.
+    Refused(_get(b"", b"M" * 33 + b"(/ HTTP/9.9\n"), "method too long, bare LF", "METHOD_TOO_LONG", 501),
+    Refused(b"\n" + b"M" * 33, "LF first, method too long", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"A : b\r\nC: d\n\r\n", b"GET  / HTTP/1.1"), "blanks, bare LF", "BAD_LINE_END"),
+    Refused(_get(b"A: b\rc\r\nD: " + b"d" * 3000 + b"\r\n"), "bare CR, too large", "BAD_LINE_END"),
+    Refused(_get(b"D: " + b"d" * 3000 + b"\r\nA: b\rc\r\n"), "too large, bare CR", "HEADERS_TOO_LARGE", 431),
+    Refused(_get(b"", b"GET /" + b"a" * 3000 + b"\n HTTP/1.1"), "target too long, bare LF", "TARGET_TOO_LONG", 414),
+    Refused(b"GET / HTTP/2.0\r\nHost : a\r\n\r\n", "another major version, blank before the colon", "BAD_VERSION", 505),
+    Refused(b"GET  / HTTP/2.0\r\n\r\n", "two blanks, another major version", "MALFORMED_REQUEST_LINE"),
+    Refused(_get(b"A : b\r\n" * 20), "too many fields, none valid", "TOO_MANY_HEADERS", 431),
+    Refused(b"GET x HTTP/1.1\r\nA : b\r\n\r\n", "relative target, no Host, no name", "BAD_HEADER"),
+    Refused(_get(b"Content-Length: x\r\nA(: b\r\n"), "no number, name is no token", "BAD_HEADER"),
+    Refused(_get(b"Content-Length: 5\r\nContent-Length: 5\r\nA: \x01\r\n"), "given twice, control", "BAD_HEADER"),
+    Refused(_get(b"Transfer-Encoding: gzip\r\n" + H), "coding, two Hosts", "DUPLICATE_HOST"),
+    Refused(b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "coding, no Host", "NO_HOST"),
+    Refused(b"GET / HTTP/1.1\r\nExpect: x\r\n\r\n", "expectation, no Host", "BAD_EXPECT", 417),
+    Refused(_get(b"Transfer-Encoding: gzip\r\nContent-Length: 5\r\n"), "coding, length", "BAD_TRANSFER_ENCODING"),
+    Refused(
+        _get(b"Transfer-Encoding: chunked\r\nContent-Length: x\r\n"), "with length that is no number", "SMUGGLING_CL_TE"
+    ),
+    Refused(b"CONNECT a:80 HTTP/1.1\r\nHost: a,b\r\n\r\n", "CONNECT, list", "BAD_HOST"),
+    Refused(CHUNKED + b"0\r\nHost: x\r\nA : b\r\n\r\n", "routing in a trailer, no name", "BAD_HEADER"),
+    Refused(CHUNKED + b"0\r\nHost: x\r\nA: b\n\r\n", "routing in a trailer, bare LF", "BAD_LINE_END"),
+    Refused(
+        CHUNKED + b"0\r\n" + b"Host: x\r\n" * 21 + b"\r\n", "too many of routing in a trailer", "TOO_MANY_HEADERS", 431
+    ),
 )
 
 NEXT = b"GET /next HTTP/1.1\r\nHost: next\r\n\r\n"
@@ -291,8 +364,9 @@ def check_parser(create: Callable[[ParserLimits], Parser]) -> int:
         for how, pieces in _feedings(refused.data):
             read = read_all(create(LIMITS), pieces)
             assert read.error is not None, f"{refused.why}: {refused.data!r} {how}: accepted as {read.requests}"
-            assert read.error.status == refused.status, (
-                f"{refused.why}: {refused.data!r} {how}: status {read.error.status}, not {refused.status}"
+            verdict = (read.error.status, read.error.code.removeprefix("POUNCE_PARSE_"))
+            assert verdict == (refused.status, refused.code), (
+                f"{refused.why}: {refused.data!r} {how}: {verdict}, not {refused.status}, {refused.code}"
             )
             count += 1
     return count
