@@ -230,7 +230,7 @@ def test_messages_of_the_lifespan_are_as_free(wire: Wire, kind: str) -> None:
 # What is neither
 
 
-@pytest.mark.parametrize("value", ["text", 5, None, [98], asyncio.Lock(), True], ids=repr)
+@pytest.mark.parametrize("value", ["text", 5, None, [98], asyncio.Lock(), True], ids=lambda item: type(item).__name__)
 def test_what_holds_no_bytes_is_refused_as_before(wire: Wire, value: Any) -> None:
     for app in (Send(start(), body(value)), Send(start([(b"x-a", value)]), body(b"")), Send(start([(value, b"1")]))):
         response = wire.start(app).request("GET", "/")
