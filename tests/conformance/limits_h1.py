@@ -336,6 +336,39 @@ async def test_min_write_rate_of_a_client_that_takes_little(rate: int, count: in
     assert peer.service.counts["write_timeout"] == 1
 
 
+@pytest.mark.parametrize(("each", "goes_on"), [(7199, False), (7200, True)])
+@in_loop
+async def test_min_write_rate_of_a_file_that_the_kernel_sends(
+    each: int, goes_on: bool, parser: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not how much of the file the kernel has that counts."""
+    peer = connect(Noting(), parser, write_timeout=30.0)
+    taken = 0
+
+    async def sendfile(*args: Any) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sendfile", sendfile, raising=False)
+    monkeypatch.setattr(type(peer.protocol), "taken", lambda self: taken, raising=False)
+    peer.protocol.sends_files = True  # type: ignore[attr-defined]
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.pathsend", "path": __file__})
+
+    peer.service.app = app
+    peer.feed(get())
+    await peer.settle()
+    for number in range(3):
+        taken += each
+        peer.after(30.5 * (number + 1))
+        await peer.settle()
+    assert (peer.closed, peer.was_reset) == (not goes_on, not goes_on)
+    peer.lose()
+    await peer.settle()
+
+
 @in_loop
 async def test_min_write_rate_counts_what_was_taken_lately(parser: str) -> None:
     """Who was fast for a while is not given the time that this has saved."""

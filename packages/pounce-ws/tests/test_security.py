@@ -413,6 +413,27 @@ async def test_client_that_takes_nothing_is_given_up_and_the_application_told() 
     assert (await app.take())["code"] == 1006
 
 
+@pytest.mark.parametrize(("takes", "goes_on"), [(1, False), (7199, False), (7200, True)])
+@in_loop
+async def test_client_that_takes_a_little_now_and_then_is_given_up(takes: int, goes_on: bool) -> None:
+    app = App(eager=False)
+    peer = await opened(app, write_timeout=30)
+    peer.connection.transport.stall()
+    sending = asyncio.ensure_future(_send_many(app, 100))
+    await peer.settle()
+    for number in range(3):
+        peer.connection.transport.take(takes)
+        peer.connection.after(30.5 * (number + 1))
+        await peer.settle()
+    assert peer.connection.closed is not goes_on
+    assert peer.connection.was_reset is not goes_on
+    if goes_on:
+        peer.connection.lose()
+    with pytest.raises(OSError, match="closed"):
+        await sending
+    assert (await app.take())["code"] == 1006
+
+
 @in_loop
 async def test_application_that_only_sends_leaves_others_their_turn() -> None:
     turns = 0

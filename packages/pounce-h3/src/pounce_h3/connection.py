@@ -129,6 +129,7 @@ class H3Connection(Connection):
         "_decoder_id",
         "_encoder_id",
         "_endpoint",
+        "_given",
         "_goaway",
         "_handshake_deadline",
         "_held",
@@ -147,6 +148,7 @@ class H3Connection(Connection):
         "_resets_at",
         "_settings_received",
         "_streams",
+        "_stuck",
         "_transmit",
         "_unacknowledged",
         "_unwanted",
@@ -186,6 +188,10 @@ class H3Connection(Connection):
         self._kinds: set[int] = set()
         self._blocked: dict[int, H3Stream] = {}
         self._queue: set[H3Stream] = set()
+        self._stuck: set[H3Stream] = set()
+        """Those of the queue for which the peer gives no credit, until it is heard of again."""
+        self._given = 0
+        """Bytes of streams that the engine was given."""
         self._broken: list[tuple[int, int]] = []
         self._unwanted: set[int] = set()
         """Requests that were given up before anything was seen of them, and whose end has not come yet."""
@@ -216,6 +222,7 @@ class H3Connection(Connection):
     def receive(self, datagrams: list[bytes], address: Address) -> None:
         """Datagrams of the peer, in order."""
         self.corked = True
+        self._stuck.clear()
         try:
             self.quic.receive(datagrams, address, self.loop.time())
             self._process()
@@ -638,6 +645,7 @@ class H3Connection(Connection):
         quic = self.quic
         # Most answers are one small piece: what is last on its stream is handed over without asking the engine.
         if not self._queue and size <= PIECE and (end or quic.unsent(stream.id) + size <= AHEAD_MAX):
+            self._given += size
             for piece in pieces[:-1]:
                 quic.write(stream.id, piece, False)
             quic.write(stream.id, pieces[-1] if pieces else b"", end)
@@ -681,7 +689,7 @@ class H3Connection(Connection):
                 for broken in self._broken:
                     quic.reset(*broken)
                 self._broken.clear()
-            elif not datagrams:
+            elif not datagrams and not (self._queue and self._passes_over_stuck()):
                 break
         if quic.is_over:
             self._over()
@@ -692,20 +700,35 @@ class H3Connection(Connection):
         if self._goaway is not None:
             self._close_when_done()
 
+    def _passes_over_stuck(self) -> bool:
+        """Whether others can have the turn of streams whose bytes do not leave, though the network would take them."""
+        if self.quic.is_congested:
+            return False
+        stuck = {stream for stream in self._queue - self._stuck if self.quic.unsent(stream.id)}
+        self._stuck |= stuck
+        return bool(stuck and self._queue - self._stuck)
+
+    def taken(self) -> int:
+        """A number that grows by one for each byte of a stream that leaves."""
+        return self._given - sum(map(self.quic.unsent, self._streams))
+
     def _feed(self) -> None:
         """Hand bytes to the engine, the most urgent first (RFC 9218 10)."""
         quic = self.quic
-        room = AHEAD_MAX - sum(quic.unsent(stream.id) for stream in self._queue)
-        while room > 0 and self._queue:
-            urgency = min(stream.priority[0] for stream in self._queue)
+        ready = self._queue - self._stuck if self._stuck else self._queue
+        room = AHEAD_MAX - sum(quic.unsent(stream.id) for stream in ready)
+        while room > 0 and ready:
+            urgency = min(stream.priority[0] for stream in ready)
             turn = sorted(
-                (stream for stream in self._queue if stream.priority[0] == urgency),
+                (stream for stream in ready if stream.priority[0] == urgency),
                 key=lambda stream: (stream.priority[1], stream.id),
             )
             if not turn[0].priority[1]:
                 del turn[1:]
             for stream in turn:
                 room -= self._hand_over(stream, min(PIECE, max(room, 1)))
+                if not stream.pending:
+                    ready.discard(stream)
                 if room <= 0:
                     break
 
@@ -726,6 +749,7 @@ class H3Connection(Connection):
             given += size
             self.quic.write(stream.id, bytes(piece), stream.pending_end and not pending)
         stream.pending_size -= given
+        self._given += given
         if not pending:
             self._queue.discard(stream)
         return given
@@ -733,6 +757,7 @@ class H3Connection(Connection):
     def forget_pending(self, stream: H3Stream) -> None:
         """What the stream has left to send is not sent."""
         self._queue.discard(stream)
+        self._stuck.discard(stream)
         self.waiting.discard(stream)
 
     # Timers

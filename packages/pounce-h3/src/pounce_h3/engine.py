@@ -213,6 +213,11 @@ class QuicConnection(Protocol):
     def unacknowledged(self) -> int:
         """Bytes written that the peer has not acknowledged, about."""
 
+    @property
+    def is_congested(self) -> bool:
+        """The network takes no more at the moment (RFC 9002 7). When it does, and bytes that were written do not leave,
+        the peer gives no credit for them."""
+
     def reset(self, stream_id: int, code: int) -> None:
         """Give up our sending half."""
 

@@ -72,6 +72,8 @@ COST, COST_MAX = 0.0005, 0.5
 qh3 remembers every connection id that a peer has given and taken back, and looks through them all for each new one."""
 STALL = 0.1
 """Seconds that are laid to a peer at a time: a machine may stand still, which is nobody's fault."""
+PACKET_MAX = 1500
+"""Bytes that a packet takes of the congestion window at the most."""
 IN_FLIGHT_SLACK = 32_768
 """Bytes unacknowledged beyond twice the congestion window, which holds what a connection may send of its own accord. A
 peer that makes it answer, and acknowledges nothing, fills the memory otherwise (CVE-2024-22189)."""
@@ -325,6 +327,11 @@ class Qh3Connection:
     def unacknowledged(self) -> int:
         core = self._quic._core
         return 0 if core is None else core.bytes_in_flight + self._quic.get_send_buffer_size()
+
+    @property
+    def is_congested(self) -> bool:
+        core = self._quic._core
+        return core is None or core.bytes_in_flight + PACKET_MAX > core.congestion_window
 
     def reset(self, stream_id: int, code: int) -> None:
         quic = self._quic

@@ -72,6 +72,7 @@ class H3Stream:
         "_need",
         "_received",
         "_skip",
+        "_taken",
         "_unsent",
         "_waits_since",
         "connection",
@@ -124,6 +125,9 @@ class H3Stream:
         self._client_waits = False
         self._body_deadline_base = 0.0
         self._unsent = 0
+        """What `unsent()` was when the wait began that `write_deadline` ends."""
+        self._taken: int | None = None
+        """`H3Connection.taken()`, once it was looked at."""
         self._waits_since = 0.0
 
     # Reading
@@ -463,14 +467,26 @@ class H3Stream:
         )
 
     def write_deadline_passed(self) -> None:
-        """The peer had `write_timeout` to take a byte."""
-        h3 = self.h3
+        """The peer had `write_timeout` to take what it has to."""
+        service = self.h3.service
         unsent = self.unsent()
-        if unsent < self._unsent:
+        if self._unsent - unsent >= service.least_taken or not self._is_held_up():
             self._wait_for_peer(unsent)
         else:
-            h3.service.count("write_timeout", "h3: peer took nothing for write_timeout")
+            service.count("write_timeout", "h3: peer takes too little, giving a request up")
             self.fail(H3_REQUEST_CANCELLED)
+
+    def _is_held_up(self) -> bool:
+        """Whether it is because of the peer that so little has left."""
+        h3 = self.h3
+        if not h3.quic.unsent(self.id):
+            # Others have their turn.
+            return False
+        if not h3.quic.is_congested:
+            # The peer gives no credit.
+            return True
+        before, self._taken = self._taken, h3.taken()
+        return before is not None and self._taken - before < h3.service.least_taken
 
     def unsent(self) -> int:
         """Bytes written that have not left."""
@@ -589,6 +605,7 @@ class H3Stream:
     def _pause(self) -> None:
         self.writable = False
         self.h3.waiting.add(self)
+        self._taken = None
         self._wait_for_peer(self.unsent())
 
     def _sent(self) -> None:
@@ -607,12 +624,7 @@ class H3Stream:
     def bytes_left(self) -> None:
         """Some of what was waiting has left: go on, if it was enough."""
         unsent = self.unsent()
-        if self.writing == SENT:
-            if unsent:
-                self._wait_for_progress(unsent)
-                return
-        elif unsent > PENDING_LOW:
-            self._wait_for_progress(unsent)
+        if unsent > (0 if self.writing == SENT else PENDING_LOW):
             return
         self.h3.waiting.discard(self)
         self.writable = True
@@ -621,10 +633,6 @@ class H3Stream:
         self.h3.stream_ended(self)
         if exchange is not None:
             exchange.resume_writing()
-
-    def _wait_for_progress(self, unsent: int) -> None:
-        if unsent < self._unsent:
-            self._wait_for_peer(unsent)
 
     def _drop_pending(self) -> None:
         self.pending.clear()

@@ -301,6 +301,10 @@ class ZoomiesConnection:
     def unacknowledged(self) -> int:
         return int(self._quic._stream_send_queue_bytes + self._quic._cc.bytes_in_flight)
 
+    @property
+    def is_congested(self) -> bool:
+        return not self._quic._cc.can_send(PIECE)
+
     def reset(self, stream_id: int, code: int) -> None:
         self._end(H3_INTERNAL_ERROR, "a stream was given up")
 
