@@ -124,16 +124,19 @@ class ServerConfig:
     )
     reload: bool = option(False, "Start new processes when files of the application change.", group="workers")
     reload_dirs: tuple[str, ...] = option(
-        (), "Watch this folder too, beside app_dir; may be repeated.", group="workers", needs="reload"
+        (), "Watch this folder instead of app_dir; may be repeated.", group="workers", needs="reload"
     )
     reload_include: tuple[str, ...] = option(
         (),
-        "Watch files of this name or pattern too, for example *.sql; may be repeated.",
+        "Watch what matches this line of a .gitignore beside *.py, for example *.sql; may be repeated.",
         group="workers",
         needs="reload",
     )
     reload_exclude: tuple[str, ...] = option(
-        (), "Do not watch files and folders of this name or pattern; may be repeated.", group="workers", needs="reload"
+        (),
+        "Do not watch what matches this line of a .gitignore, for example data/; may be repeated.",
+        group="workers",
+        needs="reload",
     )
     reload_delay: float = option(
         0.25, "Time that files must rest before a change counts.", group="workers", unit="seconds", ge=0, needs="reload"
