@@ -265,11 +265,13 @@ class Server:
                 watch.start()
                 self._tell(shared.describe(), listeners, loop)
 
+            def released() -> None:
+                # From now on no tick shows that the loop turns, or none soon.
+                watch.stop()
+                self._released(listeners)
+
             with self._ended_by(lambda force: loop.call_soon_threadsafe(end, force)):
-                try:
-                    await worker.serve(on_ready, lambda: self._released(listeners))
-                finally:
-                    watch.stop()
+                await worker.serve(on_ready, released)
         finally:
             self._notifier.stop_watchdog()
             _close(listeners)
@@ -287,6 +289,7 @@ class Server:
         from pounce.worker.shared import prepare
         from pounce.worker.standstill import Standstill
         from pounce.worker.threads import WorkerThreads
+        from pounce.worker.worker import SOON
 
         config = self._config
         shared = prepare(config, self._app, self._registry)
@@ -323,21 +326,27 @@ class Server:
             give_up=lambda state: log.error("Worker %d still stands still, and its thread is left", state.number),
         )
 
+        give_up_at = inf
+        """When workers that do not end are left."""
+
         def end(force: bool) -> None:
+            nonlocal give_up_at
             if force:
                 workers.force()
-            else:
+            elif not config.drain_delay:
                 workers.stop(empty=True)
+            elif give_up_at == inf:
+                log.info(SOON, config.drain_delay)
+                workers.announce_end()
+                loop.call_later(config.drain_delay, lambda: workers.stop(empty=True))
+            give_up_at = min(give_up_at, time.monotonic() + (END_MARGIN if force else config.drain_delay + bound))
 
         try:
             with self._ended_by(lambda force: loop.call_soon_threadsafe(end, force)):
                 await asyncio.to_thread(workers.start, workers_of(config))
                 workers.receive(datagrams.duplicates())
                 self._tell(shared.describe(), listeners)
-                give_up_at = inf
                 while not workers.join(0) and time.monotonic() < give_up_at:
-                    if self._shutdown and give_up_at == inf:
-                        give_up_at = time.monotonic() + config.drain_delay + bound
                     with suppress(TimeoutError):
                         await asyncio.wait_for(changed.wait(), BEAT)
                     changed.clear()
