@@ -209,6 +209,33 @@ def test_changed_file_is_served(tmp_path: Path) -> None:
         eventually(lambda: server.get()["version"] == 2)
 
 
+def test_file_that_is_included_by_its_name_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("1")
+    with Running(tmp_path, "--reload", "--reload-include", ".env") as server:
+        (tmp_path / ".env").write_text("22")
+        assert server.wait_for_message("Changed: ")["message"] == "Changed: .env"
+        server.wait_for_message("Reloaded")
+
+
+def test_application_that_writes_a_file_is_not_reloaded_for_ever(tmp_path: Path) -> None:
+    app = APP + "\nopen('made.py', 'w').write(f'made = {time.time()}')\n"
+    with Running(tmp_path, "--reload", "--reload-delay", "0.05", app=app) as server:
+        server.wait_for_message("made.py has caused 3 reloads")
+        at = len(server.log)
+        server.wait_for_message("Reloaded", after=at)
+        server.write(version(2, app))
+        server.wait_for_message("Changed: main.py", after=at)
+        eventually(lambda: server.get()["version"] == 2)
+        changes = [entry["message"] for entry in server.log if entry.get("message", "").startswith("Changed: ")]
+        assert changes == ["Changed: made.py"] * 3 + ["Changed: main.py"]
+
+
+def test_pattern_that_can_never_match_is_an_error_of_the_start(tmp_path: Path) -> None:
+    with Running(tmp_path, "--reload", "--reload-exclude", "../data", wait=False) as server:
+        assert server.wait() == 2
+        assert "reload_exclude '../data' can never match" in server.text()
+
+
 # A folder that is entered by a link
 
 
@@ -240,6 +267,13 @@ def test_reload_serves_what_the_link_of_the_folder_leads_to(mode: str, releases:
         assert server.get()["version"] == 1
         move(link, new)
         reload(server)
+        eventually(lambda: server.get()["version"] == 2)
+
+
+def test_link_of_the_folder_that_is_moved_is_a_change(releases: tuple[Path, Path]) -> None:
+    link, new = releases
+    with Running(link, "--reload", app=version(1), environ={"PWD": str(link)}) as server:
+        move(link, new)
         eventually(lambda: server.get()["version"] == 2)
 
 

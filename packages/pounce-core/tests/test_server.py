@@ -53,9 +53,9 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), PATIENCE))  # type: ignore[arg-type]
 
 
-def get(address: tuple[str, int]) -> bytes:
+def get(address: tuple[str, int], path: str = "/") -> bytes:
     with socket.create_connection(address, 5) as client:
-        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
         data = b""
         while piece := client.recv(65536):
             data += piece
@@ -401,6 +401,19 @@ def test_affinity_holds_for_the_thread_that_serves_and_no_longer() -> None:
     asyncio.run(main())
     assert [len(cpus) for cpus in seen] == [1]
     assert os.sched_getaffinity(0) == allowed
+
+
+@pytest.mark.parametrize("settings", [{}, {"workers": 2, "worker_mode": "thread"}], ids=["one", "two"])
+def test_connections_are_served_until_the_drain_begins_and_are_told_of_it(settings: dict[str, Any]) -> None:
+    server = TestServer(App(), drain_delay=60.0, health_check_path="/up", **settings)
+    server.start()
+    server.shutdown()
+    until = time.monotonic() + PATIENCE
+    while get((server.host, server.port), "/up").startswith(b"HTTP/1.1 200 "):
+        assert time.monotonic() < until
+    assert get((server.host, server.port)).endswith(b"hello")
+    server.shutdown(force=True)
+    server.stop()
 
 
 class Blocks:

@@ -1,135 +1,358 @@
-"""FileWatcher: which files count, and when a change does."""
+"""FileWatcher: when a change of a file counts, whoever reports it. Which files count is in test_reload_rules.py."""
 
+import logging
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pounce import ConfigError, ServerConfig
+from pounce.supervisor import watch_files
+from pounce.supervisor.reload_rules import rules_of
 from pounce.supervisor.watch_files import FileWatcher
+from pounce.supervisor.watched_tree import WatchedTree
 
 PATIENCE = 10.0
 
 
-def watcher(folder: Path, **settings: object) -> FileWatcher:
-    return FileWatcher(ServerConfig.of({"app_dir": str(folder)} | settings), lambda: None)
-
-
-@pytest.mark.parametrize(
-    ("name", "watched"),
-    [
-        ("main.py", True),
-        ("package/module.py", True),
-        ("settings.toml", True),
-        ("notes.txt", False),
-        (".hidden.py", False),
-        (".git/config.py", False),
-        ("__pycache__/main.py", False),
-        ("build/lib/main.py", False),
-    ],
-)
-def test_usual_files_are_watched(tmp_path: Path, name: str, watched: bool) -> None:
-    path = tmp_path / name
+def write(folder: Path, name: str, text: str = "") -> Path:
+    path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("")
-    assert watcher(tmp_path).is_watched(str(path)) == watched
-    assert (str(path) in watcher(tmp_path).snapshot()) == watched
+    path.write_text(text or f"{time.time_ns()}")
+    return path
+
+
+def watched(folder: Path, **settings: object) -> set[str]:
+    """The files that are watched below a folder, as paths from there on."""
+    found = FileWatcher(ServerConfig.of({"app_dir": str(folder)} | settings), lambda: None)
+    return {os.path.relpath(path, folder) for path in found._before}
+
+
+# What is watched
+
+
+def test_python_is_watched_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("main.py", "package/module.py", "settings.toml", ".hidden.py", "__pycache__/main.py", "build/main.py"):
+        write(tmp_path, name)
+    assert watched(tmp_path) == {"main.py", "package/module.py"}
 
 
 def test_folder_that_lies_below_one_called_build_is_watched(tmp_path: Path) -> None:
-    folder = tmp_path / "build" / "env" / "project"
-    folder.mkdir(parents=True)
-    (folder / "main.py").write_text("")
-    assert watcher(folder).is_watched(str(folder / "main.py"))
-    assert len(watcher(folder).snapshot()) == 1
+    write(tmp_path, "build/env/project/main.py")
+    assert watched(tmp_path / "build" / "env" / "project") == {"main.py"}
 
 
-@pytest.mark.parametrize("pattern", ["*.sql", ".sql", "query.sql"])
-def test_further_files_are_watched_on_request(tmp_path: Path, pattern: str) -> None:
-    (tmp_path / "query.sql").write_text("")
-    assert len(watcher(tmp_path).snapshot()) == 0
-    assert len(watcher(tmp_path, reload_include=(pattern,)).snapshot()) == 1
+def test_named_folders_are_watched_instead_of_the_usual_one(tmp_path: Path) -> None:
+    for name in ("app/main.py", "library/module.py", "build/made.py"):
+        write(tmp_path, name)
+    folders = tuple(str(tmp_path / name) for name in ("library", "build"))
+    assert watched(tmp_path, reload_dirs=folders) == {"library/module.py", "build/made.py"}
 
 
-@pytest.mark.parametrize("pattern", ["generated", "gen*", "main.py"])
-def test_files_and_folders_are_left_out_on_request(tmp_path: Path, pattern: str) -> None:
-    (tmp_path / "generated").mkdir()
-    (tmp_path / "generated" / "main.py").write_text("")
-    assert len(watcher(tmp_path).snapshot()) == 1
-    assert len(watcher(tmp_path, reload_exclude=(pattern,)).snapshot()) == 0
+def test_named_folder_below_another_one_is_watched_though_it_is_excluded_there(tmp_path: Path) -> None:
+    for name in ("main.py", "build/made.py"):
+        write(tmp_path, name)
+    folders = (str(tmp_path), str(tmp_path / "build"))
+    assert watched(tmp_path, reload_dirs=folders) == {"main.py", "build/made.py"}
 
 
-def test_further_folders_are_watched_on_request(tmp_path: Path) -> None:
-    for name in ("app", "library"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "module.py").write_text("")
-    assert len(watcher(tmp_path / "app", reload_dirs=(str(tmp_path / "library"),)).snapshot()) == 2
+def test_virtual_environment_is_known_by_its_file(tmp_path: Path) -> None:
+    for name in ("main.py", "own/pyvenv.cfg", "own/lib/module.py", "venv/module.py"):
+        write(tmp_path, name)
+    assert watched(tmp_path) == {"main.py", "venv/module.py"}
+    assert watched(tmp_path, reload_include=("own/lib/module.py",)) == {
+        "main.py", "venv/module.py", "own/lib/module.py",
+    }  # fmt: skip
+    assert watched(tmp_path, reload_exclude=("!own/",)) == {"main.py", "venv/module.py", "own/lib/module.py"}
 
 
-class Watching:
-    def __init__(self, folder: Path, **settings: object) -> None:
-        self.calls = 0
-        self.called = threading.Event()
-        config = ServerConfig.of({"app_dir": str(folder), "reload_delay": 0.05} | settings)
-        self.watcher = FileWatcher(config, self.changed)
-
-    def changed(self) -> None:
-        self.calls += 1
-        self.called.set()
-
-
-@pytest.fixture
-def watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watching]:
-    monkeypatch.setattr("pounce.supervisor.watch_files.INTERVAL", 0.02)
-    monkeypatch.setattr("pounce.supervisor.watch_files._watchfiles_is_installed", lambda: False)
-    (tmp_path / "main.py").write_text("1")
-    found = Watching(tmp_path)
-    found.watcher.start()
-    yield found
-    found.watcher.stop()
-
-
-def test_changed_file_is_noticed(watching: Watching, tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text("22")
-    assert watching.called.wait(PATIENCE)
-
-
-def test_new_file_is_noticed(watching: Watching, tmp_path: Path) -> None:
-    (tmp_path / "other.py").write_text("")
-    assert watching.called.wait(PATIENCE)
-
-
-def test_file_that_goes_is_noticed(watching: Watching, tmp_path: Path) -> None:
-    (tmp_path / "main.py").unlink()
-    assert watching.called.wait(PATIENCE)
-
-
-def test_file_with_an_older_time_is_noticed(watching: Watching, tmp_path: Path) -> None:
-    os.utime(tmp_path / "main.py", (1, 1))
-    assert watching.called.wait(PATIENCE)
-
-
-@pytest.mark.parametrize("installed", [True, False])
-def test_file_that_changes_before_the_start_is_noticed(
-    installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if installed:
-        pytest.importorskip("watchfiles")
-    monkeypatch.setattr("pounce.supervisor.watch_files._watchfiles_is_installed", lambda: installed)
-    (tmp_path / "main.py").write_text("1")
-    found = Watching(tmp_path)
-    (tmp_path / "main.py").write_text("22")
-    found.watcher.start()
-    assert found.called.wait(PATIENCE)
-    found.watcher.stop()
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "app", tmp_path / "elsewhere"
+    write(folder, "package/module.py")
+    write(elsewhere, "shared.py")
+    (folder / "again").symlink_to(folder / "package")
+    (folder / "loop").symlink_to(folder)
+    (folder / "one").symlink_to(elsewhere)
+    (folder / "two").symlink_to(elsewhere)
+    (folder / "broken").symlink_to(tmp_path / "nowhere")
+    found = watched(folder)
+    assert "package/module.py" in found
+    assert len(found) == 2
 
 
 def test_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="missing"):
-        watcher(tmp_path, reload_dirs=(str(tmp_path / "missing"),))
+        watched(tmp_path, reload_dirs=(str(tmp_path / "missing"),))
 
 
 def test_watcher_that_was_never_started_can_be_stopped(tmp_path: Path) -> None:
-    watcher(tmp_path).stop()
+    FileWatcher(ServerConfig(app_dir=str(tmp_path)), lambda: None).stop()
+
+
+# What is noticed, by either watcher
+
+
+class Watching:
+    """A watcher of a folder, and what it has noticed."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.folder = folder
+        self.noticed: list[str] = []
+        self._news = threading.Condition()
+        settings = {"app_dir": str(folder), "reload_delay": 0.02} | settings
+        self.watcher = FileWatcher(ServerConfig.of(settings), lambda: None)
+        self._handler = logging.Handler()
+        self._handler.emit = self.emit  # type: ignore[method-assign]
+        self.warnings: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        with self._news:
+            if text.startswith("Changed: "):
+                self.noticed += text.removeprefix("Changed: ").split(", ")
+            else:
+                self.warnings.append(text)
+            self._news.notify_all()
+
+    def wait(self, until: Callable[[], bool]) -> None:
+        with self._news:
+            assert self._news.wait_for(until, PATIENCE), (self.noticed, self.warnings)
+
+    def change(self, name: str) -> None:
+        """Change a file that counts, and wait until it is noticed."""
+        seen = len(self.noticed)
+        write(self.folder, name)
+        self.wait(lambda: name in self.noticed[seen:])
+
+    def start(self) -> None:
+        log = logging.getLogger("pounce.reload")
+        log.addHandler(self._handler)
+        log.setLevel(logging.INFO)
+        self.watcher.start()
+        # From here on it watches, whatever that takes.
+        self.change("started.py")
+
+    def stop(self) -> None:
+        self.watcher.stop()
+        logging.getLogger("pounce.reload").removeHandler(self._handler)
+        logging.getLogger("pounce.reload").setLevel(logging.NOTSET)
+
+
+@pytest.fixture(params=["polling", "watchfiles"])
+def watching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Watching]]:
+    if request.param == "watchfiles":
+        pytest.importorskip("watchfiles")
+    monkeypatch.setattr(watch_files, "INTERVAL", 0.02)
+    monkeypatch.setattr(watch_files, "LINKS", 50)
+    monkeypatch.setattr(watch_files, "_watchfiles_is_installed", lambda: request.param == "watchfiles")
+    started: list[Watching] = []
+
+    def start(folder: Path, **settings: object) -> Watching:
+        started.append(Watching(folder, **settings))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def set_back(path: Path) -> None:
+    os.utime(path, (1, 1))
+
+
+def replace(path: Path) -> None:
+    beside = path.with_name("beside")
+    beside.write_text(path.read_text())
+    os.utime(beside, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    beside.replace(path)
+
+
+def rename(path: Path) -> None:
+    path.rename(path.with_name("other.py"))
+
+
+def move_folder_in(path: Path) -> None:
+    apart = path.parent.parent / "apart"
+    write(apart, "package/other.py")
+    apart.rename(path.parent / "moved")
+
+
+def make_link(path: Path) -> None:
+    elsewhere = path.parent.parent / "elsewhere"
+    write(elsewhere, "other.py")
+    (path.parent / "link").symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("do", "name"),
+    [
+        (lambda path: path.write_text("longer than it was"), "main.py"),
+        (remove, "main.py"),
+        (set_back, "main.py"),
+        (replace, "main.py"),
+        (rename, "other.py"),
+        (lambda path: write(path.parent, "new/package/other.py"), "new/package/other.py"),
+        (move_folder_in, "moved/package/other.py"),
+        (make_link, "link/other.py"),
+    ],
+    ids=["written", "removed", "set back", "replaced", "renamed", "new folder", "folder moved in", "new link"],
+)
+def test_change_is_noticed(
+    do: Callable[[Path], object], name: str, watching: Callable[..., Watching], tmp_path: Path
+) -> None:
+    path = write(tmp_path / "app", "main.py", "1")
+    found = watching(tmp_path / "app")
+    do(path)
+    found.wait(lambda: name in found.noticed)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "counts"),
+    [
+        ("main.py", {}, True),
+        ("settings.toml", {}, False),
+        (".env", {"reload_include": (".env",)}, True),
+        ("page.tmplx", {"reload_include": ("tmplx",)}, True),
+        ("build/schema.json", {"reload_include": ("build/schema.json",)}, True),
+        ("build/main.py", {"reload_include": ("build/schema.json",)}, False),
+        ("data/x.py", {"reload_exclude": ("data/",)}, False),
+        ("data/x.py", {"reload_exclude": ("./data",)}, False),
+        ("data/x.py", {"reload_exclude": ("data/*",)}, False),
+        ("own/lib/x.py", {}, False),
+        ("link/x.py", {}, True),
+        ("link/x.py", {"reload_exclude": ("link",)}, False),
+    ],
+)
+def test_both_watchers_keep_to_the_rules(
+    name: str, settings: dict[str, object], counts: bool, watching: Callable[..., Watching], tmp_path: Path
+) -> None:
+    folder = tmp_path / "app"
+    write(folder, "own/pyvenv.cfg")
+    write(tmp_path, "elsewhere/x.py")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    write(folder, name)
+    found = watching(folder, **settings)
+    write(folder, name)
+    found.change("last.py")
+    assert (name in found.noticed) == counts
+
+
+def test_named_folder_is_watched_though_it_is_called_build(watching: Callable[..., Watching], tmp_path: Path) -> None:
+    write(tmp_path, "build/main.py")
+    watching(tmp_path / "build", app_dir=".", reload_dirs=(str(tmp_path / "build"),)).change("main.py")
+
+
+def test_link_to_the_watched_folder_that_is_moved_is_noticed(watching: Callable[..., Watching], tmp_path: Path) -> None:
+    write(tmp_path, "1/main.py", "1")
+    write(tmp_path, "2/main.py", "1")
+    link = tmp_path / "current"
+    link.symlink_to("1")
+    found = watching(link)
+    (tmp_path / "next").symlink_to("2")
+    (tmp_path / "next").replace(link)
+    found.wait(lambda: "main.py" in found.noticed)
+    found.change("main.py")
+
+
+def test_file_that_changes_before_the_start_is_noticed(watching: Callable[..., Watching], tmp_path: Path) -> None:
+    write(tmp_path, "main.py", "1")
+    found = Watching(tmp_path)
+    write(tmp_path, "main.py", "22")
+    found.start()
+    found.wait(lambda: "main.py" in found.noticed)
+    found.stop()
+
+
+# An application that writes its own files
+
+
+def test_file_that_causes_one_reload_after_another_is_named_and_left_alone(
+    watching: Callable[..., Watching], tmp_path: Path
+) -> None:
+    found = watching(tmp_path, reload_include=("state.json",))
+    for number in range(3):
+        assert found.warnings == []
+        write(tmp_path, "state.json", str(number) * 9)
+        found.wait(lambda number=number: found.noticed.count("state.json") == number + 1)  # type: ignore[misc]
+    found.wait(lambda: bool(found.warnings))
+    assert found.warnings[0].startswith("state.json has caused 3 reloads within ")
+    assert "--reload-exclude state.json" in found.warnings[0]
+    write(tmp_path, "state.json", "once more")
+    found.change("main.py")
+    assert found.noticed.count("state.json") == 3
+    found.watcher.react_to_all()
+    found.change("state.json")
+
+
+def test_file_that_changes_as_often_in_a_longer_time_is_not(
+    watching: Callable[..., Watching], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_files, "LOOP_SECONDS", -1.0)
+    found = watching(tmp_path)
+    for _ in range(4):
+        found.change("main.py")
+    assert found.warnings == []
+
+
+def test_time_that_a_start_takes_counts_for_a_loop(
+    watching: Callable[..., Watching], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_files, "LOOP_SECONDS", -1.0)
+    found = watching(tmp_path)
+    found.watcher.start_took = 60.0
+    for _ in range(3):
+        found.change("main.py")
+    found.wait(lambda: bool(found.warnings))
+
+
+# What it costs
+
+
+def test_look_asks_the_system_for_nothing_but_folders_and_files_that_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        write(tmp_path, f"package{number}/module.py")
+        write(tmp_path, f"package{number}/picture.png")
+        write(tmp_path, f"node_modules/package{number}/module.py")
+    for path, _, _ in os.walk(tmp_path):
+        os.utime(path, (1, 1))
+    tree = WatchedTree([str(tmp_path)], rules_of([str(tmp_path)], (), ()))
+    before = tree.snapshot()
+    calls: list[str] = []
+
+    def stat(path: str) -> os.stat_result:
+        calls.append(os.path.relpath(path, tmp_path))
+        return os.lstat(path)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "scandir", None)
+    assert tree.snapshot() == before
+    packages = [f"package{number}" for number in range(5)]
+    assert sorted(calls) == sorted([".", *packages, *(f"{package}/module.py" for package in packages)])
+
+
+def test_pause_between_two_looks_is_as_long_as_the_share_of_a_cpu_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0.0)
+            return True
+
+    found = FileWatcher(ServerConfig(app_dir=str(tmp_path)), lambda: None)
+    found._stop = Stop()
+    found._cost = 0.2
+    assert list(found._polled()) == []
+    assert waits == [pytest.approx(0.2 / watch_files.SHARE)]
+    assert watch_files.SHARE < 0.05

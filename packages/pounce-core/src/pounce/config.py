@@ -159,21 +159,21 @@ class ServerConfig:
     reload: bool = option(False, "Start new processes when files of the application change.", group="workers")
     reload_dirs: tuple[str, ...] = option(
         (),
-        "Watch this folder too, beside app_dir; may be repeated.",
+        "Watch this folder instead of app_dir; may be repeated.",
         group="workers",
         also=("reload_dir",),
         needs="reload",
     )
     reload_include: tuple[str, ...] = option(
         (),
-        "Watch files of this name or pattern too, for example *.sql; may be repeated.",
+        "Watch what matches this line of a .gitignore beside *.py, for example *.sql; may be repeated.",
         group="workers",
         also=("reload_includes",),
         needs="reload",
     )
     reload_exclude: tuple[str, ...] = option(
         (),
-        "Do not watch files and folders of this name or pattern; may be repeated.",
+        "Do not watch what matches this line of a .gitignore, for example data/; may be repeated.",
         group="workers",
         also=("reload_excludes",),
         needs="reload",

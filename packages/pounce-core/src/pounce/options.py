@@ -38,8 +38,8 @@ def option(
 
     `unit` is "seconds", "bytes", "octal" or None; `ge`, `gt` and `le` bound a number; `flag` is False for settings
     that only Python code can give; `factory` says that `default` is called for each instance, `secret` that the value
-    must not be shown; `also` lists second spellings of the name. `needs` names the setting without which this one does
-    nothing, or several of which one is enough (`a or b`).
+    must not be shown; `also` lists second spellings of the name. `needs`, for settings of the server alone, names that
+    without which this one does nothing, or several of which one is enough (`a or b`).
     """
     metadata = dict(  # noqa: C408
         help=help,

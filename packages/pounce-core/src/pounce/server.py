@@ -276,11 +276,13 @@ class Server:
                 watch.start()
                 self._tell(shared.describe(), listeners, loop)
 
+            def released() -> None:
+                # From now on no tick shows that the loop turns, or none soon.
+                watch.stop()
+                self._released(listeners)
+
             with self._ended_by(lambda force, hurry: loop.call_soon_threadsafe(end, force, hurry)):
-                try:
-                    await worker.serve(on_ready, lambda: self._released(listeners))
-                finally:
-                    watch.stop()
+                await worker.serve(on_ready, released)
         finally:
             self._notifier.stop_watchdog()
             _close(listeners)
@@ -299,6 +301,7 @@ class Server:
         from pounce.worker.shared import prepare
         from pounce.worker.standstill import Standstill
         from pounce.worker.threads import WorkerThreads
+        from pounce.worker.worker import SOON
 
         config = self._config
         import_loop(config.loop)
@@ -336,11 +339,20 @@ class Server:
             give_up=lambda state: log.error("Worker %d still stands still, and its thread is left", state.number),
         )
 
+        give_up_at = inf
+        """When workers that do not end are left."""
+
         def end(force: bool, hurry: bool) -> None:
+            nonlocal give_up_at
             if force:
                 workers.force()
-            else:
+            elif not config.drain_delay:
                 workers.stop(empty=True, hurry=hurry)
+            elif give_up_at == inf:
+                log.info(SOON, config.drain_delay)
+                workers.announce_end()
+                loop.call_later(config.drain_delay, lambda: workers.stop(empty=True, hurry=hurry))
+            give_up_at = min(give_up_at, time.monotonic() + (END_MARGIN if force else config.drain_delay + bound))
 
         try:
             with self._ended_by(lambda force, hurry: loop.call_soon_threadsafe(end, force, hurry)):
@@ -349,10 +361,7 @@ class Server:
                 if not self._shutdown:
                     # Else the listeners are closed, or about to be.
                     self._tell(shared.describe(), listeners)
-                give_up_at = inf
                 while not workers.join(0) and time.monotonic() < give_up_at:
-                    if self._shutdown and give_up_at == inf:
-                        give_up_at = time.monotonic() + config.drain_delay + bound
                     with suppress(TimeoutError):
                         await asyncio.wait_for(changed.wait(), BEAT)
                     changed.clear()

@@ -48,6 +48,7 @@ from pounce.worker.shared import prepare
 from pounce.worker.standstill import Standstill
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.threads import WorkerThreads
+from pounce.worker.worker import SOON
 
 __all__ = ["BEAT", "ServerProcess", "handle_signals", "main", "serve", "wait_for_start"]
 
@@ -281,7 +282,7 @@ class ServerProcess:
                     delay = self._spec.config.drain_delay if empty else 0.0
                     self._stop_at, self._empty = time.monotonic() + delay, empty
                     if delay:
-                        log.info("Shutting down in %g s: connections are still accepted, health says draining", delay)
+                        log.info(SOON, delay)
                         workers.announce_end()
                 case Force():
                     self._stopping = True

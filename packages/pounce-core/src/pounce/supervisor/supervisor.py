@@ -124,6 +124,8 @@ class Supervisor:
         """Workers to add when the reload is over."""
         self._watcher: FileWatcher | None = None
         self._control: ControlSocket | None = None
+        self._reload_at = time.monotonic()
+        """When the last reload began, or the server."""
         self._reload_answers: list[Answer] = []
         """Who waits for the end of the reload."""
         self._started_at = time.time()
@@ -189,7 +191,7 @@ class Supervisor:
                 self._open_control()
             if self._config.reload:
                 # What changes while the first processes start may be too late for them.
-                self._watcher = FileWatcher(self._config, self.reload)
+                self._watcher = FileWatcher(self._config, self.reload, self._folder.name)
             self._places = self._start_generation([])
             while self._children or not self._stopping:
                 for key, _ in self._selector.select(self._until_next_deadline()):
@@ -213,7 +215,7 @@ class Supervisor:
             self.shutdown(force=self._shutdowns > 1, hurry=is_of_terminal(number))
 
         handlers: dict[signal.Signals, Callable[[], None]] = {
-            signal.SIGHUP: self.reload,
+            signal.SIGHUP: lambda: self._call(self._reload_by_hand),
             signal.SIGTTIN: lambda: self.resize(+1),
             signal.SIGTTOU: lambda: self.resize(-1),
             signal.SIGUSR1: self.reopen_logs,
@@ -541,6 +543,7 @@ class Supervisor:
         """The first generation serves."""
         self._started = True
         if self._watcher is not None:
+            self._watcher.start_took = time.monotonic() - self._reload_at
             self._watcher.start()
         scheme = "https" if description.tls else "http"
         self._urls = [listener.url(scheme) for listener in self._sets[0]]
@@ -614,6 +617,11 @@ class Supervisor:
 
     # Reload
 
+    def _reload_by_hand(self) -> None:
+        if self._watcher is not None:
+            self._watcher.react_to_all()
+        self._reload()
+
     def _reload(self) -> None:
         if self._stopping or not self._started:
             return
@@ -625,6 +633,7 @@ class Supervisor:
         log.info("Reloading")
         self._generation += 1
         self._notifier.reloading()
+        self._reload_at = time.monotonic()
         self._coming = self._start_generation(self._places)
 
     def _take_over(self) -> None:
@@ -634,6 +643,8 @@ class Supervisor:
             for child in place.children:
                 self._drain(child)
         log.info("Reloaded")
+        if self._watcher is not None:
+            self._watcher.start_took = time.monotonic() - self._reload_at
         self._answer_reload({"ok": True})
         self._notifier.ready()
         self._resize_if_asked()
@@ -721,7 +732,7 @@ class Supervisor:
         if self._stopping or not self._started:
             answer({"ok": False, "error": "the server is starting or ending"})
         else:
-            self._reload()
+            self._reload_by_hand()
             self._reload_answers.append(answer)
 
     def _answer_reload(self, outcome: dict[str, Any]) -> None:

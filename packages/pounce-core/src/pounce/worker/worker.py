@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from pounce.identity.identity import Identity
     from pounce.net.tls import ServerTLS
 
-__all__ = ["Worker"]
+__all__ = ["SOON", "Worker"]
 
 log = logging.getLogger("pounce")
 
+SOON = "Shutting down in %g s: connections are still accepted, health says draining"
+"""What is logged where a drain begins after `drain_delay`."""
 HANDSHAKE_GRACE = 1.0
 """Seconds a connection that is being opened may still take during a drain."""
 DRAINING_HOOK = 1.0
@@ -170,7 +172,7 @@ class Worker:
             ready()
             await self._stop.wait()
             if self._delay and not self._force.is_set():
-                log.info("Shutting down in %g s: connections are still accepted, health says draining", self._delay)
+                log.info(SOON, self._delay)
                 await self._unless_forced(asyncio.sleep(self._delay))
         except asyncio.CancelledError:
             self._force.set()
