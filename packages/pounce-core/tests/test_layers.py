@@ -24,6 +24,9 @@ MODULES = frozenset(FILES)
 CONTRACT = {
     "pounce.exchange.fields", "pounce.exchange.head", "pounce.exchange.priority", "pounce.exchange.stream",
     "pounce.net.connection", "pounce.net.linger", "pounce.errors", "pounce.plugin",
+    # What HTTP/2 and HTTP/3 have in common.
+    "pounce.exchange.answers", "pounce.exchange.budget", "pounce.exchange.huffman", "pounce.exchange.known_heads",
+    "pounce.exchange.prefixed",
 }  # fmt: skip
 
 

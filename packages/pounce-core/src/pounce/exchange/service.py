@@ -12,7 +12,7 @@ from pounce.config import ServerConfig
 from pounce.errors import BadRequest
 from pounce.exchange.draining import DrainNotice
 from pounce.exchange.error_pages import error_response
-from pounce.exchange.head import RequestHead
+from pounce.exchange.head import RequestHead, unreadable_head
 from pounce.exchange.http import HttpExchange, too_large
 from pounce.exchange.response_headers import ResponseHeaders
 from pounce.exchange.scope import METHODS
@@ -148,9 +148,12 @@ class Service:
         return exchange
 
     def refuse(self, head: RequestHead | None, stream: Stream, error: BadRequest) -> Exchange:
-        """Answer a request with an error; `head` is None when it could not even be read."""
+        """Answer a request with an error; `head` is None when it could not even be read.
+
+        Wires of another version than HTTP/1.1 give an `unreadable_head()` then.
+        """
         self.count(error.code, "%s", error.message)
-        exchange = HttpExchange(self, head or UNREADABLE, stream)
+        exchange = HttpExchange(self, head or unreadable_head("1.1", stream.connection.scheme), stream)
         exchange.respond(error_response(error, debug=self.config.debug))
         return exchange
 
@@ -233,7 +236,3 @@ class Service:
                 exchange.flush_head()
         for callback in tuple(self.on_tick):
             callback(now)
-
-
-UNREADABLE = RequestHead(b"-", b"-", [], "1.1", keep_alive=False)
-"""Stands for a request whose head could not be read."""
