@@ -21,9 +21,7 @@ from qh3.quic.connection import QuicConnection
 from qh3.quic.events import ConnectionTerminated, HandshakeCompleted
 from tests.conformance.client import PATIENCE, Broken, Fields, Head, Headers, Response
 
-from pounce_h3.qh3_engine import literal_section
-
-__all__ = ["H3Client", "H3Request"]
+__all__ = ["H3Client", "H3Request", "literal_section"]
 
 WINDOW = 65536
 """Bytes a stream may have unsent before the next piece is waited with."""
@@ -327,3 +325,25 @@ class H3Request:
 def _head(headers: Any) -> Head:
     fields = Fields(headers)
     return Head(int(fields[b":status"]), Fields(field for field in fields if field[0] != b":status"))
+
+
+def literal_section(fields: Headers) -> bytes:
+    """A field section of literals only, which needs no table (RFC 9204 4.5.6)."""
+    parts = [b"\0\0"]
+    for name, value in fields:
+        parts += (_integer(0x20, 3, len(name)), name, _integer(0x00, 7, len(value)), value)
+    return b"".join(parts)
+
+
+def _integer(pattern: int, bits: int, value: int) -> bytes:
+    """RFC 7541 5.1"""
+    limit = (1 << bits) - 1
+    if value < limit:
+        return bytes((pattern | value,))
+    encoded = bytearray((pattern | limit,))
+    value -= limit
+    while value >= 128:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif("t" not in sys.abiflags, reason="the GIL protect
 REQUEST_PATH = {
     "pounce.exchange.http": set(),
     "pounce.exchange.scope": set(),
-    "pounce.exchange.service": {"UNREADABLE", "NO_WEBSOCKET"},
+    "pounce.exchange.service": {"NO_WEBSOCKET"},
     # What is looked up once for a new combination of fields.
     "pounce.exchange.response_headers": {"_token", "_bad_value", "_KINDS"},
     "pounce.h1.connection": set(),

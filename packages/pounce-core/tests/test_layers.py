@@ -25,6 +25,9 @@ MODULES = frozenset(FILES)
 FOR_WIRES = {
     "pounce.config", "pounce.errors", "pounce.exchange.fields", "pounce.exchange.priority", "pounce.net.connection",
     "pounce.net.linger", "pounce.plugin",
+    # What HTTP/2 and HTTP/3 have in common.
+    "pounce.exchange.answers", "pounce.exchange.budget", "pounce.exchange.huffman", "pounce.exchange.known_heads",
+    "pounce.exchange.prefixed",
 }  # fmt: skip
 
 

@@ -20,9 +20,9 @@ from hpack.huffman_table import decode_huffman
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pounce.exchange.huffman import HuffmanDecoder
 from pounce_h2.decode import CompressionError, FieldDecoder
 from pounce_h2.frames import PREFACE, ErrorCode, Kind, frame, settings_frame
-from pounce_h2.huffman import HuffmanDecoder
 
 GET = b"\x82\x86\x84\x01\x0bexample.org"
 POST = b"\x83\x86\x84\x01\x0bexample.org"
@@ -177,6 +177,7 @@ def test_the_h2_library_has_the_same_opinion(frames: list[bytes]) -> None:
 
 # Field blocks
 
+HUFFMAN = HuffmanDecoder()
 NAMES = st.sampled_from([b":method", b":path", b"host", b"cookie", b"x-a", b"accept", b"set-cookie", b"content-length"])
 VALUES = st.one_of(st.sampled_from([b"", b"GET", b"/", b"200", b"gzip, deflate"]), st.binary(max_size=40))
 SECTIONS = st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=12), max_size=8)
@@ -186,7 +187,7 @@ SECTIONS = st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=12), max_size=8)
 @given(SECTIONS, st.booleans(), st.lists(st.sampled_from([0, 64, 100, 4096]), max_size=8))
 def test_what_hpack_encodes_is_decoded(sections: Any, huffman: bool, sizes: list[int]) -> None:
     encoder = hpack.Encoder()
-    decoder = FieldDecoder(4096, 2**20, 1000, HuffmanDecoder())
+    decoder = FieldDecoder(4096, 2**20, 1000, HUFFMAN)
     for number, section in enumerate(sections):
         if number < len(sizes):
             encoder.header_table_size = sizes[number]
@@ -200,7 +201,7 @@ def test_what_hpack_encodes_is_decoded(sections: Any, huffman: bool, sizes: list
 def test_any_octets_mean_the_same_to_hpack(blocks: list[bytes]) -> None:
     theirs = hpack.Decoder(max_header_list_size=2**20)
     theirs.max_allowed_table_size = 4096
-    ours = FieldDecoder(4096, 2**20, 1000, HuffmanDecoder())
+    ours = FieldDecoder(4096, 2**20, 1000, HUFFMAN)
     for block in blocks:
         try:
             expected: Any = [(bytes(name), bytes(value)) for name, value in theirs.decode(block, raw=True)]
@@ -225,7 +226,7 @@ def test_any_octets_are_the_same_huffman_code_to_hpack(start: bytes, end: bytes)
     except hpack.HPACKDecodingError:
         expected = None
     try:
-        found = HuffmanDecoder().decode(start + end, True)
+        found = HUFFMAN.decode(start + end, True)
     except ValueError:
         found = None
     assert found == expected
@@ -235,9 +236,8 @@ def test_any_octets_are_the_same_huffman_code_to_hpack(start: bytes, end: bytes)
 @given(st.binary(max_size=100))
 def test_every_octet_has_its_huffman_code(data: bytes) -> None:
     encoder = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
-    decoder = HuffmanDecoder()
     encoded = encoder.encode(data)
-    assert [decoder.decode(encoded, secret) for secret in (True, False, False)] == [data] * 3
+    assert [HUFFMAN.decode(encoded, secret) for secret in (True, False, False)] == [data] * 3
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))

@@ -109,11 +109,13 @@ def test_ticket_is_good_on_every_worker(start: Start) -> None:
             assert seen(client.early[0])["is_0rtt"] is True
 
 
-def test_nobody_gets_a_ticket_by_default(start: Start) -> None:
-    with start(site).connect() as client:
-        assert isinstance(client, H3Client)
-        assert json.loads(client.request("GET", "/").body)["is_0rtt"] is False
-        assert client.tickets == []
+def test_client_comes_back_without_early_data_by_default(start: Start) -> None:
+    server = start(site)
+    ticket = ticket_of(server)
+    assert ticket.max_early_data_size is None
+    with EarlyClient(server, ticket, ("GET", b"")) as client:
+        assert seen(client.early[0])["is_0rtt"] is False
+        assert client.quic.tls is not None and client.quic.tls.session_resumed
 
 
 def test_client_that_proves_its_address_first_may_be_early_too(start: Start) -> None:
@@ -177,6 +179,23 @@ def test_ticket_of_a_handshake_that_was_never_complete_is_none(engine: Qh3Engine
     again.client.send_stream_data(0, b"early")
     again.quiet()
     assert not any(type(event) is EarlyData for event in again.seen)
+
+
+@pytest.mark.parametrize("takes_early_data", [True, False])
+def test_early_data_is_taken_only_where_it_is_asked_for_whatever_the_client_believes(
+    tls_files: tuple[str, str], takes_early_data: bool
+) -> None:
+    config = ServerConfig(
+        ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1], http3_zero_rtt_enabled=takes_early_data
+    )
+    engine = Qh3Engine(config, ServerTLS(config, []))
+    ticket = ticket_from(engine)
+    ticket.max_early_data_size = 0xFFFFFFFF
+    pair = Pair(engine, session_ticket=ticket)
+    pair.client.send_stream_data(0, b"early")
+    pair.quiet()
+    kinds = [type(event) for event in pair.seen if isinstance(event, EarlyData | StreamData)]
+    assert kinds == ([EarlyData, StreamData, Connected] if takes_early_data else [Connected, StreamData])
 
 
 # The tickets

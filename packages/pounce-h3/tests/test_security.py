@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from qh3.quic.tls_bridge import QuicTlsBridge
-from tests.conformance.h3 import H3Client, H3Request
+from tests.conformance.h3 import H3Client, H3Request, literal_section
 from tests.conformance.wires import Started, answer
 
 from pounce import ConfigError
@@ -24,7 +24,8 @@ from pounce_h3.frames import frame, varint
 from pounce_h3.ids import ID_LENGTH, TOKEN_LIFETIME, Keys
 from pounce_h3.packets import INITIAL, destination, long_header
 from pounce_h3.plugin import plugin
-from pounce_h3.qh3_engine import Qh3Connection, Qpack, Quic, literal_section
+from pounce_h3.qh3_engine import Qh3Connection, Quic
+from pounce_h3.qpack import Qpack
 from pounce_h3.stream import H3Stream
 
 from .endpoints import SECRET, all_endpoints, endpoint_of, endpoints_of, keys_of

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 from tests.conformance.client import PATIENCE, Broken
-from tests.conformance.h3 import H3Client
+from tests.conformance.h3 import H3Client, literal_section
 from tests.conformance.wires import Started, answer, read_body
 
 from pounce.errors import ClientGone
 from pounce.plugin import API_VERSION, Headers, Plugin, RequestHead, Service, Stream, Upgrade
 from pounce.registry import Registry
-from pounce_h3.codes import H3_FRAME_UNEXPECTED, H3_NO_ERROR, H3_REQUEST_REJECTED
+from pounce_h3.codes import H3_FRAME_UNEXPECTED, H3_INTERNAL_ERROR, H3_NO_ERROR, H3_REQUEST_REJECTED
 from pounce_h3.connection import HOLD_MAX
 from pounce_h3.frames import frame
-from pounce_h3.qh3_engine import CONNECTION_WINDOW, STREAM_WINDOW, literal_section
+from pounce_h3.qh3_engine import CONNECTION_WINDOW, STREAM_WINDOW
 
 Start = Callable[..., Started]
 
@@ -316,15 +316,14 @@ def test_unknown_protocol_is_answered_501(start: Start) -> None:
     assert tunnel(connect(start(nothing)), b"other").response().status == 501
 
 
-def test_exception_in_a_plugin_costs_its_connection_and_no_other(start: Start, caplog: Any) -> None:
-    server = start(nothing, registry=registry(Failing))
-    other, client = connect(server), connect(server)
+def test_exception_in_a_plugin_costs_its_stream_and_no_other(start: Start, caplog: Any) -> None:
+    client = connect(start(nothing, registry=registry(Failing)))
     request = tunnel(client)
     request.read_head()
     request.send_body(b"abc")
-    client.read_eof()
-    assert other.request("GET", "/").status == 200
-    assert "Plugin h3 failed on a connection" in caplog.text
+    assert request.reset() == H3_INTERNAL_ERROR
+    assert client.request("GET", "/").status == 200
+    assert "Plugin h3 failed on a stream" in caplog.text
 
 
 def test_websocket_runs_unchanged(start: Start) -> None:

@@ -1,15 +1,13 @@
-"""Budgets: how much a peer may ask for that costs it less than us.
-
-A budget is a token bucket: `burst` at once, `rate` a second in the long run. Each kind of frame that makes work without
-carrying a request has its own, so that a flood of one kind ends its connection with ENHANCE_YOUR_CALM, and nothing
-that a client does in earnest comes near.
+"""Budgets of a connection: each kind of frame that makes work without carrying a request has its own, so that a flood
+of one kind ends its connection with ENHANCE_YOUR_CALM.
 """
 
 from collections.abc import Callable
 
+from pounce.exchange.budget import Budget
 from pounce_h2.frames import ErrorCode
 
-__all__ = ["Budget", "Budgets", "ConnectionFailed"]
+__all__ = ["Budgets", "ConnectionFailed"]
 
 
 class ConnectionFailed(Exception):
@@ -21,33 +19,8 @@ class ConnectionFailed(Exception):
         self.message = message
 
 
-class Budget:
-    """A token bucket."""
-
-    __slots__ = ("_burst", "_left", "_name", "_rate", "_since", "_time")
-
-    def __init__(self, name: str, burst: int, rate: float, time: Callable[[], float]) -> None:
-        """`rate` is tokens a second, `time` the clock."""
-        self._name = name
-        self._burst = burst
-        self._rate = rate
-        self._time = time
-        self._left = float(burst)
-        self._since = time()
-
-    def spend(self) -> None:
-        """Take a token. Raises `ConnectionFailed` when there is none."""
-        if self._left < 1:
-            now = self._time()
-            self._left = min(self._burst, self._left + (now - self._since) * self._rate)
-            self._since = now
-            if self._left < 1:
-                raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, f"too many {self._name}")
-        self._left -= 1
-
-    def earn(self, count: int) -> None:
-        """Put tokens back, up to the burst."""
-        self._left = min(self._burst, self._left + count)
+def _too_many(message: str) -> ConnectionFailed:
+    return ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, message)
 
 
 class Budgets:
@@ -58,18 +31,18 @@ class Budgets:
     def __init__(self, reset_burst: int, reset_rate: float, time: Callable[[], float]) -> None:
         # CVE-2023-44487, CVE-2025-8671: requests whose work is thrown away, by the peer's RST_STREAM or because it
         # makes us send one.
-        self.reset = Budget("streams that were reset", reset_burst, reset_rate, time)
+        self.reset = Budget("streams that were reset", reset_burst, reset_rate, time, _too_many)
         # CVE-2019-9512: each is answered. gRPC measures its bandwidth with one for each round trip.
-        self.ping = Budget("PING frames", 1000, 100, time)
+        self.ping = Budget("PING frames", 1000, 100, time, _too_many)
         # CVE-2019-9515: each is answered. Nobody changes settings often.
-        self.settings = Budget("SETTINGS frames", 100, 1, time)
+        self.settings = Budget("SETTINGS frames", 100, 1, time, _too_many)
         # CVE-2019-9518: DATA that neither carries nor ends anything.
-        self.empty_data = Budget("empty DATA frames", 100, 10, time)
+        self.empty_data = Budget("empty DATA frames", 100, 10, time, _too_many)
         # CVE-2019-9513: reordering costs time.
-        self.priority = Budget("PRIORITY and PRIORITY_UPDATE frames", 1000, 100, time)
+        self.priority = Budget("PRIORITY and PRIORITY_UPDATE frames", 1000, 100, time, _too_many)
         # Fair ones follow DATA, and each DATA frame that we send pays for two.
-        self.window_update = Budget("WINDOW_UPDATE frames", 2000, 200, time)
+        self.window_update = Budget("WINDOW_UPDATE frames", 2000, 200, time, _too_many)
         # Frames for streams that are over, SETTINGS acknowledgements, GOAWAY again and again. Some are under way when
         # an upload is reset: what fills a connection's window in pieces of 1 KiB is within the burst.
-        self.pointless = Budget("frames that change nothing", 5000, 500, time)
-        self.unknown = Budget("frames of unknown types", 1000, 100, time)
+        self.pointless = Budget("frames that change nothing", 5000, 500, time, _too_many)
+        self.unknown = Budget("frames of unknown types", 1000, 100, time, _too_many)

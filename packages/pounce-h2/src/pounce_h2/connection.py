@@ -24,15 +24,18 @@ import asyncio
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from pounce.contract.head import Headers, RequestHead
+from pounce.contract.head import Headers, RequestHead, unreadable_head
 from pounce.errors import BadRequest, ClientGone
-from pounce.exchange.fields import FieldTable, checked_trailers, is_path, request_head
+from pounce.exchange.answers import AnswerTable
+from pounce.exchange.fields import FieldTable, checked_trailers, request_head
+from pounce.exchange.huffman import HuffmanDecoder
+from pounce.exchange.known_heads import KNOWN_SECTION_MAX, KnownHead, fits, keep_head
 from pounce.exchange.priority import DEFAULT, Priority, parse_priority, priority_of
 from pounce.net.connection import Connection
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT
 from pounce_h2.abuse import Budgets, ConnectionFailed
 from pounce_h2.decode import ENTRY_OVERHEAD, CompressionError, FieldDecoder
-from pounce_h2.encode import BlockTable
+from pounce_h2.encode import encode_field
 from pounce_h2.frames import (
     ACK,
     END_HEADERS,
@@ -51,7 +54,6 @@ from pounce_h2.frames import (
     settings_frame,
     window_update_frame,
 )
-from pounce_h2.huffman import HuffmanDecoder
 from pounce_h2.plugin import H2Settings
 from pounce_h2.priority import Scheduler
 from pounce_h2.stream import ENDED, FRAME_MAX, HELD_HIGH, LOST, RECEIVED, RECEIVING, H2Stream, Upload, WindowWait
@@ -83,9 +85,6 @@ CONTINUATIONS_MAX = 64
 """Frames of one field block."""
 BLOCK_MIN = 16_384
 """Octets of a field block that are decoded, however low max_header_size is: the connection depends on it."""
-KNOWN_HEADS_MAX = 64
-KNOWN_BLOCK_MAX = 1024
-"""Request heads that are kept by their field block, and octets of such a block."""
 RESETS_MAX = 2048
 """Streams that were reset and are remembered."""
 SKIPPED_MAX = 64
@@ -117,12 +116,6 @@ class ResetBy:
     PEER = 1
 
 
-class KnownHead(NamedTuple):
-    """What a field block means."""
-
-    head: RequestHead
-    priority: Priority
-    size: int
 
 
 class Block(NamedTuple):
@@ -199,7 +192,8 @@ class H2Connection(Connection):
         settings: H2Settings | None = service.settings.get("h2")
         self.settings = settings = settings or H2Settings()
         shared = service.shared
-        tables: Tables = shared.get("h2") or shared.setdefault("h2", Tables())
+        huffman: HuffmanDecoder = shared.get("huffman") or shared.setdefault("huffman", HuffmanDecoder())
+        tables: Tables = shared.get("h2") or shared.setdefault("h2", Tables(huffman))
         self.blocks = tables.blocks
         self.pack_head = tables.pack_head
         self._unpack_head = tables.unpack_head
@@ -723,7 +717,7 @@ class H2Connection(Connection):
             like_it = self._known_but_for_path.get(split[0])
             if like_it is not None:
                 path = self._decoder.string(block, split[1])
-                if path is not None and self._fits(path, like_it):
+                if path is not None and fits(path, like_it, self.service.config.max_header_size):
                     return like_it, path
         generation = self._decoder.generation
         fields = self._decode(block)
@@ -736,16 +730,11 @@ class H2Connection(Connection):
         except BadRequest as error:
             return error, None
         known = KnownHead(head, priority_of(head.headers), size)
-        if self._decoder.generation == generation and len(block) <= KNOWN_BLOCK_MAX:
-            _keep(self._known_heads, block, known)
+        if self._decoder.generation == generation and len(block) <= KNOWN_SECTION_MAX:
+            keep_head(self._known_heads, block, known)
             if split is not None:
-                _keep(self._known_but_for_path, split[0], known)
+                keep_head(self._known_but_for_path, split[0], known)
         return known, None
-
-    def _fits(self, path: bytes, known: KnownHead) -> bool:
-        """A request like this one may have this path instead of its own."""
-        size = known.size + len(path) - len(known.head.target)
-        return size <= self.service.config.max_header_size and is_path(path, known.head.method)
 
     def _decode(self, block: bytes) -> tuple[Headers, int] | None:
         generation = self._decoder.generation
@@ -779,7 +768,7 @@ class H2Connection(Connection):
             if self._requests == limit:
                 self._leave()
             if isinstance(head, BadRequest):
-                service.refuse(None, stream, head)
+                service.refuse(unreadable_head("2", self.connection.scheme), stream, head)
             elif head.upgrade is not None and head.upgrade not in service.upgrades and head.upgrade != b"websocket":
                 # RFC 8441 leaves it open; RFC 9220 3: "SHOULD respond to the request with a 501"
                 service.refuse(head, stream, BadRequest("Unknown :protocol", status=501, code="POUNCE_PARSE_CONNECT"))
@@ -1289,9 +1278,9 @@ class Tables:
 
     __slots__ = ("blocks", "handlers", "huffman", "pack_head", "unpack_head")
 
-    def __init__(self) -> None:
-        self.blocks = BlockTable()
-        self.huffman = HuffmanDecoder()
+    def __init__(self, huffman: HuffmanDecoder) -> None:
+        self.blocks = AnswerTable(encode_field)
+        self.huffman = huffman
         self.pack_head = FRAME_HEAD.pack
         self.unpack_head = FRAME_HEAD.unpack_from
         # By type of frame.
@@ -1313,12 +1302,6 @@ def _released(stream: H2Stream) -> Exchange | None:
     """The exchange of a stream, which lets go of it: the two would keep each other until the collector comes."""
     exchange, stream.exchange = stream.exchange, cast("Exchange", None)
     return exchange
-
-
-def _keep(heads: dict[bytes, KnownHead], block: bytes, known: KnownHead) -> None:
-    if len(heads) >= KNOWN_HEADS_MAX:
-        heads.clear()
-    heads[block] = known
 
 
 def unpadded(payload: bytes) -> bytes:

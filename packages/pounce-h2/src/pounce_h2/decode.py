@@ -11,7 +11,8 @@ tells when it has changed. Most blocks of a client differ in their `:path` alone
 from hpack.table import HeaderTable
 
 from pounce.contract.head import Headers
-from pounce_h2.huffman import HuffmanDecoder
+from pounce.exchange.huffman import SECRETS, HuffmanDecoder
+from pounce.exchange.prefixed import continued
 
 __all__ = ["CompressionError", "FieldDecoder"]
 
@@ -21,8 +22,6 @@ ENTRY_OVERHEAD = 32
 
 # RFC 7541 6.2.2, 6.2.3: a literal without indexing, or never indexed, whose name is that of entry 4 or 5.
 PATH_LITERALS = frozenset((0x04, 0x05, 0x14, 0x15))
-SECRETS = frozenset((b"cookie", b"authorization", b"proxy-authorization"))
-"""Fields whose values are never remembered."""
 
 
 class CompressionError(Exception):
@@ -58,7 +57,7 @@ class FieldDecoder:
         except IndexError:
             raise CompressionError("a field block ends too early, or an index is not in the table") from None
         except ValueError as exc:
-            raise CompressionError(f"not a Huffman code: {exc}") from None
+            raise CompressionError(str(exc)) from None
 
     def without_path(self, block: bytes) -> tuple[bytes, int] | None:
         """The block without the string of its `:path`, and where that string stands, for `string()`.
@@ -78,8 +77,8 @@ class FieldDecoder:
             length = block[at] & 0x7F
             start = at + 1
             if length == 0x7F:
-                length, start = _integer(block, start, 0x7F)
-        except IndexError, CompressionError:
+                length, start = continued(block, start, 0x7F)
+        except IndexError, ValueError:
             # It is decoded as a whole, and then there is an error to tell of.
             return None
         return block[:at] + block[start + length :], at
@@ -105,7 +104,7 @@ class FieldDecoder:
                 if 0x80 < octet <= 0xBD:
                     field = STATIC[octet - 0x81]
                 elif octet == 0xFF:
-                    index, at = _integer(block, at, 0x7F)
+                    index, at = continued(block, at, 0x7F)
                     field = self._entry(index)
                 else:
                     field = self._entry(octet & 0x7F)
@@ -119,14 +118,14 @@ class FieldDecoder:
                         raise CompressionError("a table size update after a field")
                     room = octet & 0x1F
                     if room == 0x1F:
-                        room, at = _integer(block, at, 0x1F)
+                        room, at = continued(block, at, 0x1F)
                     self._resize(room)
                     continue
                 else:
                     # 6.2.2, 6.2.3 Literal without indexing, never indexed
                     index, full = octet & 0x0F, 0x0F
                 if index == full:
-                    index, at = _integer(block, at, full)
+                    index, at = continued(block, at, full)
                 if index:
                     name = self._entry(index)[0]
                 else:
@@ -158,7 +157,7 @@ class FieldDecoder:
         at += 1
         length = octet & 0x7F
         if length == 0x7F:
-            length, at = _integer(block, at, 0x7F)
+            length, at = continued(block, at, 0x7F)
         end = at + length
         if end > len(block):
             raise CompressionError("a string ends after its block")
@@ -189,17 +188,3 @@ class FieldDecoder:
             self._table_size -= len(name) + len(value) + ENTRY_OVERHEAD
             gone += 1
         del self._entries[:gone]
-
-
-def _integer(block: bytes, at: int, value: int) -> tuple[int, int]:
-    """An integer that has filled its prefix (RFC 7541 5.1), and where it ends."""
-    shift = 0
-    while True:
-        octet = block[at]
-        at += 1
-        value += (octet & 0x7F) << shift
-        if octet < 0x80:
-            return value, at
-        shift += 7
-        if shift > 28:
-            raise CompressionError("an integer is too long")

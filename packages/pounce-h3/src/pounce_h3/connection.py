@@ -7,6 +7,14 @@ Little is handed to the engine ahead of the network: which stream's bytes leave 
 The connection holds what its applications have not taken yet. Above `HOLD_MAX` the engine gives out nothing more, so
 that the peer runs out of credit; it goes on below half of that.
 
+A field section that is, octet for octet, one that was decoded before means the same, as long as the dynamic table did
+not change in between, and so does one that differs in its path alone, but for the path: the heads of such requests are
+copied instead of decoded and checked again (`pounce.exchange.known_heads`).
+
+Whatever is raised in the midst of a stream, by the engine or by anybody else, ends that stream. What ends the
+connection is a `QuicError`, which says what the peer did, and what is raised where no stream is concerned. All of
+`BaseException` is meant: what panics in Rust is no `Exception`.
+
     HANDSHAKE ─Connected─▶ OPEN          HANDSHAKE ─EarlyData─▶ EARLY ─Connected─▶ OPEN
 
 In EARLY what the peer sends may be a replay, and its address is not proved.
@@ -16,8 +24,10 @@ import asyncio
 from math import inf
 from typing import TYPE_CHECKING, cast
 
-from pounce.exchange.fields import FieldTable
-from pounce.exchange.priority import Priority, parse_priority
+from pounce.exchange.budget import Budget
+from pounce.exchange.fields import FieldTable, request_head
+from pounce.exchange.known_heads import KNOWN_SECTION_MAX, KnownHead, fits, keep_head
+from pounce.exchange.priority import Priority, parse_priority, priority_of
 from pounce.plugin import Connection, ConnectionInfo
 from pounce_h3.codes import (
     H3_CLOSED_CRITICAL_STREAM,
@@ -36,12 +46,10 @@ from pounce_h3.engine import (
     Closed,
     Connected,
     EarlyData,
-    FieldSectionTooLarge,
     IdIssued,
     IdRetired,
     QuicError,
     StopSending,
-    StreamBlocked,
     StreamData,
     StreamReset,
 )
@@ -55,16 +63,18 @@ from pounce_h3.frames import (
     SETTINGS,
     frame,
     integers,
-    prefixed,
     pull,
     varint,
 )
-from pounce_h3.stream import H3Stream
+from pounce_h3.qpack import BLOCKED_STREAMS
+from pounce_h3.stream import SENT, H3Stream
 
 if TYPE_CHECKING:
-    from pounce.plugin import Address, Exchange, Headers, Service
+    from collections.abc import Callable
+
+    from pounce.plugin import Address, Exchange, Service
     from pounce_h3.endpoint import Endpoint
-    from pounce_h3.engine import QuicConnection, QuicEvent
+    from pounce_h3.engine import FieldCodec, QuicConnection, QuicEvent
 
 __all__ = ["H3Connection"]
 
@@ -74,8 +84,6 @@ AHEAD_MAX = 65536
 """Bytes handed to the engine ahead of what the network takes."""
 PIECE = 16384
 """Bytes of one stream that are handed over at a time."""
-BLOCKED_STREAMS = 16
-"""Requests that may wait for the peer's dynamic table."""
 CONTROL_FRAME_MAX = 4096
 """Bytes of a frame on the control stream."""
 PRIORITIES_MAX = 100
@@ -89,6 +97,12 @@ HANDSHAKE_GRACE = 1.0
 RESETS_MAX = 200
 """Requests that the peer may give up unanswered at once, beyond `RESETS_PER_SECOND`."""
 RESETS_PER_SECOND = 20
+INSTRUCTIONS_MAX = 1024
+"""QPACK instructions that the peer may send at once, beyond `INSTRUCTIONS_PER_SECOND` and those of its requests."""
+INSTRUCTIONS_PER_SECOND = 100
+INSTRUCTIONS_PER_REQUEST = 32
+HEAD_MEMORY = 16
+"""How many heads of `max_header_size` the requests of a connection may hold together."""
 
 # RFC 9114 7.2.4.1, RFC 9204 5, RFC 9220 5
 QPACK_MAX_TABLE_CAPACITY, MAX_FIELD_SECTION_SIZE, QPACK_BLOCKED_STREAMS, ENABLE_CONNECT_PROTOCOL = 0x1, 0x6, 0x7, 0x8
@@ -122,9 +136,7 @@ class H3Connection(Connection):
         "_address",
         "_armed",
         "_armed_at",
-        "_blocked",
         "_broken",
-        "_codec",
         "_control_id",
         "_decoder_id",
         "_encoder_id",
@@ -136,7 +148,10 @@ class H3Connection(Connection):
         "_highest",
         "_holding",
         "_holding_since",
+        "_instructions",
         "_kinds",
+        "_known_but_for_path",
+        "_known_heads",
         "_linger_until",
         "_max_push",
         "_missing",
@@ -144,15 +159,19 @@ class H3Connection(Connection):
         "_peer_streams",
         "_phase",
         "_queue",
+        "_requests_paid",
         "_resets",
-        "_resets_at",
         "_settings_received",
         "_streams",
         "_stuck",
         "_transmit",
         "_unacknowledged",
         "_unwanted",
+        "answered",
+        "codec",
         "fields",
+        "head_memory",
+        "head_memory_max",
         "ids",
         "max_section",
         "priorities",
@@ -170,23 +189,31 @@ class H3Connection(Connection):
         """Connection ids under which packets arrive."""
         shared = service.shared
         self.fields: FieldTable = shared.get("fields") or shared.setdefault("fields", FieldTable())
-        self.max_section = 2 * config.max_header_size + 64 * config.max_headers
+        # The longest code of Huffman has 30 bits for an octet.
+        self.max_section = 4 * config.max_header_size + 16 * config.max_headers
         """Bytes of an encoded field section: more than any that is within the limits."""
+        self.head_memory = 0
+        """Bytes of field sections that are not complete, or blocked, and of heads of requests."""
+        self.head_memory_max = HEAD_MEMORY * config.max_header_size
         self.waiting: set[H3Stream] = set()
         """Streams that are not writable."""
         self.priorities: dict[int, Priority] = {}
         """Of requests that have not arrived yet, by the id of their stream."""
         self.requests = 0
+        self._requests_paid = 0
+        self.answered = 0
+        """Requests that were answered since one was given up."""
         self._endpoint = endpoint
-        self._codec = endpoint.engine.codec(
-            config.http3_qpack_max_table_capacity,
-            BLOCKED_STREAMS if config.http3_qpack_max_table_capacity else 0,
-            config.max_header_size + 64 * config.max_headers,
-        )
+        time = self.loop.time
+        # CVE-2023-44487, CVE-2025-8671: requests whose work is thrown away.
+        self._resets = Budget("requests that were given up", RESETS_MAX, RESETS_PER_SECOND, time, _too_much)
+        self._instructions = Budget("QPACK instructions", INSTRUCTIONS_MAX, INSTRUCTIONS_PER_SECOND, time, _too_much)
+        self.codec: FieldCodec = endpoint.engine.codec(service, self._instructions)
+        self._known_heads: dict[bytes, KnownHead] = {}
+        self._known_but_for_path: dict[bytes, KnownHead] = {}
         self._streams: dict[int, H3Stream] = {}
         self._peer_streams: dict[int, PeerStream] = {}
         self._kinds: set[int] = set()
-        self._blocked: dict[int, H3Stream] = {}
         self._queue: set[H3Stream] = set()
         self._stuck: set[H3Stream] = set()
         """Those of the queue for which the peer gives no credit, until it is heard of again."""
@@ -212,9 +239,7 @@ class H3Connection(Connection):
         self._transmit: asyncio.Handle | None = None
         self._armed: asyncio.TimerHandle | None = None
         self._armed_at = inf
-        self._resets = float(RESETS_MAX)
-        self._resets_at = self.loop.time()
-        self.deadline = self._handshake_deadline = self._resets_at + config.tls_handshake_timeout
+        self.deadline = self._handshake_deadline = time() + config.tls_handshake_timeout
         service.connections.add(self)
 
     # Events from the endpoint
@@ -317,7 +342,8 @@ class H3Connection(Connection):
         )
         settings = {
             QPACK_MAX_TABLE_CAPACITY: config.http3_qpack_max_table_capacity,
-            MAX_FIELD_SECTION_SIZE: config.max_header_size + 32 * config.max_headers,
+            # It counts 32 octets more for each field than max_header_size does: whatever is within it is served.
+            MAX_FIELD_SECTION_SIZE: config.max_header_size,
             QPACK_BLOCKED_STREAMS: BLOCKED_STREAMS if config.http3_qpack_max_table_capacity else 0,
             ENABLE_CONNECT_PROTOCOL: 1,
         }
@@ -344,8 +370,8 @@ class H3Connection(Connection):
             return False
         self.count_reset()
         self.priorities.pop(stream_id, None)
-        self.cancel_section(stream_id)
-        self.quic.reset(stream_id, H3_REQUEST_REJECTED)
+        self.codec.cancel(stream_id)
+        self.reset(stream_id, H3_REQUEST_REJECTED)
         return True
 
     def _is_new(self, stream_id: int) -> bool:
@@ -367,20 +393,21 @@ class H3Connection(Connection):
                 return
             if self._goaway is not None and stream_id >= self._goaway:
                 # RFC 9114 5.2: requests at or above the id of GOAWAY were not and will not be processed.
-                self.quic.reset(stream_id, H3_REQUEST_REJECTED)
-                self.quic.stop(stream_id, H3_REQUEST_REJECTED)
+                self.reset(stream_id, H3_REQUEST_REJECTED)
+                self.stop(stream_id, H3_REQUEST_REJECTED)
                 self.priorities.pop(stream_id, None)
-                self.cancel_section(stream_id)
+                self.codec.cancel(stream_id)
                 return
             stream = self._streams[stream_id] = H3Stream(self, stream_id, self.connection)
+        try:
             stream.data_received(data, end)
-            # For most requests that was all of it, and no deadline needs watching.
-            if stream.deadline < self.deadline:
-                self.deadline = stream.deadline
-        else:
-            stream.data_received(data, end)
-        if stream.blocked and stream_id in self._streams:
-            self._blocked[stream_id] = stream
+        except QuicError, KeyboardInterrupt, SystemExit:
+            raise
+        except BaseException:  # noqa: BLE001
+            self.stream_failed(stream)
+        # For most requests that was all of it, and no deadline needs watching.
+        if stream.deadline < self.deadline:
+            self.deadline = stream.deadline
 
     def _given_up(self, event: StreamReset) -> None:
         stream = self._streams.get(event.stream_id)
@@ -388,12 +415,11 @@ class H3Connection(Connection):
             if not isinstance(event, StopSending):
                 self._unwanted.discard(event.stream_id)
             return
-        if not stream.is_answered:
+        # RFC 9114 4.1.1: whoever cancels a request gives up both halves of its stream, and counts once.
+        if stream.writing != SENT and not stream.given_up:
+            stream.given_up = True
             self.count_reset()
-        if isinstance(event, StopSending):
-            stream.stop_received()
-        else:
-            stream.reset_received()
+        self._isolated(stream, stream.stop_received if isinstance(event, StopSending) else stream.reset_received)
 
     def _peer_stream_given_up(self, stream_id: int) -> None:
         peer = self._peer_streams.pop(stream_id, None)
@@ -403,17 +429,17 @@ class H3Connection(Connection):
             raise QuicError(H3_CLOSED_CRITICAL_STREAM, "a critical stream was given up")
 
     def count_reset(self) -> None:
-        """Requests that are given up cost work that nobody pays for (CVE-2023-44487): they have a budget."""
-        now = self.loop.time()
-        self._resets = min(RESETS_MAX, self._resets + (now - self._resets_at) * RESETS_PER_SECOND) - 1
-        self._resets_at = now
-        if self._resets < 0:
-            raise QuicError(H3_EXCESSIVE_LOAD, "too many requests were given up")
+        """A request was given up, or made malformed, before it was answered. Raises `QuicError`."""
+        # What a client gives up in proportion to what it lets us finish is no attack.
+        self._resets.earn(self.answered // 2)
+        self.answered = 0
+        self._resets.spend()
 
     def stream_ended(self, stream: H3Stream) -> None:
         """A direction of a stream is done with: forget the stream when both are."""
         if stream.is_over and self._streams.get(stream.id) is stream:
             del self._streams[stream.id]
+            self.head_memory -= stream.held_head
             # Stream and exchange must not keep each other alive.
             stream.exchange = cast("Exchange", None)
             self.priorities.pop(stream.id, None)
@@ -427,33 +453,84 @@ class H3Connection(Connection):
         """A request is still to be answered, or on its way, as a later one has arrived."""
         return bool(self._missing) or any(not stream.is_answered for stream in self._streams.values())
 
+    # What is raised
+
+    def stream_failed(self, stream: H3Stream) -> None:
+        """Something was raised in the midst of a stream, which ends it; call while the exception is handled, and never
+        from inside a Stream method."""
+        self._log_failure()
+        try:
+            stream.fail(H3_INTERNAL_ERROR)
+        except Exception:  # noqa: BLE001 - logged there
+            self._log_failure()
+
+    def stream_failed_soon(self, stream: H3Stream) -> None:
+        """As `stream_failed`, from inside a Stream method."""
+        self._log_failure()
+        # It is not complete, whatever was written.
+        stream.writable = False
+        self.loop.call_soon(self._guarded, stream.break_off)
+
+    def _log_failure(self) -> None:
+        self.service.count("stream_error")
+        self.service.log.exception("Plugin h3 failed on a stream")
+
+    def _isolated(self, stream: H3Stream, call: Callable[[], None]) -> None:
+        """Do something about a stream; what it raises costs this stream and no other."""
+        try:
+            call()
+        except QuicError, KeyboardInterrupt, SystemExit:
+            raise
+        except BaseException:  # noqa: BLE001
+            self.stream_failed(stream)
+
     # Field sections
 
-    def decode(self, stream_id: int, section: bytes) -> Headers:
-        """The fields of a section. Raises `StreamBlocked`, `FieldSectionTooLarge`, `QuicError`."""
-        instructions, fields = self._codec.decode(stream_id, section)
-        if instructions:
-            self.quic.write(self._decoder_id, instructions, False)
-        return fields
+    def understand(self, stream_id: int, section: bytes) -> tuple[KnownHead, bytes | None]:
+        """What a request's field section means, and the path that takes the place of the one in there, if one does.
 
-    def resume(self, stream_id: int) -> Headers:
-        """As `decode`, for a section that was blocked."""
-        instructions, fields = self._codec.resume(stream_id)
-        if instructions:
-            self.quic.write(self._decoder_id, instructions, False)
-        return fields
+        Raises `StreamBlocked`, `FieldSectionTooLarge`, `BadRequest`, and `QuicError`.
+        """
+        codec = self.codec
+        path: bytes | None = None
+        split: tuple[bytes, int] | None = None
+        known = self._known_heads.get(section)
+        if known is None:
+            split = codec.without_path(section)
+            if split is not None:
+                like_it = self._known_but_for_path.get(split[0])
+                if like_it is not None:
+                    path = codec.string(section, split[1])
+                    if path is not None and fits(path, like_it, self.service.config.max_header_size):
+                        known = like_it
+        if known is not None:
+            # RFC 9204 4.5.1.1: without the dynamic table the first octet is 0.
+            if section[0]:
+                codec.acknowledge(stream_id)
+            return known, path
+        fields, size = codec.decode(stream_id, section)
+        head = request_head(fields, "3", self.connection.scheme, self.fields)
+        known = KnownHead(head, priority_of(head.headers), size)
+        if len(section) <= KNOWN_SECTION_MAX:
+            keep_head(self._known_heads, section, known)
+            if split is not None:
+                keep_head(self._known_but_for_path, split[0], known)
+        return known, None
 
-    def cancel_section(self, stream_id: int) -> None:
-        """A section that will not be decoded (RFC 9204 4.4.2)."""
-        if self._decoder_id >= 0 and self.service.config.http3_qpack_max_table_capacity:
-            self.quic.write(self._decoder_id, prefixed(0x40, 6, stream_id), False)
-
-    def encode(self, stream_id: int, fields: Headers) -> bytes:
-        """A field section."""
-        instructions, section = self._codec.encode(stream_id, fields)
-        if instructions:
-            self.quic.write(self._encoder_id, instructions, False)
-        return section
+    def _encoder_received(self, data: bytes) -> None:
+        """Instructions of the peer's encoder: what was known is known no longer, and what was blocked may go on."""
+        codec = self.codec
+        generation = codec.generation
+        self._instructions.earn((self.requests - self._requests_paid) * INSTRUCTIONS_PER_REQUEST)
+        self._requests_paid = self.requests
+        codec.encoder_instructions(data)
+        if codec.generation != generation:
+            self._known_heads.clear()
+            self._known_but_for_path.clear()
+            for stream_id in codec.unblocked():
+                stream = self._streams.get(stream_id)
+                if stream is not None:
+                    self._isolated(stream, stream.unblock)
 
     # The peer's unidirectional streams
 
@@ -477,10 +554,9 @@ class H3Connection(Connection):
         if kind == CONTROL:
             self._control_received(stream, data)
         elif kind == ENCODER and data:
-            self._codec.encoder_instructions(data)
-            self._unblock()
+            self._encoder_received(data)
         elif kind == DECODER and data:
-            self._codec.decoder_instructions(data)
+            self.codec.decoder_instructions(data)
         if end:
             del self._peer_streams[stream_id]
 
@@ -495,19 +571,6 @@ class H3Connection(Connection):
             raise QuicError(H3_STREAM_CREATION_ERROR, "a critical stream was opened twice")
         self._kinds.add(kind)
         return kind
-
-    def _unblock(self) -> None:
-        for stream_id, stream in tuple(self._blocked.items()):
-            try:
-                fields = self.resume(stream_id)
-            except StreamBlocked:
-                continue
-            except FieldSectionTooLarge:
-                fields = None
-            del self._blocked[stream_id]
-            stream.unblock(fields)
-            if stream.blocked:
-                self._blocked[stream_id] = stream
 
     def _control_received(self, stream: PeerStream, data: bytes) -> None:
         buffer = stream.buffer
@@ -577,11 +640,8 @@ class H3Connection(Connection):
             raise QuicError(H3_SETTINGS_ERROR, "a setting is repeated or reserved")
         if settings.get(ENABLE_CONNECT_PROTOCOL, 0) > 1:
             raise QuicError(H3_SETTINGS_ERROR, "SETTINGS_ENABLE_CONNECT_PROTOCOL is neither 0 nor 1")
+        # What the peer's decoder can do is of no interest: nothing is put into its table.
         self._settings_received = True
-        capacity = settings.get(QPACK_MAX_TABLE_CAPACITY, 0)
-        instructions = self._codec.settings(capacity, settings.get(QPACK_BLOCKED_STREAMS, 0))
-        if instructions:
-            self.quic.write(self._encoder_id, instructions, False)
 
     def _priority_update(self, payload: bytes) -> None:
         """RFC 9218 7.2."""
@@ -643,20 +703,45 @@ class H3Connection(Connection):
         """Bytes of a stream, in order; they leave when nothing more urgent does."""
         size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         quic = self.quic
-        # Most answers are one small piece: what is last on its stream is handed over without asking the engine.
-        if not self._queue and size <= PIECE and (end or quic.unsent(stream.id) + size <= AHEAD_MAX):
-            self._given += size
-            for piece in pieces[:-1]:
-                quic.write(stream.id, piece, False)
-            quic.write(stream.id, pieces[-1] if pieces else b"", end)
-        else:
-            stream.pending += pieces
-            stream.pending_size += size
-            stream.pending_end = end
-            if end and not size:
-                stream.pending.append(b"")
-            self._queue.add(stream)
+        try:
+            # Most answers are one small piece: what is last on its stream is handed over without asking the engine.
+            if not self._queue and size <= PIECE and (end or quic.unsent(stream.id) + size <= AHEAD_MAX):
+                self._given += size
+                for piece in pieces[:-1]:
+                    quic.write(stream.id, piece, False)
+                quic.write(stream.id, pieces[-1] if pieces else b"", end)
+            else:
+                stream.pending += pieces
+                stream.pending_size += size
+                stream.pending_end = end
+                if end and not size:
+                    stream.pending.append(b"")
+                self._queue.add(stream)
+        except BaseException:  # noqa: BLE001
+            self.stream_failed_soon(stream)
         self.transmit_soon()
+
+    def unsent(self, stream: H3Stream) -> int:
+        """Bytes that the engine has of a stream, and that have not left."""
+        try:
+            return self.quic.unsent(stream.id)
+        except BaseException:  # noqa: BLE001
+            self.stream_failed_soon(stream)
+            return 0
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Give up our half of a stream at once."""
+        try:
+            self.quic.reset(stream_id, code)
+        except BaseException:  # noqa: BLE001
+            self._log_failure()
+
+    def stop(self, stream_id: int, code: int) -> None:
+        """Ask the peer to give up its half of a stream."""
+        try:
+            self.quic.stop(stream_id, code)
+        except BaseException:  # noqa: BLE001
+            self._log_failure()
 
     def reset_soon(self, stream_id: int, code: int) -> None:
         """Give up a stream once what was written on it has left, as far as the network takes it."""
@@ -679,6 +764,8 @@ class H3Connection(Connection):
             self._transmit = None
         quic = self.quic
         now = self.loop.time()
+        if self.codec.pending and self._decoder_id >= 0:
+            quic.write(self._decoder_id, self.codec.instructions(), False)
         while True:
             if self._queue:
                 self._feed()
@@ -687,7 +774,7 @@ class H3Connection(Connection):
                 self._endpoint.send(datagrams)
             if self._broken and not datagrams:
                 for broken in self._broken:
-                    quic.reset(*broken)
+                    self.reset(*broken)
                 self._broken.clear()
             elif not datagrams and not (self._queue and self._passes_over_stuck()):
                 break
@@ -695,7 +782,7 @@ class H3Connection(Connection):
             self._over()
         elif self.waiting:
             for stream in tuple(self.waiting):
-                stream.bytes_left()
+                self._isolated(stream, stream.bytes_left)
         self._arm(quic.timer, now)
         if self._goaway is not None:
             self._close_when_done()
@@ -714,9 +801,8 @@ class H3Connection(Connection):
 
     def _feed(self) -> None:
         """Hand bytes to the engine, the most urgent first (RFC 9218 10)."""
-        quic = self.quic
         ready = self._queue - self._stuck if self._stuck else self._queue
-        room = AHEAD_MAX - sum(quic.unsent(stream.id) for stream in ready)
+        room = AHEAD_MAX - sum(self.unsent(stream) for stream in ready)
         while room > 0 and ready:
             urgency = min(stream.priority[0] for stream in ready)
             turn = sorted(
@@ -726,7 +812,12 @@ class H3Connection(Connection):
             if not turn[0].priority[1]:
                 del turn[1:]
             for stream in turn:
-                room -= self._hand_over(stream, min(PIECE, max(room, 1)))
+                try:
+                    room -= self._hand_over(stream, min(PIECE, max(room, 1)))
+                except BaseException:  # noqa: BLE001
+                    self.stream_failed(stream)
+                    ready.discard(stream)
+                    continue
                 if not stream.pending:
                     ready.discard(stream)
                 if room <= 0:
@@ -815,7 +906,7 @@ class H3Connection(Connection):
         else:
             for stream in tuple(self._streams.values()):
                 if stream.deadline <= now:
-                    stream.deadline_passed()
+                    self._isolated(stream, stream.deadline_passed)
             self.deadline = min((stream.deadline for stream in self._streams.values()), default=inf)
         self.watch(self._handshake_deadline)
         self.transmit_soon()
@@ -825,7 +916,7 @@ class H3Connection(Connection):
         self.write_deadline = inf
         for stream in tuple(self.waiting):
             if stream.write_deadline <= now:
-                stream.write_deadline_passed()
+                self._isolated(stream, stream.write_deadline_passed)
             self.watch_write(stream.write_deadline)
         self.transmit_soon()
 
@@ -892,7 +983,6 @@ class H3Connection(Connection):
         self.deadline = self.write_deadline = inf
         self._queue.clear()
         self.waiting.clear()
-        self._blocked.clear()
         streams, self._streams = self._streams, {}
         self._endpoint.validated(self)
         for stream in streams.values():
@@ -919,5 +1009,11 @@ class H3Connection(Connection):
         assert callable(call)
         try:
             call()
-        except Exception:  # noqa: BLE001 - logged there
+        except KeyboardInterrupt, SystemExit:
+            raise
+        except BaseException:  # noqa: BLE001
             self.service.connection_failed(self)
+
+
+def _too_much(message: str) -> QuicError:
+    return QuicError(H3_EXCESSIVE_LOAD, message)

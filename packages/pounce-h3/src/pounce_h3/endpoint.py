@@ -106,7 +106,9 @@ class Endpoint(asyncio.DatagramProtocol):
     def _deliver(self, connection: H3Connection, datagrams: list[bytes], address: Address) -> None:
         try:
             connection.receive(datagrams, address)
-        except Exception:  # noqa: BLE001 - logged there
+        except KeyboardInterrupt, SystemExit:
+            raise
+        except BaseException:  # noqa: BLE001 - logged there; what panics in Rust is no Exception
             self._service.connection_failed(connection)
 
     # Siblings

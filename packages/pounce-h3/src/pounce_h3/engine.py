@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
-    from pounce.plugin import Address, Headers
+    from pounce.exchange.budget import Budget
+    from pounce.plugin import Address, Headers, Service
 
 __all__ = [
     "Closed",
@@ -21,7 +22,6 @@ __all__ = [
     "Engine",
     "FieldCodec",
     "FieldSectionTooLarge",
-    "FieldSectionUnreadable",
     "IdIssued",
     "IdRetired",
     "Initial",
@@ -49,11 +49,11 @@ class StreamBlocked(Exception):
 
 
 class FieldSectionTooLarge(Exception):
-    """A field section is larger than was announced."""
+    """A field section is larger than it may be: it has too many fields, or too long ones (RFC 9204 7.4)."""
 
-
-class FieldSectionUnreadable(Exception):
-    """A field section cannot be read, and no other depends on it."""
+    def __init__(self, *, many: bool) -> None:
+        super().__init__()
+        self.many = many
 
 
 class StreamData:
@@ -154,18 +154,44 @@ class Initial:
 class FieldCodec(Protocol):
     """QPACK, or what an engine speaks in its place."""
 
-    def settings(self, max_table_capacity: int, blocked_streams: int) -> bytes:
-        """Take the peer's settings; instructions for its decoder."""
+    pending: bool
+    """`instructions()` has something to say."""
 
-    def encode(self, stream_id: int, fields: Headers) -> tuple[bytes, bytes]:
-        """Instructions for the encoder stream, and the field section."""
+    @property
+    def generation(self) -> int:
+        """While it stays the same, octets that were decoded mean the same again."""
 
-    def decode(self, stream_id: int, section: bytes) -> tuple[bytes, Headers]:
-        """Instructions for the decoder stream, and the fields. Raises `StreamBlocked`, `FieldSectionTooLarge`,
-        `FieldSectionUnreadable`, `QuicError`."""
+    def answer(self, status: int, headers: Headers, length: int | None) -> tuple[bytes, bytes | None]:
+        """The field section of an answer, and its Priority field if it has one (RFC 9218 8). `length` is added as
+        Content-Length where the fields have none."""
 
-    def resume(self, stream_id: int) -> tuple[bytes, Headers]:
-        """As `decode`, for a section that was blocked."""
+    def encode(self, fields: Headers) -> bytes:
+        """A field section without those fields that belong to a connection."""
+
+    def decode(self, stream_id: int, section: bytes) -> tuple[Headers, int]:
+        """The fields, and the octets of their names and values. Raises `StreamBlocked`, `FieldSectionTooLarge`,
+        `QuicError`."""
+
+    def without_path(self, section: bytes) -> tuple[bytes, int] | None:
+        """The section without the string of its `:path`, and where that stands; None where that cannot be told.
+
+        Sections that are the same without it mean the same but for it.
+        """
+
+    def string(self, section: bytes, at: int) -> bytes | None:
+        """The string that stands there; None when it cannot be decoded."""
+
+    def acknowledge(self, stream_id: int) -> None:
+        """A section of this stream is known, and was not decoded; only for one that does not begin with 0."""
+
+    def cancel(self, stream_id: int) -> None:
+        """No section of this stream will be decoded any more."""
+
+    def unblocked(self) -> list[int]:
+        """The streams, of those for which `decode()` raised `StreamBlocked`, for which it no longer does."""
+
+    def instructions(self) -> bytes:
+        """What the peer's encoder is to be told."""
 
     def encoder_instructions(self, data: bytes) -> None:
         """From the peer's encoder. Raises `QuicError`."""
@@ -245,4 +271,5 @@ class Engine(Protocol):
     def accept(self, initial: Initial) -> QuicConnection:
         """The connection that a client's first packet, which is received next, opens."""
 
-    def codec(self, max_table_capacity: int, blocked_streams: int, max_size: int) -> FieldCodec: ...
+    def codec(self, service: Service, budget: Budget) -> FieldCodec:
+        """For one connection; each instruction of its peer's takes a token of the budget."""

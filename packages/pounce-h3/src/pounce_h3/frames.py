@@ -15,9 +15,7 @@ __all__ = [
     "frame",
     "frame_head",
     "integers",
-    "prefixed",
     "pull",
-    "pull_prefixed",
     "varint",
 ]
 
@@ -93,34 +91,3 @@ def integers(data: bytes) -> list[int] | None:
         value, at = pulled
         found.append(value)
     return found
-
-
-def prefixed(pattern: int, bits: int, value: int) -> bytes:
-    """An integer behind the high bits of `pattern` (RFC 7541 5.1)."""
-    limit = (1 << bits) - 1
-    if value < limit:
-        return bytes((pattern | value,))
-    encoded = bytearray((pattern | limit,))
-    value -= limit
-    while value >= 128:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def pull_prefixed(data: bytes, at: int, bits: int) -> tuple[int, int]:
-    """The integer in the low `bits` of the byte at `at`, and where it ends. Raises `IndexError` when it is cut off."""
-    limit = (1 << bits) - 1
-    value = data[at] & limit
-    at += 1
-    if value < limit:
-        return value, at
-    shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value += (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return value, at

@@ -1,4 +1,4 @@
-"""The engine qh3: QUIC v1, TLS 1.3 and QPACK in Rust, interoperable, without the GIL."""
+"""The engine qh3: QUIC v1 and TLS 1.3 in Rust, interoperable, without the GIL; with our own QPACK."""
 
 import hmac
 import logging
@@ -6,16 +6,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, cast
 
-from qh3._hazmat import (
-    DecoderStreamError,
-    DecompressionFailed,
-    EncoderStreamError,
-    HeaderTooLarge,
-    QpackDecoder,
-    QpackEncoder,
-    UdpSocketState,
-)
-from qh3._hazmat import StreamBlocked as Blocked
+from qh3._hazmat import UdpSocketState
 from qh3.quic import events
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection, QuicConnectionError
@@ -24,56 +15,46 @@ from qh3.quic.tls_bridge import QuicTlsBridge
 from qh3.tls import CipherSuite, Epoch, ExtensionType, cipher_suite_hash, hkdf_expand_label
 
 from pounce.errors import TLSError
-from pounce_h3.codes import (
-    H3_EXCESSIVE_LOAD,
-    QPACK_DECODER_STREAM_ERROR,
-    QPACK_DECOMPRESSION_FAILED,
-    QPACK_ENCODER_STREAM_ERROR,
-)
+from pounce_h3.codes import H3_EXCESSIVE_LOAD
 from pounce_h3.engine import (
     Closed,
     Connected,
     EarlyData,
-    FieldSectionTooLarge,
-    FieldSectionUnreadable,
     IdIssued,
     IdRetired,
     Initial,
-    QuicError,
     QuicEvent,
     StopSending,
-    StreamBlocked,
     StreamData,
     StreamReset,
 )
-from pounce_h3.frames import prefixed, pull_prefixed
 from pounce_h3.ids import ID_LENGTH
 from pounce_h3.qh3_tls import Certificate, Context, tickets
+from pounce_h3.qpack import Qpack
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
     from pounce.contract.wire import Certificates
-    from pounce.plugin import Address, DatagramSocket, Headers
+    from pounce.exchange.budget import Budget
+    from pounce.plugin import Address, DatagramSocket, Service
 
 __all__ = ["Qh3Engine", "open_socket"]
 
 log = logging.getLogger("pounce")
 
 INITIAL_SUITE = CipherSuite.AES_128_GCM_SHA256
-STATIC_TABLE_SIZE = 99
-"""Entries of QPACK's static table (RFC 9204 A)."""
 STREAM_WINDOW = 262_144
 """Bytes a peer may send on one stream ahead of what was given out."""
 CONNECTION_WINDOW = 1_048_576
 """Bytes a peer may send on all streams together ahead of what was given out."""
+PACKET_MAX = 1500
+"""Bytes that a packet takes of the congestion window at the most."""
 COST, COST_MAX = 0.0005, 0.5
-"""Seconds that a packet may take, and that those of one peer may take beyond that.
+"""Seconds of processor time that a packet may take, and that those of one peer may take beyond that.
 
 qh3 remembers every connection id that a peer has given and taken back, and looks through them all for each new one."""
 STALL = 0.1
-"""Seconds that are laid to a peer at a time: a machine may stand still, which is nobody's fault."""
-PACKET_MAX = 1500
-"""Bytes that a packet takes of the congestion window at the most."""
+"""Seconds of it that are laid to a peer at a time: memory may be tidied up in between, which is nobody's fault."""
 IN_FLIGHT_SLACK = 32_768
 """Bytes unacknowledged beyond twice the congestion window, which holds what a connection may send of its own accord. A
 peer that makes it answer, and acknowledges nothing, fills the memory otherwise (CVE-2024-22189)."""
@@ -95,8 +76,8 @@ class Qh3Engine:
     has_retry = True
 
     def __init__(self, config: ServerConfig, tls: Certificates) -> None:
-        self.resumes = config.http3_zero_rtt_enabled
-        """Clients get tickets, and may send requests with them before their handshake is complete."""
+        self.takes_early_data = config.http3_zero_rtt_enabled
+        """Clients that come back may send requests before their handshake is complete."""
         self.tls = tls
         self._idle_timeout = config.http3_idle_timeout
         self._context: object = tls.context(time.monotonic())
@@ -134,8 +115,8 @@ class Qh3Engine:
     def accept(self, initial: Initial) -> Qh3Connection:
         return Qh3Connection(Quic(self, initial))
 
-    def codec(self, max_table_capacity: int, blocked_streams: int, max_size: int) -> Qpack:
-        return Qpack(max_table_capacity, blocked_streams, max_size)
+    def codec(self, service: Service, budget: Budget) -> Qpack:
+        return Qpack(service, budget)
 
 
 class Quic(QuicConnection):
@@ -162,7 +143,7 @@ class Quic(QuicConnection):
             for kind, data in bridge.tls.handshake_extensions
         ]
         bridge.remote_initial_source_connection_id = self._initial.source
-        Context.take_over(bridge.tls, self._certificates, self._engine.tls, self._engine.resumes)
+        Context.take_over(bridge.tls, self._certificates, self._engine.tls, self._engine.takes_early_data)
         return bridge
 
     def agreed(self) -> tuple[str | None, int | None, str | None]:
@@ -225,7 +206,7 @@ class Qh3Connection:
     def __init__(self, quic: Quic) -> None:
         self._quic = quic
         self._cost = 0.0
-        """Seconds that the peer's packets took beyond what packets take."""
+        """Seconds of processor time that the peer's packets took beyond what packets take."""
         self._stops: list[tuple[int, int]] = []
         """Streams that the peer is to be asked to stop sending on, with the code."""
 
@@ -246,9 +227,10 @@ class Qh3Connection:
     def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
         quic = self._quic
         count = len(datagrams)
-        began = time.perf_counter()
+        # Of this thread: that others run meanwhile is nobody's fault.
+        began = time.thread_time()
         quic.receive_many_datagrams(datagrams, address, now)
-        took = min(time.perf_counter() - began, STALL + 10 * COST * count)
+        took = min(time.thread_time() - began, STALL + 10 * COST * count)
         self._cost = max(self._cost + took - COST * count, 0.0)
         core = quic._core
         if core is not None and (
@@ -349,101 +331,3 @@ class Qh3Connection:
         if bridge is not None:
             bridge.tls.alpn_cb = bridge.tls.get_session_ticket_cb = bridge.tls.new_session_ticket_cb = None
             bridge.tls.update_traffic_key_cb = _forgotten
-
-
-class Qpack:
-    """See `pounce_h3.engine.FieldCodec`: RFC 9204 with a dynamic table in both directions."""
-
-    __slots__ = ("_capacity", "_decoder", "_encoder")
-
-    def __init__(self, max_table_capacity: int, blocked_streams: int, max_size: int) -> None:
-        self._capacity = max_table_capacity
-        self._decoder = QpackDecoder(max_table_capacity, blocked_streams, max_field_section_size=max_size)
-        self._encoder = QpackEncoder()
-
-    def settings(self, max_table_capacity: int, blocked_streams: int) -> bytes:
-        # A peer may offer a table of any size; ours is no larger than the one we offer.
-        capacity = min(max_table_capacity, self._capacity, 0xFFFFFFFF)
-        maximum = min(max_table_capacity, 0xFFFFFFFF)
-        return self._encoder.apply_settings(maximum, capacity, min(blocked_streams, 0xFFFF))
-
-    def encode(self, stream_id: int, fields: Headers) -> tuple[bytes, bytes]:
-        try:
-            return self._encoder.encode(stream_id, fields)
-        except EncoderStreamError:
-            # qh3 takes UTF-8 only, HTTP any byte above 0x7f (RFC 9110 5.5): leave the tables alone then.
-            return b"", literal_section(fields)
-
-    def decode(self, stream_id: int, section: bytes) -> tuple[bytes, Headers]:
-        try:
-            return self._decoder.feed_header(stream_id, section)
-        except Blocked:
-            raise StreamBlocked from None
-        except HeaderTooLarge:
-            raise FieldSectionTooLarge from None
-        except (DecompressionFailed, DecoderStreamError) as exc:
-            if is_section(section):
-                # qh3 reads UTF-8 only.
-                raise FieldSectionUnreadable from None
-            raise QuicError(QPACK_DECOMPRESSION_FAILED, "field section cannot be decoded") from exc
-
-    def resume(self, stream_id: int) -> tuple[bytes, Headers]:
-        try:
-            return self._decoder.resume_header(stream_id)
-        except Blocked:
-            raise StreamBlocked from None
-        except HeaderTooLarge:
-            raise FieldSectionTooLarge from None
-        except (DecompressionFailed, DecoderStreamError) as exc:
-            raise QuicError(QPACK_DECOMPRESSION_FAILED, "field section cannot be decoded") from exc
-
-    def encoder_instructions(self, data: bytes) -> None:
-        try:
-            self._decoder.feed_encoder(data)
-        except (EncoderStreamError, HeaderTooLarge) as exc:
-            raise QuicError(QPACK_ENCODER_STREAM_ERROR, "encoder instruction") from exc
-
-    def decoder_instructions(self, data: bytes) -> None:
-        try:
-            self._encoder.feed_decoder(data)
-        except DecoderStreamError as exc:
-            raise QuicError(QPACK_DECODER_STREAM_ERROR, "decoder instruction") from exc
-
-
-def is_section(data: bytes) -> bool:
-    """Whether the lines of a field section can be told apart and none uses the dynamic table, so that nothing else
-    depends on it (RFC 9204 4.5)."""
-    at = 2
-    if data[:1] != b"\0" or len(data) < 2 or data[1] >= 0x80:
-        return False
-    try:
-        while at < len(data):
-            first = data[at]
-            if first >= 0x80:
-                index, at = pull_prefixed(data, at, 6)
-                is_static = first & 0x40
-            elif first >= 0x40:
-                index, at = pull_prefixed(data, at, 4)
-                is_static = first & 0x10
-            elif first >= 0x20:
-                index, is_static = 0, True
-                length, at = pull_prefixed(data, at, 3)
-                at += length
-            else:
-                return False
-            if not is_static or index >= STATIC_TABLE_SIZE:
-                return False
-            if first < 0x80:
-                length, at = pull_prefixed(data, at, 7)
-                at += length
-    except IndexError:
-        return False
-    return at == len(data)
-
-
-def literal_section(fields: Headers) -> bytes:
-    """A field section of literals only, which needs no table (RFC 9204 4.5.6)."""
-    parts = [b"\0\0"]
-    for name, value in fields:
-        parts += (prefixed(0x20, 3, len(name)), name, prefixed(0x00, 7, len(value)), value)
-    return b"".join(parts)

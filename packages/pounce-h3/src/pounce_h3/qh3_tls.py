@@ -67,23 +67,29 @@ class Context(tls.Context):
     """The certificate that this client gets."""
     made: tls.SessionTicket | None
     """The ticket that the client gets. It is good for nothing before the handshake is complete."""
+    takes_early_data: bool
     _server_name: str | None
+    _is_early: bool
+    """The client has sent early data."""
 
     @classmethod
     def take_over(
-        cls, context: tls.Context, certificates: Mapping[str, Certificate], server: Certificates, resume: bool
+        cls, context: tls.Context, certificates: Mapping[str, Certificate], server: Certificates, takes_early_data: bool
     ) -> None:
-        """Give clients the certificate of the name they ask for, that of "" where there is none; and, with `resume`,
-        tickets that they can come back with."""
+        """Give clients the certificate of the name they ask for, that of "" where there is none, and tickets that they
+        can come back with; with `takes_early_data` also for early data."""
         context.__class__ = cls
         assert isinstance(context, cls)
         context.certificates = certificates
         context.server = server
         context.shown = certificates[""]
         context.made = None
-        if resume:
-            context.get_session_ticket_cb = context._find
-            context.new_session_ticket_cb = context._keep
+        context.takes_early_data = takes_early_data
+        if not takes_early_data:
+            # RFC 8446 4.6.1: tickets that do not say how much of it there may be are good for none.
+            context._max_early_data = None
+        context.get_session_ticket_cb = context._find
+        context.new_session_ticket_cb = context._keep
 
     def handle_message(self, input_data: bytes, output_buf: dict[tls.Epoch, Buffer], epoch: int = -1) -> None:
         if len(self._receive_buffer) + len(input_data) > HANDSHAKE_MAX:
@@ -95,14 +101,19 @@ class Context(tls.Context):
             raise tls.AlertDecodeError(f"a message of the handshake cannot be read: {exc!r}") from exc
 
     def _server_handle_hello(self, input_buf: Buffer, *output: Buffer) -> None:
-        name = tls.pull_client_hello(input_buf).server_name
+        hello = tls.pull_client_hello(input_buf)
         input_buf.seek(0)
+        name = hello.server_name
         self._server_name = name.lower() if name else None
+        self._is_early = hello.early_data
         shown = self.shown = self.server.choose(self.certificates, name) or self.certificates[""]
         self.certificate, self.certificate_chain, self.certificate_private_key = shown.leaf, shown.chain, shown.key
         super()._server_handle_hello(input_buf, *output)
 
     def _find(self, ticket: bytes) -> tls.SessionTicket | None:
+        if self._is_early and not self.takes_early_data:
+            # qh3 would take it with any ticket. No client sends it with one of ours.
+            return None
         found = tickets.take(ticket)
         # RFC 8446 4.2.11: a session is resumed for the name it was made for.
         return found if found is not None and found.server_name == self._server_name else None

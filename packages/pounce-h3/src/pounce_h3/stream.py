@@ -9,17 +9,18 @@ Theory of operation. Two states, one for each direction:
 
 MUTED is over for the peer; the application goes on, and is still to hear when the peer is gone.
 Frames are cut here (RFC 9114 4.1): `_left` bytes of a DATA or unknown frame are still to come, or `_buffer` waits
-until it holds `_need` bytes of a frame that must be complete. What is written goes to the connection, which decides
-which stream's bytes leave first.
+until it holds `_need` bytes of a frame that must be complete. `_blocked` is a field section that waits for entries of
+the peer's table (RFC 9204 2.1.2), and what comes behind it waits in `_buffer`. What is written goes to the connection,
+which decides which stream's bytes leave first.
 """
 
 from math import inf
 from typing import TYPE_CHECKING, cast
 
-from pounce.contract.head import BODILESS
+from pounce.contract.head import BODILESS, RequestHead, unreadable_head
 from pounce.errors import BadRequest, ClientGone
-from pounce.exchange.fields import CONNECTION_FIELDS, checked_trailers, malformed, request_head
-from pounce.exchange.priority import DEFAULT, priority_of
+from pounce.exchange.fields import checked_trailers, malformed
+from pounce.exchange.priority import DEFAULT, Priority, parse_priority
 from pounce_h3.codes import (
     H3_EXCESSIVE_LOAD,
     H3_FRAME_ERROR,
@@ -29,16 +30,17 @@ from pounce_h3.codes import (
     H3_NO_ERROR,
     H3_REQUEST_CANCELLED,
     H3_REQUEST_INCOMPLETE,
+    H3_REQUEST_REJECTED,
 )
-from pounce_h3.engine import FieldSectionTooLarge, FieldSectionUnreadable, QuicError, StreamBlocked
+from pounce_h3.engine import FieldSectionTooLarge, QuicError, StreamBlocked
 from pounce_h3.frames import DATA, HEADERS, NOT_ON_REQUEST, frame, frame_head, pull
 
 if TYPE_CHECKING:
-    from pounce.plugin import Body, ConnectionInfo, Exchange, RequestHead
+    from pounce.plugin import Body, ConnectionInfo, Exchange
     from pounce.plugin import Headers as Fields
     from pounce_h3.connection import H3Connection
 
-__all__ = ["H3Stream"]
+__all__ = ["SENT", "H3Stream"]
 
 PENDING_HIGH = 65536
 """Bytes that wait to be sent at which the exchange has to wait."""
@@ -68,6 +70,7 @@ class H3Stream:
         "_client_waits",
         "_early",
         "_ended",
+        "_head_size",
         "_left",
         "_need",
         "_received",
@@ -78,9 +81,11 @@ class H3Stream:
         "connection",
         "deadline",
         "exchange",
+        "given_up",
         "h3",
         "has_trailers",
         "head",
+        "held_head",
         "id",
         "pending",
         "pending_end",
@@ -110,6 +115,10 @@ class H3Stream:
         self.write_deadline = inf
         self.unconsumed = 0
         """Bytes that the exchange has and the application has not taken."""
+        self.given_up = False
+        """The peer has given up the request before it was answered."""
+        self.held_head = 0
+        """Bytes of the connection's `head_memory` that are this stream's."""
         self.pending: list[bytes | memoryview] = []
         """What waits to be handed to the engine."""
         self.pending_size = 0
@@ -118,7 +127,8 @@ class H3Stream:
         self._need = 0
         self._left = 0
         self._skip = False
-        self._blocked = False
+        self._blocked = b""
+        self._head_size = 0
         self._ended = False
         self._early: list[bytes] = []
         self._received = 0
@@ -142,11 +152,8 @@ class H3Stream:
             return
         if self._buffer or self._blocked:
             self._buffer += data
-            if self._blocked:
-                if len(self._buffer) > BLOCKED_MAX:
-                    raise QuicError(H3_EXCESSIVE_LOAD, "too much behind a blocked field section")
-                return
-            if len(self._buffer) < self._need and not end:
+            if self._blocked or (len(self._buffer) < self._need and not end):
+                self._hold_head()
                 return
             data = bytes(self._buffer)
             self._buffer.clear()
@@ -188,10 +195,11 @@ class H3Stream:
                 if stop > size:
                     self._keep(data, at, stop - at)
                     break
-                self._blocked = not self._section_received(data[payload:stop], stop == size)
+                self._section_received(data[payload:stop], stop == size)
                 at = stop
                 if self._blocked:
                     self._buffer += data[at:]
+                    self._hold_head()
                     return
             elif kind[0] in NOT_ON_REQUEST:
                 raise QuicError(H3_FRAME_UNEXPECTED, f"frame type {kind[0]:#x} on a request stream")
@@ -207,77 +215,88 @@ class H3Stream:
     def _keep(self, data: bytes, at: int, need: int) -> None:
         self._buffer += data[at:]
         self._need = need
+        self._hold_head()
 
-    def _section_received(self, section: bytes, last: bool) -> bool:
-        """A field section; False when it waits for the peer's table."""
+    def _hold_head(self) -> bool:
+        """Have what there is of field sections held against the connection; False when it is too much."""
+        h3 = self.h3
+        self._account()
+        # What comes behind a blocked field section is not held back by the credit of its stream.
+        if h3.head_memory <= h3.head_memory_max and not (self._blocked and len(self._buffer) > BLOCKED_MAX):
+            return True
+        h3.service.count("h3_head_memory", "h3: too much that belongs to heads of requests, resetting a stream")
+        # RFC 9114 8.1: a request that was rejected may be sent again.
+        self.fail(H3_REQUEST_REJECTED if self.head is None else H3_EXCESSIVE_LOAD)
+        h3.count_reset()
+        return False
+
+    def _account(self) -> None:
+        held = self._head_size + len(self._buffer) + len(self._blocked)
+        self.h3.head_memory += held - self.held_head
+        self.held_head = held
+
+    def _section_received(self, section: bytes, last: bool) -> None:
+        """A field section, behind which there is nothing more so far if it is the last; it may have to wait."""
         try:
-            fields = self.h3.decode(self.id, section)
+            if self.reading == HEAD:
+                self._head_received(section, last)
+            else:
+                self._trailers_received(section)
         except StreamBlocked:
-            return False
-        except FieldSectionTooLarge:
-            self._too_large()
-            return True
-        except FieldSectionUnreadable:
-            if len(section) > self.h3.service.config.max_header_size:
-                self._too_large()
-                return True
-            self._refuse(BadRequest("Header fields cannot be read", code="POUNCE_PARSE_BAD_HEADER"))
-            return True
-        self._fields_received(fields, last)
-        return True
+            self._blocked = section
+        except FieldSectionTooLarge as error:
+            self._too_large(error.many)
 
-    def unblock(self, fields: Fields | None) -> None:
-        """The section that waited has been decoded; None for one that is too large. Raises `QuicError`."""
-        self._blocked = False
-        if self.reading == STOPPED:
-            return
-        if fields is None:
-            self._too_large()
+    def unblock(self) -> None:
+        """What the section that waits needs has arrived. Raises `QuicError`."""
+        section, self._blocked = self._blocked, b""
+        if not section:
+            # Nothing is read any more.
             return
         rest = bytes(self._buffer)
         self._buffer.clear()
         try:
-            self._fields_received(fields, not rest)
-            self._read(rest)
+            self._section_received(section, not rest)
+            if self.reading != STOPPED:
+                self._read(rest)
         except BadRequest as error:
             self._malformed(error)
 
-    def _fields_received(self, fields: Fields, last: bool) -> None:
-        h3 = self.h3
-        config = h3.service.config
-        size = 0
-        for name, value in fields:
-            size += len(name) + len(value)
-        many = len(fields) > config.max_headers
-        if many or size > config.max_header_size:
-            self._refuse(
-                BadRequest(
-                    "Too many header fields" if many else "Header fields too large",
-                    status=431,
-                    code="POUNCE_PARSE_TOO_MANY_HEADERS" if many else "POUNCE_PARSE_HEADERS_TOO_LARGE",
-                )
-            )
-        elif self.reading == BODY:
-            trailers = checked_trailers(fields)
-            self.reading = TRAILERS
-            self._end_body(trailers)
-        else:
-            try:
-                head = request_head(fields, "3", self.connection.scheme, h3.fields)
-            except BadRequest as error:
-                if error.status == 400:
-                    raise
-                self._refuse(error)
-                return
-            if last and self._ended:
-                if head.content_length:
-                    raise malformed("The body is shorter than Content-Length")
-                head.content_length = 0
-            if head.content_length == 0:
-                head.expect_continue = False
-            self._open(head)
+    def _head_received(self, section: bytes, last: bool) -> None:
+        try:
+            (found, priority, size), path = self.h3.understand(self.id, section)
+        except BadRequest as error:
+            if error.status == 400:
+                raise
+            self._refuse(error)
+            return
+        ended = last and self._ended
+        length = found.content_length
+        if ended:
+            if length:
+                raise malformed("The body is shorter than Content-Length")
+            length = 0
+        head = RequestHead(
+            found.method,
+            found.target if path is None else path,
+            found.headers.copy(),
+            "3",
+            found.scheme,
+            found.upgrade,
+            length,
+            found.expect_continue and length != 0,
+            relayed=found.relayed,
+        )
+        self._head_size = size if path is None else size + len(path) - len(found.target)
+        if self._hold_head():
+            self._open(head, priority)
 
-    def _open(self, head: RequestHead) -> None:
+    def _trailers_received(self, section: bytes) -> None:
+        trailers = checked_trailers(self.h3.codec.decode(self.id, section)[0])
+        self.reading = TRAILERS
+        self._end_body(trailers)
+
+    def _open(self, head: RequestHead, priority: Priority) -> None:
         h3 = self.h3
         self.head = head
         self.reading = BODY
@@ -285,8 +304,8 @@ class H3Stream:
         if head.content_length != 0:
             self._client_waits = head.expect_continue
             self._body_deadline_base = h3.loop.time() + RATE_GRACE
-        updated = h3.priorities.pop(self.id, None)
-        self.priority = updated if updated is not None else priority_of(head.headers)
+        # RFC 9218 7: the frame says all; what it leaves out is default, whatever the field said.
+        self.priority = h3.priorities.pop(self.id, priority)
         head.extensions = {"pounce.h3.stream_id": self.id, "pounce.h3.is_0rtt": h3.is_early}
         if h3.is_early and head.method not in SAFE:
             # RFC 8470 5.2: what is not safe may be done twice. The client sends it again when it is connected.
@@ -306,15 +325,22 @@ class H3Stream:
     def _refuse(self, error: BadRequest) -> None:
         """Answer what is no request that could be served, or no longer one."""
         if self.head is None:
-            self.h3.service.refuse(None, self, error)
+            self.h3.service.refuse(unreadable_head("3", self.connection.scheme), self, error)
         else:
             self.exchange.stream_lost(error)
         self._stop_reading(H3_NO_ERROR)
 
-    def _too_large(self) -> None:
+    def _too_large(self, many: bool = False) -> None:
         if self._ended:
-            self.h3.cancel_section(self.id)
-        self._refuse(BadRequest("Header fields too large", status=431, code="POUNCE_PARSE_HEADERS_TOO_LARGE"))
+            # Nobody is asked to stop, but it is not read, or not to its end (RFC 9204 2.2.2.2).
+            self.h3.codec.cancel(self.id)
+        self._refuse(
+            BadRequest(
+                "Too many header fields" if many else "Header fields too large",
+                status=431,
+                code="POUNCE_PARSE_TOO_MANY_HEADERS" if many else "POUNCE_PARSE_HEADERS_TOO_LARGE",
+            )
+        )
 
     def _body_received(self, data: bytes) -> None:
         self._received += len(data)
@@ -374,8 +400,8 @@ class H3Stream:
             # The request is complete, or was refused: its answer may still be wanted.
             self.h3.stream_ended(self)
             return
-        if not self._blocked:
-            self.h3.cancel_section(self.id)
+        self.h3.codec.cancel(self.id)
+        self._blocked = b""
         self._stop_reading(H3_REQUEST_CANCELLED)
         self.lose()
         if self.writing != SENT:
@@ -406,11 +432,15 @@ class H3Stream:
         self._stop_reading(code)
         self.h3.stream_ended(self)
 
+    def break_off(self) -> None:
+        """End the stream because of an error of ours, which it had while it was written."""
+        self.fail(H3_INTERNAL_ERROR)
+
     def _abandon(self, code: int) -> None:
         self._drop_pending()
         self.writing = SENT
         self.writable = True
-        self.h3.quic.reset(self.id, code)
+        self.h3.reset(self.id, code)
         self.h3.transmit_soon()
 
     def _stop_reading(self, code: int) -> None:
@@ -418,15 +448,16 @@ class H3Stream:
             return
         self.reading = STOPPED
         self.deadline = inf
+        if self._blocked or not self._ended:
+            self.h3.codec.cancel(self.id)
+            self.h3.transmit_soon()
+        self._blocked = b""
         self._buffer.clear()
         self._early.clear()
+        self._account()
         self._release()
         if not self._ended:
-            # A section that is blocked will be decoded, and acknowledged, but nobody gets it.
-            if not self._blocked:
-                self.h3.cancel_section(self.id)
-            self.h3.quic.stop(self.id, code)
-            self.h3.transmit_soon()
+            self.h3.stop(self.id, code)
 
     def _release(self) -> None:
         """Nobody will take what is here."""
@@ -490,7 +521,7 @@ class H3Stream:
 
     def unsent(self) -> int:
         """Bytes written that have not left."""
-        return self.pending_size + self.h3.quic.unsent(self.id)
+        return self.pending_size + self.h3.unsent(self)
 
     def _wait_for_peer(self, unsent: int) -> None:
         self._unsent = unsent
@@ -501,19 +532,12 @@ class H3Stream:
 
     def start(self, status: int, headers: Fields, body: Body, more: bool) -> None:
         data = cast("bytes", body)
-        fields = [(b":status", b"%d" % status)]
-        has_length = False
-        for field in headers:
-            name = field[0]
-            if name == b"content-length":
-                has_length = True
-            elif name in CONNECTION_FIELDS:
-                continue
-            fields.append(field)
         has_body = status not in BODILESS and not (self.head and self.head.method == b"HEAD")
-        if not more and not has_length and has_body:
-            fields.append((b"content-length", b"%d" % len(data)))
-        encoded = frame(HEADERS, self.h3.encode(self.id, fields))
+        section, priority = self.h3.codec.answer(status, headers, len(data) if has_body and not more else None)
+        if priority is not None:
+            # RFC 9218 8: the application knows better than the client.
+            self.priority = parse_priority(priority, self.priority)
+        encoded = frame_head(HEADERS, len(section)) + section
         if more and not has_body:
             self.writing = MUTED
             self._write([encoded], True)
@@ -531,8 +555,8 @@ class H3Stream:
         if status == 100 and not self._client_waits:
             return
         if self.writing == READY:
-            fields = [(b":status", b"%d" % status), *(field for field in headers if field[0] not in CONNECTION_FIELDS)]
-            self._write([frame(HEADERS, self.h3.encode(self.id, fields))], False)
+            fields = [(b":status", b"%d" % status), *headers]
+            self._write([frame(HEADERS, self.h3.codec.encode(fields))], False)
         if status == 100:
             self._client_waits = False
             self._body_deadline_base = self.h3.loop.time() + RATE_GRACE
@@ -556,8 +580,7 @@ class H3Stream:
 
     def trailers(self, headers: Fields) -> None:
         if self.writing == OPEN:
-            fields = [field for field in headers if field[0] not in CONNECTION_FIELDS]
-            self._write([frame(HEADERS, self.h3.encode(self.id, fields))] if fields else [], True)
+            self._write([frame(HEADERS, self.h3.codec.encode(headers))] if headers else [], True)
             self._sent()
 
     def consumed(self, count: int) -> None:
@@ -595,7 +618,7 @@ class H3Stream:
         if not more:
             self._sent()
         elif self.pending_size > PENDING_HIGH or (
-            self.pending_size and self.h3.quic.unsent(self.id) + self.pending_size > PENDING_HIGH
+            self.pending_size and self.h3.unsent(self) + self.pending_size > PENDING_HIGH
         ):
             self._pause()
 
@@ -611,6 +634,7 @@ class H3Stream:
     def _sent(self) -> None:
         """The answer is complete, as far as the wire is concerned."""
         self.writing = SENT
+        self.h3.answered += 1
         if self.pending_size:
             self._pause()
         if self.reading != DONE:
@@ -640,11 +664,6 @@ class H3Stream:
         self.pending_end = False
         self.h3.forget_pending(self)
         self.write_deadline = inf
-
-    @property
-    def blocked(self) -> bool:
-        """A field section waits for the peer's table."""
-        return self._blocked
 
     @property
     def is_answered(self) -> bool:

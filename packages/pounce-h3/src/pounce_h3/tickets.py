@@ -1,9 +1,9 @@
 """Session tickets that clients may come back with: each is good for one connection.
 
-A client that comes back with a ticket may send requests before its handshake is complete (0-RTT), and whoever has
-recorded them could send them again. A ticket that was used is forgotten, so that early data is taken once at most
-(RFC 8446 8.1). A process that was restarted, and every other process, knows none of them, and its clients make a whole
-handshake.
+A client that comes back with a ticket is not shown the certificate again. Where early data is taken it may send
+requests before its handshake is complete (0-RTT), and whoever has recorded them could send them again. A ticket that
+was used is forgotten, so that early data is taken once at most (RFC 8446 8.1). A process that was restarted, and every
+other process, knows none of them, and its clients make a whole handshake.
 """
 
 import threading

@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pounce.errors import ConfigError, TLSError
+from pounce.exchange.fields import CONNECTION_FIELDS
 from pounce_h3.codes import H3_EXCESSIVE_LOAD, H3_INTERNAL_ERROR, QPACK_DECOMPRESSION_FAILED
 from pounce_h3.engine import (
     Closed,
     Connected,
+    FieldSectionTooLarge,
     IdIssued,
     IdRetired,
     Initial,
@@ -53,7 +55,8 @@ except ModuleNotFoundError as exc:
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
     from pounce.contract.wire import Certificates
-    from pounce.plugin import Address, Headers
+    from pounce.exchange.budget import Budget
+    from pounce.plugin import Address, Headers, Service
 
 __all__ = ["ZoomiesEngine"]
 
@@ -95,8 +98,8 @@ class ZoomiesEngine:
         self._load(time.monotonic())
         return ZoomiesConnection(Quic(self._configuration), self._certificate)
 
-    def codec(self, max_table_capacity: int, blocked_streams: int, max_size: int) -> StaticFields:
-        return StaticFields()
+    def codec(self, service: Service, budget: Budget) -> StaticFields:
+        return StaticFields(service.config.max_header_size, service.config.max_headers)
 
 
 class NotAllowed(Exception):
@@ -322,25 +325,60 @@ class ZoomiesConnection:
 class StaticFields:
     """See `pounce_h3.engine.FieldCodec`: what zoomies speaks in the place of QPACK, without a dynamic table."""
 
-    __slots__ = ()
+    __slots__ = ("_max_fields", "_max_size")
 
-    def settings(self, max_table_capacity: int, blocked_streams: int) -> bytes:
-        return b""
+    pending = False
+    generation = 0
 
-    def encode(self, stream_id: int, fields: Headers) -> tuple[bytes, bytes]:
+    def __init__(self, max_size: int, max_fields: int) -> None:
+        self._max_size = max_size
+        self._max_fields = max_fields
+
+    def answer(self, status: int, headers: Headers, length: int | None) -> tuple[bytes, bytes | None]:
+        fields = [(b":status", b"%d" % status), *headers]
+        given = dict(headers)
+        if length is not None and b"content-length" not in given:
+            fields.append((b"content-length", b"%d" % length))
+        return self.encode(fields), given.get(b"priority")
+
+    def encode(self, fields: Headers) -> bytes:
         # It takes ASCII only.
-        return b"", encode_headers_from_bytes(
-            [(name, value.decode("ascii", "replace").encode("ascii", "replace")) for name, value in fields]
+        return encode_headers_from_bytes(
+            [
+                (name, value.decode("ascii", "replace").encode("ascii", "replace"))
+                for name, value in fields
+                if name not in CONNECTION_FIELDS
+            ]
         )
 
-    def decode(self, stream_id: int, section: bytes) -> tuple[bytes, Headers]:
+    def decode(self, stream_id: int, section: bytes) -> tuple[Headers, int]:
         try:
-            return b"", [field.as_bytes() for field in decode_headers(section)]
+            fields = [field.as_bytes() for field in decode_headers(section)]
         except (ValueError, LookupError) as exc:
             raise QuicError(QPACK_DECOMPRESSION_FAILED, "field section cannot be decoded") from exc
+        size = sum(len(name) + len(value) for name, value in fields)
+        many = len(fields) > self._max_fields
+        if many or size > self._max_size:
+            raise FieldSectionTooLarge(many=many)
+        return fields, size
 
-    def resume(self, stream_id: int) -> tuple[bytes, Headers]:
-        raise QuicError(QPACK_DECOMPRESSION_FAILED, "there is no dynamic table")
+    def without_path(self, section: bytes) -> tuple[bytes, int] | None:
+        return None
+
+    def string(self, section: bytes, at: int) -> bytes | None:
+        return None
+
+    def acknowledge(self, stream_id: int) -> None:
+        """There is no dynamic table."""
+
+    def cancel(self, stream_id: int) -> None:
+        """There is no dynamic table."""
+
+    def unblocked(self) -> list[int]:
+        return []
+
+    def instructions(self) -> bytes:
+        return b""
 
     def encoder_instructions(self, data: bytes) -> None:
         """There is no dynamic table."""

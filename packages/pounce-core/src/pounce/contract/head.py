@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["BODILESS", "AnswerFields", "Headers", "Origin", "RequestHead"]
+__all__ = ["BODILESS", "AnswerFields", "Headers", "Origin", "RequestHead", "unreadable_head"]
 
 type Headers = list[tuple[bytes, bytes]]
 
@@ -120,3 +120,8 @@ class RequestHead:
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method!r} {self.target!r} HTTP/{self.version}>"
+
+
+def unreadable_head(version: str, scheme: str) -> RequestHead:
+    """Stands for a head that could not be read, in the answer to it and in the log."""
+    return RequestHead(b"-", b"-", [], version, scheme, keep_alive=False)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from pounce.config import ServerConfig, describe
-from pounce.contract.head import RequestHead
+from pounce.contract.head import RequestHead, unreadable_head
 from pounce.contract.parser import Parser
 from pounce.contract.pieces import MiddlewareChoice, Observer, ObserverFactory, Responder, Response
 from pounce.contract.stream import Completed, ConnectionInfo, Exchange, RunsApp, Stream
@@ -195,9 +195,12 @@ class Service:
         return exchange
 
     def refuse(self, head: RequestHead | None, stream: Stream, error: BadRequest) -> Exchange:
-        """Answer a request with an error; `head` is None when it could not even be read."""
+        """Answer a request with an error; `head` is None when it could not even be read.
+
+        Wires of another version than HTTP/1.1 give an `unreadable_head()` then.
+        """
         self.count(error.code, "%s", error.message)
-        exchange = self._exchange_class(self, head or UNREADABLE, stream)
+        exchange = self._exchange_class(self, head or unreadable_head("1.1", stream.connection.scheme), stream)
         exchange.respond(error_response(error, debug=self.config.debug))
         return exchange
 
@@ -318,7 +321,3 @@ class Service:
                 exchange.flush_head()
         for callback in tuple(self.on_tick):
             callback(now)
-
-
-UNREADABLE = RequestHead(b"-", b"-", [], "1.1", keep_alive=False)
-"""Stands for a request whose head could not be read."""
