@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.conformance.wires import Started, Wire, answer
 
-BIG = os.urandom(1000) * 400
+BIG = os.urandom(1000) * 100
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -49,12 +49,12 @@ def test_files_are_served_and_the_rest_is_the_applications(site: Started) -> Non
 def test_large_file_arrives_whole_and_in_parts(site: Started) -> None:
     with site.connect() as client:
         whole = client.request("GET", "/static/big.bin")
-        assert (whole.status, whole.body == BIG, field(whole, b"content-length")) == (200, True, b"400000")
-        part = client.request("GET", "/static/big.bin", [(b"range", b"bytes=100000-299999")])
-        assert (part.status, part.body == BIG[100000:300000]) == (206, True)
-        parts = client.request("GET", "/static/big.bin", [(b"range", b"bytes=0-9,200000-299999")])
+        assert (whole.status, whole.body == BIG, field(whole, b"content-length")) == (200, True, b"100000")
+        part = client.request("GET", "/static/big.bin", [(b"range", b"bytes=20000-89999")])
+        assert (part.status, part.body == BIG[20000:90000]) == (206, True)
+        parts = client.request("GET", "/static/big.bin", [(b"range", b"bytes=0-9,20000-89999")])
         assert parts.status == 206
-        assert BIG[200000:300000] in parts.body
+        assert BIG[20000:90000] in parts.body
         assert client.request("HEAD", "/static/big.bin").body == b""
 
 

@@ -32,11 +32,24 @@ def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 class Fields:
     """A codec for fields that come as `name=value` lines."""
 
-    def encode(self, stream_id: int, fields: Any) -> tuple[bytes, bytes]:
-        return b"", b"\n".join(name + b"=" + value for name, value in fields)
+    pending = False
+    generation = 0
 
-    def decode(self, stream_id: int, section: bytes) -> tuple[bytes, Any]:
-        return b"", [tuple(line.split(b"=", 1)) for line in section.split(b"\n")]
+    def answer(self, status: int, headers: Any, length: int | None) -> tuple[bytes, bytes | None]:
+        more = [] if length is None else [(b"content-length", b"%d" % length)]
+        return self.encode([(b":status", b"%d" % status), *headers, *more]), None
+
+    def encode(self, fields: Any) -> bytes:
+        return b"\n".join(name + b"=" + value for name, value in fields)
+
+    def decode(self, stream_id: int, section: bytes) -> tuple[Any, int]:
+        return [tuple(line.split(b"=", 1)) for line in section.split(b"\n")], len(section)
+
+    def without_path(self, section: bytes) -> None: ...
+
+    def acknowledge(self, stream_id: int) -> None: ...
+
+    def cancel(self, stream_id: int) -> None: ...
 
     def settings(self, *args: int) -> bytes:
         return b""
