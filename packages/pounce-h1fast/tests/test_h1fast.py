@@ -272,6 +272,18 @@ def test_an_idle_connection_keeps_no_large_fields() -> None:
         assert len(reader._pattern.end) <= h1fast.BLOCK_MAX
 
 
+@pytest.mark.parametrize("size", [1, 1000, 70_000])
+def test_what_was_read_is_not_kept_beside_what_waits_for_more(size: int) -> None:
+    for rest in (b"\r", b"GET", POST + b"Transfer-Encoding: chunked\r\n\r\n1", request()[:-1]):
+        reader = parser()
+        data = POST + b"Content-Length: 60000\r\n\r\n" + bytes(60_000) + rest
+        for at in range(0, len(data), size):
+            reader.receive_data(data[at : at + size])
+            while reader.next_event() is not None:
+                pass
+        assert len(reader._buffer) == reader.buffered <= len(rest)
+
+
 # The table
 
 

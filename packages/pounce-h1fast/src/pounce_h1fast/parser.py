@@ -41,8 +41,8 @@ from pounce.h1.framing import (
     check_section,
     chunk_line,
     find_bad_line_end,
-    read_head,
     read_trailers,
+    refusal,
     request_head,
 )
 from pounce.plugin import EndOfBody, ParserLimits
@@ -226,6 +226,7 @@ class FastParser:
     """Implements `pounce.plugin.Parser`."""
 
     __slots__ = (
+        "_at",
         "_buffer",
         "_limits",
         "_lines",
@@ -241,8 +242,12 @@ class FastParser:
         self._limits = limits
         self._max_head = limits.max_header_size
         self._lines = _tables.lines
-        self._buffer = b""
+        self._buffer: bytes | bytearray = b""
+        """What came and is not all read: the bytes that came, or an array once they trickle in. Empty at the end."""
+        self._at = 0
+        """How far it is read."""
         self._scanned = 0
+        """How far it was looked through for the end of what comes next."""
         self._state = HEAD
         self._remaining = 0
         self._overhead = 0
@@ -250,15 +255,52 @@ class FastParser:
         """What the next request on this connection probably has in common with one before."""
 
     def receive_data(self, data: bytes) -> None:
-        self._buffer = self._buffer + data if self._buffer else data
+        buffer = self._buffer
+        if not buffer:
+            self._buffer = data
+            return
+        at = self._at
+        if len(buffer) - at <= len(data):
+            # No more is copied than has come.
+            self._buffer = bytes(buffer[at:]) + data
+        elif isinstance(buffer, bytearray):
+            # This moves no bytes either.
+            del buffer[:at]
+            buffer += data
+        else:
+            self._buffer = bytearray(buffer[at:])
+            self._buffer += data
+        self._at = 0
+        self._scanned -= at
 
     @property
     def buffered(self) -> int:
-        return len(self._buffer)
+        return len(self._buffer) - self._at
 
     def take_rest(self) -> bytes:
-        rest, self._buffer = self._buffer, b""
+        rest = bytes(self._buffer[self._at :])
+        self._consume(len(self._buffer))
         return rest
+
+    def _consume(self, at: int) -> None:
+        """What stands before `at` is read. Nothing is copied for it: much more may follow, of many requests."""
+        if at == len(self._buffer):
+            self._buffer = b""
+            at = 0
+        self._at = self._scanned = at
+
+    def _wait(self, unsure: int) -> None:
+        """Until more comes: keep what is not read. It was looked through in vain, but for its last bytes, which may be
+        the first ones of what was looked for."""
+        at = self._at
+        if at:
+            buffer = self._buffer
+            if isinstance(buffer, bytearray):
+                del buffer[:at]
+            else:
+                self._buffer = buffer[at:]
+            self._at = 0
+        self._scanned = max(0, len(self._buffer) - unsure)
 
     def next_event(self) -> RequestHead | bytes | EndOfBody | None:
         state = self._state
@@ -267,59 +309,66 @@ class FastParser:
         buffer = self._buffer
         if not buffer:
             return None
-        if buffer[0] == 13:  # CR
+        at = self._at
+        if buffer[at] == 13:  # CR
             # RFC 9112 2.2: ignore empty lines before the request line.
-            start = 0
-            while buffer.startswith(b"\r\n", start):
-                start += 2
-            if start:
-                self._buffer = buffer = buffer[start:]
-                self._scanned = 0
+            while buffer.startswith(b"\r\n", at):
+                at += 2
+            if at > self._at:
+                self._consume(at)
+                return self.next_event()
         end = buffer.find(b"\r\n\r\n", self._scanned)
-        if end < 0 or end + 4 > self._max_head:
-            check_section(buffer, 0, self._scanned, len(buffer) if end < 0 else end + 4, self._max_head, True)
-            self._scanned = max(0, len(buffer) - 3)
+        if end < 0 or end + 4 - at > self._max_head:
+            check_section(buffer, at, self._scanned, len(buffer) if end < 0 else end + 4, self._max_head, True)
+            self._wait(3)
             return None
-        self._buffer = buffer[end + 4 :]
-        self._scanned = 0
-        try:
-            return self._read_head(buffer, end)
-        except BadRequest:
-            read_head(buffer[: end + 4], self._limits.max_headers)
-            raise
-
-    def _read_head(self, buffer: bytes, end: int) -> RequestHead:
         # The first line ends here or, in a request without fields, where the head does.
-        line_end = buffer.find(b"\r\n")
-        match = self._lines.request_line(buffer, 0, line_end)
+        line_end = buffer.find(b"\r\n", at)
+        match = self._lines.request_line(buffer, at, line_end)
         if match is None:
-            raise bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
+            found = bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
+            raise refusal(bytes(buffer[at : end + 4]), self._limits.max_headers, found)
         method, target, version = match.groups()
         block = buffer[line_end:end]
-        pattern = self._pattern
+        if type(block) is not bytes:
+            block = bytes(block)
         # With any other request line the fields alone do not tell what the request is.
-        if pattern is None or version != b"1.1" or target[0] != 47 or b"#" in target or method == b"CONNECT":
-            return self._new_head(method, target, version, block)
-        headers: Headers | None
-        if pattern.pieces:
-            headers = pattern.read(block)
-        elif block == pattern.end:
-            headers = pattern.headers.copy()
-        else:
-            headers = None
-            pattern = pattern.with_values_of(block)
-            if pattern is not None:
+        if version == b"1.1" and target[0] == 47 and b"#" not in target and method != b"CONNECT":
+            headers: Headers | None = None
+            pattern = self._pattern
+            if pattern is None:
+                pass
+            elif pattern.pieces:
                 headers = pattern.read(block)
-                self._pattern = pattern
-        if headers is None or pattern is None:
-            return self._new_head(method, target, version, block)
-        length = pattern.content_length
-        if length:
-            self._state = LENGTH_BODY
-            self._remaining = length
-        head = RequestHead(method, target, headers, "1.1", "http", pattern.upgrade, length, False, pattern.keep_alive)
-        if pattern.relayed:
-            head.relayed = True
+            elif block == pattern.end:
+                headers = pattern.headers.copy()
+            else:
+                pattern = pattern.with_values_of(block)
+                if pattern is not None:
+                    headers = pattern.read(block)
+                    self._pattern = pattern
+            if headers is not None and pattern is not None:
+                length = pattern.content_length
+                if length:
+                    self._state = LENGTH_BODY
+                    self._remaining = length
+                # As `_consume()` does.
+                end += 4
+                if end == len(buffer):
+                    self._buffer = b""
+                    end = 0
+                self._at = self._scanned = end
+                head = RequestHead(
+                    method, target, headers, "1.1", "http", pattern.upgrade, length, False, pattern.keep_alive
+                )
+                if pattern.relayed:
+                    head.relayed = True
+                return head
+        try:
+            head = self._new_head(method, target, version, block)
+        except BadRequest as found:
+            raise refusal(bytes(buffer[at : end + 4]), self._limits.max_headers, found) from None
+        self._consume(end + 4)
         return head
 
     def _fields(self, lines: list[bytes]) -> Headers:
@@ -361,22 +410,21 @@ class FastParser:
         if not remaining:
             self._state = HEAD
             return END_OF_BODY
-        data = self._buffer
-        if not data:
+        buffer = self._buffer
+        if not buffer:
             return None
-        if len(data) > remaining:
-            self._buffer = data[remaining:]
-            data = data[:remaining]
-        else:
-            self._buffer = b""
+        at = self._at
+        # A whole buffer of bytes is not copied for either.
+        data = bytes(buffer[at : at + remaining])
         self._remaining = remaining - len(data)
+        self._consume(at + len(data))
         return data
 
     def _read_chunked(self) -> bytes | EndOfBody | None:
         """Decode as many chunks as there are (RFC 9112 7.1), and give their data as one piece."""
-        pieces: list[bytes] = []
+        pieces: list[bytes | bytearray] = []
         buffer = self._buffer
-        at = 0
+        at = self._at
         try:
             while True:
                 state = self._state
@@ -401,7 +449,7 @@ class FastParser:
                     end = self._chunk_line_end(buffer, at)
                     if end < 0:
                         break
-                    size, self._overhead = chunk_line(buffer[at:end], self._overhead)
+                    size, self._overhead = chunk_line(bytes(buffer[at:end]), self._overhead)
                     at = end + 2
                     self._remaining = size
                     self._state = CHUNK_DATA if size else TRAILERS
@@ -411,32 +459,37 @@ class FastParser:
             if not pieces:
                 raise
             # What came before the error is delivered first; the error is met again.
-            self._buffer = buffer[at:]
-            return b"".join(pieces)
-        self._buffer = buffer[at:]
+        if at != self._at:
+            self._consume(at)
         if pieces:
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return self._read_trailers() if self._state == TRAILERS else None
+            return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+        if self._state == TRAILERS:
+            return self._read_trailers()
+        self._wait(1)
+        return None
 
-    def _chunk_line_end(self, buffer: bytes, at: int) -> int:
+    def _chunk_line_end(self, buffer: bytes | bytearray, at: int) -> int:
         """Where the line at `at` ends, -1 when it has not ended yet. Raises `BadRequest`."""
         bound = at + CHUNK_LINE_MAX + 2
-        end = buffer.find(b"\r\n", at, bound)
-        if end < 0 and (len(buffer) >= bound or find_bad_line_end(buffer, at, len(buffer)) is not None):
+        start = max(at, self._scanned)
+        end = buffer.find(b"\r\n", start, bound)
+        if end < 0 and (len(buffer) >= bound or find_bad_line_end(buffer, start, len(buffer)) is not None):
             raise bad("Chunk size is not valid", "BAD_CHUNK")
         return end
 
     def _read_trailers(self) -> EndOfBody | None:
         buffer = self._buffer
-        if buffer.startswith(b"\r\n"):
-            self._buffer = buffer[2:]
+        at = self._at
+        if buffer.startswith(b"\r\n", at):
+            self._consume(at + 2)
             self._state = HEAD
             return END_OF_BODY
-        end = buffer.find(b"\r\n\r\n")
-        check_section(buffer, 0, self._scanned, len(buffer) if end < 0 else end + 4, self._max_head, False)
+        end = buffer.find(b"\r\n\r\n", self._scanned)
+        check_section(buffer, at, self._scanned, len(buffer) if end < 0 else end + 4, self._max_head, False)
         if end < 0:
+            self._wait(3)
             return None
-        trailers = read_trailers(buffer[: end + 4], self._limits.max_headers)
-        self._buffer = buffer[end + 4 :]
+        trailers = read_trailers(bytes(buffer[at : end + 4]), self._limits.max_headers)
+        self._consume(end + 4)
         self._state = HEAD
         return EndOfBody(trailers)

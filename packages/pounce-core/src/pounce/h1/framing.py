@@ -6,8 +6,8 @@ Answers: `answer_framing` is the table that says how the end of an answer is mar
 
 What is wrong with a request, if several things are, does not depend on who reads it, nor on the pieces in which it
 came. First come faults that show while a section arrives, the one that shows first before the others: `check_section`.
-Then those of a section that is all there: `read_head` and `read_trailers`, in the order of their lines. A parser may
-find out in any order that something is wrong, and leaves it to these to say what.
+Then those of a section that is all there: `refusal` and `read_trailers`, in the order of their lines. A parser may find
+out in any order that something is wrong, and leaves it to these to say what.
 """
 
 import re
@@ -28,8 +28,8 @@ __all__ = [
     "chunk_line",
     "content_length",
     "find_bad_line_end",
-    "read_head",
     "read_trailers",
+    "refusal",
     "request_head",
     "transfer_encoding",
     "unsupported_version",
@@ -120,8 +120,16 @@ def check_section(data: bytes | bytearray, start: int, scanned: int, end: int, l
         raise bad("The header section is too large", "HEADERS_TOO_LARGE", 431, f"The limit is {limit} bytes.")
 
 
-def read_head(section: bytes, max_headers: int) -> RequestHead:
-    """The request whose head this is, empty line included. Raises `BadRequest`."""
+def refusal(section: bytes, max_headers: int, found: BadRequest) -> BadRequest:
+    """Why a head, empty line included, is refused in which a parser has `found` a fault, be it the first or not."""
+    try:
+        _read_head(section, max_headers)
+    except BadRequest as first:
+        return first
+    return found
+
+
+def _read_head(section: bytes, max_headers: int) -> RequestHead:
     size = len(section)
     check_section(section, 0, 0, size, size, True)
     line, *lines = section[:-4].split(b"\r\n")

@@ -19,8 +19,8 @@ from pounce.h1.framing import (
     chunk_line,
     content_length,
     find_bad_line_end,
-    read_head,
     read_trailers,
+    refusal,
     request_head,
     transfer_encoding,
 )
@@ -88,9 +88,8 @@ class H11Parser:
             return None
         try:
             return self._read_section(head)
-        except BadRequest:
-            read_head(head, self._limits.max_headers)
-            raise
+        except BadRequest as found:
+            raise refusal(head, self._limits.max_headers, found) from found
 
     def _read_section(self, head: bytes) -> RequestHead:
         line, _, _ = head.partition(b"\r\n")
@@ -160,6 +159,7 @@ class H11Parser:
         buffer = self._buffer
         data = bytes(buffer[:count]) if len(buffer) > count else bytes(buffer)
         del buffer[: len(data)]
+        self._scanned = 0
         return data
 
     def _read_chunked(self) -> bytes | EndOfBody | None:
@@ -186,11 +186,13 @@ class H11Parser:
         # h11 still holds the CRLF of the chunk before: let it look at that now, not when more has come.
         _from_h11(self._h11, in_body=True)
         buffer = self._buffer
-        end = buffer.find(b"\r\n", 0, CHUNK_LINE_MAX + 2)
-        wrong = find_bad_line_end(buffer, 0, end + 2 if end >= 0 else min(len(buffer), CHUNK_LINE_MAX + 2))
+        end = buffer.find(b"\r\n", self._scanned, CHUNK_LINE_MAX + 2)
+        bound = end + 2 if end >= 0 else min(len(buffer), CHUNK_LINE_MAX + 2)
+        wrong = find_bad_line_end(buffer, self._scanned, bound)
         if wrong is not None or (end < 0 and len(buffer) >= CHUNK_LINE_MAX + 2):
             raise bad("Chunk size is not valid", "BAD_CHUNK")
         if end < 0:
+            self._scanned = max(0, len(buffer) - 1)
             return False
         line = self._take(end + 2)
         size, self._overhead = chunk_line(line[:-2], self._overhead)
