@@ -9,6 +9,7 @@ from pounce.errors import ConfigError
 from pounce.exchange.service import ASGIApp
 from pounce.gil import gil_enabled
 from pounce.importer import adapted, called, import_app
+from pounce.net.bind import binds_of
 from pounce.registry import Registry
 from pounce.worker.state import Description
 
@@ -66,11 +67,13 @@ def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:
 
 
 def _tls(config: ServerConfig, registry: Registry) -> ServerTLS | None:
+    # Also without TLS: whether the wires that binds name are there shows before anything is opened.
+    offers = [registry.wire_table(bind.wires).alpn for bind in binds_of(config)]
     if not config.uses_tls:
         return None
     from pounce.net.tls import ServerTLS
 
-    return ServerTLS(config, registry.alpn())
+    return ServerTLS(config, registry.wire_table().alpn, offers)
 
 
 def _report_plugins(registry: Registry) -> None:
