@@ -76,15 +76,16 @@ def port_of(listener: Listener) -> int:
         ("http://h:1", Bind("h", 1, tls=False)),
         ("https://h:1", Bind("h", 1, tls=True)),
         ("h:1?tls=off", Bind("h", 1, tls=False)),
-        ("h:1?wire=gopher&tls=on", Bind("h", 1, wire="gopher", tls=True)),
+        ("h:1?wire=gopher&tls=on", Bind("h", 1, wires=("gopher",), tls=True)),
+        ("https://h:1?wire=h1&wire=h2&wire=h1", Bind("h", 1, wires=("h1", "h2"), tls=True)),
         ("fd://3", Bind(fd=3)),
-        ("fd://3?wire=gopher", Bind(fd=3, wire="gopher")),
+        ("fd://3?wire=gopher", Bind(fd=3, wires=("gopher",))),
         ("systemd:web", Bind(systemd="web")),
         ("systemd:", Bind(systemd="")),
         ("unix:/run/app.sock?mode=660", Bind(path="/run/app.sock", mode=0o660)),
         ("unix:/s?mode=0600&user=www&group=33", Bind(path="/s", mode=0o600, user="www", group="33")),
-        ("gopher://h:70", Bind("h", 70, wire="gopher")),
-        ("gopher://[::1]:70", Bind("::1", 70, wire="gopher")),
+        ("gopher://h:70", Bind("h", 70, wires=("gopher",))),
+        ("gopher://[::1]:70", Bind("::1", 70, wires=("gopher",))),
     ],
 )
 def test_bind_is_read(text: str, bind: Bind) -> None:
@@ -131,6 +132,10 @@ def test_bind_that_is_none_is_refused(text: str) -> None:
         ("h:1?tls=on&tls=on", "tls is given twice"),
         ("http://h:1?tls=on", "tls is given twice"),
         ("gopher://h:1?wire=gopher", "wire is given twice"),
+        ("gopher://h:1?wire=h1", "wire is given twice"),
+        ("h:1?wire=", "wire has a wrong value"),
+        ("h:1?wire=H1", "wire has a wrong value"),
+        ("h:1?wire=h1|h2", "wire has a wrong value"),
     ],
 )
 def test_option_that_is_none_is_refused(text: str, message: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pounce import ConfigError, PluginError, ServerConfig
 from pounce.h1.plugin import plugin as h1
-from pounce.plugin import API_VERSION, Command, ParserChoice, Plugin, Switch, Upgrade, Wire
+from pounce.plugin import API_VERSION, Command, DatagramWire, ParserChoice, Plugin, Switch, Upgrade, Wire
 from pounce.registry import GROUP, Loaded, Registry, installed_options
 from pounce.server import Server
 
@@ -221,7 +221,7 @@ def test_conflict_is_gone_when_one_is_disabled(site: Site) -> None:
     with pytest.raises(PluginError, match="ALPN"):
         Registry.discover(ServerConfig())
     registry = Registry.discover(ServerConfig(disable_plugin=("two",)))
-    assert "z" in registry.alpn()
+    assert "z" in registry.wire_table().alpn
 
 
 # Looking up
@@ -229,7 +229,41 @@ def test_conflict_is_gone_when_one_is_disabled(site: Site) -> None:
 
 def test_alpn_offers_http_1_last() -> None:
     registry = Registry.of(h1, plugin("a", wires=(wire("a", alpn=("a1", "a2")),)))
-    assert registry.alpn() == ["a1", "a2", "http/1.1"]
+    assert registry.wire_table().alpn == ("a1", "a2", "http/1.1")
+
+
+TABLE = Registry.of(
+    h1,
+    plugin("a", wires=(wire("a", alpn=("a1", "a2"), preface=b"AAA"), wire("b", preface=b"BBB"), wire("c"))),
+    plugin("d", datagrams=(DatagramWire(name="d", connect=None),)),  # type: ignore[arg-type]
+)
+
+
+@pytest.mark.parametrize(
+    ("names", "default", "alpn", "prefaces", "needs_alpn"),
+    [
+        ((), "h1", ("a1", "a2", "http/1.1"), {b"AAA", b"BBB"}, False),
+        (("h1",), "h1", ("http/1.1",), set(), False),
+        (("a",), "a", ("a1", "a2"), {b"AAA"}, True),
+        (("b",), "b", (), {b"BBB"}, False),
+        (("c", "d"), "c", (), set(), False),
+        (("a", "h1"), "h1", ("a1", "a2", "http/1.1"), {b"AAA"}, False),
+        (("c", "a"), "c", ("a1", "a2"), {b"AAA"}, False),
+        (("a", "b"), "b", ("a1", "a2"), {b"AAA", b"BBB"}, False),
+    ],
+)
+def test_bind_chooses_among_the_wires_that_it_names(
+    names: tuple[str, ...], default: str, alpn: tuple[str, ...], prefaces: set[bytes], needs_alpn: bool
+) -> None:
+    table = TABLE.wire_table(names)
+    assert (table.default.name, table.alpn, set(table.by_preface), table.needs_alpn) == (
+        default, alpn, prefaces, needs_alpn,
+    )  # fmt: skip
+
+
+def test_bind_that_names_nothing_over_tcp_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="names no wire but d"):
+        TABLE.wire_table(("d",))
 
 
 def test_parser_of_highest_priority_is_chosen() -> None:

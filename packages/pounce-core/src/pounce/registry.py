@@ -2,7 +2,7 @@
 
 import difflib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -154,23 +154,39 @@ class Registry:
                 hint=f"Leave one out: disable_plugin {entry.name} or disable_plugin {owner.name}.",
             )
 
-    def wire_table(self) -> WireTable:
-        """What a connection's wire is chosen from. Raises `PluginError` without an HTTP/1.1 wire."""
+    def wire_table(self, names: Sequence[str] = ()) -> WireTable:
+        """What a connection's wire is chosen from: all there are, or those that its bind names.
+
+        Raises `PluginError` without an HTTP/1.1 wire, `ConfigError` for a name that is none and for names that are all
+        of wires over datagrams.
+        """
         if "h1" not in self.wires:
             raise PluginError("there is no HTTP/1.1 wire", hint="pounce-core brings one; do not disable plugin h1.")
-        return WireTable(self.wires["h1"], self._by_alpn, self._by_preface)
-
-    def alpn(self) -> list[str]:
-        """ALPN ids to offer: those of plugins first, HTTP/1.1 last."""
-        return sorted(self._by_alpn, key=lambda protocol: protocol == "http/1.1")
+        http1 = self.wires["h1"]
+        if not names:
+            return WireTable(http1, self._by_alpn, self._by_preface)
+        wires = [self.wire_named(name) for name in names if name not in self.datagrams]
+        if not wires:
+            raise ConfigError(
+                f"bind names no wire but {', '.join(names)}, which is spoken over UDP",
+                hint="Name what is spoken over TCP as well, for example wire=h1, or name none.",
+            )
+        # The last one named that needs nothing to be known by, where HTTP/1.1 is none of them.
+        unmarked = [wire for wire in wires if not wire.alpn and wire.preface is None]
+        default = http1 if http1 in wires else (unmarked or wires)[-1]
+        return WireTable(
+            default,
+            {protocol: wire for protocol, wire in self._by_alpn.items() if wire in wires},
+            {preface: wire for preface, wire in self._by_preface.items() if wire in wires},
+            needs_alpn=default is not http1 and bool(default.alpn),
+        )
 
     def wire_named(self, name: str) -> Wire:
         """The wire that a bind asks for. Raises `ConfigError`."""
         wire = self.wires.get(name)
         if wire is None:
-            raise ConfigError(
-                f"bind names the wire {name!r}, which is not installed", hint=f"Installed: {', '.join(self.wires)}."
-            )
+            installed = ", ".join((*self.wires, *self.datagrams))
+            raise ConfigError(f"bind names the wire {name!r}, which is not installed", hint=f"Installed: {installed}.")
         return wire
 
     def parser(self, name: str) -> ParserChoice:

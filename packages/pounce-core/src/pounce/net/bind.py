@@ -22,6 +22,11 @@ from pounce.net.unix_socket import hint_for, open_unix
 
 __all__ = ["Bind", "Listener", "Passed", "binds_of", "names_of", "open_listeners", "parse_bind"]
 
+HTTP3 = "h3"
+"""The wire that is spoken on the UDP port beside a bind's own."""
+HTTP_WIRES = ("h1", "h2", HTTP3)
+"""Those that clients know as http and https."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bind:
@@ -33,8 +38,8 @@ class Bind:
     path: str | None = None
     fd: int | None = None
     systemd: str | None = None
-    wire: str | None = None
-    """The protocol of all its connections, None where they choose."""
+    wires: tuple[str, ...] = ()
+    """The protocols that it speaks, by name; empty is all there are. With one all its connections speak that."""
     tls: bool | None = None
     """Whether TLS is spoken; None where a certificate decides."""
     mode: int | None = None
@@ -109,10 +114,13 @@ class Listener:
         address = self.sock.getsockname()
         if self.is_unix:
             return f"unix:{self.bind.path or os.fsdecode(address)}"
-        if self.bind.tls is not None:
+        wires = self.bind.wires
+        if len(wires) == 1 and wires[0] not in HTTP_WIRES:
+            scheme = wires[0]
+        elif self.bind.tls is not None:
             scheme = "https" if self.bind.tls else "http"
         host, port = address[:2]
-        return f"{self.bind.wire or scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     @property
     def bound(self) -> int | str:
@@ -194,7 +202,7 @@ def _parse_place(where: str, text: str) -> Bind:
     bind = Bind(host=match["ipv6"] or match["host"] or "0.0.0.0", port=int(match["port"]))
     if wire in ("http", "https"):
         return replace(bind, tls=wire == "https")
-    return replace(bind, wire=wire)
+    return replace(bind, wires=(wire,)) if wire is not None else bind
 
 
 def _parse_options(written: str, bind: Bind, text: str) -> dict[str, Any]:
@@ -206,13 +214,16 @@ def _parse_options(written: str, bind: Bind, text: str) -> dict[str, Any]:
             raise ConfigError(
                 f"{name!r} is not an option of this bind (got {text!r})", hint=f"It takes {', '.join(known)}."
             )
-        if (name in options and name not in _LISTS) or getattr(bind, name) not in (None, ()):
-            raise ConfigError(f"{name} is given twice in bind {text!r}")
+        field = _FIELDS.get(name, name)
         allowed, convert = _OPTIONS[name]
         if not re.fullmatch(allowed, value):
             raise ConfigError(f"{name} has a wrong value in bind {text!r}", hint=f"For example {_EXAMPLES[name]}.")
-        # The one that may be repeated is a tuple, and adds up.
-        options[name] = options.get(name, ()) + convert(value) if name in _LISTS else convert(value)
+        converted = convert(value)
+        # Those that may be repeated are tuples, and add up.
+        adds_up = isinstance(converted, tuple)
+        if (field in options and not adds_up) or getattr(bind, field) not in (None, ()):
+            raise ConfigError(f"{name} is given twice in bind {text!r}")
+        options[field] = tuple(dict.fromkeys(options.get(field, ()) + converted)) if adds_up else converted
     return options
 
 
@@ -221,7 +232,7 @@ def _is_on(value: str) -> bool:
 
 
 _OPTIONS: dict[str, tuple[str, Any]] = {
-    "wire": (r"[a-z][a-z0-9+.-]*", str),
+    "wire": (r"[a-z][a-z0-9+.-]*", lambda value: (value,)),
     "tls": (r"on|off", _is_on),
     "mode": (r"(?:0o?)?[0-7]{3}", lambda value: int(value, 8)),
     "user": (r"[^\s&]+", str),
@@ -230,8 +241,10 @@ _OPTIONS: dict[str, tuple[str, Any]] = {
     "proxy_protocol_from": (r"[0-9a-fA-F.:/]+|unix", lambda value: (value,)),
     "trusted_hosts": (r"[0-9a-fA-F.:/]+|unix|localhost|\*", lambda value: (value,)),
 }
+_FIELDS = {"wire": "wires"}
+"""Fields of a bind whose option has another name."""
 _EXAMPLES = {
-    "wire": "wire=gopher",
+    "wire": "wire=h1",
     "tls": "tls=off",
     "mode": "mode=660",
     "user": "user=www",
@@ -240,10 +253,6 @@ _EXAMPLES = {
     "proxy_protocol_from": "proxy_protocol_from=10.0.0.0/8",
     "trusted_hosts": "trusted_hosts=10.0.0.0/8",
 }
-
-
-_LISTS = ("proxy_protocol_from", "trusted_hosts")
-"""Options that may be given several times."""
 
 
 def binds_of(config: ServerConfig) -> list[Bind]:
@@ -259,10 +268,23 @@ def binds_of(config: ServerConfig) -> list[Bind]:
             raise ConfigError(
                 "a bind asks for TLS and there is no certificate", hint="Give ssl_certfile and ssl_keyfile."
             )
+        if HTTP3 in bind.wires:
+            _check_http3(bind, config)
     taken = [(bind.fd, bind.systemd) for bind in binds if bind.fd is not None or bind.systemd is not None]
     if len(set(taken)) < len(taken):
         raise ConfigError("a socket that is inherited is in two binds", hint="Name each descriptor or socket once.")
     return binds
+
+
+def _check_http3(bind: Bind, config: ServerConfig) -> None:
+    """Raises `ConfigError` for a bind that names HTTP/3 where it cannot be spoken."""
+    if not config.http3_enabled:
+        raise ConfigError(f"bind {bind.place} names the wire h3, and HTTP/3 is off", hint="Set http3_enabled.")
+    if bind.path is not None or bind.tls is False or bind.has_proxy_header(config):
+        raise ConfigError(
+            f"bind {bind.place} names the wire h3, which it cannot speak",
+            hint="HTTP/3 needs a UDP port and TLS, and no proxy that names its clients in front.",
+        )
 
 
 def names_of(binds: Iterable[Bind]) -> dict[int, str]:

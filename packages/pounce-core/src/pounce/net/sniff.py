@@ -22,6 +22,13 @@ class WireTable:
     default: Wire
     by_alpn: dict[str, Wire]
     by_preface: dict[bytes, Wire]
+    needs_alpn: bool = False
+    """Over TLS a protocol has to be negotiated: nothing here is spoken without (RFC 9113 3.2)."""
+
+    @property
+    def alpn(self) -> tuple[str, ...]:
+        """ALPN ids to offer: those of plugins first, HTTP/1.1 last."""
+        return tuple(sorted(self.by_alpn, key=lambda protocol: protocol == "http/1.1"))
 
     def of_preface(self, first: bytes) -> Wire | None:
         """The wire whose preface `first` starts with, the default when none can match any more, None while one still
@@ -57,9 +64,19 @@ class WireChooser(Connection):
         self._first = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        wire = self._named or self._of_alpn(transport)
-        if wire is None and not self._table.by_preface:
-            wire = self._table.default
+        table = self._table
+        negotiated, is_tls = self._negotiated(transport)
+        wire = table.by_alpn.get(negotiated)
+        if wire is None and table.needs_alpn and is_tls:
+            # RFC 7301 3.2 wants an alert, no_application_protocol, during the handshake; Python's ssl has no way to
+            # send it, and goes on without a protocol.
+            self.service.count("alpn_refused", "TLS without a protocol that is spoken here, closing")
+            transport.abort()  # type: ignore[attr-defined]
+            self._opened()
+            return
+        wire = self._named or wire
+        if wire is None and not table.by_preface:
+            wire = table.default
         if wire is not None:
             self.transport = transport  # type: ignore[assignment]
             self._hand_over(wire)
@@ -69,12 +86,15 @@ class WireChooser(Connection):
         self._opened()
         self.deadline = self.loop.time() + self.service.config.header_timeout
 
-    def _of_alpn(self, transport: asyncio.BaseTransport) -> Wire | None:
+    def _negotiated(self, transport: asyncio.BaseTransport) -> tuple[str, bool]:
+        """The ALPN id that was negotiated, empty for none, and whether there is TLS."""
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None:
-            return self._table.by_alpn.get(ssl_object.selected_alpn_protocol() or "")
-        # Where the proxy ended TLS, it has negotiated for us.
-        return self._table.by_alpn.get(self.proxied.alpn or "") if self.proxied is not None else None
+            return ssl_object.selected_alpn_protocol() or "", True
+        if self.proxied is not None:
+            # Where the proxy ended TLS, it has negotiated for us.
+            return self.proxied.alpn or "", self.proxied.tls is not None
+        return "", False
 
     def data_received(self, data: bytes) -> None:
         self._first += data

@@ -51,33 +51,39 @@ class ServerContext(ssl.SSLContext):
 
 
 class ServerTLS:
-    """The TLS of a server: one context for new connections, made anew when its files change.
+    """The TLS of a server: a context for new connections, made anew when its files change; one for each list of ALPN
+    ids that binds offer.
 
     May be used from any thread.
     """
 
-    def __init__(self, config: ServerConfig, alpn: Iterable[str]) -> None:
-        """`alpn` is in order of preference. Raises `TLSError` when a file or a setting cannot be used."""
+    def __init__(self, config: ServerConfig, alpn: Iterable[str], more: Iterable[tuple[str, ...]] = ()) -> None:
+        """`alpn` is in order of preference, `more` what single binds offer in its place. Raises `TLSError` when a file
+        or a setting cannot be used."""
         self._config = config
         self._alpn = tuple(alpn)
+        self._offers = dict.fromkeys((self._alpn, *more))
         self._files = _files(config)
         self._lock = threading.Lock()
         """Held by the one who reads the files; protects the stamps."""
         self._stamps = _stamps(self._files)
-        self._context = _create(config, self._alpn)
+        self._contexts = self._create()
         self._next_look = 0.0
         if config.ssl_keylog is not None:
             log.warning("The secrets of all TLS connections are written to %s", config.ssl_keylog)
 
-    def context(self, now: float) -> ServerContext:
-        """The context for a connection that begins at `now`, in seconds of the loop's clock.
+    def _create(self) -> dict[tuple[str, ...], ServerContext]:
+        return {alpn: _create(self._config, alpn) for alpn in self._offers}
+
+    def context(self, now: float, alpn: tuple[str, ...] | None = None) -> ServerContext:
+        """The context for a connection that begins at `now`, in seconds of the loop's clock, with what its bind offers.
 
         Every few seconds it is looked whether a file has changed, unless `ssl_reload` is off.
         """
         if self._config.ssl_reload and now >= self._next_look:
             self._next_look = now + LOOK_INTERVAL
             self.look()
-        return self._context
+        return self._contexts[self._alpn if alpn is None else alpn]
 
     def password(self) -> str | None:
         """Of the private keys: the setting, or the first line of its file. Raises `TLSError`."""
@@ -116,7 +122,7 @@ class ServerTLS:
         # Taken before reading: what changes meanwhile is seen by the next look.
         self._stamps = stamps
         try:
-            self._context = _create(self._config, self._alpn)
+            self._contexts = self._create()
         except TLSError as exc:
             log.error("TLS goes on with the old certificates, as the new ones cannot be used: %s", exc.message)
             return False
@@ -214,7 +220,8 @@ def _create_one(
                 f"ssl_keylog cannot be written to {config.ssl_keylog}: {exc.strerror or exc}",
                 hint="It must be a file of the user that runs the server, or be none yet.",
             ) from exc
-    context.set_alpn_protocols(list(alpn))
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
     return context
 
 

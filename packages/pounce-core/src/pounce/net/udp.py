@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pounce.errors import BindError
-from pounce.net.bind import Listener, open_listeners
+from pounce.net.bind import HTTP3, Listener, open_listeners
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
@@ -32,7 +32,8 @@ def beside(config: ServerConfig, listeners: Iterable[Listener]) -> list[Listener
         inet = listener.sock.family in (socket.AF_INET, socket.AF_INET6)
         # A proxy that names its clients hands on no datagrams; who sends some has gone past it.
         direct = not listener.bind.has_proxy_header(config)
-        if inet and direct and listener.bind.wire is None and listener.bind.tls is not False:
+        wires = listener.bind.wires
+        if inet and direct and (not wires or HTTP3 in wires) and listener.bind.tls is not False:
             found.setdefault(listener.sock.getsockname(), listener)
     return list(found.values())
 

@@ -73,6 +73,8 @@ class Intake:
         self._table = table
         self._named = named
         self._tls = tls
+        self._alpn = table.alpn
+        self._speaks_http = "http/1.1" in table.default.alpn
         self._proxies = ProxyPolicy.of(service.config, listener.bind)
         self.handshakes: set[asyncio.Task[None]] = set()
         """Connections that were accepted and are not yet handed to their wire."""
@@ -107,7 +109,7 @@ class Intake:
         """Over max_connections: say so where the client can read it, at no further cost."""
         self._service.count("max_connections", "max_connections reached, connection turned away")
         try:
-            if self._tls is None and self._named is None:
+            if self._tls is None and self._speaks_http:
                 sock.send(OVERLOADED)
                 sock.shutdown(socket.SHUT_WR)
                 # What the client has sent already would turn the close into a reset that destroys the answer.
@@ -133,7 +135,7 @@ class Intake:
             await self._loop.connect_accepted_socket(
                 lambda: WireChooser(self._service, self._table, self._named, opened, proxied),
                 sock,
-                ssl=self._tls.context(self._loop.time()) if self._tls else None,
+                ssl=self._tls.context(self._loop.time(), self._alpn) if self._tls else None,
                 ssl_handshake_timeout=self._service.config.tls_handshake_timeout if self._tls else None,
                 ssl_shutdown_timeout=NO_TIMEOUT if self._tls else None,
             )

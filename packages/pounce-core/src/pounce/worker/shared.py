@@ -12,6 +12,7 @@ from pounce.errors import AppImportError, ConfigError
 from pounce.exchange.service import ASGIApp
 from pounce.gil import gil_enabled
 from pounce.importer import adapted, called, import_app, import_factory, is_factory, made_by
+from pounce.net.bind import binds_of
 from pounce.observe.logs import keep_enabled
 from pounce.registry import Registry
 from pounce.worker.gil_watch import GilWatch
@@ -130,11 +131,13 @@ def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:
 
 
 def _tls(config: ServerConfig, registry: Registry) -> ServerTLS | None:
+    # Also without TLS: whether the wires that binds name are there shows before anything is opened.
+    offers = [registry.wire_table(bind.wires).alpn for bind in binds_of(config)]
     if not config.uses_tls:
         return None
     from pounce.net.tls import ServerTLS
 
-    return ServerTLS(config, registry.alpn())
+    return ServerTLS(config, registry.wire_table().alpn, offers)
 
 
 def _report_gil(culprit: str | None) -> None:

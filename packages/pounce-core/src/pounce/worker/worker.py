@@ -122,18 +122,13 @@ class Worker:
             on_app_error=on_app_error,
             identity=_identity_of(config, listeners),
         )
-        table = registry.wire_table()
         kind = Acceptor if accepts else Intake
-        self._acceptors = [
-            kind(
-                self.service,
-                listener,
-                table,
-                registry.wire_named(listener.bind.wire) if listener.bind.wire else None,
-                tls if listener.bind.tls is not False else None,
-            )
-            for listener in listeners
-        ]
+        self._acceptors = []
+        for listener in listeners:
+            bind = listener.bind
+            table = registry.wire_table(bind.wires)
+            named = table.default if len(bind.wires) == 1 else None
+            self._acceptors.append(kind(self.service, listener, table, named, tls if bind.tls is not False else None))
         self._datagrams = Datagrams(self.service, registry, listeners, siblings)
         self._app = app
         self._on_app_error = on_app_error
