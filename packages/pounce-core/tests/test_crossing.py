@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -49,6 +50,15 @@ async def until(true: Callable[[], object]) -> None:
     """Let this loop turn until it has come true; the timeout of the test ends it."""
     while not true():
         await asyncio.sleep(0)
+
+
+async def arrived(elsewhere: Elsewhere, coroutine: Coroutine[Any, Any, Any]) -> tuple[Future[Any], asyncio.Task[Any]]:
+    """Begin something there that waits for something here: that, and the task that waits here on its behalf."""
+    before = asyncio.all_tasks()
+    begun = elsewhere.start(coroutine)
+    await until(lambda: asyncio.all_tasks() - before)
+    (task,) = asyncio.all_tasks() - before
+    return begun, task
 
 
 async def nothing() -> None: ...
@@ -197,10 +207,7 @@ def test_caller_that_is_cancelled_while_it_waits_for_a_slow_client_leaves_nothin
         held = Held()
         await held.send(START)
         held.stream.writable = False
-        before = asyncio.all_tasks()
-        sending = elsewhere.start(held.send(piece(b"a")))
-        await until(lambda: asyncio.all_tasks() - before)
-        (task,) = asyncio.all_tasks() - before
+        sending, task = await arrived(elsewhere, held.send(piece(b"a")))
         sending.cancel()
         await until(task.done)
         assert task.cancelled()
@@ -237,10 +244,7 @@ def test_body_is_received_on_another_loop(here: str, elsewhere: Elsewhere) -> No
 def test_receive_elsewhere_that_is_cancelled_while_it_waits_takes_nothing(here: str, elsewhere: Elsewhere) -> None:
     async def test() -> None:
         held = Held(POST)
-        before = asyncio.all_tasks()
-        receiving = elsewhere.start(held.receive())
-        await until(lambda: asyncio.all_tasks() - before)
-        (task,) = asyncio.all_tasks() - before
+        receiving, task = await arrived(elsewhere, held.receive())
         receiving.cancel()
         await until(task.done)
         held.exchange.data_received(b"body")
@@ -269,10 +273,7 @@ def test_message_that_is_on_its_way_to_a_cancelled_caller_is_not_lost(
 def test_loop_elsewhere_that_ends_takes_no_message_along(here: str, elsewhere: Elsewhere) -> None:
     async def test() -> None:
         held = Held(POST)
-        before = asyncio.all_tasks()
-        elsewhere.start(held.receive())
-        await until(lambda: asyncio.all_tasks() - before)
-        (task,) = asyncio.all_tasks() - before
+        _, task = await arrived(elsewhere, held.receive())
         elsewhere.end()
         await until(task.done)
         held.exchange.data_received(b"body")
@@ -290,12 +291,10 @@ def test_calls_end_with_the_worker_that_they_are_for(here: str, elsewhere: Elsew
     async def test() -> None:
         held = Held(POST)
         calls.append(held)
-        before = asyncio.all_tasks()
-        receiving = asyncio.wrap_future(elsewhere.start(held.receive()))
-        await until(lambda: asyncio.all_tasks() - before - {asyncio.current_task()})
+        receiving, _ = await arrived(elsewhere, held.receive())
         held.service.crossing.close()
         with pytest.raises(ClientGone, match="ended"):
-            await receiving
+            await asyncio.wrap_future(receiving)
         with pytest.raises(ClientGone, match="ended"):
             await elsewhere.wait(held.send(START))
 
@@ -322,10 +321,8 @@ def test_call_that_a_closing_loop_cancels_does_not_look_like_a_cancellation_of_t
 
     async def test() -> None:
         held = Held(POST)
-        before = asyncio.all_tasks()
-        receiving.append(elsewhere.start(held.receive()))
-        await until(lambda: asyncio.all_tasks() - before)
-        (task,) = asyncio.all_tasks() - before
+        call, task = await arrived(elsewhere, held.receive())
+        receiving.append(call)
         task.cancel()
         await until(task.done)
 
@@ -386,11 +383,9 @@ def test_drain_notice_of_a_worker_that_has_ended_is_not_waited_for(here: str, el
     async def test() -> None:
         held = Held()
         notice = held.scope["extensions"]["pounce.worker.draining"]
-        before = asyncio.all_tasks()
-        waiting = asyncio.wrap_future(elsewhere.start(notice.wait()))
-        await until(lambda: asyncio.all_tasks() - before)
+        waiting, _ = await arrived(elsewhere, notice.wait())
         held.service.crossing.close()
-        await waiting
+        await asyncio.wrap_future(waiting)
         await elsewhere.wait(notice.wait())
 
     on(here, test)

@@ -406,6 +406,9 @@ class MemoryDatagrams:
     def get_extra_info(self, name: str) -> Any:
         return {"sockname": SERVER, "worker": 1, "secret": bytes(32)}[name]
 
+    def is_closing(self) -> bool:
+        return False
+
     def hand_on(self, data: bytes, address: Any, worker: int) -> bool:
         # There is no other worker, but a name that the client makes up may look like that of one.
         return False

@@ -47,6 +47,12 @@ async def frames(peer: Peer, count: int) -> list[Frame]:
     return found
 
 
+async def frames_until(peer: Peer, last: bytes) -> list[Frame]:
+    found: list[Frame] = []
+    await until(lambda: found.extend(peer.frames()) or (found and found[-1].payload == last))
+    return found
+
+
 def inflated(frames: list[Frame]) -> list[str]:
     """The texts of compressed messages of one frame each, by the context that they share."""
     inflater = zlib.decompressobj(-15)
@@ -145,8 +151,7 @@ async def test_loop_elsewhere_waits_for_a_slow_client_behind_those_that_wait_alr
     assert not second.done()
     peer.connection.transport.unstall()
     await asyncio.gather(first, second, third)
-    found: list[Frame] = []
-    await until(lambda: found.extend(peer.frames()) or (found and found[-1].payload == b"third"))
+    found = await frames_until(peer, b"third")
     assert [frame.payload for frame in found[-3:]] == [b"first", b"second", b"third"]
 
 
@@ -196,8 +201,7 @@ async def test_sender_elsewhere_that_is_cancelled_sends_nothing_and_lets_the_nex
     await until(lambda: len(exchange._writers) == 1)
     peer.connection.transport.unstall()
     await following
-    found: list[Frame] = []
-    await until(lambda: found.extend(peer.frames()) or (found and found[-1].payload == b"following"))
+    found = await frames_until(peer, b"following")
     assert b"never" not in [frame.payload for frame in found]
 
 

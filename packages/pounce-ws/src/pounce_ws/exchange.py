@@ -341,8 +341,9 @@ class WebSocketExchange:
 
     def _settle(self, error: PounceError, code: int) -> None:
         """The application is gone: end what it left open."""
-        # Else the client was the first, which is what those who still send to it should hear.
-        self._app_closed = self._disconnect is None
+        if self._disconnect is None:
+            # Else the client was the first, which is what those who still send to it should hear.
+            self._app_closed = True
         self._drop_queue()
         if self.state == CONNECTING:
             self._deny(error)

@@ -38,9 +38,9 @@ class Crossing:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._lock = threading.Lock()
-        """Protects the other fields, and both loops from being closed by those who end while they are told something:
-        uvloop's has no defence against that."""
+        self._lock = threading.RLock()
+        """Protects the other fields, and a loop that is told something from being closed at the same time, against
+        which uvloop's has no defence. Reentrant, because the garbage collector may end a caller at any moment."""
         self._calls: set[Call[Any]] = set()
         self._closed = False
 

@@ -94,9 +94,9 @@ class Worker:
     ) -> None:
         """With `accepts` False connections come by `take()` alone. `siblings` are the other workers of the server.
 
-        `lifespan` is that of the process, where it has one for all its workers. `on_recycle` is called once, on the
-        loop, with the reason why the worker should be replaced; it serves on. Without it the worker ends itself.
-        `on_app_error` is called with what the application raises, when that is logged.
+        `lifespan` is that of the process, where it has one for all its workers, and so is `gil_watch`. `on_recycle` is
+        called once, on the loop, with the reason why the worker should be replaced; it serves on. Without it the worker
+        ends itself. `on_app_error` is called with what the application raises, when that is logged.
         """
         loop = asyncio.get_running_loop()
         # Before anything that may import something.
