@@ -25,6 +25,7 @@ from pounce.h1.framing import (
     SPECIAL_FIELDS,
     bad,
     chunk_line,
+    empty_lines,
     find_bad_line_end,
     request_head,
     starts_badly,
@@ -55,6 +56,8 @@ NAME_ROOM = 48
 NAMES_MAX = 256
 NAME_MAX = 48
 """Names that are kept, and the bytes of one."""
+CHUNKS_AT_ONCE = 64
+"""Chunks that are decoded between two looks at whether others should have their turn."""
 GENERATION = 8192
 """Misses after which a new generation begins even if the young one is not full, so that habits may change."""
 BLOCK_MAX = 4096
@@ -197,10 +200,7 @@ class FastParser:
         if not buffer:
             return None
         if buffer[0] == 13:  # CR
-            # RFC 9112 2.2: ignore empty lines before the request line.
-            start = 0
-            while buffer.startswith(b"\r\n", start):
-                start += 2
+            start = empty_lines(buffer)
             if start:
                 self._buffer = buffer = buffer[start:]
                 self._scanned = 0
@@ -357,7 +357,7 @@ class FastParser:
         return data
 
     def _read_chunked(self) -> bytes | EndOfBody | None:
-        """Decode as many chunks as there are (RFC 9112 7.1), and give their data as one piece."""
+        """Decode chunks (RFC 9112 7.1), up to `CHUNKS_AT_ONCE`, and give their data as one piece."""
         pieces: list[bytes] = []
         buffer = self._buffer
         at = 0
@@ -382,6 +382,8 @@ class FastParser:
                     at += 2
                     self._state = CHUNK_LINE
                 elif state == CHUNK_LINE:
+                    if len(pieces) == CHUNKS_AT_ONCE:
+                        break
                     end = self._chunk_line_end(buffer, at)
                     if end < 0:
                         break

@@ -15,6 +15,9 @@ were under way may still arrive for them.
 Requests are opened after all frames at hand were looked at, the most urgent first: one that was reset in the same read
 never reaches the application. Everything that is sent during one turn of the loop is gathered, and written once.
 
+Frames and requests beyond the first of a read take from the connection's share of the turn. When that is used up the
+rest of the frames, and then of the requests, waits for the next turn, and nothing more is read before.
+
 A field block that is, octet for octet, one that was decoded before means the same, as long as the dynamic table did not
 change in between; so the heads of such requests are copied instead of decoded and checked again. So are those of blocks
 that differ in their path alone, but for the path.
@@ -97,6 +100,16 @@ DRAIN_GRACE = 1.0
 """Seconds in which requests that are on their way may arrive when a drain begins."""
 LOG_INTERVAL = 1.0
 """Seconds between two lines about errors of peers."""
+
+# What is taken from the share of a turn, beside a step for each frame. Sizes are given as shifts.
+REQUEST_STEPS = 6
+"""For a request that is opened."""
+DATA_SHIFT = 12
+"""A step for 4,096 octets of a frame."""
+BLOCK_SHIFT = 5
+"""A step for 32 octets of a field block that is decoded."""
+SETTINGS_SHIFT = 7
+"""A step for 128 octets of settings."""
 DRAIN_PING = b"drain\0\0\0"
 
 
@@ -177,6 +190,8 @@ class H2Connection(Connection):
         "_streams",
         "_turn_due",
         "_unpack_head",
+        "_unread",
+        "_unread_at",
         "_upgraded",
         "answered",
         "blocks",
@@ -214,6 +229,9 @@ class H2Connection(Connection):
         self.scheduler = Scheduler()
         self._phase = Phase.PREFACE
         self._rest = bytearray()
+        self._unread = b""
+        self._unread_at = 0
+        """Frames that wait for the next turn, and where they begin."""
         self._second: socket.socket | None = None
         self._needed = 0
         self._block: Block | None = None
@@ -304,10 +322,26 @@ class H2Connection(Connection):
                 return
             data = bytes(self._rest)
             self._rest.clear()
+        if self._unread:
+            data = self._unread[self._unread_at :] + data
+        self._go_on(data, 0)
+
+    def next_turn(self) -> None:
+        """Go on with the frames that are left, or with the requests."""
+        if self._phase == Phase.CLOSED:
+            return
+        if self._phase == Phase.DRAINING and self._drain_due <= self.loop.time():
+            # A peer that keeps us busy would put it off for ever.
+            self._leave()
+        self._go_on(self._unread, self._unread_at)
+
+    def _go_on(self, data: bytes, at: int) -> None:
         self._turn_due = True
+        self._unread = b""
         try:
-            self._read(data)
-            if self._opening:
+            if data:
+                self._read(data, at)
+            if self._opening and not self._unread:
                 self._open_requests()
         except ConnectionFailed as error:
             self._fail(error)
@@ -433,9 +467,9 @@ class H2Connection(Connection):
 
     # Reading
 
-    def _read(self, data: bytes) -> None:
-        """Take frames off `data`; what is no whole frame waits for more."""
-        at, end = 0, len(data)
+    def _read(self, data: bytes, at: int) -> None:
+        """Take frames off `data` from `at` on; what is no whole frame waits for more, other frames for their turn."""
+        end = len(data)
         if self._phase == Phase.PREFACE:
             if not PREFACE.startswith(data[:24]):
                 raise ConnectionFailed(PROTOCOL_ERROR, "the connection does not begin with the preface")
@@ -445,7 +479,8 @@ class H2Connection(Connection):
             at = 24
             self._phase = Phase.SETTINGS
         largest = self.settings.max_frame_size
-        while end - at >= 9:
+        more = end - at >= 9
+        while more:
             size, flags, stream = self._unpack_head(data, at)
             kind = size & 0xFF
             size >>= 8
@@ -470,6 +505,14 @@ class H2Connection(Connection):
                 self.budgets.unknown.spend()
             if self._phase == Phase.CLOSED:
                 return
+            more = end - at >= 9
+            if more:
+                share = self.share
+                share.left -= 1 + (size >> DATA_SHIFT)
+                if share.left <= 0:
+                    self._unread, self._unread_at = data, at
+                    self.park()
+                    return
         if at < end:
             self._wait_for(data[at:], 9)
 
@@ -747,6 +790,7 @@ class H2Connection(Connection):
 
     def _decode(self, block: bytes) -> tuple[Headers, int] | None:
         generation = self._decoder.generation
+        self.share.left -= len(block) >> BLOCK_SHIFT
         try:
             fields = self._decoder.decode(block)
         except CompressionError as exc:
@@ -762,29 +806,39 @@ class H2Connection(Connection):
         return len(self._streams) + len(self._abandoned) >= self.settings.max_concurrent_streams
 
     def _open_requests(self) -> None:
-        """Hand requests to the service, the most urgent first."""
+        """Hand requests to the service, the most urgent first, as far as the share of this turn goes."""
         opening, self._opening = self._opening, []
-        if len(opening) > 1:
-            opening.sort(key=lambda item: item[0].priority[0])
+        if len(opening) == 1:
+            self._open_request(*opening[0])
+            return
+        opening.sort(key=lambda item: item[0].priority[0])
+        share = self.share
+        for at, (stream, head) in enumerate(opening):
+            if share.left <= 0:
+                self._opening = opening[at:]
+                self.park()
+                return
+            share.left -= REQUEST_STEPS
+            self._open_request(stream, head)
+
+    def _open_request(self, stream: H2Stream, head: RequestHead | BadRequest) -> None:
+        if stream.receiving == LOST:
+            return
         service = self.service
-        limit = service.config.max_requests_per_connection
-        for stream, head in opening:
-            if stream.receiving == LOST:
-                continue
-            if stream.id > self._last_opened:
-                self._last_opened = stream.id
-            self._requests += 1
-            if self._requests == limit:
-                self._leave()
-            if isinstance(head, BadRequest):
-                service.refuse(None, stream, head)
-            elif head.upgrade is not None and head.upgrade not in service.upgrades and head.upgrade != b"websocket":
-                # RFC 8441 leaves it open; RFC 9220 3: "SHOULD respond to the request with a 501"
-                service.refuse(head, stream, BadRequest("Unknown :protocol", status=501, code="POUNCE_PARSE_CONNECT"))
-            elif stream.upload is None:
-                service.open(head, stream)
-            else:
-                self._open_with_body(head, stream, stream.upload)
+        if stream.id > self._last_opened:
+            self._last_opened = stream.id
+        self._requests += 1
+        if self._requests == service.config.max_requests_per_connection:
+            self._leave()
+        if isinstance(head, BadRequest):
+            service.refuse(None, stream, head)
+        elif head.upgrade is not None and head.upgrade not in service.upgrades and head.upgrade != b"websocket":
+            # RFC 8441 leaves it open; RFC 9220 3: "SHOULD respond to the request with a 501"
+            service.refuse(head, stream, BadRequest("Unknown :protocol", status=501, code="POUNCE_PARSE_CONNECT"))
+        elif stream.upload is None:
+            service.open(head, stream)
+        else:
+            self._open_with_body(head, stream, stream.upload)
 
     def _open_with_body(self, head: RequestHead, stream: H2Stream, upload: Upload) -> None:
         """Hand over a request together with what is here of its body."""
@@ -887,6 +941,7 @@ class H2Connection(Connection):
     def _apply(self, payload: bytes) -> None:
         """Take the settings of the peer. Raises `ConnectionFailed`."""
         window = self.initial_window
+        self.share.left -= len(payload) >> SETTINGS_SHIFT
         for setting, value in SETTING.iter_unpack(payload):
             if setting == Setting.INITIAL_WINDOW_SIZE:
                 if value > WINDOW_MAX:
@@ -1166,6 +1221,16 @@ class H2Connection(Connection):
         )
 
     # Events from the worker
+
+    def postpone(self, seconds: float) -> None:
+        """Every clock that runs for the peer."""
+        super().postpone(seconds)
+        self._idle_since += seconds
+        self._blocked_since += seconds
+        if self._block is not None:
+            self._block = self._block._replace(due=self._block.due + seconds)
+        for stream in self._streams.values():
+            stream.postpone(seconds)
 
     def due(self, at: float) -> None:
         """Something may be due at `at`; what it is comes out when the time has come."""

@@ -17,6 +17,7 @@ from pounce.exchange.http import HttpExchange, too_large
 from pounce.exchange.response_headers import ResponseHeaders
 from pounce.exchange.scope import METHODS
 from pounce.exchange.stream import Exchange, Stream
+from pounce.exchange.turns import Turns
 from pounce.immortal import own_class
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class Service:
         """Called a few times a second with the loop's time, for deadlines of what is not a connection."""
         self.something_ended = asyncio.Event()
         self.connections: set[Connection] = set()
+        self.turns = Turns()
+        """Connections that have used up their share of a turn of the loop."""
         self.tasks: set[asyncio.Task[None]] = set()
         self.held: set[HttpExchange] = set()
         self.requests = 0

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pounce.exchange.head import Headers
+from pounce.exchange.turns import Share, Turns
 
 __all__ = ["Body", "ConnectionInfo", "Exchange", "FileRange", "Headers", "Stream"]
 
@@ -43,7 +44,7 @@ type Body = bytes | FileRange
 class ConnectionInfo:
     """What is known of the connection under a stream; built once for each connection."""
 
-    __slots__ = ("alpn", "id", "local", "peer", "proxy", "scheme", "tls")
+    __slots__ = ("alpn", "id", "local", "peer", "proxy", "scheme", "share", "tls")
 
     peer: tuple[str, int] | None
     """Address and port of the client, behind a proxy if the PROXY protocol says so; None where it has none (Unix
@@ -60,6 +61,8 @@ class ConnectionInfo:
     """The ASGI extension `pounce.proxy`: what a proxy has said by the PROXY protocol, None without."""
     id: int
     """Number of the connection within its worker, from 1."""
+    share: Share
+    """What the connection may still have done in this turn of the loop, by all of its streams together."""
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class ConnectionInfo:
         scheme: str = "http",
         alpn: str | None = None,
         tls: dict[str, object] | None = None,
+        share: Share | None = None,
     ) -> None:
         self.id = id
         self.peer = peer
@@ -77,6 +81,7 @@ class ConnectionInfo:
         self.alpn = alpn
         self.tls = tls
         self.proxy = None
+        self.share = share if share is not None else Share(Turns())
 
 
 class Stream(Protocol):

@@ -20,6 +20,7 @@ __all__ = [
     "bad",
     "chunk_line",
     "content_length",
+    "empty_lines",
     "find_bad_line_end",
     "request_head",
     "starts_badly",
@@ -48,6 +49,7 @@ _chunk_line = re.compile(
 
 # RFC 9112 2.2: a bare CR or LF ends no line here. A CR at the very end may still get its LF.
 _bad_line_end = re.compile(rb"(?<!\r)\n|\r(?=[^\n])").search
+_empty_lines = re.compile(rb"(?:\r\n)*+").match
 starts_badly = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]|\r[^\n]").match
 """Whether bytes can begin no request: a method is a token."""
 
@@ -78,6 +80,12 @@ def find_bad_line_end(data: bytes | bytearray, start: int, end: int) -> re.Match
     if data.count(b"\n", start, end) == pairs == data.count(b"\r", start, end):
         return None
     return _bad_line_end(data, start, end)
+
+
+def empty_lines(data: bytes | bytearray) -> int:
+    """Bytes of the empty lines that `data` begins with, which are ignored before a request line (RFC 9112 2.2)."""
+    match = _empty_lines(data)
+    return match.end() if match is not None else 0
 
 
 def request_head(method: bytes, target: bytes, version: bytes, headers: Headers) -> RequestHead:
