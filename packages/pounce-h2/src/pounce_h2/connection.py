@@ -32,7 +32,8 @@ from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.fields import FieldTable, checked_trailers, is_path, request_head
 from pounce.exchange.head import Headers, RequestHead
 from pounce.exchange.priority import DEFAULT, Priority, parse_priority, priority_of
-from pounce.net.connection import Connection
+from pounce.exchange.turns import STEPS
+from pounce.net.connection import Connection, WireFailed
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT, go_on, second_descriptor
 from pounce_h2.abuse import Budgets, ConnectionFailed
 from pounce_h2.decode import ENTRY_OVERHEAD, CompressionError, FieldDecoder
@@ -102,10 +103,10 @@ LOG_INTERVAL = 1.0
 """Seconds between two lines about errors of peers."""
 
 # What is taken from the share of a turn, beside a step for each frame. Sizes are given as shifts.
-REQUEST_STEPS = 6
+REQUEST_STEPS = 4
 """For a request that is opened."""
-DATA_SHIFT = 12
-"""A step for 4,096 octets of a frame."""
+DATA_SHIFT = 10
+"""A step for 1,024 octets of a frame: less than what uvloop reads at once makes up a share."""
 BLOCK_SHIFT = 5
 """A step for 32 octets of a field block that is decoded."""
 SETTINGS_SHIFT = 7
@@ -155,7 +156,7 @@ GONE = ClientGone("the client closed the connection")
 PROTOCOL_ERROR, FRAME_SIZE_ERROR = ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZE_ERROR
 
 
-class H2Connection(Connection):
+class H2Connection(Connection, guarded=("eof_received",)):
     """RFC 9113 on one connection; `H2Stream` implements `Stream` for its requests."""
 
     __slots__ = (
@@ -323,24 +324,31 @@ class H2Connection(Connection):
             data = bytes(self._rest)
             self._rest.clear()
         if self._unread:
-            data = self._unread[self._unread_at :] + data
-        self._go_on(data, 0)
+            data, self._unread = self._unread[self._unread_at :] + data, b""
+        self._turn_due = True
+        try:
+            self._read(data, 0)
+            if self._opening and not self._unread:
+                self._open_requests()
+        except ConnectionFailed as error:
+            self._fail(error)
+        except OSError as exc:
+            raise WireFailed(str(exc)) from exc
+        finally:
+            self._turn()
 
     def next_turn(self) -> None:
-        """Go on with the frames that are left, or with the requests."""
+        """Go on with the frames that are left, then with the requests."""
         if self._phase == Phase.CLOSED:
             return
-        if self._phase == Phase.DRAINING and self._drain_due <= self.loop.time():
-            # A peer that keeps us busy would put it off for ever.
-            self._leave()
-        self._go_on(self._unread, self._unread_at)
-
-    def _go_on(self, data: bytes, at: int) -> None:
         self._turn_due = True
-        self._unread = b""
+        data, self._unread = self._unread, b""
         try:
+            if self._phase == Phase.DRAINING and self._drain_due <= self.loop.time():
+                # A peer that keeps us busy would put it off for ever.
+                self._leave()
             if data:
-                self._read(data, at)
+                self._read(data, self._unread_at)
             if self._opening and not self._unread:
                 self._open_requests()
         except ConnectionFailed as error:
@@ -480,6 +488,7 @@ class H2Connection(Connection):
             self._phase = Phase.SETTINGS
         largest = self.settings.max_frame_size
         more = end - at >= 9
+        is_first = True
         while more:
             size, flags, stream = self._unpack_head(data, at)
             kind = size & 0xFF
@@ -508,6 +517,10 @@ class H2Connection(Connection):
             more = end - at >= 9
             if more:
                 share = self.share
+                if is_first:
+                    is_first = False
+                    if not share.waits:
+                        share.left = STEPS
                 share.left -= 1 + (size >> DATA_SHIFT)
                 if share.left <= 0:
                     self._unread, self._unread_at = data, at
@@ -808,37 +821,33 @@ class H2Connection(Connection):
     def _open_requests(self) -> None:
         """Hand requests to the service, the most urgent first, as far as the share of this turn goes."""
         opening, self._opening = self._opening, []
-        if len(opening) == 1:
-            self._open_request(*opening[0])
-            return
-        opening.sort(key=lambda item: item[0].priority[0])
-        share = self.share
-        for at, (stream, head) in enumerate(opening):
-            if share.left <= 0:
-                self._opening = opening[at:]
+        if len(opening) > 1:
+            opening.sort(key=lambda item: item[0].priority[0])
+            count = max(self.share.left // REQUEST_STEPS, 1)
+            self.share.left -= REQUEST_STEPS * len(opening)
+            if count < len(opening):
+                self._opening = opening[count:]
+                del opening[count:]
                 self.park()
-                return
-            share.left -= REQUEST_STEPS
-            self._open_request(stream, head)
-
-    def _open_request(self, stream: H2Stream, head: RequestHead | BadRequest) -> None:
-        if stream.receiving == LOST:
-            return
         service = self.service
-        if stream.id > self._last_opened:
-            self._last_opened = stream.id
-        self._requests += 1
-        if self._requests == service.config.max_requests_per_connection:
-            self._leave()
-        if isinstance(head, BadRequest):
-            service.refuse(None, stream, head)
-        elif head.upgrade is not None and head.upgrade not in service.upgrades and head.upgrade != b"websocket":
-            # RFC 8441 leaves it open; RFC 9220 3: "SHOULD respond to the request with a 501"
-            service.refuse(head, stream, BadRequest("Unknown :protocol", status=501, code="POUNCE_PARSE_CONNECT"))
-        elif stream.upload is None:
-            service.open(head, stream)
-        else:
-            self._open_with_body(head, stream, stream.upload)
+        limit = service.config.max_requests_per_connection
+        for stream, head in opening:
+            if stream.receiving == LOST:
+                continue
+            if stream.id > self._last_opened:
+                self._last_opened = stream.id
+            self._requests += 1
+            if self._requests == limit:
+                self._leave()
+            if isinstance(head, BadRequest):
+                service.refuse(None, stream, head)
+            elif head.upgrade is not None and head.upgrade not in service.upgrades and head.upgrade != b"websocket":
+                # RFC 8441 leaves it open; RFC 9220 3: "SHOULD respond to the request with a 501"
+                service.refuse(head, stream, BadRequest("Unknown :protocol", status=501, code="POUNCE_PARSE_CONNECT"))
+            elif stream.upload is None:
+                service.open(head, stream)
+            else:
+                self._open_with_body(head, stream, stream.upload)
 
     def _open_with_body(self, head: RequestHead, stream: H2Stream, upload: Upload) -> None:
         """Hand over a request together with what is here of its body."""

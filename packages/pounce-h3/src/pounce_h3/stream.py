@@ -9,7 +9,7 @@ Theory of operation. Two states, one for each direction:
 
 MUTED is over for the peer; the application goes on, and is still to hear when the peer is gone.
 Frames are cut here (RFC 9114 4.1): `_left` bytes of a DATA or unknown frame are still to come, or `_buffer` waits
-until it holds `_need` bytes of a frame that must be complete. What is written goes to the connection, which decides
+until it holds `_need` bytes of a frame that must be complete, or `_unread` for the connection's next turn. What is written goes to the connection, which decides
 which stream's bytes leave first.
 """
 
@@ -47,6 +47,8 @@ BLOCKED_MAX = 262_144
 """Bytes kept behind a field section that waits for the peer's table."""
 RATE_GRACE = 5.0
 """Seconds before min_body_rate applies."""
+REQUEST_STEPS = 4
+"""What a request takes from its connection's share of a turn."""
 FRAME_HEAD_MAX = 16
 """Bytes of a frame's type and length."""
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))
@@ -72,6 +74,8 @@ class H3Stream:
         "_need",
         "_received",
         "_skip",
+        "_unread",
+        "_unread_at",
         "_unsent",
         "_waits_since",
         "connection",
@@ -114,6 +118,8 @@ class H3Stream:
         self.pending_size = 0
         self.pending_end = False
         self._buffer = bytearray()
+        self._unread = b""
+        self._unread_at = 0
         self._need = 0
         self._left = 0
         self._skip = False
@@ -146,13 +152,25 @@ class H3Stream:
                 return
             data = bytes(self._buffer)
             self._buffer.clear()
+        self._go_on(data, 0)
+
+    def _go_on(self, data: bytes, at: int) -> None:
         try:
-            self._read(data)
+            self._read(data, at)
         except BadRequest as error:
             self._malformed(error)
 
-    def _read(self, data: bytes) -> None:
-        at, size = 0, len(data)
+    def _next_turn(self) -> None:
+        """Read what was left when the share of the turn was used up. Raises `QuicError`."""
+        data, self._unread = self._unread, b""
+        if self.reading != STOPPED:
+            self._go_on(data, self._unread_at)
+        elif self._ended:
+            self.h3.stream_ended(self)
+
+    def _read(self, data: bytes, at: int) -> None:
+        size = len(data)
+        share = self.connection.share
         while at < size and self.reading != STOPPED:
             if self._left:
                 count = min(self._left, size - at)
@@ -161,6 +179,12 @@ class H3Stream:
                     self._body_received(data if count == size else data[at : at + count])
                 at += count
                 continue
+            if at:
+                share.left -= 1
+                if share.left <= 0:
+                    self._unread, self._unread_at = data, at
+                    self.h3.read_later(self._next_turn)
+                    return
             kind = pull(data, at)
             length = pull(data, kind[1]) if kind is not None else None
             if kind is None or length is None:
@@ -234,7 +258,7 @@ class H3Stream:
         self._buffer.clear()
         try:
             self._fields_received(fields, not rest)
-            self._read(rest)
+            self._read(rest, 0)
         except BadRequest as error:
             self._malformed(error)
 
@@ -278,6 +302,7 @@ class H3Stream:
         self.head = head
         self.reading = BODY
         self.deadline = inf
+        self.connection.share.left -= REQUEST_STEPS
         if head.content_length != 0:
             self._client_waits = head.expect_continue
             self._body_deadline_base = h3.loop.time() + RATE_GRACE

@@ -90,6 +90,14 @@ class Share:
         assert self._waiting is not None
         self._waiting.append((go_on, steps))
 
+    async def spend(self, steps: int) -> None:
+        """Take as many steps, and wait for the next turn when none are left for the ones that follow."""
+        self.left -= steps
+        if self.left <= 0:
+            turn = asyncio.get_running_loop().create_future()
+            self.later(lambda: turn.done() or turn.set_result(None), steps)
+            await turn
+
     def renew(self) -> None:
         """The turn has come: call those that wait, as far as the new share goes."""
         self.left = STEPS

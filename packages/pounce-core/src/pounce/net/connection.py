@@ -215,8 +215,7 @@ class Connection(asyncio.Protocol):
         if not self._resting:
             return
         self._resting = False
-        if self.transport.is_closing():
-            # Nothing can be answered any more.
+        if self._is_gone():
             return
         if self.held_since:
             now = self.loop.time()
@@ -232,6 +231,10 @@ class Connection(asyncio.Protocol):
                 return
         if not self._resting and not self._paused:
             self._set_reading(True)
+
+    def _is_gone(self) -> bool:
+        """Nothing that has arrived can be answered any more."""
+        return self.transport.is_closing()
 
     def take_last_turn(self) -> None:
         """The peer has ended TLS, which asyncio ends too when this event is over: go on now, for the last time."""
