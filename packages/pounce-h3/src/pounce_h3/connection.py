@@ -96,8 +96,8 @@ HANDSHAKE_GRACE = 1.0
 RESETS_MAX = 200
 """Requests that the peer may give up unanswered at once, beyond `RESETS_PER_SECOND`."""
 RESETS_PER_SECOND = 20
-LATE_MAX = 256
-"""Datagrams that wait for the connection's next turn."""
+LATE_MAX = 1024
+"""Datagrams that wait for the connection's next turn: no fewer than its peer may have on their way."""
 BATCH = 8
 """Datagrams that the engine gets before their events are looked at."""
 SENT_MAX = 8

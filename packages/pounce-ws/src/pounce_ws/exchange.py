@@ -290,6 +290,8 @@ class WebSocketExchange:
     def _read_on(self) -> None:
         self._waits = False
         self._sockets.call(self._read)
+        if not self._waits:
+            self._flush()
 
     def _control(self, event: Control) -> None:
         if event.opcode == CLOSE:
@@ -692,11 +694,17 @@ class WebSocketExchange:
             self._flush()
         elif not self._flush_due:
             self._flush_due = True
-            self.service.loop.call_soon(self._flush)
+            self.service.loop.call_soon(self._flush_late)
 
     def _send(self, data: bytes, more: bool = True) -> None:
         self.bytes_sent += len(data)
         self.stream.write(data, more)
+
+    def _flush_late(self) -> None:
+        self._flush_due = False
+        if not self._waits:
+            # Else more is read in the next turn, and answered together with this.
+            self._flush()
 
     def _flush(self) -> None:
         self._flush_due = False

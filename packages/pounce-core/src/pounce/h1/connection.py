@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, cast
 from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.head import Headers, RequestHead
 from pounce.exchange.stream import Body, Exchange, FileRange
+from pounce.exchange.turns import STEPS
 from pounce.h1.encode import LAST_CHUNK, chunk_head, encode_fields, encode_head, status_line
 from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, LENGTH, NONE, answer_framing
 from pounce.net.connection import LONG_READ, Connection, WireFailed
@@ -131,6 +132,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self.deadline = self.loop.time() + self.service.config.header_timeout
 
     def data_received(self, data: bytes) -> None:
+        self.share.left = STEPS
         if len(data) > LONG_READ:
             self.rest()
         reading = self.reading
