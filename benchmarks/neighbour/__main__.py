@@ -2,18 +2,23 @@
 
 For each loop, parser and kind of hostility a server is started on core 0. On core 1 a neighbour asks for one small
 answer after the other: first alone, then while a hostile client floods the same worker. The table has its 50th and
-99th percentiles and the longest time in milliseconds, and the ratio of the 99th ones.
+99th percentiles and the longest time in milliseconds, and the ratio of the 99th ones. Beside them stands how much
+processor time a turn of the server's loop took meanwhile, the 99th percentile and the longest: what a neighbour has to
+wait for at the most, also where the machine is too busy for its own times to say anything.
 """
 
 import argparse
+import json
 import os
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,8 +93,6 @@ def hostile(port: int, kind: str) -> Iterator[None]:
 
 def over_tcp(port: int, tls: bool) -> Callable[[], None]:
     """What asks for one answer."""
-    import ssl
-
     sock = socket.create_connection(("127.0.0.1", port), 60)
     if tls:
         context = ssl.create_default_context()
@@ -132,13 +135,29 @@ def timed(ask: Callable[[], None], seconds: float) -> Times:
     return Times(times[len(times) // 2], times[len(times) * 99 // 100], times[-1])
 
 
-def measure(loop: str, parser: str, kind: str, seconds: float, files: tuple[Path, Path]) -> tuple[Times, Times]:
+def turns(port: int, tls: bool, seconds: float) -> Times:
+    """Of the server's loop."""
+    context = None
+    if tls:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    url = f"http{'s' if tls else ''}://127.0.0.1:{port}"
+    urllib.request.urlopen(f"{url}/watch?{seconds}", context=context).read()
+    time.sleep(seconds)
+    times = json.load(urllib.request.urlopen(f"{url}/turns", context=context))
+    return Times(times[len(times) // 2], times[len(times) * 99 // 100], times[-1])
+
+
+def measure(
+    loop: str, parser: str, kind: str, seconds: float, files: tuple[Path, Path]
+) -> tuple[Times, Times, Times]:
     with server(loop, parser, kind, files) as port:
-        ask = over_quic(port) if kind in DATAGRAMS else over_tcp(port, kind.endswith("TLS"))
+        tls = kind in DATAGRAMS or kind.endswith("TLS")
+        ask = over_quic(port) if kind in DATAGRAMS else over_tcp(port, tls)
         timed(ask, 0.5)
         quiet = timed(ask, seconds)
         with hostile(port, kind):
-            return quiet, timed(ask, seconds)
+            return quiet, timed(ask, seconds), turns(port, tls, seconds)
 
 
 def main() -> None:
@@ -150,8 +169,8 @@ def main() -> None:
     os.sched_setaffinity(0, {int(LOAD_CORE)})
     wanted = options.kinds.split(",")
     print(f"load average {os.getloadavg()[0]:.1f}\n")
-    print("| hostility | loop | parser | quiet p50 | p99 | beside it p50 | p99 | longest | ratio of p99 |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| hostility | loop | parser | quiet p50 | p99 | beside it p50 | p99 | longest | ratio | turn p99 | longest |")
+    print("|" + " --- |" * 11)
     with tempfile.TemporaryDirectory() as folder:
         files = certificate_files(Path(folder))
         for kind in KINDS:
@@ -159,10 +178,11 @@ def main() -> None:
                 continue
             for loop in options.loops.split(","):
                 for name in PARSERS if kind.startswith("h1") else PARSERS[:1]:
-                    quiet, beside = measure(loop, name, kind, options.seconds, files)
+                    quiet, beside, turn = measure(loop, name, kind, options.seconds, files)
                     print(
                         f"| {kind} | {loop} | {name} | {quiet.p50:.2f} | {quiet.p99:.2f} | {beside.p50:.2f} |"
-                        f" {beside.p99:.2f} | {beside.longest:.1f} | {beside.p99 / quiet.p99:.1f} |",
+                        f" {beside.p99:.2f} | {beside.longest:.1f} | {beside.p99 / quiet.p99:.1f} |"
+                        f" {turn.p99:.2f} | {turn.longest:.2f} |",
                         flush=True,
                     )
     print(f"\nload average {os.getloadavg()[0]:.1f}")

@@ -56,7 +56,7 @@ NAME_ROOM = 48
 NAMES_MAX = 256
 NAME_MAX = 48
 """Names that are kept, and the bytes of one."""
-CHUNKS_AT_ONCE = 64
+CHUNKS_AT_ONCE = 16
 """Chunks that are decoded between two looks at whether others should have their turn."""
 GENERATION = 8192
 """Misses after which a new generation begins even if the young one is not full, so that habits may change."""
