@@ -9,6 +9,7 @@ wait for at the most, also where the machine is too busy for its own times to sa
 
 import argparse
 import json
+import math
 import os
 import select
 import signal
@@ -35,6 +36,8 @@ PARSERS = ("h1fast", "h11")
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 SETTLE = 0.5
 """Seconds of hostility before the neighbour is timed."""
+PATIENCE = 20.0
+"""Seconds after which a neighbour gives up."""
 
 
 class Times(NamedTuple):
@@ -93,7 +96,7 @@ def hostile(port: int, kind: str) -> Iterator[None]:
 
 def over_tcp(port: int, tls: bool) -> Callable[[], None]:
     """What asks for one answer."""
-    sock = socket.create_connection(("127.0.0.1", port), 60)
+    sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
     if tls:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -115,9 +118,11 @@ def over_quic(port: int) -> Callable[[], None]:
     client = h3.Connection(port, "hello", 1)
 
     def ask() -> None:
-        before = client.answered
+        before, end = client.answered, time.monotonic() + PATIENCE
         while client.answered == before:
             timer = client.quic.get_timer()
+            if time.monotonic() > end:
+                raise TimeoutError
             wait = 1.0 if timer is None else max(0.0, timer - time.monotonic())
             client.turn(bool(select.select([client.sock], [], [], wait)[0]))
 
@@ -129,7 +134,10 @@ def timed(ask: Callable[[], None], seconds: float) -> Times:
     times: list[float] = []
     end = clock() + seconds
     while (began := clock()) < end:
-        ask()
+        try:
+            ask()
+        except TimeoutError:
+            return Times(math.inf, math.inf, math.inf)
         times.append((clock() - began) * 1000)
     times.sort()
     return Times(times[len(times) // 2], times[len(times) * 99 // 100], times[-1])
@@ -142,9 +150,12 @@ def turns(port: int, tls: bool, seconds: float) -> Times:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     url = f"http{'s' if tls else ''}://127.0.0.1:{port}"
-    urllib.request.urlopen(f"{url}/watch?{seconds}", context=context).read()
-    time.sleep(seconds)
-    times = json.load(urllib.request.urlopen(f"{url}/turns", context=context))
+    try:
+        urllib.request.urlopen(f"{url}/watch?{seconds}", context=context, timeout=PATIENCE).read()
+        time.sleep(seconds)
+        times = json.load(urllib.request.urlopen(f"{url}/turns", context=context, timeout=PATIENCE))
+    except TimeoutError:
+        return Times(math.inf, math.inf, math.inf)
     return Times(times[len(times) // 2], times[len(times) * 99 // 100], times[-1])
 
 
@@ -166,6 +177,8 @@ def main() -> None:
     parser.add_argument("--loops", default=",".join(LOOPS))
     parser.add_argument("--kinds", default="", help="parts of their names, separated by commas; all without")
     options = parser.parse_args()
+    # So that nothing that was started is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     os.sched_setaffinity(0, {int(LOAD_CORE)})
     wanted = options.kinds.split(",")
     print(f"load average {os.getloadavg()[0]:.1f}\n")

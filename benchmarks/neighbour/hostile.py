@@ -187,17 +187,36 @@ def frames_ended(sock: socket.socket) -> Iterator[int]:
         data += more
 
 
-class Tiny(h3.Connection):
-    """Uploads in DATA frames of one byte."""
+class Eager(h3.Connection):
+    """As many requests at a time as the server grants; `tiny` ones are uploads in DATA frames of one byte."""
 
-    def __init__(self, port: int) -> None:
-        super().__init__(port, "up", 10)
-        self._body = h3.frame(0, b"x") * 2000
+    def __init__(self, port: int, tiny: bool) -> None:
+        self._owed = 0
+        self._stream: int | None = None
+        super().__init__(port, "up" if tiny else "hello", 10 if tiny else 100)
+        if tiny:
+            self._body = h3.frame(0, b"x") * 2000
+
+    def _ask(self) -> None:
+        if self._stream is None:
+            self._stream = self.quic.get_next_available_stream_id()
+        try:
+            self.quic.send_stream_data(self._stream, self._head + self._body, end_stream=True)
+            self._stream = None
+        except ValueError:
+            # Not granted yet.
+            self._owed += 1
+
+    def turn(self, readable: bool) -> None:
+        owed, self._owed = self._owed, 0
+        for _ in range(owed):
+            self._ask()
+        super().turn(readable)
 
 
 def datagrams(port: int, kind: str) -> None:
     """HTTP/3, or datagrams that only look like it."""
-    client = Tiny(port) if kind == "h3 tiny data" else h3.Connection(port, "hello", 100)
+    client = Eager(port, kind == "h3 tiny data")
     began = time.monotonic()
     while kind != "h3 garbage" or time.monotonic() - began < 0.5:
         select.select([client.sock], [], [], 0.002)
