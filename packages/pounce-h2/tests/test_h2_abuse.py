@@ -121,6 +121,7 @@ async def test_resets_that_the_client_provokes_count_the_same(provoke: Any) -> N
 async def test_malformed_and_refused_requests_count_the_same() -> None:
     peer = Peer(hang, h2={"max_concurrent_streams": 1})
     peer.feed(b"".join(head(stream, b"\x82") if stream % 4 == 1 else head(stream) for stream in range(1, 1201, 2)))
+    await peer.until_read()
     assert peer.failed is CALM
 
 
@@ -355,6 +356,7 @@ async def test_body_in_tiny_pieces_that_nobody_takes_is_bounded() -> None:
     peer.feed(head(1, POST, END_HEADERS))
     for _ in range(70):
         peer.feed(frame(Kind.DATA, 0, 1, b"xy") * 1000)
+    await peer.wait_until(lambda: peer.failed is not None)
     assert peer.failed is CALM
     peer.lose()
     await peer.settle()
@@ -368,7 +370,7 @@ async def test_tiny_pieces_that_are_taken_are_welcome() -> None:
     peer.feed(head(1, POST, END_HEADERS))
     for _ in range(70):
         peer.feed(frame(Kind.DATA, 0, 1, b"xy") * 1000)
-        await peer.settle(3)
+        await peer.until_read()
     peer.data(1, b"", end=True)
     peer.open_window(0, 2**20)
     peer.open_window(1, 2**20)

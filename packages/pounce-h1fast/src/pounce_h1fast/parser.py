@@ -40,6 +40,7 @@ from pounce.h1.framing import (
     bad,
     check_section,
     chunk_line,
+    empty_lines,
     find_bad_line_end,
     read_trailers,
     refusal,
@@ -70,6 +71,8 @@ NAME_ROOM = 48
 NAMES_MAX = 256
 NAME_MAX = 48
 """Names that are kept, and the bytes of one."""
+CHUNKS_AT_ONCE = 16
+"""Chunks that are decoded between two looks at whether others should have their turn."""
 GENERATION = 8192
 """Misses after which a new generation begins even if the young one is not full, so that habits may change."""
 BLOCK_MAX = 4096
@@ -311,9 +314,7 @@ class FastParser:
             return None
         at = self._at
         if buffer[at] == 13:  # CR
-            # RFC 9112 2.2: ignore empty lines before the request line.
-            while buffer.startswith(b"\r\n", at):
-                at += 2
+            at = empty_lines(buffer, at)
             if at > self._at:
                 self._consume(at)
                 return self.next_event()
@@ -421,7 +422,7 @@ class FastParser:
         return data
 
     def _read_chunked(self) -> bytes | EndOfBody | None:
-        """Decode as many chunks as there are (RFC 9112 7.1), and give their data as one piece."""
+        """Decode chunks (RFC 9112 7.1), up to `CHUNKS_AT_ONCE`, and give their data as one piece."""
         pieces: list[bytes | bytearray] = []
         buffer = self._buffer
         at = self._at
@@ -446,6 +447,8 @@ class FastParser:
                     at += 2
                     self._state = CHUNK_LINE
                 elif state == CHUNK_LINE:
+                    if len(pieces) == CHUNKS_AT_ONCE:
+                        break
                     end = self._chunk_line_end(buffer, at)
                     if end < 0:
                         break

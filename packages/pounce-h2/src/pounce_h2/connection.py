@@ -15,6 +15,9 @@ were under way may still arrive for them.
 Requests are opened after all frames at hand were looked at, the most urgent first: one that was reset in the same read
 never reaches the application. Everything that is sent during one turn of the loop is gathered, and written once.
 
+Frames and requests beyond the first of a read take from the connection's share of the turn. When that is used up the
+rest of the frames, and then of the requests, waits for the next turn, and nothing more is read before.
+
 A field block that is, octet for octet, one that was decoded before means the same, as long as the dynamic table did not
 change in between; so the heads of such requests are copied instead of decoded and checked again. So are those of blocks
 that differ in their path alone, but for the path.
@@ -25,13 +28,14 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from pounce.contract.head import Headers, RequestHead, unreadable_head
+from pounce.contract.turns import STEPS
 from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.answers import AnswerTable
 from pounce.exchange.fields import FieldTable, checked_trailers, request_head
 from pounce.exchange.huffman import HuffmanDecoder
 from pounce.exchange.known_heads import KNOWN_SECTION_MAX, KnownHead, fits, keep_head
 from pounce.exchange.priority import DEFAULT, Priority, parse_priority, priority_of
-from pounce.net.connection import Connection
+from pounce.net.connection import Connection, WireFailed
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT
 from pounce_h2.abuse import Budgets, ConnectionFailed
 from pounce_h2.decode import ENTRY_OVERHEAD, CompressionError, FieldDecoder
@@ -95,6 +99,16 @@ DRAIN_GRACE = 1.0
 """Seconds in which requests that are on their way may arrive when a drain begins."""
 LOG_INTERVAL = 1.0
 """Seconds between two lines about errors of peers."""
+
+# What is taken from the share of a turn, beside a step for each frame. Sizes are given as shifts.
+REQUEST_STEPS = 4
+"""For a request that is opened."""
+DATA_SHIFT = 10
+"""A step for 1,024 octets of a frame: less than what uvloop reads at once makes up a share."""
+BLOCK_SHIFT = 5
+"""A step for 32 octets of a field block that is decoded."""
+SETTINGS_SHIFT = 7
+"""A step for 128 octets of settings."""
 DRAIN_PING = b"drain\0\0\0"
 
 
@@ -132,7 +146,7 @@ GONE = ClientGone("the client closed the connection")
 PROTOCOL_ERROR, FRAME_SIZE_ERROR = ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZE_ERROR
 
 
-class H2Connection(Connection):
+class H2Connection(Connection, guarded=("eof_received",)):
     """RFC 9113 on one connection; `H2Stream` implements `Stream` for its requests."""
 
     __slots__ = (
@@ -165,6 +179,8 @@ class H2Connection(Connection):
         "_streams",
         "_turn_due",
         "_unpack_head",
+        "_unread",
+        "_unread_at",
         "_upgraded",
         "_wait",
         "_window_given",
@@ -205,6 +221,9 @@ class H2Connection(Connection):
         self.scheduler = Scheduler()
         self._phase = Phase.PREFACE
         self._rest = bytearray()
+        self._unread = b""
+        self._unread_at = 0
+        """Frames that wait for the next turn, and where they begin."""
         self._needed = 0
         self._block: Block | None = None
         self._block_max = max(BLOCK_MIN, config.max_header_size)
@@ -294,10 +313,33 @@ class H2Connection(Connection):
                 return
             data = bytes(self._rest)
             self._rest.clear()
+        if self._unread:
+            data, self._unread = self._unread[self._unread_at :] + data, b""
         self._turn_due = True
         try:
-            self._read(data)
-            if self._opening:
+            self._read(data, 0)
+            if self._opening and not self._unread:
+                self._open_requests()
+        except ConnectionFailed as error:
+            self._fail(error)
+        except OSError as exc:
+            raise WireFailed(str(exc)) from exc
+        finally:
+            self._turn()
+
+    def next_turn(self) -> None:
+        """Go on with the frames that are left, then with the requests."""
+        if self._phase == Phase.CLOSED:
+            return
+        self._turn_due = True
+        data, self._unread = self._unread, b""
+        try:
+            if self._phase == Phase.DRAINING and self._drain_due <= self.loop.time():
+                # A peer that keeps us busy would put it off for ever.
+                self._leave()
+            if data:
+                self._read(data, self._unread_at)
+            if self._opening and not self._unread:
                 self._open_requests()
         except ConnectionFailed as error:
             self._fail(error)
@@ -428,9 +470,9 @@ class H2Connection(Connection):
 
     # Reading
 
-    def _read(self, data: bytes) -> None:
-        """Take frames off `data`; what is no whole frame waits for more."""
-        at, end = 0, len(data)
+    def _read(self, data: bytes, at: int) -> None:
+        """Take frames off `data` from `at` on; what is no whole frame waits for more, other frames for their turn."""
+        end = len(data)
         if self._phase == Phase.PREFACE:
             if not PREFACE.startswith(data[:24]):
                 raise ConnectionFailed(PROTOCOL_ERROR, "the connection does not begin with the preface")
@@ -440,7 +482,9 @@ class H2Connection(Connection):
             at = 24
             self._phase = Phase.SETTINGS
         largest = self.settings.max_frame_size
-        while end - at >= 9:
+        more = end - at >= 9
+        is_first = True
+        while more:
             size, flags, stream = self._unpack_head(data, at)
             kind = size & 0xFF
             size >>= 8
@@ -465,6 +509,18 @@ class H2Connection(Connection):
                 self.budgets.unknown.spend()
             if self._phase == Phase.CLOSED:
                 return
+            more = end - at >= 9
+            if more:
+                share = self.share
+                if is_first:
+                    is_first = False
+                    if not share.waits:
+                        share.left = STEPS
+                share.left -= 1 + (size >> DATA_SHIFT)
+                if share.left <= 0:
+                    self._unread, self._unread_at = data, at
+                    self.park()
+                    return
         if at < end:
             self._wait_for(data[at:], 9)
 
@@ -738,6 +794,7 @@ class H2Connection(Connection):
 
     def _decode(self, block: bytes) -> tuple[Headers, int] | None:
         generation = self._decoder.generation
+        self.share.left -= len(block) >> BLOCK_SHIFT
         try:
             fields = self._decoder.decode(block)
         except CompressionError as exc:
@@ -753,10 +810,16 @@ class H2Connection(Connection):
         return len(self._streams) + len(self._abandoned) >= self.settings.max_concurrent_streams
 
     def _open_requests(self) -> None:
-        """Hand requests to the service, the most urgent first."""
+        """Hand requests to the service, the most urgent first, as far as the share of this turn goes."""
         opening, self._opening = self._opening, []
         if len(opening) > 1:
             opening.sort(key=lambda item: item[0].priority[0])
+            count = max(self.share.left // REQUEST_STEPS, 1)
+            self.share.left -= REQUEST_STEPS * len(opening)
+            if count < len(opening):
+                self._opening = opening[count:]
+                del opening[count:]
+                self.park()
         service = self.service
         limit = service.config.max_requests_per_connection
         for stream, head in opening:
@@ -878,6 +941,7 @@ class H2Connection(Connection):
     def _apply(self, payload: bytes) -> None:
         """Take the settings of the peer. Raises `ConnectionFailed`."""
         window = self.initial_window
+        self.share.left -= len(payload) >> SETTINGS_SHIFT
         for setting, value in SETTING.iter_unpack(payload):
             if setting == Setting.INITIAL_WINDOW_SIZE:
                 if value > WINDOW_MAX:
@@ -1160,6 +1224,17 @@ class H2Connection(Connection):
         )
 
     # Events from the worker
+
+    def postpone(self, seconds: float) -> None:
+        """Every clock that runs for the peer."""
+        super().postpone(seconds)
+        self._idle_since += seconds
+        if self._wait is not None:
+            self._wait.since += seconds
+        if self._block is not None:
+            self._block = self._block._replace(due=self._block.due + seconds)
+        for stream in self._streams.values():
+            stream.postpone(seconds)
 
     def due(self, at: float) -> None:
         """Something may be due at `at`; what it is comes out when the time has come."""

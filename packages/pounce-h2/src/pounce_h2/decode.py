@@ -13,12 +13,17 @@ from hpack.table import HeaderTable
 from pounce.contract.head import Headers
 from pounce.exchange.huffman import SECRETS, HuffmanDecoder
 from pounce.exchange.prefixed import continued
+from pounce_h2.abuse import ConnectionFailed
+from pounce_h2.frames import ErrorCode
 
 __all__ = ["CompressionError", "FieldDecoder"]
 
 STATIC: tuple[tuple[bytes, bytes], ...] = tuple((bytes(name), bytes(value)) for name, value in HeaderTable.STATIC_TABLE)
 ENTRY_OVERHEAD = 32
 """RFC 7541 4.1: what an entry counts beside its octets."""
+
+FIELDS_MAX = 4096
+"""Fields of a block that are read to its end, however few are kept: each octet may be one."""
 
 # RFC 7541 6.2.2, 6.2.3: a literal without indexing, or never indexed, whose name is that of entry 4 or 5.
 PATH_LITERALS = frozenset((0x04, 0x05, 0x14, 0x15))
@@ -50,7 +55,7 @@ class FieldDecoder:
     def decode(self, block: bytes) -> tuple[Headers, int] | None:
         """The fields of a section and its size (RFC 9113 6.5.2); None when it exceeds a bound.
 
-        Raises `CompressionError`.
+        Raises `CompressionError`, and `ConnectionFailed` for far too many fields.
         """
         try:
             return self._decode(block)
@@ -140,6 +145,8 @@ class FieldDecoder:
                 fields.append(field)
             else:
                 fields.clear()
+                if self._max_fields - left > FIELDS_MAX:
+                    raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "a field block has too many fields")
         return (fields, size) if size <= most and left >= 0 else None
 
     def _entry(self, index: int) -> tuple[bytes, bytes]:

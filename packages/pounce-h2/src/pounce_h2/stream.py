@@ -406,6 +406,16 @@ class H2Stream:
             upload.window += upload.credit
             upload.credit = 0
 
+    def postpone(self, seconds: float) -> None:
+        """For so long the connection has not looked at what the peer sent."""
+        if self.wait is not None:
+            self.wait.since += seconds
+        self.peer_ends_by += seconds
+        upload = self.upload
+        if upload is not None:
+            upload.base += seconds
+            upload.last += seconds
+
     def pause_upload(self, upload: Upload) -> None:
         """Applications let bodies wait, this one or others of the connection: the peer is not hurried for a while."""
         if not upload.paused_at:

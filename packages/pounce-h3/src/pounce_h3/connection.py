@@ -15,12 +15,19 @@ Whatever is raised in the midst of a stream, by the engine or by anybody else, e
 connection is a `QuicError`, which says what the peer did, and what is raised where no stream is concerned. All of
 `BaseException` is meant: what panics in Rust is no `Exception`.
 
+Datagrams, events, frames and requests take from the connection's share of a turn of the loop. When that is used up the
+engine gets no more datagrams: they wait here up to `LATE_MAX`, and beyond that are lost, as the network may lose them.
+In the next turn come the frames that are left first, then the events, then the datagrams.
+
     HANDSHAKE ─Connected─▶ OPEN          HANDSHAKE ─EarlyData─▶ EARLY ─Connected─▶ OPEN
 
 In EARLY what the peer sends may be a replay, and its address is not proved.
 """
 
 import asyncio
+import functools
+from collections import deque
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, cast
 
@@ -103,6 +110,15 @@ INSTRUCTIONS_PER_SECOND = 100
 INSTRUCTIONS_PER_REQUEST = 32
 HEAD_MEMORY = 16
 """How many heads of `max_header_size` the requests of a connection may hold together."""
+LATE_MAX = 1024
+"""Datagrams that wait for the connection's next turn: no fewer than its peer may have on their way."""
+BATCH = 8
+"""Datagrams that the engine gets before their events are looked at."""
+SENT_MAX = 8
+"""How often the network is given `AHEAD_MAX` before others have their turn."""
+
+# What is taken from the share of a turn, beside a step for each event and frame.
+DATAGRAM_STEPS = 2
 
 # RFC 9114 7.2.4.1, RFC 9204 5, RFC 9220 5
 QPACK_MAX_TABLE_CAPACITY, MAX_FIELD_SECTION_SIZE, QPACK_BLOCKED_STREAMS, ENABLE_CONNECT_PROTOCOL = 0x1, 0x6, 0x7, 0x8
@@ -141,6 +157,7 @@ class H3Connection(Connection):
         "_decoder_id",
         "_encoder_id",
         "_endpoint",
+        "_events",
         "_given",
         "_goaway",
         "_handshake_deadline",
@@ -152,6 +169,7 @@ class H3Connection(Connection):
         "_kinds",
         "_known_but_for_path",
         "_known_heads",
+        "_late",
         "_linger_until",
         "_max_push",
         "_missing",
@@ -166,6 +184,7 @@ class H3Connection(Connection):
         "_stuck",
         "_transmit",
         "_unacknowledged",
+        "_unread",
         "_unwanted",
         "answered",
         "codec",
@@ -214,6 +233,10 @@ class H3Connection(Connection):
         self._streams: dict[int, H3Stream] = {}
         self._peer_streams: dict[int, PeerStream] = {}
         self._kinds: set[int] = set()
+        self._late: deque[tuple[bytes, Address]] = deque()
+        self._events: list[QuicEvent] = []
+        self._unread: list[Callable[[], None]] = []
+        """What waits for the next turn: datagrams, events, and streams with frames that were not looked at."""
         self._queue: set[H3Stream] = set()
         self._stuck: set[H3Stream] = set()
         """Those of the queue for which the peer gives no credit, until it is heard of again."""
@@ -246,16 +269,67 @@ class H3Connection(Connection):
 
     def receive(self, datagrams: list[bytes], address: Address) -> None:
         """Datagrams of the peer, in order."""
+        if self.held_since:
+            self._keep_for_later(datagrams, address)
+            return
         self.corked = True
         self._stuck.clear()
         try:
-            self.quic.receive(datagrams, address, self.loop.time())
-            self._process()
-            if address != self._address and self._phase == OPEN:
-                self._look_at_peer()
+            if len(datagrams) <= BATCH:
+                self._take(datagrams, address)
+            else:
+                for at in range(0, len(datagrams), BATCH):
+                    if self.held_since:
+                        self._keep_for_later(datagrams[at:], address)
+                        break
+                    self._take(datagrams[at : at + BATCH], address)
         finally:
             self.corked = False
         self._flush()
+
+    def _take(self, datagrams: list[bytes], address: Address) -> None:
+        """Give datagrams to the engine, and look at what comes of them."""
+        share = self.share
+        share.left -= DATAGRAM_STEPS * len(datagrams)
+        self.quic.receive(datagrams, address, self.loop.time())
+        self._process()
+        if address != self._address and self._phase == OPEN:
+            self._look_at_peer()
+        if share.left <= 0:
+            self.park()
+
+    def _keep_for_later(self, datagrams: list[bytes], address: Address) -> None:
+        room = LATE_MAX - len(self._late)
+        self._late.extend((data, address) for data in datagrams[:room])
+        if len(datagrams) > room:
+            self.service.count("h3_overload", "h3: more datagrams than a connection has turns for, dropped")
+
+    def next_turn(self) -> None:
+        """Go on with what waits."""
+        share = self.share
+        self.corked = True
+        try:
+            unread, self._unread = self._unread, []
+            events, self._events = self._events, []
+            self._handle_all(unread, events)
+            late = self._late
+            while late and share.left > 0 and not self.held_since:
+                address = late[0][1]
+                batch = [late.popleft()[0]]
+                while late and len(batch) < BATCH and late[0][1] == address:
+                    batch.append(late.popleft()[0])
+                self._take(batch, address)
+            if late:
+                self.park()
+        finally:
+            self.corked = False
+        self._flush()
+
+    def _is_gone(self) -> bool:
+        return self not in self.service.connections
+
+    def _set_reading(self, on: bool) -> None:
+        """Datagrams are read for all connections of a socket."""
 
     def _process(self) -> None:
         events = self.quic.events()
@@ -265,14 +339,45 @@ class H3Connection(Connection):
             for event in events:
                 if isinstance(event, StreamReset) and self._is_given_up(event.stream_id):
                     self._unwanted.add(event.stream_id)
+        except QuicError as exc:
+            self._fail(exc)
+            return
+        if self._events or self._unread:
+            self._events += events
+        else:
+            self._handle_all([], events)
+
+    def _handle_all(self, unread: list[Callable[[], None]], events: list[QuicEvent]) -> None:
+        """Go on with streams, then handle events, as far as the share of this turn goes."""
+        share = self.share
+        try:
+            for go_on in unread:
+                go_on()
+            if self._unread:
+                # Not at an end: what came after that has to wait.
+                self._events = events
+                self.park()
+                return
             over = self.quic.is_over
-            for event in events:
+            for at, event in enumerate(events, 1):
                 # Of a connection that is over only what completes a request is of interest.
                 if not over or self._is_known(event):
                     self._handle(event)
+                share.left -= 1
+                if share.left <= 0 and (self._unread or at < len(events)):
+                    self._events = events[at:]
+                    self.park()
+                    return
         except QuicError as exc:
-            self.service.count("h3_protocol_error", "h3: the peer broke the protocol: %s", exc.reason)
-            self.close_with(exc.code, exc.reason)
+            self._fail(exc)
+
+    def _fail(self, error: QuicError) -> None:
+        self.service.count("h3_protocol_error", "h3: the peer broke the protocol: %s", error.reason)
+        self.close_with(error.code, error.reason)
+
+    def read_later(self, go_on: Callable[[], None]) -> None:
+        """The share is used up, and a stream has frames left to read: `go_on` reads them."""
+        self._unread.append(go_on)
 
     def _is_known(self, event: QuicEvent) -> bool:
         return event.stream_id in self._streams if isinstance(event, StreamData) else not isinstance(event, Connected)
@@ -339,6 +444,7 @@ class H3Connection(Connection):
                 "tls_version": 0x0304,
                 "cipher_suite": event.cipher_suite,
             },
+            share=self.share,
         )
         settings = {
             QPACK_MAX_TABLE_CAPACITY: config.http3_qpack_max_table_capacity,
@@ -359,7 +465,7 @@ class H3Connection(Connection):
         if peer != self._address:
             self._address = peer
             old = self.connection
-            self.connection = ConnectionInfo(old.id, peer[:2], old.local, old.scheme, old.alpn, old.tls)
+            self.connection = ConnectionInfo(old.id, peer[:2], old.local, old.scheme, old.alpn, old.tls, self.share)
             self.service.count("h3_migrated", "h3: connection moved to another address")
 
     # Requests
@@ -451,7 +557,8 @@ class H3Connection(Connection):
 
     def _is_busy(self) -> bool:
         """A request is still to be answered, or on its way, as a later one has arrived."""
-        return bool(self._missing) or any(not stream.is_answered for stream in self._streams.values())
+        some = bool(self._missing or self.held_since)
+        return some or any(not stream.is_answered for stream in self._streams.values())
 
     # What is raised
 
@@ -575,7 +682,12 @@ class H3Connection(Connection):
     def _control_received(self, stream: PeerStream, data: bytes) -> None:
         buffer = stream.buffer
         buffer += data
+        share = self.share
         while buffer:
+            share.left -= 1
+            if share.left <= 0:
+                self.read_later(functools.partial(self._control_received, stream, b""))
+                return
             if stream.skip:
                 count = min(stream.skip, len(buffer))
                 del buffer[:count]
@@ -766,8 +878,13 @@ class H3Connection(Connection):
         now = self.loop.time()
         if self.codec.pending and self._decoder_id >= 0:
             quic.write(self._decoder_id, self.codec.instructions(), False)
+        rounds = SENT_MAX
         while True:
             if self._queue:
+                if not rounds:
+                    self.transmit_soon()
+                    break
+                rounds -= 1
                 self._feed()
             datagrams = quic.datagrams_to_send(now)
             if datagrams:
@@ -779,7 +896,8 @@ class H3Connection(Connection):
             elif not datagrams and not (self._queue and self._passes_over_stuck()):
                 break
         if quic.is_over:
-            self._over()
+            if not self.held_since:
+                self._over()
         elif self.waiting:
             for stream in tuple(self.waiting):
                 self._isolated(stream, stream.bytes_left)
@@ -893,6 +1011,11 @@ class H3Connection(Connection):
 
     # Events from the worker
 
+    def postpone(self, seconds: float) -> None:
+        super().postpone(seconds)
+        for stream in self._streams.values():
+            stream.postpone(seconds)
+
     def deadline_passed(self) -> None:
         now = self.loop.time()
         if self._handshake_deadline <= now:
@@ -912,6 +1035,9 @@ class H3Connection(Connection):
         self.transmit_soon()
 
     def write_deadline_passed(self) -> None:
+        if self.held_since:
+            # The peer may have taken something, and said so.
+            return
         now = self.loop.time()
         self.write_deadline = inf
         for stream in tuple(self.waiting):
@@ -983,6 +1109,9 @@ class H3Connection(Connection):
         self.deadline = self.write_deadline = inf
         self._queue.clear()
         self.waiting.clear()
+        self._late.clear()
+        self._events.clear()
+        self._unread.clear()
         streams, self._streams = self._streams, {}
         self._endpoint.validated(self)
         for stream in streams.values():

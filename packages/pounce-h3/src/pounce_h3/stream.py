@@ -9,9 +9,9 @@ Theory of operation. Two states, one for each direction:
 
 MUTED is over for the peer; the application goes on, and is still to hear when the peer is gone.
 Frames are cut here (RFC 9114 4.1): `_left` bytes of a DATA or unknown frame are still to come, or `_buffer` waits
-until it holds `_need` bytes of a frame that must be complete. `_blocked` is a field section that waits for entries of
-the peer's table (RFC 9204 2.1.2), and what comes behind it waits in `_buffer`. What is written goes to the connection,
-which decides which stream's bytes leave first.
+until it holds `_need` bytes of a frame that must be complete, or `_unread` for the connection's next turn. `_blocked`
+is a field section that waits for entries of the peer's table (RFC 9204 2.1.2), and what comes behind it waits in
+`_buffer`. What is written goes to the connection, which decides which stream's bytes leave first.
 """
 
 from math import inf
@@ -49,6 +49,8 @@ BLOCKED_MAX = 262_144
 """Bytes kept behind a field section that waits for the peer's table."""
 RATE_GRACE = 5.0
 """Seconds before min_body_rate applies."""
+REQUEST_STEPS = 4
+"""What a request takes from its connection's share of a turn."""
 FRAME_HEAD_MAX = 16
 """Bytes of a frame's type and length."""
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))
@@ -76,6 +78,8 @@ class H3Stream:
         "_received",
         "_skip",
         "_taken",
+        "_unread",
+        "_unread_at",
         "_unsent",
         "_waits_since",
         "connection",
@@ -124,6 +128,8 @@ class H3Stream:
         self.pending_size = 0
         self.pending_end = False
         self._buffer = bytearray()
+        self._unread = b""
+        self._unread_at = 0
         self._need = 0
         self._left = 0
         self._skip = False
@@ -157,13 +163,25 @@ class H3Stream:
                 return
             data = bytes(self._buffer)
             self._buffer.clear()
+        self._go_on(data, 0)
+
+    def _go_on(self, data: bytes, at: int) -> None:
         try:
-            self._read(data)
+            self._read(data, at)
         except BadRequest as error:
             self._malformed(error)
 
-    def _read(self, data: bytes) -> None:
-        at, size = 0, len(data)
+    def _next_turn(self) -> None:
+        """Read what was left when the share of the turn was used up. Raises `QuicError`."""
+        data, self._unread = self._unread, b""
+        if self.reading != STOPPED:
+            self._go_on(data, self._unread_at)
+        elif self._ended:
+            self.h3.stream_ended(self)
+
+    def _read(self, data: bytes, at: int) -> None:
+        size = len(data)
+        share = self.connection.share
         while at < size and self.reading != STOPPED:
             if self._left:
                 count = min(self._left, size - at)
@@ -172,6 +190,12 @@ class H3Stream:
                     self._body_received(data if count == size else data[at : at + count])
                 at += count
                 continue
+            if at:
+                share.left -= 1
+                if share.left <= 0:
+                    self._unread, self._unread_at = data, at
+                    self.h3.read_later(self._next_turn)
+                    return
             kind = pull(data, at)
             length = pull(data, kind[1]) if kind is not None else None
             if kind is None or length is None:
@@ -258,7 +282,7 @@ class H3Stream:
         try:
             self._section_received(section, not rest)
             if self.reading != STOPPED:
-                self._read(rest)
+                self._read(rest, 0)
         except BadRequest as error:
             self._malformed(error)
 
@@ -301,6 +325,7 @@ class H3Stream:
         self.head = head
         self.reading = BODY
         self.deadline = inf
+        self.connection.share.left -= REQUEST_STEPS
         if head.content_length != 0:
             self._client_waits = head.expect_continue
             self._body_deadline_base = h3.loop.time() + RATE_GRACE

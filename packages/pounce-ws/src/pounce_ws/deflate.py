@@ -11,6 +11,8 @@ from pounce_ws.violation import Violation
 __all__ = ["Agreement", "Deflater", "Inflater", "negotiate", "parse_extensions"]
 
 NAME = "permessage-deflate"
+INFLATE_PART = 65536
+"""Bytes that are inflated at once."""
 MEMORY_LEVEL = 5
 """Of zlib; with a window of 12 bits a deflater takes 32 KiB, where the default would be 256 KiB."""
 TAIL = b"\x00\x00\xff\xff"
@@ -116,48 +118,65 @@ def _accept(parameters: Parameters, window_bits: int, takeover: bool) -> Agreeme
 
 
 class Inflater:
-    """Inflates the messages of a client, piece by piece and never beyond a bound."""
+    """Inflates the messages of a client, piece by piece and never beyond a bound.
 
-    __slots__ = ("_bits", "_takeover", "_zlib")
+    What a piece inflates to is given out in parts of up to `INFLATE_PART` bytes; `more` tells that there may be more.
+    """
+
+    __slots__ = ("_bits", "_blocks", "_input", "_takeover", "_zlib", "more")
 
     def __init__(self, agreement: Agreement) -> None:
         # A larger window than was agreed on does no harm, and zlib has none of 8 bits.
         self._bits = -max(agreement.client_max_window_bits, 9)
         self._takeover = not agreement.client_no_context_takeover
         self._zlib: zlib._Decompress | None = None
+        self._input = b""
+        self._blocks = 0
+        """Last blocks in the piece that is inflated."""
+        self.more = False
 
     def inflate(self, data: bytes, room: int) -> bytes:
-        """What a piece of a message inflates to.
+        """The first part of what a piece of a message inflates to.
 
         Raises `Violation` when that is more than `room` bytes, of which no more are made, or when it is not deflated.
         """
+        self._input = data
+        self._blocks = 0
+        return self.go_on(room)
+
+    def go_on(self, room: int) -> bytes:
+        """The next part, while there is `more`; may be empty. Raises as `inflate()` does."""
         if self._zlib is None:
             self._zlib = zlib.decompressobj(self._bits)
-        result = self._inflate(data, room)
-        if self._zlib.eof:
-            # RFC 7692 7.2.3.4: a block with BFINAL, after which the client's deflater begins anew. One for each piece
-            # will do: inflaters are dear.
-            data = self._zlib.unused_data
-            self._zlib = zlib.decompressobj(self._bits) if data else None
-            if self._zlib is not None:
-                result += self._inflate(data, room - len(result))
-                if self._zlib.eof:
-                    raise not_deflated()
-        return result
-
-    def _inflate(self, data: bytes, room: int) -> bytes:
-        assert self._zlib is not None
+        limit = min(room + 1, INFLATE_PART)
         try:
-            result = self._zlib.decompress(data, room + 1)
+            result = self._zlib.decompress(self._input, limit)
         except zlib.error:
             raise not_deflated() from None
         if len(result) > room:
             raise Violation(1009, "message is too large when it is inflated")
+        if self._zlib.eof:
+            # RFC 7692 7.2.3.4: a block with BFINAL, after which the client's deflater begins anew. One for each piece
+            # will do: inflaters are dear.
+            self._blocks += 1
+            if self._blocks > 1:
+                raise not_deflated()
+            self._input = self._zlib.unused_data
+            self._zlib = None
+            self.more = bool(self._input)
+        else:
+            self._input = self._zlib.unconsumed_tail
+            self.more = len(result) == limit
         return result
 
     def end(self, room: int) -> bytes:
-        """What is left at the end of a message; raises as `inflate()` does."""
-        result = self.inflate(TAIL, room) if self._zlib is not None else b""
+        """What is left at the end of a message, when there is no `more`; raises as `inflate()` does."""
+        result = b""
+        if self._zlib is not None:
+            result = self.inflate(TAIL, room)
+            while self.more:
+                # A few bytes, of which the first may be those of a long run.
+                result += self.go_on(room - len(result))
         if not self._takeover:
             self._zlib = None
         return result
@@ -179,10 +198,22 @@ class Deflater:
 
     def deflate(self, data: bytes) -> bytes:
         """The payload of a message, deflated."""
-        deflater = self._zlib
-        if deflater is None:
-            deflater = zlib.compressobj(wbits=self._bits, memLevel=MEMORY_LEVEL)
-            if self._takeover:
-                self._zlib = deflater
-        result = deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH)
+        return self.begin(data) + self.end()
+
+    def begin(self, data: bytes) -> bytes:
+        """The first, or next, piece of a message's payload; nothing but the rest of that message may follow."""
+        if self._zlib is None:
+            self._zlib = zlib.compressobj(wbits=self._bits, memLevel=MEMORY_LEVEL)
+        return self._zlib.compress(data)
+
+    def end(self) -> bytes:
+        """The last piece of the payload."""
+        assert self._zlib is not None
+        result = self._zlib.flush(zlib.Z_SYNC_FLUSH)
+        if not self._takeover:
+            self._zlib = None
         return result[:-4]
+
+    def forget(self) -> None:
+        """The message that was begun is not sent: later ones must not refer to it."""
+        self._zlib = None

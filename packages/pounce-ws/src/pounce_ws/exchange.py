@@ -13,6 +13,9 @@ its turn. So one connection holds the queue, one message, and what the wire lets
 A message is made a frame, and written, when the stream is writable; until then its sender waits, behind those that wait
 already. So however many tasks send, nothing of theirs is copied but what the client is about to take.
 
+Reading, inflating and deflating take from the connection's share of a turn of the loop, and go on in the next turn when
+it is used up.
+
 A Close is an event in that order too, and so is a breach of the protocol. The client is answered when the application
 asks for the message after the last one, so that it can still answer that one, or when it has taken too long to ask.
 
@@ -64,8 +67,12 @@ MESSAGE_COST = 128
 """Bytes that a message takes besides its own."""
 CORK_LIMIT = 16384
 """Bytes of frames that are gathered into one write at the most."""
-FAIR_SHARE = 64
-"""Messages that an application may take or send without anybody else having a turn of the loop."""
+PORTION = 16
+"""Messages that an application may take or send before it has to take as many steps from its connection's share."""
+DEFLATE_PIECE = 8192
+"""Bytes of a message that are deflated at once. Each takes up to 0.1 us."""
+DEFLATE_SHIFT = 6
+"""A step for 64 of these bytes."""
 REASON_MAX = 123
 """RFC 6455 5.5: a Close frame has at most 125 bytes, two of them for the code."""
 
@@ -107,12 +114,14 @@ class WebSocketExchange:
         "_ping_due",
         "_pinged",
         "_pong",
+        "_portion",
         "_queue",
         "_queued",
         "_reader",
         "_readers",
+        "_share",
         "_sockets",
-        "_turn",
+        "_waits",
         "_writers",
         "broken",
         "bytes_received",
@@ -154,8 +163,9 @@ class WebSocketExchange:
         self._handshake = handshake
         self._sockets = WebSockets.of(service)
         self._http: HttpExchange | None = None
+        self._share = stream.connection.share
         self._reader = MessageReader(
-            config.websocket_max_message_size, Inflater(deflate) if deflate is not None else None
+            config.websocket_max_message_size, Inflater(deflate) if deflate is not None else None, self._share
         )
         self._deflater = Deflater(deflate) if deflate is not None else None
         self._deflate_min = config.websocket_compression_min_size
@@ -169,7 +179,9 @@ class WebSocketExchange:
         """The application has a message, and has not asked for the next one."""
         self._readers: list[asyncio.Future[None]] = []
         self._writers: list[asyncio.Future[None]] = []
-        self._turn = FAIR_SHARE
+        self._portion = PORTION
+        self._waits = False
+        """Reading goes on in the connection's next turn."""
 
         self._cork: list[bytes] = []
         self._corked = 0
@@ -242,6 +254,8 @@ class WebSocketExchange:
 
     def _read(self) -> None:
         """Take messages and control frames from the reader, as far as the application keeps up."""
+        if self._waits:
+            return
         reader = self._reader
         while self._held and self._final is None and (self._queued < QUEUE_HIGH or self.state == CLOSING):
             try:
@@ -259,6 +273,10 @@ class WebSocketExchange:
                         self._end_stream(ABNORMAL)
             elif isinstance(event, Control):
                 self._control(event)
+                self._share.left -= 1
+                if self._share.left <= 0:
+                    self._read_later()
+                    return
             else:
                 self.messages_received += 1
                 self._queued += len(event) + MESSAGE_COST
@@ -266,6 +284,22 @@ class WebSocketExchange:
                 if self._idle_timeout:
                     self._last_message = self.service.loop.time()
                 _wake(self._readers)
+                if len(self._queue) > 1:
+                    # The first of a read is free: who sends one message after the other is in nobody's way.
+                    self._share.left -= 1
+                    if self._share.left <= 0:
+                        self._read_later()
+                        return
+
+    def _read_later(self) -> None:
+        self._waits = True
+        self._share.later(self._read_on)
+
+    def _read_on(self) -> None:
+        self._waits = False
+        self._sockets.call(self._read)
+        if not self._waits:
+            self._flush()
 
     def _control(self, event: Control) -> None:
         if event.opcode == CLOSE:
@@ -366,10 +400,10 @@ class WebSocketExchange:
             self._connect_due = False
             return {"type": "websocket.connect"}
         self._busy = False
-        self._turn -= 1
-        if not self._turn:
+        self._portion -= 1
+        if not self._portion:
             # Before a message is taken: this may be cancelled.
-            await self._yield()
+            await self._take_portion()
         while not self._queue:
             if self._http is not None:
                 return await self._denied()
@@ -381,7 +415,6 @@ class WebSocketExchange:
                 self._answer(self._final)
             if self._disconnect is not None:
                 return self._last_word()
-            self._turn = FAIR_SHARE
             waiter = self.service.create_future()
             self._readers.append(waiter)
             try:
@@ -463,7 +496,13 @@ class WebSocketExchange:
             first = WHOLE_BINARY
         if self._deflater is not None and len(payload) >= self._deflate_min:
             first |= RSV1
-            payload = self._deflater.deflate(payload)
+            if len(payload) <= DEFLATE_PIECE:
+                payload = self._deflater.deflate(payload)
+            else:
+                payload = await self._deflated(self._deflater, payload)
+                if self.state != OPEN:
+                    await self._send_other(kind, message)
+                    return
         self.messages_sent += 1
         if self._idle_timeout:
             self._last_message = self.service.loop.time()
@@ -473,9 +512,9 @@ class WebSocketExchange:
         else:
             self.bytes_sent += len(data)
             stream.write(data, True)
-        self._turn -= 1
-        if not self._turn:
-            await self._yield()
+        self._portion -= 1
+        if not self._portion:
+            await self._take_portion()
 
     async def _send_other(self, kind: str, message: dict[str, Any]) -> None:
         state = self.state
@@ -644,7 +683,7 @@ class WebSocketExchange:
             self._end(ABNORMAL)
         elif self._final is not None:
             self._answer(self._final)
-        elif self._idle_timeout and now - self._last_message >= self._idle_timeout:
+        elif self._idle_timeout and now - self._last_message >= self._idle_timeout and not self._waits:
             self.service.count("websocket_idle_timeout", "WebSocket: no message within websocket_idle_timeout")
             self._begin_close(1001, "no message for too long")
         elif self._pong_is_missing(now):
@@ -697,11 +736,17 @@ class WebSocketExchange:
             self._flush()
         elif not self._flush_due:
             self._flush_due = True
-            self.service.loop.call_soon(self._flush)
+            self.service.loop.call_soon(self._flush_late)
 
     def _send(self, data: bytes, more: bool = True) -> None:
         self.bytes_sent += len(data)
         self.stream.write(data, more)
+
+    def _flush_late(self) -> None:
+        self._flush_due = False
+        if not self._waits:
+            # Else more is read in the next turn, and answered together with this.
+            self._flush()
 
     def _flush(self) -> None:
         self._flush_due = False
@@ -730,11 +775,34 @@ class WebSocketExchange:
         if self._writers and self.stream.writable and not self._writers[0].done():
             self._writers[0].set_result(None)
 
-    async def _yield(self) -> None:
+    async def _take_portion(self) -> None:
         # An application that never waits for anything else would keep the loop to itself, and nobody could even tell
         # it that its client is gone.
-        self._turn = FAIR_SHARE
-        await asyncio.sleep(0)
+        self._portion = PORTION
+        await self._share.spend(PORTION)
+
+    async def _deflated(self, deflater: Deflater, payload: bytes) -> bytes:
+        """Deflate a long message piece by piece, while everybody else who sends waits; useless when the state has
+        changed meanwhile."""
+        place = self.service.create_future()
+        self._writers.insert(0, place)
+        pieces = []
+        try:
+            for at in range(0, len(payload), DEFLATE_PIECE):
+                if self.state != OPEN:
+                    break
+                piece = payload[at : at + DEFLATE_PIECE]
+                pieces.append(deflater.begin(piece))
+                await self._share.spend(len(piece) >> DEFLATE_SHIFT)
+            pieces.append(deflater.end())
+        except BaseException:
+            deflater.forget()
+            raise
+        finally:
+            if place in self._writers:
+                self._writers.remove(place)
+                self.service.loop.call_soon(self._wake_writer)
+        return b"".join(pieces)
 
 
 REJECTED = BadRequest("the application refused the WebSocket", status=403, code="POUNCE_WS_REJECTED")

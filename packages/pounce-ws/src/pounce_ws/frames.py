@@ -4,11 +4,15 @@ Theory of operation. Most messages are one frame that arrives in one piece; `nex
 else goes step by step: a header is read as soon as it is whole, the payload of a data frame as it arrives. Each piece
 is unmasked, inflated, checked as UTF-8 and counted against the limit at once, so that what breaks a rule is noticed
 while it arrives, and no payload is kept that will not be delivered.
+
+Each such step takes from the connection's share of a turn of the loop, and reading stops when that is used up: between
+two frames, or between two parts of what a frame inflates to.
 """
 
 import codecs
 from typing import NamedTuple
 
+from pounce.contract.turns import Share, Turns
 from pounce_ws.deflate import Inflater
 from pounce_ws.mask import unmask
 from pounce_ws.violation import Violation
@@ -30,6 +34,7 @@ __all__ = [
 ]
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+NOTHING = -1
 FIN, RSV1 = 0x80, 0x40
 WHOLE_TEXT, WHOLE_BINARY = FIN | TEXT, FIN | BINARY
 MASKED_126 = 0x80 | 126
@@ -38,12 +43,14 @@ CONTROL_MAX = 125
 """RFC 6455 5.5: "All control frames MUST have a payload length of 125 bytes or less"."""
 NO_LIMIT = 1 << 62
 NO_STATUS = 1005
+INFLATE_SHIFT = 10
+"""A step for 1024 bytes that were inflated."""
 
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class Control(NamedTuple):
-    """A control frame (RFC 6455 5.5): CLOSE, PING or PONG."""
+    """A control frame (RFC 6455 5.5): CLOSE, PING or PONG; or NOTHING, when reading only stops for this turn."""
 
     opcode: int
     payload: bytes
@@ -52,11 +59,13 @@ class Control(NamedTuple):
 class MessageReader:
     """Reads the frames of one client.
 
-    `limit` is the largest message in bytes, 0 for none; `inflater` is there when permessage-deflate was agreed on.
+    `limit` is the largest message in bytes, 0 for none; `inflater` is there when permessage-deflate was agreed on;
+    `share` is what reading takes from, without bound where there is none.
     """
 
     __slots__ = (
         "_at",
+        "_behind",
         "_buffer",
         "_decoder",
         "_discards",
@@ -68,10 +77,15 @@ class MessageReader:
         "_limit",
         "_mask",
         "_message",
+        "_share",
         "payload",
     )
 
-    def __init__(self, limit: int, inflater: Inflater | None = None) -> None:
+    def __init__(self, limit: int, inflater: Inflater | None = None, share: Share | None = None) -> None:
+        if share is None:
+            share = Share(Turns())
+            share.left = NO_LIMIT
+        self._share = share
         self._limit = limit or NO_LIMIT
         self._inflater = inflater
         self._buffer = b""
@@ -83,6 +97,8 @@ class MessageReader:
         self._final = False
         self._left = -1
         """Bytes of the frame's payload that were not read yet; -1 between frames."""
+        self._behind = -1
+        """The same, behind what is being inflated, for which `_left` is 0; -1 when nothing is."""
         self._mask = b""
         self.payload = bytearray()
         """What is kept of a message that has begun."""
@@ -104,6 +120,7 @@ class MessageReader:
     def next_event(self) -> str | bytes | Control | None:
         """The next message (a text is a str) or control frame, None when more bytes are needed.
 
+        A `Control` with opcode NOTHING says that the share is used up, and that there may be more.
         Raises `Violation`. Unless its code is 1002 the frames can still be told apart: `discard()`, and go on.
         """
         buffer, at = self._buffer, self._at
@@ -125,6 +142,9 @@ class MessageReader:
             event = self._read_payload()
             if event is not None or self._left > 0:
                 return event
+            self._share.left -= 1
+            if self._share.left <= 0:
+                return Control(NOTHING, b"")
         return None
 
     def _read_header(self) -> bool:
@@ -183,6 +203,8 @@ class MessageReader:
 
     def _read_payload(self) -> str | bytes | Control | None:
         """Read what is here of a frame's payload: the event that it completes, if it does."""
+        if self._behind >= 0:
+            return self._go_on_inflating()
         at, left = self._at, self._left
         piece = self._buffer[at : at + left]
         size = len(piece)
@@ -198,17 +220,42 @@ class MessageReader:
             turn = size & 3
             if turn:
                 self._mask = self._mask[turn:] + self._mask[:turn]
+            if self._inflates and self._inflater is not None and self._inflater.more:
+                self._behind, self._left = left, 0
+                return None
         if left:
             return None
         self._left = -1
         return self._end_message() if self._final else None
 
+    def _go_on_inflating(self) -> str | bytes | Control | None:
+        """Read the next part of what a piece inflates to, and return as `_read_payload()` does."""
+        inflater = self._inflater
+        assert inflater is not None
+        if inflater.more and not self._discards:
+            data = inflater.go_on(self._limit - len(self.payload))
+            self._share.left -= len(data) >> INFLATE_SHIFT
+            self._keep(data, not inflater.more and not self._behind and self._final)
+            if inflater.more:
+                return None
+        self._left, self._behind = self._behind, -1
+        if self._left:
+            # The rest of the frame, as far as it is here.
+            return self._read_payload()
+        self._left = -1
+        return self._end_message() if self._final else None
+
     def _take(self, data: bytes, is_last: bool) -> None:
         """Keep a piece of the message, of which it may be the last."""
-        payload = self.payload
-        if self._inflates and self._inflater is not None:
-            data = self._inflater.inflate(data, self._limit - len(payload))
-        payload += data
+        inflater = self._inflater
+        if self._inflates and inflater is not None:
+            data = inflater.inflate(data, self._limit - len(self.payload))
+            is_last = is_last and not inflater.more
+            self._share.left -= len(data) >> INFLATE_SHIFT
+        self._keep(data, is_last)
+
+    def _keep(self, data: bytes, is_last: bool) -> None:
+        self.payload += data
         if self._message == TEXT and not is_last:
             # The whole is decoded at its end, which notices what a last piece has wrong.
             if self._decoder is None:

@@ -70,7 +70,7 @@ class WebSockets:
             if self._incomplete <= enough or not each.incomplete:
                 break
             self._service.count("websocket_max_incomplete", "WebSocket: too much of incomplete messages")
-            self._call(each.give_up_message)
+            self.call(each.give_up_message)
 
     def _limit(self, config: ServerConfig) -> int:
         # A message of the largest size is welcome, however many workers there are.
@@ -80,7 +80,7 @@ class WebSockets:
         """Act on deadlines that lie before `now`, and count."""
         for exchange in tuple(self._open):
             if exchange.deadline <= now:
-                self._call(exchange.deadline_passed, now)
+                self.call(exchange.deadline_passed, now)
         counts = self._service.counts
         counts["websocket_open"] = len(self._open)
         for name in COUNTED:
@@ -89,9 +89,9 @@ class WebSockets:
     def drain(self) -> None:
         """The worker shuts down: say so to everybody (RFC 6455 7.4, code 1012)."""
         for exchange in tuple(self._open):
-            self._call(exchange.drain)
+            self.call(exchange.drain)
 
-    def _call(self, method: Callable[..., None], *args: float) -> None:
+    def call(self, method: Callable[..., None], *args: float) -> None:
         """What fails for one WebSocket must not keep the others from their turn."""
         try:
             method(*args)

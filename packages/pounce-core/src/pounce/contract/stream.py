@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pounce.contract.head import Headers, RequestHead
+from pounce.contract.turns import Share, Turns
 
 __all__ = ["Body", "Completed", "ConnectionInfo", "Exchange", "FileRange", "Headers", "RunsApp", "Stream"]
 
@@ -50,7 +51,7 @@ def unmapped(host: str) -> str:
 class ConnectionInfo:
     """What is known of the connection under a stream; built once for each connection."""
 
-    __slots__ = ("alpn", "bound", "id", "local", "peer", "proxy", "scheme", "tls")
+    __slots__ = ("alpn", "bound", "id", "local", "peer", "proxy", "scheme", "share", "tls")
 
     peer: tuple[str, int] | None
     """Address and port of the client, behind a proxy if the PROXY protocol says so; None where it has none (Unix
@@ -69,6 +70,8 @@ class ConnectionInfo:
     """Number of the connection within its worker, from 1."""
     bound: int | str | None
     """Port or path of the bind that it arrived at, whatever a proxy says of `local`."""
+    share: Share
+    """What the connection may still have done in this turn of the loop, by all of its streams together."""
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class ConnectionInfo:
         scheme: str = "http",
         alpn: str | None = None,
         tls: dict[str, object] | None = None,
+        share: Share | None = None,
     ) -> None:
         self.id = id
         self.peer = (unmapped(peer[0]), peer[1]) if peer is not None else None
@@ -87,6 +91,7 @@ class ConnectionInfo:
         self.tls = tls
         self.proxy = None
         self.bound = None if local is None else local[0] if local[1] is None else local[1]
+        self.share = share if share is not None else Share(Turns())
 
 
 class Stream(Protocol):

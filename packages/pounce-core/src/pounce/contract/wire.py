@@ -11,6 +11,7 @@ from pounce.config import ServerConfig
 from pounce.contract.head import RequestHead
 from pounce.contract.parser import Parser
 from pounce.contract.stream import Completed, ConnectionInfo, Exchange, RunsApp, Stream
+from pounce.contract.turns import Turns
 from pounce.errors import BadRequest
 
 __all__ = [
@@ -44,6 +45,8 @@ class LiveConnection(Protocol):
     """The loop time at which `deadline_passed()` is called; `inf` means never."""
     write_deadline: float
     """The same for `write_deadline_passed()`."""
+    held_since: float
+    """The loop time since when bytes wait here for their turn, in which no deadline passes; 0 while none do."""
 
     def deadline_passed(self) -> None: ...
 
@@ -112,6 +115,8 @@ class Service(Protocol):
     """By token; for the one wire that has upgrades by a field: HTTP/1.1."""
     create_parser: Callable[[], Parser] | None
     """The HTTP/1.1 parser that was chosen."""
+    turns: Turns
+    """Connections that have used up their share of a turn of the loop."""
     connections: set[LiveConnection]
     """Swept for deadlines, drained and counted. `Connection` adds itself."""
     on_drain: set[Callable[[], None]]

@@ -42,8 +42,8 @@ __all__ = ["HttpExchange"]
 
 FILE_CHUNK = 262144
 """Bytes read at once where a wire cannot send files itself."""
-FAIR_SHARE = 64
-"""Pieces of an answer that an application may send without anybody else having a turn of the loop."""
+PORTION = 16
+"""Pieces of an answer that an application may send before it has to take as many steps from its connection's share."""
 
 
 # Where the answer is; see the diagram above. Numbers: `immortal` tells why not Enums.
@@ -75,11 +75,11 @@ class HttpExchange:
         "_half_closed",
         "_headers",
         "_lost",
+        "_portion",
         "_readers",
         "_received",
         "_request_trailers",
         "_trailers",
-        "_turn",
         "_writers",
         "answer",
         "broken",
@@ -115,7 +115,7 @@ class HttpExchange:
         self._lost: Exception | None = None
         self._half_closed = False
         self._completed = False
-        self._turn = FAIR_SHARE
+        self._portion = PORTION
         self._readers: list[asyncio.Future[None]] | None = None
         self._writers: list[asyncio.Future[None]] | None = None
 
@@ -316,13 +316,13 @@ class HttpExchange:
             raise AppError(f"unknown ASGI message {kind!r}", code="POUNCE_APP_BAD_MESSAGE")
         if not self.stream.writable:
             await self._wait_until_writable()
-        else:
-            self._turn -= 1
-            if not self._turn:
+        elif self.answer != DONE:
+            self._portion -= 1
+            if not self._portion:
                 # An application that never waits for anything else would keep the loop to itself, and nobody could
                 # even tell it that its client is gone.
-                self._turn = FAIR_SHARE
-                await asyncio.sleep(0)
+                self._portion = PORTION
+                await self.stream.connection.share.spend(PORTION)
 
     def _send_start(self, message: dict[str, Any]) -> None:
         if self.answer != WAITING:

@@ -13,6 +13,7 @@ from pounce.contract.head import RequestHead, unreadable_head
 from pounce.contract.parser import Parser
 from pounce.contract.pieces import MiddlewareChoice, Observer, ObserverFactory, Responder, Response
 from pounce.contract.stream import Completed, ConnectionInfo, Exchange, RunsApp, Stream
+from pounce.contract.turns import Turns
 from pounce.contract.wire import ASGIApp, Certificates, LiveConnection, Switch, Upgrade
 from pounce.errors import BadRequest
 from pounce.exchange.crossing import Crossing
@@ -102,6 +103,8 @@ class Service:
         """Called a few times a second with the loop's time, for deadlines of what is not a connection."""
         self.something_ended = asyncio.Event()
         self.connections: set[LiveConnection] = set()
+        self.turns = Turns()
+        """Connections that have used up their share of a turn of the loop."""
         self.tasks: set[asyncio.Task[None]] = set()
         self.held: set[HttpExchange] = set()
         self.requests = 0

@@ -11,6 +11,9 @@ Two states describe it, one for each direction:
 A request is over when reading == DONE and writing == SENT with nothing left to flush; only then is the next head
 asked of the parser, in a loop, so that pipelining neither recurses nor reorders. Bytes that arrive earlier stay in
 the parser, and above a bound in the socket.
+
+The loop ends when the connection's share of the turn is used up: by requests that came together with the one before,
+and by pieces of bodies. A client that sends one request after the other takes nothing from it.
 """
 
 import asyncio
@@ -19,10 +22,11 @@ from typing import TYPE_CHECKING, cast
 
 from pounce.contract.head import Headers, RequestHead
 from pounce.contract.stream import Body, Exchange, FileRange
+from pounce.contract.turns import STEPS
 from pounce.errors import BadRequest, ClientGone
 from pounce.h1.encode import LAST_CHUNK, chunk_head, encode_fields, encode_head, status_line
 from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, LENGTH, NONE, answer_framing
-from pounce.net.connection import Connection, WireFailed
+from pounce.net.connection import LONG_READ, Connection, WireFailed
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT
 
 if TYPE_CHECKING:
@@ -47,6 +51,12 @@ COPY_MAX = 4096
 """Bytes of a body that are rather copied behind their head than written as a piece of their own."""
 FILE_BLOCK = 131072
 """Bytes of a file that are sent between two looks at the write deadline."""
+
+# What is taken from the share of a turn.
+REQUEST_STEPS = 16
+"""For a request that was pipelined."""
+PIECE_STEPS = 8
+"""For what the parser makes of a body at a time."""
 
 
 # What the next bytes are, and how far the answer is; see the diagram above. Numbers: `immortal` tells why not Enums.
@@ -119,6 +129,9 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self.deadline = self.loop.time() + self.service.config.header_timeout
 
     def data_received(self, data: bytes) -> None:
+        self.share.left = STEPS
+        if len(data) > LONG_READ:
+            self.rest()
         reading = self.reading
         if reading == CLOSED:
             self._linger_over(len(data))
@@ -132,7 +145,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
             # A request is being served: what follows it waits.
             if parser.buffered > BUFFER_HIGH:
                 self._held_back = True
-                self.transport.pause_reading()
+                self.pause_reading()
             return
         self.corked = True
         try:
@@ -146,6 +159,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
 
     def eof_received(self) -> bool:
         self._ended_by_peer = True
+        self.take_last_turn()
         reading = self.reading
         if reading == DONE and (self.writing != SENT or self.parser.buffered):
             # A complete request may be followed by the end of the client's half; it still wants its answer.
@@ -211,6 +225,10 @@ class H1Connection(Connection, guarded=("eof_received",)):
                     return
                 elif type(event) is bytes:
                     self._body_received(event)
+                    self.share.left -= PIECE_STEPS
+                    if self.share.left <= 0 and self.parser.buffered and self.reading != CLOSED:
+                        self.park()
+                        return
                 else:
                     self._body_ended(event)
         except BadRequest as error:
@@ -259,8 +277,6 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self._send_101(switch.token, [])
         self.flush()
         self.reading = CLOSED
-        if not self.transport.is_reading():
-            self.transport.resume_reading()
         rest = self.parser.take_rest()
         successor = self.hand_over(protocol, switch.token.decode("ascii"))
         if rest:
@@ -283,7 +299,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self._unconsumed += count
         if self._unconsumed > BUFFER_HIGH and not self._paused_at:
             self._paused_at = self.loop.time()
-            self.transport.pause_reading()
+            self.pause_reading()
 
     def _body_ended(self, event: object) -> None:
         discarded = self.reading == DISCARD
@@ -297,8 +313,8 @@ class H1Connection(Connection, guarded=("eof_received",)):
         if self._ended_by_peer:
             self._give_up_request()
             return
-        if not self._paused_at and self.transport.is_reading() is False:
-            self.transport.resume_reading()
+        if self._paused and not self._paused_at:
+            self.resume_reading()
         if self.reading == IDLE:
             if self.parser.buffered:
                 self.reading = HEAD
@@ -332,24 +348,35 @@ class H1Connection(Connection, guarded=("eof_received",)):
             else:
                 self._linger()
             return False
+        if buffered:
+            self.share.left -= REQUEST_STEPS
+            if self.share.left <= 0:
+                self.park()
+                return False
         self.reading = IDLE
         self.writing = READY
         self.deadline = self.loop.time() + self._idle_timeout
         if self._paused_at or self._held_back:
             self._paused_at = 0.0
             self._held_back = buffered > BUFFER_LOW
-            if not self._held_back and self.transport.is_reading() is False:
-                self.transport.resume_reading()
+            if not self._held_back and self._paused:
+                self.resume_reading()
         return buffered > 0
 
     def _continue(self) -> None:
         """Go on after an answer that ended outside `data_received`."""
-        if self.reading == DONE and self.writing == SENT and self.writable:
+        if self.reading == DONE and self.writing == SENT and self.writable and not self.held_since:
+            try:
+                self.next_turn()
+            except Exception:  # noqa: BLE001 - after `data_received` asyncio closes the connection for it, but not here
+                self.service.connection_failed(self)
+
+    def next_turn(self) -> None:
+        """Go on with what is in the parser."""
+        if self.reading != DONE or (self.writing == SENT and self.writable):
             self.corked = True
             try:
                 self._read()
-            except Exception:  # noqa: BLE001 - after `data_received` asyncio closes the connection for it, but not here
-                self.service.connection_failed(self)
             finally:
                 self.uncork()
 
@@ -426,8 +453,8 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self.writing = OPEN
         self.deadline = inf
         self._unconsumed = 0
-        if not self.transport.is_reading():
-            self.transport.resume_reading()
+        if self._paused:
+            self.resume_reading()
         if self.parser.buffered:
             # Rule 2: not from inside a Stream method.
             self.loop.call_soon(self._tunnel_begins)
@@ -446,7 +473,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         if self._paused_at and self._unconsumed <= BUFFER_LOW and self.reading in (BODY, DONE, TUNNEL):
             self._body_deadline_base += self.loop.time() - self._paused_at
             self._paused_at = 0.0
-            self.transport.resume_reading()
+            self.resume_reading()
             if self.reading == BODY:
                 self._set_body_deadline()
 
@@ -527,7 +554,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
             self._unconsumed = 0
             if self._paused_at:
                 self._paused_at = 0.0
-                self.transport.resume_reading()
+                self.resume_reading()
             self._set_body_deadline()
         else:
             self._linger()
@@ -615,7 +642,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         if self._ended_by_peer:
             self.close()
         elif not self.transport.can_write_eof():
-            self.transport.resume_reading()
+            self.resume_reading()
             self.close()
         else:
             try:
@@ -625,7 +652,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
                 self.abort()
                 return
             self.watch_unsent()
-            self.transport.resume_reading()
+            self.resume_reading()
 
     def _linger_over(self, count: int) -> None:
         self._unconsumed += count
@@ -633,6 +660,10 @@ class H1Connection(Connection, guarded=("eof_received",)):
             self.abort()
 
     # Events from the worker
+
+    def postpone(self, seconds: float) -> None:
+        super().postpone(seconds)
+        self._body_deadline_base += seconds
 
     def deadline_passed(self) -> None:
         reading = self.reading

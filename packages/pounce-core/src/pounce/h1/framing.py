@@ -27,6 +27,7 @@ __all__ = [
     "check_section",
     "chunk_line",
     "content_length",
+    "empty_lines",
     "find_bad_line_end",
     "read_trailers",
     "refusal",
@@ -62,6 +63,7 @@ _chunk_line = re.compile(
 
 # RFC 9112 2.2: a bare CR or LF ends no line here. A CR at the very end may still get its LF.
 _bad_line_end = re.compile(rb"(?<!\r)\n|\r(?=[^\n])").search
+_empty_lines = re.compile(rb"(?:\r\n)*+").match
 # A method is a token.
 _starts_badly = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]|\r[^\n]").match
 
@@ -95,6 +97,12 @@ def find_bad_line_end(data: bytes | bytearray, start: int, end: int) -> re.Match
     if data.count(b"\n", start, end) == pairs == data.count(b"\r", start, end):
         return None
     return _bad_line_end(data, start, end)
+
+
+def empty_lines(data: bytes | bytearray, start: int = 0) -> int:
+    """Where the empty lines end that begin at `start`, which are ignored before a request line (RFC 9112 2.2)."""
+    match = _empty_lines(data, start)
+    return match.end() if match is not None else start
 
 
 def check_section(data: bytes | bytearray, start: int, scanned: int, end: int, limit: int, is_head: bool) -> None:

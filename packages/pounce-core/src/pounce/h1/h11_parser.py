@@ -18,6 +18,7 @@ from pounce.h1.framing import (
     check_section,
     chunk_line,
     content_length,
+    empty_lines,
     find_bad_line_end,
     read_trailers,
     refusal,
@@ -79,9 +80,8 @@ class H11Parser:
 
     def _read_head(self) -> RequestHead | None:
         buffer = self._buffer
-        while buffer.startswith(b"\r\n"):
-            # RFC 9112 2.2: ignore empty lines before the request line.
-            del buffer[:2]
+        if buffer.startswith(b"\r\n"):
+            del buffer[: empty_lines(buffer)]
             self._scanned = 0
         head = self._take_section(b"\r\n\r\n")
         if head is None:

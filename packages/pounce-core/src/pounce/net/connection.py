@@ -1,8 +1,13 @@
 """Connection: what every wire over TCP needs and none should write again.
 
-Corked writes, back-pressure, deadlines as numbers, and a place in the worker's set of connections. Nothing here
-knows a protocol. A worker's ticker looks at `deadline` and `write_deadline` of each connection a few times a
-second, so that no request costs a timer.
+Corked writes, back-pressure, a share of each turn of the loop, deadlines as numbers, and a place in the worker's set
+of connections. Nothing here knows a protocol. A worker's ticker looks at `deadline` and `write_deadline` of each
+connection a few times a second, so that no request costs a timer.
+
+What a peer sends makes work, and how much of it is done in one turn is bounded (`contract/turns.py`): a wire takes
+steps from `share` for what it reads. When none is left and there is more, it keeps what it has not looked at and calls
+`park()`. Then nothing is read until `next_turn()` goes on. So the end of what the peer sends is never met before what
+came ahead of it; nor is a deadline, which stands still while it is us who keep its bytes waiting.
 """
 
 import asyncio
@@ -14,6 +19,7 @@ from math import inf
 from typing import Any, cast
 
 from pounce.contract.stream import ConnectionInfo
+from pounce.contract.turns import STEPS, Share
 from pounce.contract.wire import Service
 from pounce.net.delivery import (
     acknowledged,
@@ -36,6 +42,13 @@ TLS_RECV_MAX = 262_144
 """The same of what TLS connections send."""
 TLS_RECORD = 16_384
 """Bytes of a record (RFC 8446 5.1), of which OpenSSL gives one at a time."""
+LONG_READ = 131_072
+"""Bytes in one piece after which others have their turn. asyncio reads less than that; uvloop, where a client fills its
+256,000 bytes, would go on at once with the next as many."""
+LAST_STEPS = 512
+"""Steps that are taken at once when a peer has ended TLS: afterwards nothing can be sent to it."""
+POSTPONE_MIN = 0.25
+"""Seconds in which bytes waited for their turn, from which on deadlines are moved."""
 
 REST_MIN = 16_384
 """Bytes that the kernel brings to the peer by itself once a connection is closed: an answer or so. For more than that
@@ -56,10 +69,14 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def call_with(self: Connection, data: bytes) -> Any:
+        if not self.share.waits:
+            self.share.left = STEPS
         try:
-            return method(self, data)
+            method(self, data)
         except OSError as exc:
             raise WireFailed(str(exc)) from exc
+        if len(data) > LONG_READ:
+            self.rest()
 
     return call_with if method.__name__ == "data_received" else call
 
@@ -67,7 +84,8 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
 class Connection(asyncio.Protocol):
     """Base class of a connection: a wire overrides what it needs, and calls the base where it says so.
 
-    `deadline` is the loop time at which `deadline_passed()` is called; `inf` means never.
+    `deadline` is the loop time at which `deadline_passed()` is called; `inf` means never. `share` is what may still be
+    done in this turn; `held_since` is the loop time since when bytes wait for their turn here, 0 while none do.
     """
 
     __slots__ = (
@@ -76,16 +94,21 @@ class Connection(asyncio.Protocol):
         "_cork_size",
         "_direct",
         "_fd",
+        "_held_for",
+        "_paused",
         "_rest_is_lost",
+        "_resting",
         "_second",
         "_taken",
         "_was_delivered",
         "connection",
         "corked",
         "deadline",
+        "held_since",
         "loop",
         "proxied",
         "service",
+        "share",
         "transport",
         "wire",
         "writable",
@@ -113,6 +136,14 @@ class Connection(asyncio.Protocol):
         self.corked = False
         self.deadline = inf
         self.write_deadline = inf
+        self.share = Share(service.turns)
+        self.held_since = 0.0
+        self._held_for = 0.0
+        """Seconds that bytes were held, and that deadlines were not moved by."""
+        self._paused = False
+        """The wire wants nothing read."""
+        self._resting = False
+        """Nothing is read until the connection has its turn."""
         self._cork: list[bytes] = []
         self._cork_size = 0
         self._taken = 0
@@ -138,7 +169,7 @@ class Connection(asyncio.Protocol):
             # asyncio allots 256 KiB for every read, whatever comes, which takes far longer than 64 KiB do.
             transport.max_size = RECV_MAX
         _share_tls_buffer(transport, self.service)
-        self.connection = connection_info(self.transport, self.service, self.proxied)
+        self.connection = connection_info(self.transport, self.service, self.proxied, self.share)
         self.service.connections.add(self)
         if self.service.draining:
             # It was accepted just before, and finished its TLS handshake only now.
@@ -149,8 +180,13 @@ class Connection(asyncio.Protocol):
         # The transport closes it when this returns, and then the number may be another's.
         self._fd = -1
         self._direct = False
+        self.held_since = 0.0
         self._leave_rest(exc)
         self.service.connection_closed(self)
+
+    def eof_received(self) -> bool | None:
+        self.take_last_turn()
+        return None
 
     def _leave_rest(self, exc: Exception | None) -> None:
         """See to what the peer has not got yet, now that the transport is gone; `exc` is why."""
@@ -183,6 +219,77 @@ class Connection(asyncio.Protocol):
         self.writable = True
         if not self.transport.is_closing():
             self.write_deadline = inf
+
+    # Reading, and the share of a turn
+
+    def pause_reading(self) -> None:
+        """Read no more: somebody has to catch up first."""
+        self._paused = True
+        if not self._resting:
+            self._set_reading(False)
+
+    def resume_reading(self) -> None:
+        """Read on, in the connection's next turn if it waits for one."""
+        self._paused = False
+        if not self._resting:
+            self._set_reading(True)
+
+    def _set_reading(self, on: bool) -> None:
+        transport = self.transport
+        if transport.is_closing():
+            return
+        if on:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+
+    def park(self) -> None:
+        """The share of this turn is used up, and bytes are left here: `next_turn()` goes on with them."""
+        if not self.held_since:
+            self.held_since = self.loop.time()
+        self.rest()
+
+    def rest(self) -> None:
+        """Read nothing more in this turn of the loop."""
+        if not self._resting:
+            self._resting = True
+            if not self._paused:
+                self._set_reading(False)
+            self.share.later(self._have_turn)
+
+    def next_turn(self) -> None:
+        """Go on with what was left when `park()` was called, with a new share; a wire that parks overrides it."""
+
+    def _have_turn(self) -> None:
+        if not self._resting:
+            return
+        self._resting = False
+        if self._is_gone():
+            return
+        if self.held_since:
+            now = self.loop.time()
+            self._held_for += now - self.held_since
+            self.held_since = 0.0
+            if self._held_for >= POSTPONE_MIN:
+                self.postpone(self._held_for)
+                self._held_for = 0.0
+            try:
+                self.next_turn()
+            except Exception:  # noqa: BLE001 - after `data_received` asyncio closes the connection for it, but not here
+                self.service.connection_failed(self)
+                return
+        if not self._resting and not self._paused:
+            self._set_reading(True)
+
+    def _is_gone(self) -> bool:
+        """Nothing that has arrived can be answered any more."""
+        return self.transport.is_closing()
+
+    def take_last_turn(self) -> None:
+        """The peer has ended TLS, which asyncio ends too when this event is over: go on now, for the last time."""
+        if self.held_since:
+            self.share.left = LAST_STEPS
+            self._have_turn()
 
     # Writing
 
@@ -343,6 +450,12 @@ class Connection(asyncio.Protocol):
         else:
             protocol = ForeignConnection(self.service, wire, protocol)
         protocol.proxied = self.proxied
+        protocol.share = self.share
+        if self._resting or self._paused:
+            self._set_reading(True)
+        # Whatever it may still be called for, reading is not its business any more.
+        self._resting = self._paused = True
+        self.held_since = 0.0
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
         return protocol
@@ -372,8 +485,14 @@ class Connection(asyncio.Protocol):
 
     # Events from the worker
 
+    def postpone(self, seconds: float) -> None:
+        """For so long bytes of the peer were held here: it is given the time back. A wire with further clocks overrides
+        this, and calls the base."""
+        self.deadline += seconds
+
     def deadline_passed(self) -> None:
-        """`deadline` lies in the past; called on each tick until that changes. Closes unless overridden."""
+        """`deadline` lies in the past; called on each tick until that changes, but not while bytes are held that may
+        change it. Closes unless overridden."""
         self.deadline = inf
         if self.transport.is_closing():
             self.let_go()
@@ -466,7 +585,7 @@ class ProxiedTransport:
 
 
 def connection_info(
-    transport: asyncio.Transport, service: Service, proxied: ProxyHeader | None = None
+    transport: asyncio.Transport, service: Service, proxied: ProxyHeader | None = None, share: Share | None = None
 ) -> ConnectionInfo:
     """Read off a connected transport what streams and applications are told of it.
 
@@ -489,6 +608,7 @@ def connection_info(
         scheme="http" if ssl_object is None else "https",
         alpn=alpn,
         tls=tls,
+        share=share,
     )
     if proxied is not None:
         info.proxy = proxied.extension(info.peer)

@@ -249,6 +249,15 @@ class MemoryConnection:
         for _ in range(turns):
             await asyncio.sleep(0)
 
+    async def until_read(self) -> None:
+        """Let the loop turn until the server has looked at everything that was fed: a connection has only a share of
+        each turn. Raises `TimeoutError` where it reads no further for another reason."""
+        await self.wait_until(lambda: self.transport.is_closing() or not (self.transport.unread or self._holds()))
+
+    def _holds(self) -> bool:
+        protocol = self.transport.get_protocol()
+        return isinstance(protocol, Connection) and bool(protocol.held_since)
+
     async def wait_until(self, true: Callable[[], bool], turns: int = 20_000) -> None:
         """Let the loop turn until `true()`. Raises `TimeoutError` after `turns`."""
         for _ in range(turns):

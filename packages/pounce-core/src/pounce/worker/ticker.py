@@ -63,7 +63,7 @@ class Ticker:
             try:
                 if connection.write_deadline <= now:
                     connection.write_deadline_passed()
-                if connection.deadline <= now:
+                if connection.deadline <= now and not connection.held_since:
                     connection.deadline_passed()
             except Exception:  # noqa: BLE001 - logged there
                 self._service.connection_failed(connection)

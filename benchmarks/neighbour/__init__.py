@@ -1,0 +1,1 @@
+"""What one hostile connection does to the latency of another client."""
