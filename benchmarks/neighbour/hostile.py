@@ -17,8 +17,8 @@ import zlib
 from collections.abc import Callable, Iterator
 
 import hpack
-from benchmarks.h3 import client as h3
 
+from benchmarks.h3 import client as h3
 from pounce_h2.frames import ACK, END_HEADERS, END_STREAM, PREFACE, Kind, Setting, frame, settings_frame
 from pounce_h2.frames import window_update_frame as window_update
 from pounce_h3.ids import ID_LENGTH

@@ -4,6 +4,7 @@ What is counted here is work between two turns of the loop, so that no outcome d
 """
 
 import asyncio
+import itertools
 import socket
 import threading
 from collections.abc import Callable
@@ -30,7 +31,7 @@ async def work_of_turns(peer: MemoryConnection, done: Callable[[], int]) -> list
     seen = [done()]
     for _ in range(20_000):
         if not peer.transport.unread and not peer.protocol.held_since:
-            return [after - before for before, after in zip(seen, seen[1:], strict=False)]
+            return [after - before for before, after in itertools.pairwise(seen)]
         await asyncio.sleep(0)
         seen.append(done())
     raise AssertionError("what was fed was not looked at")

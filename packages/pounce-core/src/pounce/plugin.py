@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.head import Headers, RequestHead
 from pounce.exchange.stream import Body, ConnectionInfo, Exchange, FileRange, Stream
+from pounce.exchange.turns import Share
 from pounce.net.connection import Connection
 from pounce.options import option
 
@@ -54,6 +55,7 @@ __all__ = [
     "Response",
     "RunsApp",
     "Service",
+    "Share",
     "Stream",
     "Switch",
     "Upgrade",
@@ -64,6 +66,8 @@ __all__ = [
 
 API_VERSION = (1, 0)
 """Version of this contract: a plugin works when its major number is the same and its minor not higher."""
+READ_STEPS = 4
+"""What a coroutine takes from its connection's share of a turn for each read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,17 +332,37 @@ class Plugin:
     bounds, a flag (`--NAME-field`), a variable and a key in files, as settings of the server."""
 
 
+class FairReader(asyncio.StreamReader):
+    """A reader that leaves others their turn, also where there is always something to read."""
+
+    share: Share
+
+    async def read(self, n: int = -1) -> bytes:
+        await self.share.spend(READ_STEPS)
+        return await super().read(n)
+
+    async def readuntil(self, separator: Any = b"\n") -> bytes:
+        await self.share.spend(READ_STEPS)
+        return await super().readuntil(separator)
+
+    async def readexactly(self, n: int) -> bytes:
+        await self.share.spend(READ_STEPS)
+        return await super().readexactly(n)
+
+
 def coroutine_wire(
     handle: Callable[[Service, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> Callable[[Service], asyncio.Protocol]:
     """The easy mode: a `connect` for `Wire` from a coroutine function, which is run once for each connection.
 
     The connection is closed when it returns; an exception closes it too and is logged. Slower than a protocol.
+    What it reads takes from its connection's share of a turn of the loop.
     """
 
     def connect(service: Service) -> asyncio.Protocol:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             connection = cast(Connection, writer.transport.get_protocol())
+            cast(FairReader, reader).share = connection.share
             try:
                 await handle(service, reader, writer)
             except ConnectionError, asyncio.IncompleteReadError:
@@ -348,7 +372,7 @@ def coroutine_wire(
             finally:
                 writer.close()
 
-        reader = asyncio.StreamReader(limit=65536, loop=service.loop)
+        reader = FairReader(limit=65536, loop=service.loop)
         return asyncio.StreamReaderProtocol(reader, serve, loop=service.loop)
 
     return connect

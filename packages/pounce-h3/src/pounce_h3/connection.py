@@ -524,7 +524,9 @@ class H3Connection(Connection):
 
     def _is_busy(self) -> bool:
         """A request is still to be answered, or on its way, as a later one has arrived."""
-        return bool(self._missing or self.held_since) or any(not stream.is_answered for stream in self._streams.values())
+        if self._missing or self.held_since:
+            return True
+        return any(not stream.is_answered for stream in self._streams.values())
 
     # Field sections
 

@@ -9,8 +9,8 @@ Theory of operation. Two states, one for each direction:
 
 MUTED is over for the peer; the application goes on, and is still to hear when the peer is gone.
 Frames are cut here (RFC 9114 4.1): `_left` bytes of a DATA or unknown frame are still to come, or `_buffer` waits
-until it holds `_need` bytes of a frame that must be complete, or `_unread` for the connection's next turn. What is written goes to the connection, which decides
-which stream's bytes leave first.
+until it holds `_need` bytes of a frame that must be complete, or `_unread` for the connection's next turn. What is
+written goes to the connection, which decides which stream's bytes leave first.
 """
 
 from math import inf

@@ -120,7 +120,7 @@ def _accept(parameters: Parameters, window_bits: int, takeover: bool) -> Agreeme
 class Inflater:
     """Inflates the messages of a client, piece by piece and never beyond a bound.
 
-    What a piece inflates to is given out in parts of up to `INFLATE_PART` bytes; `more` tells that there may be another.
+    What a piece inflates to is given out in parts of up to `INFLATE_PART` bytes; `more` tells that there may be more.
     """
 
     __slots__ = ("_bits", "_blocks", "_input", "_takeover", "_zlib", "more")

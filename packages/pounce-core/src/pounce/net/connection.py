@@ -4,8 +4,8 @@ Corked writes, back-pressure, a share of each turn of the loop, deadlines as num
 connections. Nothing here knows a protocol. A worker's ticker looks at `deadline` and `write_deadline` of each
 connection a few times a second, so that no request costs a timer.
 
-What a peer sends makes work, and how much of it is done in one turn is bounded (`exchange/turns.py`): a wire takes steps
-from `share` for what it reads. When none is left and there is more, it keeps what it has not looked at and calls
+What a peer sends makes work, and how much of it is done in one turn is bounded (`exchange/turns.py`): a wire takes
+steps from `share` for what it reads. When none is left and there is more, it keeps what it has not looked at and calls
 `park()`. Then nothing is read until `next_turn()` goes on. So the end of what the peer sends is never met before what
 came ahead of it; nor is a deadline, which stands still while it is us who keep its bytes waiting.
 """
@@ -63,7 +63,7 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
             method(self, data)
         except OSError as exc:
             raise WireFailed(str(exc)) from exc
-        if len(data) > LONG_READ:
+        if len(data) > LONG_READ and self.transport.is_reading():
             self.rest()
 
     return call_with if method.__name__ == "data_received" else call
