@@ -169,7 +169,8 @@ async def test_large_field_blocks_are_decoded_one_in_each_turn() -> None:
     assert len(block) > 4000
     # Each is another: what was decoded before need not be decoded again.
     blocks = [block + peer.encoder.encode([(b"y", b"%d" % number)]) for number in range(10)]
-    peer.feed(b"".join(frame(Kind.HEADERS, END_HEADERS | END_STREAM, 1 + 2 * at, each) for at, each in enumerate(blocks)))
+    frames = [frame(Kind.HEADERS, END_HEADERS | END_STREAM, 1 + 2 * at, each) for at, each in enumerate(blocks)]
+    peer.feed(b"".join(frames))
     turns = [decoded, *(await work_of_turns(peer, lambda: decoded))]
     assert max(turns) <= 2
     assert len(app.paths) == 10

@@ -23,6 +23,7 @@ from peer import (
     opened,
 )
 
+from pounce.errors import AppError
 from pounce.exchange.turns import STEPS
 from pounce_ws.deflate import INFLATE_PART, Deflater, Inflater
 from pounce_ws.exchange import DEFLATE_PIECE, WebSocketExchange
@@ -245,7 +246,7 @@ async def test_closing_while_a_large_message_is_deflated_ends_that_too() -> None
     await asyncio.sleep(0)
     await app.close(3000)
     assert (await peer.one()).close == (3000, "")
-    with pytest.raises(Exception, match="out of order|closed"):
+    with pytest.raises(AppError, match="out of order"):
         await sending
 
 
