@@ -13,7 +13,7 @@ writes, back-pressure and deadlines. `coroutine_wire` is the easy mode. `pounce.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Any, cast
 
 from pounce.contract.head import Headers, Origin, RequestHead
 from pounce.contract.parser import EndOfBody, Parser, ParserChoice, ParserLimits
@@ -28,6 +28,7 @@ from pounce.contract.pieces import (
     Response,
 )
 from pounce.contract.stream import Body, Completed, ConnectionInfo, Exchange, FileRange, RunsApp, Stream
+from pounce.contract.turns import Share
 from pounce.contract.wire import (
     Address,
     ASGIApp,
@@ -74,6 +75,7 @@ __all__ = [
     "Response",
     "RunsApp",
     "Service",
+    "Share",
     "Stream",
     "Switch",
     "Upgrade",
@@ -83,17 +85,41 @@ __all__ = [
 ]
 
 
+READ_STEPS = 4
+"""What a coroutine takes from its connection's share of a turn for each read."""
+
+
+class FairReader(asyncio.StreamReader):
+    """A reader that leaves others their turn, also where there is always something to read."""
+
+    share: Share
+
+    async def read(self, n: int = -1) -> bytes:
+        await self.share.spend(READ_STEPS)
+        return await super().read(n)
+
+    async def readuntil(self, separator: Any = b"\n") -> bytes:
+        await self.share.spend(READ_STEPS)
+        return await super().readuntil(separator)
+
+    async def readexactly(self, n: int) -> bytes:
+        await self.share.spend(READ_STEPS)
+        return await super().readexactly(n)
+
+
 def coroutine_wire(
     handle: Callable[[Service, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> Callable[[Service], asyncio.Protocol]:
     """The easy mode: a `connect` for `Wire` from a coroutine function, which is run once for each connection.
 
     The connection is closed when it returns; an exception closes it too and is logged. Slower than a protocol.
+    What it reads takes from its connection's share of a turn of the loop.
     """
 
     def connect(service: Service) -> asyncio.Protocol:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             connection = cast(Connection, writer.transport.get_protocol())
+            cast(FairReader, reader).share = connection.share
             try:
                 await handle(service, reader, writer)
             except ConnectionError, asyncio.IncompleteReadError:
@@ -103,7 +129,7 @@ def coroutine_wire(
             finally:
                 writer.close()
 
-        reader = asyncio.StreamReader(limit=65536, loop=service.loop)
+        reader = FairReader(limit=65536, loop=service.loop)
         return asyncio.StreamReaderProtocol(reader, serve, loop=service.loop)
 
     return connect

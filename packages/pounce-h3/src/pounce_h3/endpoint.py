@@ -7,13 +7,18 @@ there is room; one of another version gets the list of versions (RFC 9000 6); a 
 gets a stateless reset (RFC 9000 10.3). While many handshakes are unfinished, a client has to prove first that it
 receives at the address it sends from (Retry, RFC 9000 8.1.2): what it brings back needs no memory here, and any worker
 may take it. Where the engine has no Retry, its packet is dropped.
+
+A handshake is a lot of work that anybody can ask for. All strangers together have one share of a turn of the loop;
+those for whom nothing is left wait for the next.
 """
 
 import asyncio
 import logging
 import os
+from collections import deque
 from typing import TYPE_CHECKING, cast
 
+from pounce.plugin import Share
 from pounce_h3 import packets
 from pounce_h3.connection import H3Connection
 from pounce_h3.engine import Initial
@@ -38,6 +43,12 @@ RESETS_PER_TURN = 16
 """Stateless resets for one batch of datagrams: they are a courtesy, and must not become a load."""
 CLAIMS_MAX = 1024
 """Ids kept that other workers have claimed."""
+STRANGERS_MAX = 512
+"""First packets that wait for a turn."""
+
+# What is taken from the share that strangers have.
+OPEN_STEPS = 64
+RETRY_STEPS = 2
 
 
 class Endpoint(asyncio.DatagramProtocol):
@@ -58,6 +69,10 @@ class Endpoint(asyncio.DatagramProtocol):
         self._claimed: dict[bytes, int] = {}
         """Whose the connections with these ids are, which name nobody."""
         self._draining = False
+        self._share = Share(service.turns)
+        self._strangers: deque[tuple[bytes, Address]] = deque()
+        self._waiting: set[bytes] = set()
+        """For whom they are."""
         self._resets = self._handed_on = self._asked = 0
 
     # Events from the transport
@@ -69,6 +84,7 @@ class Endpoint(asyncio.DatagramProtocol):
         self._keys = Keys(settings.secret.encode() or transport.get_extra_info("secret"), self._address)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._strangers.clear()
         for connection in tuple(self._open):
             self.forget(connection)
 
@@ -151,6 +167,10 @@ class Endpoint(asyncio.DatagramProtocol):
         if not data or address[1] == 0:
             return None
         name = packets.destination(data)
+        if name in self._waiting:
+            # What follows a first packet that waits must not overtake it.
+            self._wait(data, address)
+            return None
         worker = self._claimed.get(name)
         if worker is None:
             worker = self._keys.worker_of(name)
@@ -186,7 +206,37 @@ class Endpoint(asyncio.DatagramProtocol):
         # RFC 9000 7.2: the client's choice "MUST be at least 8 bytes".
         if header.kind != packets.INITIAL or len(header.destination) < 8 or self._draining:
             return None
+        if self._share.left <= 0:
+            self._wait(data, address)
+            return None
         return self._accept(header, address)
+
+    def _wait(self, data: bytes, address: Address) -> None:
+        if len(self._strangers) >= STRANGERS_MAX:
+            self._service.count("h3_overload", "h3: more first packets than there are turns for, dropped")
+            return
+        self._strangers.append((data, address))
+        self._waiting.add(packets.destination(data))
+        self._spend(0)
+
+    def _spend(self, steps: int) -> None:
+        """Take from the share of strangers, which is renewed in the next turn."""
+        self._share.left -= steps
+        if not self._share.waits:
+            self._share.later(self._next_turn)
+
+    def _next_turn(self) -> None:
+        """Go on with the strangers that wait."""
+        strangers = self._strangers
+        while strangers and self._share.left > 0:
+            data, address = strangers.popleft()
+            name = packets.destination(data)
+            self._waiting.discard(name)
+            connection = self._connections.get(name) or self._open_for(data, address)
+            if connection is not None:
+                self._deliver(connection, [data], address)
+        if strangers:
+            self._share.later(self._next_turn)
 
     def _accept(self, header: packets.LongHeader, address: Address) -> H3Connection | None:
         service, config = self._service, self._service.config
@@ -205,6 +255,7 @@ class Endpoint(asyncio.DatagramProtocol):
                 return None
             service.count("h3_retry", "h3: a client has to prove its address")
             # Whoever gets the answer can take it.
+            self._spend(RETRY_STEPS)
             new = self._keys.new_id(NOBODY)
             token = self._keys.retry_token(address, original, new)
             self._transport.sendto(packets.retry(header.source, new, original, token), address)
@@ -213,6 +264,7 @@ class Endpoint(asyncio.DatagramProtocol):
             service.count("max_connections", "http3_max_connections reached, packet dropped")
             return None
         assert name is not None
+        self._spend(OPEN_STEPS)
         quic = self.engine.accept(Initial(name, header.source, original, retry, self._keys.reset_token(name)))
         # Until it has seen ours, the client uses the name that it chose itself.
         ids = {name, header.destination}

@@ -1,8 +1,8 @@
 """Turns: how much one connection may have done before all others have had their turn of the loop.
 
-Theory of operation. What has arrived on a connection goes to its wire in one call, and that may be much work: 64 KiB
-are two thousand small requests. On uvloop it need not end there: it reads 32 times 256,000 bytes in a row from a client
-that keeps pace, and only then looks at anybody else.
+Theory of operation. What has arrived on a connection goes to its wire in one call, and that may be a lot of work:
+64 KiB are two thousand small requests. On uvloop it need not end there: it reads 32 times 256,000 bytes in a row from a
+client that keeps pace, and writes at once, so that no back-pressure ends it; only then it looks at anybody else.
 
 So work is counted in steps, of some microseconds each. A connection has a `Share` of `STEPS`; whatever was asked for by
 its peer takes from it: requests beyond the first one of a read, frames, messages, pieces of a body, bytes that are
@@ -95,8 +95,8 @@ class Share:
         """Take as many steps, and wait for the next turn when none are left for the ones that follow."""
         self.left -= steps
         if self.left <= 0:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self.later(functools.partial(_begin, turn), steps)
+            turn = asyncio.get_running_loop().create_future()
+            self.later(functools.partial(_come, turn), steps)
             await turn
 
     def renew(self) -> None:
@@ -115,6 +115,6 @@ class Share:
             self.waits = bool(waiting)
 
 
-def _begin(turn: asyncio.Future[None]) -> None:
+def _come(turn: asyncio.Future[None]) -> None:
     if not turn.done():
         turn.set_result(None)

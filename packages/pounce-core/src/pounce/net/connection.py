@@ -75,7 +75,7 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
             method(self, data)
         except OSError as exc:
             raise WireFailed(str(exc)) from exc
-        if len(data) > LONG_READ:
+        if len(data) > LONG_READ and self.transport.is_reading():
             self.rest()
 
     return call_with if method.__name__ == "data_received" else call

@@ -1,0 +1,370 @@
+"""A QUIC connection has a share of a turn of the loop: so many datagrams, events, frames and requests in each."""
+
+import asyncio
+import functools
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection
+from tests.conformance.wires import answer
+
+from pounce.contract.turns import STEPS
+from pounce.h1.plugin import plugin as h1
+from pounce.net.tls import ServerTLS
+from pounce.registry import Registry
+from pounce.testing.memory import memory_service
+from pounce.worker.ticker import Ticker
+from pounce_h3.connection import BATCH, DATAGRAM_STEPS, LATE_MAX, H3Connection
+from pounce_h3.endpoint import OPEN_STEPS, STRANGERS_MAX, Endpoint
+from pounce_h3.engine import Closed, Connected, QuicEvent, StreamData, StreamReset
+from pounce_h3.frames import DATA, HEADERS, PRIORITY_UPDATE, SETTINGS, frame, varint
+from pounce_h3.plugin import plugin
+from pounce_h3.qh3_engine import Qpack, literal_section
+
+CLIENT, SERVER = ("192.0.2.1", 50000), ("192.0.2.2", 443)
+
+
+def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(test(*args, **kwargs))  # type: ignore[arg-type]
+
+    return run
+
+
+class Quic:
+    """An engine's connection whose peer is the test: a datagram is an event, by its number."""
+
+    timer = None
+    peer = CLIENT
+    unacknowledged = 0
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self.received: list[bytes] = []
+        self.written: dict[int, bytes] = {}
+        self.resets: list[int] = []
+        self._events: list[QuicEvent] = [Connected("h3", 0x1301, "")]
+        self._next_stream = 3
+
+    def happen(self, *events: QuicEvent) -> None:
+        """Something came with the next datagram."""
+        self._events += events
+
+    def receive(self, datagrams: list[bytes], address: Any, now: float) -> None:
+        self.received += datagrams
+
+    def events(self) -> list[QuicEvent]:
+        found, self._events = self._events, []
+        return found
+
+    def hold(self, on: bool) -> None: ...
+
+    def datagrams_to_send(self, now: float) -> list[Any]:
+        return []
+
+    def open_stream(self) -> int:
+        self._next_stream += 4
+        return self._next_stream - 4
+
+    def write(self, stream_id: int, data: bytes, end: bool) -> None:
+        self.written[stream_id] = self.written.get(stream_id, b"") + data
+
+    def unsent(self, stream_id: int) -> int:
+        return 0
+
+    def reset(self, stream_id: int, code: int) -> None:
+        self.resets.append(stream_id)
+
+    def stop(self, stream_id: int, code: int) -> None: ...
+
+    def close(self, code: int, reason: str) -> None:
+        self.is_over = True
+        self._events.append(Closed(code, reason))
+
+    def release(self) -> None: ...
+
+
+class Home:
+    """The endpoint of a connection."""
+
+    local = SERVER
+
+    def __init__(self) -> None:
+        self.engine = self
+        self.forgotten: list[H3Connection] = []
+
+    def codec(self, max_table_capacity: int, blocked_streams: int, max_size: int) -> Qpack:
+        return Qpack(max_table_capacity, blocked_streams, max_size)
+
+    def validated(self, connection: H3Connection) -> None: ...
+
+    def send(self, datagrams: Any) -> None: ...
+
+    def forget(self, connection: H3Connection) -> None:
+        self.forgotten.append(connection)
+        connection.forgotten()
+
+
+class Peer:
+    def __init__(self, app: Any, **settings: Any) -> None:
+        self.service = memory_service(app, Registry.of(h1, plugin), **settings)
+        self.quic = Quic()
+        self.home = Home()
+        self.connection = H3Connection(self.service, cast("Endpoint", self.home), self.quic, set())
+        self.receive(b"hello")
+
+    def receive(self, *datagrams: bytes) -> None:
+        self.connection.receive(list(datagrams) or [b"more"], CLIENT)
+
+    async def work_of_turns(self, done: Callable[[], int]) -> list[int]:
+        """How much more was done in each turn until nothing waits."""
+        found = []
+        while self.connection.held_since:
+            before = done()
+            await asyncio.sleep(0)
+            found.append(done() - before)
+        return found
+
+
+class Counting:
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.paths.append(scope["path"])
+        await answer(send, b"done")
+
+
+def head(path: bytes = b"/", method: bytes = b"GET") -> bytes:
+    fields = [(b":method", method), (b":scheme", b"https"), (b":authority", b"a"), (b":path", path)]
+    return frame(HEADERS, literal_section(fields))
+
+
+def requests(count: int) -> list[QuicEvent]:
+    return [StreamData(4 * number, head(b"/%d" % number), True) for number in range(count)]
+
+
+@in_loop
+async def test_requests_of_one_datagram_are_opened_a_few_in_each_turn() -> None:
+    app = Counting()
+    peer = Peer(app)
+    peer.quic.happen(*requests(90))
+    peer.receive()
+    assert 0 < len(app.paths) <= STEPS // 4
+    turns = await peer.work_of_turns(lambda: len(app.paths))
+    assert max(turns) <= STEPS // 4
+    assert app.paths == [f"/{number}" for number in range(90)]
+    assert all(b"done" in peer.quic.written[4 * number] for number in range(90))
+
+
+@in_loop
+async def test_engine_gets_so_many_datagrams_in_each_turn_and_in_their_order() -> None:
+    peer = Peer(Counting())
+    peer.quic.received.clear()
+    datagrams = [b"%d" % number for number in range(500)]
+    for at in range(0, 500, 50):
+        peer.receive(*datagrams[at : at + 50])
+    turns = [len(peer.quic.received), *(await peer.work_of_turns(lambda: len(peer.quic.received)))]
+    assert max(turns) <= STEPS // DATAGRAM_STEPS + BATCH
+    assert peer.quic.received == datagrams
+
+
+@in_loop
+async def test_datagrams_beyond_what_may_wait_are_lost_and_counted() -> None:
+    peer = Peer(Counting())
+    peer.quic.received.clear()
+    peer.receive(*(b"%d" % number for number in range(200)))
+    taken = len(peer.quic.received)
+    peer.receive(*(b"%d" % number for number in range(200, 2000)))
+    await peer.work_of_turns(lambda: 0)
+    assert peer.quic.received == [b"%d" % number for number in range(taken + LATE_MAX)]
+    assert peer.service.counts["h3_overload"]
+
+
+@in_loop
+async def test_body_in_tiny_frames_is_taken_a_little_in_each_turn() -> None:
+    taken = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal taken
+        more = True
+        while more:
+            message = await receive()
+            taken += len(message["body"])
+            more = message["more_body"]
+        await answer(send, b"done")
+
+    peer = Peer(app)
+    peer.quic.happen(StreamData(0, head(method=b"POST") + frame(DATA, b"x") * 3000, False), StreamData(0, b"", True))
+    peer.receive()
+    turns = await peer.work_of_turns(lambda: taken)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert max(turns) <= STEPS
+    assert taken == 3000
+    assert b"done" in peer.quic.written[0]
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [frame(PRIORITY_UPDATE, varint(0) + b"u=1"), frame(0x21, b"x")],
+    ids=["PRIORITY_UPDATE", "unknown type"],
+)
+@in_loop
+async def test_control_frames_are_read_so_many_in_each_turn(flood: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Counting()
+    peer = Peer(app)
+    read = 0
+    check = H3Connection._check_control_frame
+
+    def counting(self: H3Connection, kind: int, length: int) -> None:
+        nonlocal read
+        read += 1
+        check(self, kind, length)
+
+    monkeypatch.setattr(H3Connection, "_check_control_frame", counting)
+    control = varint(0) + frame(SETTINGS, b"") + flood * 1000
+    peer.quic.happen(StreamData(2, control, False), *requests(1))
+    peer.receive()
+    turns = [read, *(await peer.work_of_turns(lambda: read))]
+    assert max(turns) <= STEPS
+    assert read == 1001
+    assert app.paths == ["/0"]
+
+
+@in_loop
+async def test_request_that_was_given_up_in_the_same_datagram_is_never_opened() -> None:
+    app = Counting()
+    peer = Peer(app)
+    peer.quic.happen(*requests(90)[:-1], StreamReset(4 * 89, 0x10C))
+    peer.receive()
+    peer.quic.happen(StreamReset(4 * 90, 0x10C), StreamData(4 * 90, head(b"/never"), True))
+    await peer.work_of_turns(lambda: 0)
+    peer.receive()
+    await peer.work_of_turns(lambda: 0)
+    assert "/never" not in app.paths
+    assert len(app.paths) == 89
+
+
+@in_loop
+async def test_end_of_the_connection_is_met_behind_what_came_before_it() -> None:
+    app = Counting()
+    peer = Peer(app)
+    peer.quic.happen(*requests(1), StreamData(8, head(b"/large", b"POST") + frame(DATA, b"x") * 1000, False))
+    peer.quic.happen(*requests(90)[3:], Closed(0x100, ""))
+    peer.quic.is_over = True
+    peer.receive()
+    await peer.work_of_turns(lambda: 0)
+    assert peer.home.forgotten == [peer.connection]
+    assert not peer.service.connections
+    for task in peer.service.tasks:
+        task.cancel()
+
+
+@in_loop
+async def test_connection_that_is_given_up_while_events_wait_leaves_nothing_behind() -> None:
+    app = Counting()
+    peer = Peer(app)
+    peer.quic.happen(*requests(90))
+    peer.receive()
+    opened = len(app.paths)
+    peer.connection.abort()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(app.paths) == opened
+    assert not peer.service.connections and not peer.service.tasks
+
+
+@in_loop
+async def test_breach_of_the_protocol_among_the_events_that_wait_ends_the_connection() -> None:
+    app = Counting()
+    peer = Peer(app)
+    peer.quic.happen(*requests(60), StreamData(4 * 60, frame(DATA, b"x"), False), *requests(90)[61:])
+    peer.receive()
+    assert not peer.quic.is_over
+    await peer.work_of_turns(lambda: 0)
+    assert peer.quic.is_over
+    assert len(app.paths) == 60
+
+
+@in_loop
+async def test_deadline_stands_still_while_events_wait() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+        await answer(send, b"done")
+
+    peer = Peer(app, request_timeout=30, min_body_rate=0)
+    peer.quic.happen(StreamData(0, head(method=b"POST"), False))
+    peer.receive()
+    peer.quic.happen(*requests(90)[1:], StreamData(0, frame(DATA, b"late"), False))
+    peer.receive()
+    ticker = Ticker(peer.service)
+    assert peer.connection.held_since
+    ticker.sweep(peer.service.loop.time() + 1000)
+    await peer.work_of_turns(lambda: 0)
+    assert b"done" not in peer.quic.written.get(0, b"")
+    peer.quic.happen(StreamData(0, b"", True))
+    peer.receive()
+    await peer.work_of_turns(lambda: 0)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert b"done" in peer.quic.written[0]
+
+
+# Strangers
+
+
+class Sent:
+    """The transport of an endpoint, whose datagrams nobody gets."""
+
+    def get_extra_info(self, name: str) -> Any:
+        return {"worker": 256, "secret": bytes(32)}[name]
+
+    def hand_on(self, data: bytes, address: Any, worker: int) -> bool:
+        return False
+
+    def ask(self, data: bytes, address: Any) -> None: ...
+
+    def sendto(self, data: bytes, address: Any) -> None: ...
+
+    def send_many(self, datagrams: list[bytes], address: Any) -> None: ...
+
+
+def first_packet() -> bytes:
+    """Of a client."""
+    client = QuicConnection(
+        configuration=QuicConfiguration(alpn_protocols=["h3"], server_name="a", verify_mode=ssl.CERT_NONE)
+    )
+    client.connect(SERVER, 0.0)
+    return client.datagrams_to_send(0.0)[0][0]
+
+
+@in_loop
+async def test_handshakes_are_begun_a_few_in_each_turn(tls_files: tuple[str, str]) -> None:
+    service = memory_service(
+        Counting(), Registry.of(h1, plugin), http3_enabled=True, ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1]
+    )
+    service.tls = ServerTLS(service.config, [])
+    endpoint = Endpoint(service, SERVER)
+    endpoint.connection_made(cast("asyncio.BaseTransport", Sent()))
+    # Each says so twice, as a client does that gets no answer.
+    packets = [(first_packet(), ("192.0.2.1", 50000 + number)) for number in range(20)] * 2
+    endpoint.datagrams_received(packets)
+    opened = [len(endpoint._open)]
+    while endpoint._strangers:
+        await asyncio.sleep(0)
+        opened.append(len(endpoint._open))
+    assert max(after - before for before, after in zip([0, *opened], opened, strict=False)) <= STEPS // OPEN_STEPS
+    assert opened[-1] == 20
+    # What waits is bounded.
+    endpoint.datagrams_received([(first_packet(), ("192.0.2.1", 50000))] * 3)
+    endpoint.datagrams_received([packets[0]] * 3)
+    assert len(endpoint._strangers) <= STRANGERS_MAX
+    for connection in tuple(endpoint._open):
+        connection.abort()
+    await asyncio.sleep(0)
