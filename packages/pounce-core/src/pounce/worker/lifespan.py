@@ -104,7 +104,7 @@ class Lifespan:
         if not self.supported or task is None:
             return
         if task.done():
-            if (error := _raised_in(task)) is not None:
+            if not task.cancelled() and (error := _raised_in(task)) is not None:
                 log.error("The application's lifespan ended before the shutdown", exc_info=error)
             return
         self._events.put_nowait("lifespan.shutdown")
