@@ -11,9 +11,9 @@ A field section that is, octet for octet, one that was decoded before means the 
 not change in between, and so does one that differs in its path alone, but for the path: the heads of such requests are
 copied instead of decoded and checked again (`pounce.exchange.known_heads`).
 
-Whatever is raised in the midst of a stream, by the engine or by anybody else, ends that stream. What ends the connection
-is a `QuicError`, which says what the peer did, and what is raised where no stream is concerned. All of `BaseException`
-is meant: what panics in Rust is no `Exception`.
+Whatever is raised in the midst of a stream, by the engine or by anybody else, ends that stream. What ends the
+connection is a `QuicError`, which says what the peer did, and what is raised where no stream is concerned. All of
+`BaseException` is meant: what panics in Rust is no `Exception`.
 
     HANDSHAKE ─Connected─▶ OPEN          HANDSHAKE ─EarlyData─▶ EARLY ─Connected─▶ OPEN
 
