@@ -185,9 +185,7 @@ def test_ticket_of_a_handshake_that_was_never_complete_is_none(engine: Qh3Engine
 def test_early_data_is_taken_only_where_it_is_asked_for_whatever_the_client_believes(
     tls_files: tuple[str, str], takes_early_data: bool
 ) -> None:
-    config = ServerConfig(
-        ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1], http3_zero_rtt_enabled=takes_early_data
-    )
+    config = ServerConfig(ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1], http3_zero_rtt_enabled=takes_early_data)
     engine = Qh3Engine(config, ServerTLS(config, []))
     ticket = ticket_from(engine)
     ticket.max_early_data_size = 0xFFFFFFFF

@@ -169,8 +169,10 @@ class FieldCodec(Protocol):
         """A field section without those fields that belong to a connection."""
 
     def decode(self, stream_id: int, section: bytes) -> tuple[Headers, int]:
-        """The fields, and the octets of their names and values. Raises `StreamBlocked`, `FieldSectionTooLarge`,
-        `QuicError`."""
+        """The fields, and how many octets their names and values have at the most.
+
+        Raises `StreamBlocked`, `FieldSectionTooLarge`, `QuicError`.
+        """
 
     def without_path(self, section: bytes) -> tuple[bytes, int] | None:
         """The section without the string of its `:path`, and where that stands; None where that cannot be told.

@@ -1,4 +1,4 @@
-"""FieldDecoder: reads the field sections of a connection, and the instructions that fill its dynamic table (RFC 9204).
+"""FieldDecoder: reads the field sections of one connection (RFC 9204), and the instructions that fill its table.
 
 Theory of operation. Sections and instructions come on different streams, so a section may need entries that are still
 on their way. It says how many insertions it needs, the Required Insert Count; until there have been so many it is
@@ -27,6 +27,10 @@ __all__ = ["FieldDecoder"]
 # RFC 9204 4.5.4: literals with the name of entry 0 or 1 of the static table; 0x20 says that they are never indexed.
 AUTHORITY_LITERALS = frozenset((0x50, 0x70))
 PATH_LITERALS = frozenset((0x51, 0x71))
+STATIC_LINES: tuple[tuple[bytes, bytes] | None, ...] = (*[None] * 0xC0, *STATIC[:0x3F], None)
+"""RFC 9204 4.5.2: the fields of the lines of the static table that are one octet, by the octet."""
+EXACT_ABOVE = 8192
+"""Octets of names and values above which they are counted exactly."""
 
 
 class FieldDecoder:
@@ -38,9 +42,12 @@ class FieldDecoder:
         "_budget",
         "_buffer",
         "_capacity_max",
+        "_exact_above",
         "_huffman",
         "_instructions",
         "_known",
+        "_lines_are_for",
+        "_lines_by_octet",
         "_max_entries",
         "_max_fields",
         "_max_size",
@@ -66,6 +73,7 @@ class FieldDecoder:
         self._blocked: dict[int, int] = {}
         """The Required Insert Counts of sections that wait, by their stream."""
         self._max_size = max_size
+        self._exact_above = min(EXACT_ABOVE, max_size)
         self._max_fields = max_fields
         self._huffman = huffman
         self._budget = budget
@@ -73,6 +81,9 @@ class FieldDecoder:
         """The beginning of an instruction."""
         self._needed = 0
         """Octets of it that there must be before it is looked at again."""
+        self._lines_by_octet: list[tuple[bytes, bytes] | None] = []
+        self._lines_are_for = (-1, 0, 0)
+        """Generation, Required Insert Count and Base for which those lines are good."""
         self._known = 0
         """Insertions of which the peer knows that they have arrived."""
         self._instructions = bytearray()
@@ -86,7 +97,7 @@ class FieldDecoder:
     # Field sections
 
     def decode(self, stream_id: int, section: bytes) -> tuple[Headers, int]:
-        """The fields of a section, and the octets of their names and values.
+        """The fields of a section, and how many octets their names and values have at the most.
 
         Raises `StreamBlocked`, `FieldSectionTooLarge`, and `QuicError` for what ends the connection.
         """
@@ -212,85 +223,88 @@ class FieldDecoder:
 
     def _lines(self, section: bytes, at: int, required: int, base: int) -> tuple[Headers, int]:
         fields: Headers = []
+        whole = self._whole_lines(required, base) if required else STATIC_LINES
         end = len(section)
-        size = largest = 0
         left = self._max_fields
-        most = self._max_size
+        largest = 0
         while at < end:
             octet = section[at]
             at += 1
-            if octet >= 0x80:
-                # 4.5.2 Indexed
-                index = octet & 0x3F
-                if index == 0x3F:
-                    index, at = continued(section, at, index)
-                if octet >= 0xC0:
-                    field = STATIC[index]
-                else:
-                    index = base - index - 1
-                    field = self._entry(index, required)
-                    if index >= largest:
-                        largest = index + 1
-            elif octet & 0xF0 == 0x10:
-                # 4.5.3 Indexed behind the base
-                index = octet & 0x0F
-                if index == 0x0F:
-                    index, at = continued(section, at, index)
-                index += base
-                field = self._entry(index, required)
-                if index >= largest:
-                    largest = index + 1
-            else:
-                if octet >= 0x40:
-                    # 4.5.4 Literal with a name of a table
+            field = whole[octet]
+            if field is None:
+                if octet & 0xD0 == 0x50:
+                    # 4.5.4 Literal with a name of the static table
                     index = octet & 0x0F
                     if index == 0x0F:
                         index, at = continued(section, at, index)
-                    if octet & 0x10:
-                        name = STATIC[index][0]
-                    else:
-                        index = base - index - 1
-                        name = self._entry(index, required)[0]
-                        if index >= largest:
-                            largest = index + 1
-                elif octet >= 0x20:
+                    name = STATIC[index][0]
+                elif octet & 0xE0 == 0x20:
                     # 4.5.6 Literal with a name of its own
-                    length = octet & 0x07
-                    if length == 0x07:
-                        length, at = continued(section, at, length)
-                    start, at = at, at + length
-                    if at > end:
-                        raise IndexError
-                    name = section[start:at]
-                    if octet & 0x08:
-                        name = self._huffman.decode(name, False)
+                    name, at = self._name(section, octet, at)
+                elif octet >= 0xC0:
+                    # 4.5.2 Indexed, in the static table
+                    index, at = continued(section, at, 0x3F)
+                    field = STATIC[index]
                 else:
-                    # 4.5.5 Literal with a name from behind the base
-                    index = octet & 0x07
-                    if index == 0x07:
-                        index, at = continued(section, at, index)
-                    index += base
-                    name = self._entry(index, required)[0]
+                    index, at = index_of(section, octet, at, base)
+                    field = self._entry(index, required)
                     if index >= largest:
                         largest = index + 1
-                value, at = self._string(section, at, name in SECRETS)
-                field = (name, value)
-            size += len(field[0]) + len(field[1])
-            left -= 1
-            if size > most or left < 0:
-                raise FieldSectionTooLarge(many=left < 0)
+                    name = field[0]
+                    if not octet & 0x80 and octet & 0xF0 != 0x10:
+                        # 4.5.4, 4.5.5: it is the name alone
+                        field = None
+                if field is None:
+                    value, at = self._string(section, at, name in SECRETS)
+                    field = (name, value)
             fields.append(field)
-        if largest != required:
-            # 2.2.1: that it is larger than "the lowest possible value" MAY be treated as an error.
+            left -= 1
+            if left < 0:
+                raise FieldSectionTooLarge(many=True)
+        # 2.2.1: that it is larger than "the lowest possible value" MAY be treated as an error.
+        if required != largest and self._entry(required - 1, required) not in fields:
             raise failed("a field section does not need the entries that it requires")
+        # Nearly all are far below the bound, which can be seen without adding up.
+        size = len(section) * 2 + len(fields) * self._table.longest
+        if size > self._exact_above:
+            size = sum([len(name) + len(value) for name, value in fields])
+            if size > self._max_size:
+                raise FieldSectionTooLarge(many=False)
         return fields, size
 
+    def _whole_lines(self, required: int, base: int) -> list[tuple[bytes, bytes] | None]:
+        """The fields of lines of one octet, by the octet: those of the tables with a small index."""
+        table = self._table
+        what = (table.generation, required, base)
+        if what != self._lines_are_for:
+            self._lines_are_for = what
+            self._lines_by_octet = lines = [*STATIC_LINES]
+            # The newest that may be referred to comes first, and may not have index 0.
+            newest = min(base, required)
+            index = base - newest
+            entries = table.entries[max(newest - table.oldest - 0x3F, 0) : max(newest - table.oldest, 0)]
+            count = min(len(entries), 0x3F - index)
+            if count > 0:
+                entries.reverse()
+                lines[0x80 + index : 0x80 + index + count] = entries[:count]
+        return self._lines_by_octet
+
     def _entry(self, index: int, required: int) -> tuple[bytes, bytes]:
-        found = self._table.entry(index)
-        # RFC 9204 2.2.3
-        if found is None or index >= required:
+        # 2.2.3: from the oldest that is left to the last that is required.
+        table = self._table
+        if not table.oldest <= index < required:
             raise failed("an entry is not in the table, or was not required")
-        return found
+        return table.entries[index - table.oldest]
+
+    def _name(self, section: bytes, octet: int, at: int) -> tuple[bytes, int]:
+        length = octet & 0x07
+        if length == 0x07:
+            length, at = continued(section, at, length)
+        end = at + length
+        if end > len(section):
+            raise IndexError
+        name = section[at:end]
+        return (self._huffman.decode(name, False) if octet & 0x08 else name), end
 
     def _string(self, section: bytes, at: int, secret: bool) -> tuple[bytes, int]:
         octet = section[at]
@@ -350,7 +364,7 @@ class FieldDecoder:
                 index, at = continued(data, at, index)
             value, at = self._table_string(data, start, at, 0x7F)
             if octet < 0xC0:
-                name = self._newest(index)[0]
+                name = table.newest(index)[0]
             elif index < len(STATIC):
                 name = STATIC[index][0]
             else:
@@ -370,15 +384,8 @@ class FieldDecoder:
                 table.resize(number)
             else:
                 # 4.3.4 Duplicate
-                table.insert(*self._newest(number))
+                table.insert(*table.newest(number))
         return at
-
-    def _newest(self, index: int) -> tuple[bytes, bytes]:
-        """The entry with this relative index: 0 is the one that was inserted last (RFC 9204 3.2.5)."""
-        found = self._table.entry(self._table.inserted - index - 1)
-        if found is None:
-            raise QuicError(QPACK_ENCODER_STREAM_ERROR, "an entry is not in the table")
-        return found
 
     def _table_string(self, data: bytes, start: int, at: int, full: int) -> tuple[bytes, int]:
         """A string of the instruction at `start`, whose length has a prefix of `full`, behind the mark of Huffman."""
@@ -402,3 +409,12 @@ class FieldDecoder:
 
 def failed(reason: str) -> QuicError:
     return QuicError(QPACK_DECOMPRESSION_FAILED, reason)
+
+
+def index_of(section: bytes, octet: int, at: int, base: int) -> tuple[int, int]:
+    """The absolute index in the dynamic table that a line begins with, and where that ends (RFC 9204 3.2.5, 3.2.6)."""
+    full = 0x3F if octet >= 0x80 else 0x0F if octet >= 0x10 else 0x07
+    index = octet & full
+    if index == full:
+        index, at = continued(section, at, full)
+    return (base + index if octet < 0x20 else base - 1 - index), at

@@ -110,30 +110,41 @@ STATIC: tuple[tuple[bytes, bytes], ...] = (
     (b"x-frame-options", b"deny"),
     (b"x-frame-options", b"sameorigin"),
 )
+LONGEST = max(len(_name) + len(_value) for _name, _value in STATIC)
 
 
 class DynamicTable:
     """RFC 9204 3.2. Entries have absolute indices: that of the first that was ever inserted is 0."""
 
-    __slots__ = ("_capacity", "_dropped", "_entries", "_maximum", "_size", "generation", "inserted")
+    __slots__ = ("_capacity", "_maximum", "_size", "entries", "generation", "inserted", "longest", "oldest")
 
+    entries: list[tuple[bytes, bytes]]
+    """Those that are there, from the oldest on."""
     generation: int
     """Changes with the entries."""
     inserted: int
     """How many entries there ever were."""
+    longest: int
+    """No field of this table or the static one is longer than that."""
+    oldest: int
+    """The absolute index of the first that is there."""
 
     def __init__(self, maximum: int) -> None:
         """`maximum` is what SETTINGS_QPACK_MAX_TABLE_CAPACITY promised; the capacity is 0 at first."""
         self._maximum = maximum
         self._capacity = self._size = 0
-        self._entries: list[tuple[bytes, bytes]] = []
-        self._dropped = 0
-        self.inserted = self.generation = 0
+        self.entries = []
+        self.inserted = self.oldest = self.generation = 0
+        self.longest = LONGEST
 
-    def entry(self, index: int) -> tuple[bytes, bytes] | None:
-        """The one with this absolute index; None where there is none, or no longer one."""
-        at = index - self._dropped
-        return self._entries[at] if 0 <= at < len(self._entries) else None
+    def newest(self, index: int) -> tuple[bytes, bytes]:
+        """The entry with this relative index: 0 is the one that was inserted last (RFC 9204 3.2.5).
+
+        Raises `QuicError` where there is none, or no longer one.
+        """
+        if index >= len(self.entries):
+            raise QuicError(QPACK_ENCODER_STREAM_ERROR, "an entry is not in the table")
+        return self.entries[-1 - index]
 
     def insert(self, name: bytes, value: bytes) -> None:
         """Raises `QuicError` for an entry that does not fit."""
@@ -141,7 +152,8 @@ class DynamicTable:
         if size > self._capacity:
             raise QuicError(QPACK_ENCODER_STREAM_ERROR, "an entry is larger than the table")
         self._evict(self._capacity - size)
-        self._entries.append((name, value))
+        self.entries.append((name, value))
+        self.longest = max(self.longest, size - ENTRY_OVERHEAD)
         self._size += size
         self.inserted += 1
         self.generation += 1
@@ -159,10 +171,10 @@ class DynamicTable:
         if self._size <= room:
             return
         gone = 0
-        for name, value in self._entries:
+        for name, value in self.entries:
             if self._size <= room:
                 break
             self._size -= len(name) + len(value) + ENTRY_OVERHEAD
             gone += 1
-        del self._entries[:gone]
-        self._dropped += gone
+        del self.entries[:gone]
+        self.oldest += gone

@@ -14,7 +14,8 @@ HELD keeps the head until the first piece of the body is there, so that a one-pi
 application that fails in between is still answered with 500; the worker's ticker sends a head that waits longer.
 MUTED keeps the stream until the application ends its answer, so that one that never does still learns that the
 client is gone.
-Whatever state it is in, the stream may be lost; `_lost` then holds the reason for the application.
+Whatever state it is in, the stream may be lost; `_lost` then holds the reason for the application. A stream that raises
+is lost too: how much of the answer has left nobody knows, so it is reset, visibly for the peer.
 """
 
 import asyncio
@@ -250,7 +251,10 @@ class HttpExchange:
             if self._client_waits:
                 self._client_waits = False
                 if self.answer == WAITING or self.answer == HELD:
-                    self.stream.inform(100, [])
+                    try:
+                        self._inform(100, [])
+                    except ClientGone:
+                        break
             if self._readers is None:
                 self._readers = []
             receivers = self.service.receivers
@@ -333,7 +337,7 @@ class HttpExchange:
         if status < 200:
             if status < 102:
                 raise AppError(f"status {status} cannot be sent by an application", code="POUNCE_APP_BAD_MESSAGE")
-            self.stream.inform(status, self.service.response_headers.checked(message.get("headers", ())))
+            self._inform(status, self.service.response_headers.checked(message.get("headers", ())))
             return
         if status > 999:
             raise AppError(f"{status} is not an HTTP status", code="POUNCE_APP_BAD_MESSAGE")
@@ -363,12 +367,15 @@ class HttpExchange:
             ends = not more and self._trailers is None
             # The state first: an answer is over before the wire can react to its end.
             self.answer = DONE if ends else STREAMING if more else TRAILERS
-            if answer == HELD:
-                if more:
-                    self.service.held.discard(self)
-                self.stream.start(self.status, self._headers, body, not ends)
-            elif body or ends:
-                self.stream.write(body, not ends)
+            try:
+                if answer == HELD:
+                    if more:
+                        self.service.held.discard(self)
+                    self.stream.start(self.status, self._headers, body, not ends)
+                elif body or ends:
+                    self.stream.write(body, not ends)
+            except BaseException as exc:
+                raise self._stream_failed(exc) from exc
             if ends and self.stream.writable:
                 self._complete()
         elif answer == MUTED:
@@ -397,14 +404,20 @@ class HttpExchange:
         self.service.held.discard(self)
         ends = not more and self._trailers is None
         self.answer = DONE if ends else MUTED
-        self.stream.start(self.status, headers, b"", not ends)
+        try:
+            self.stream.start(self.status, headers, b"", not ends)
+        except BaseException as exc:
+            raise self._stream_failed(exc) from exc
         if ends and self.stream.writable:
             self._complete()
 
     def _end_muted(self) -> None:
         self.answer = DONE
         if self._lost is None:
-            self.stream.write(b"", False)
+            try:
+                self.stream.write(b"", False)
+            except BaseException as exc:  # noqa: BLE001 - logged there
+                self._stream_failed(exc)
             if self.stream.writable:
                 self._complete()
 
@@ -430,14 +443,23 @@ class HttpExchange:
             self._end_muted()
         else:
             self.answer = DONE
-            self.stream.trailers(self._trailers)
+            try:
+                self.stream.trailers(self._trailers)
+            except BaseException as exc:
+                raise self._stream_failed(exc) from exc
             if self.stream.writable:
                 self._complete()
 
     def _send_early_hint(self, links: list[bytes]) -> None:
         if self.answer != WAITING:
             raise self._out_of_order("http.response.early_hint")
-        self.stream.inform(103, self.service.response_headers.checked([(b"link", link) for link in links]))
+        self._inform(103, self.service.response_headers.checked([(b"link", link) for link in links]))
+
+    def _inform(self, status: int, headers: Headers) -> None:
+        try:
+            self.stream.inform(status, headers)
+        except BaseException as exc:
+            raise self._stream_failed(exc) from exc
 
     async def _send_path(self, path: str) -> None:
         # It takes the place of the whole body; the head may have left already.
@@ -519,25 +541,48 @@ class HttpExchange:
         self._trailers = None
         self._headers, self._expected = self.service.response_headers.complete(response.headers, self.stream.connection)
         self.answer = HELD
-        self._send_body(response.body, False)
+        try:
+            self._send_body(response.body, False)
+        except ClientGone:
+            # Nobody can be told.
+            pass
 
     def flush_head(self) -> None:
         """Send a head that waits for its body; the body follows."""
         self.service.held.discard(self)
         if self.answer != HELD or self._lost is not None:
             return
-        if self._is_bodiless():
-            self._start_bodiless(0, True)
-        else:
-            self.stream.start(self.status, self._headers, b"", True)
-            self.answer = STREAMING
+        try:
+            if self._is_bodiless():
+                self._start_bodiless(0, True)
+            else:
+                self.answer = STREAMING
+                self.stream.start(self.status, self._headers, b"", True)
+        except ClientGone:
+            # The application learns it when it goes on.
+            pass
+        except BaseException as exc:  # noqa: BLE001 - logged there
+            self._stream_failed(exc)
 
     def _break_off(self) -> None:
         """End an answer so that the peer can see that it is not complete."""
         self.broken = True
         self.answer = DONE
-        self.stream.reset()
+        try:
+            self.stream.reset()
+        except BaseException:
+            self.service.log.exception("The stream of a request cannot be reset")
         self._complete()
+
+    def _stream_failed(self, exc: BaseException) -> ClientGone:
+        """A method of the stream has raised: give up this stream, and no other. What to raise for the application."""
+        self.service.count("stream_error")
+        self.service.log.error("The stream of a request failed", exc_info=exc)
+        self._lost = ClientGone("the answer could not be sent")
+        self._break_off()
+        self._wake_readers()
+        self._wake_writers()
+        return self._lost
 
     def _complete(self) -> None:
         if not self._completed:

@@ -34,20 +34,18 @@ _SYMBOLS = (
     (13, b"\x00$@[]~"),
     (14, b"^}"),
     (15, b"<`{"),
-    (19, b"\\\xc3\xd0"),
-    (20, b"\x80\x82\x83\xa2\xb8\xc2\xe0\xe2"),
-    (21, b"\x99\xa1\xa7\xac\xb0\xb1\xb3\xd1\xd8\xd9\xe3\xe5\xe6"),
-    (22, b"\x81\x84\x85\x86\x88\x92\x9a\x9c\xa0\xa3\xa4\xa9\xaa\xad\xb2\xb5\xb9\xba\xbb\xbd\xbe\xc4\xc6\xe4\xe8\xe9"),
-    (23, b"\x01\x87\x89\x8a\x8b\x8c\x8d\x8f\x93\x95\x96\x97\x98\x9b"
-         b"\x9d\x9e\xa5\xa6\xa8\xae\xaf\xb4\xb6\xb7\xbc\xbf\xc5\xe7\xef"),
-    (24, b"\x09\x8e\x90\x91\x94\x9f\xab\xce\xd7\xe1\xec\xed"),
-    (25, b"\xc7\xcf\xea\xeb"),
-    (26, b"\xc0\xc1\xc8\xc9\xca\xcd\xd2\xd5\xda\xdb\xee\xf0\xf2\xf3\xff"),
-    (27, b"\xcb\xcc\xd3\xd4\xd6\xdd\xde\xdf\xf1\xf4\xf5\xf6\xf7\xf8\xfa\xfb\xfc\xfd\xfe"),
-    (28, b"\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f\x10\x11\x12"
-         b"\x13\x14\x15\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f\x7f\xdc\xf9"),
-    (30, b"\x0a\x0d\x16"),
-)  # fmt: skip
+    (19, bytes.fromhex("5cc3d0")),
+    (20, bytes.fromhex("808283a2b8c2e0e2")),
+    (21, bytes.fromhex("99a1a7acb0b1b3d1d8d9e3e5e6")),
+    (22, bytes.fromhex("8184858688929a9ca0a3a4a9aaadb2b5b9babbbdbec4c6e4e8e9")),
+    (23, bytes.fromhex("0187898a8b8c8d8f93959697989b9d9ea5a6a8aeafb4b6b7bcbfc5e7ef")),
+    (24, bytes.fromhex("098e9091949fabced7e1eced")),
+    (25, bytes.fromhex("c7cfeaeb")),
+    (26, bytes.fromhex("c0c1c8c9cacdd2d5dadbeef0f2f3ff")),
+    (27, bytes.fromhex("cbccd3d4d6dddedff1f4f5f6f7f8fafbfcfdfe")),
+    (28, bytes.fromhex("020304050607080b0c0e0f1011121314151718191a1b1c1d1e1f7fdcf9")),
+    (30, bytes.fromhex("0a0d16")),
+)
 
 
 def _codes() -> list[tuple[int, int, int]]:

@@ -27,7 +27,7 @@ class KnownHead(NamedTuple):
     head: RequestHead
     priority: Priority
     size: int
-    """As it is held against `max_header_size`."""
+    """What is held against `max_header_size`, at the most."""
 
 
 def keep_head(heads: dict[bytes, KnownHead], section: bytes, known: KnownHead) -> None:
