@@ -80,6 +80,18 @@ class ServerConfig:
     health_check_path: str | None = option(
         None, "Path answered by the server itself with its health, for example /healthz.", group="application"
     )
+    debug_hosts: tuple[str, ...] = option(
+        ("127.0.0.1", "::1"),
+        "Addresses that are shown the debug page, unix for Unix sockets, * for all. May be repeated.",
+        group="application",
+        needs="debug",
+    )
+    error_pages: Mapping[str, str] = option(
+        dict,
+        "Files with the server's own error pages, by status or class: 404=404.html, 5xx=oops.html. May be repeated.",
+        group="application",
+        factory=True,
+    )
     server_header: str = option("pounce", "Value of the Server response header; empty sends none.", group="application")
     date_header: bool = option(True, "Send a Date response header.", group="application")
     middleware: tuple[Any, ...] = option(

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_from_client_gone
 from pounce.exchange.crossing import running_loop
-from pounce.exchange.error_pages import app_failed, app_gave_no_answer, error_response, shutting_down
+from pounce.exchange.error_pages import app_failed, app_gave_no_answer, shutting_down
 from pounce.exchange.http import HttpExchange
 from pounce.exchange.scope import websocket_scope
 from pounce.exchange.values import plain_bytes, plain_int, plain_str
@@ -600,7 +600,7 @@ class WebSocketExchange:
         return http
 
     def _deny(self, error: PounceError) -> None:
-        self._hand_over().respond(error_response(error, debug=self.service.config.debug))
+        self._hand_over().respond(self.service.error_pages.answer(error, self.head, self.stream))
 
     # Ending
 

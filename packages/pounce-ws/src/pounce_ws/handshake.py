@@ -7,7 +7,6 @@ import re
 from typing import NamedTuple
 
 from pounce.errors import BadRequest
-from pounce.exchange.error_pages import error_response
 from pounce.exchange.http import HttpExchange
 from pounce.exchange.service import Service
 from pounce.plugin import Exchange, Headers, RequestHead, Stream
@@ -36,7 +35,7 @@ def open_websocket(service: Service, head: RequestHead, stream: Stream) -> Excha
     except BadRequest as error:
         service.count(error.code, "%s", error.message)
         refusal = HttpExchange(service, head, stream)
-        response = error_response(error, debug=service.config.debug)
+        response = service.error_pages.answer(error, head, stream)
         if error.code == "POUNCE_WS_BAD_VERSION":
             # RFC 6455 4.4: the versions that the server does support; RFC 9110 15.5.22: 426 has an Upgrade field.
             response.headers.append((b"sec-websocket-version", b"13"))

@@ -28,7 +28,7 @@ from pounce.contract.head import BODILESS
 from pounce.contract.stream import FileRange
 from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_from_client_gone
 from pounce.exchange.crossing import running_loop
-from pounce.exchange.error_pages import app_failed, app_gave_no_answer, error_response, shutting_down
+from pounce.exchange.error_pages import app_failed, app_gave_no_answer, shutting_down
 from pounce.exchange.scope import http_scope
 from pounce.exchange.values import plain_bytes
 
@@ -169,7 +169,7 @@ class HttpExchange:
         """The peer is at fault: tell it so, or break off the answer that the application has begun."""
         if self.answer == WAITING or self.answer == HELD:
             self.service.count(error.code, "%s", error.message)
-            response = error_response(error, debug=self.service.config.debug)
+            response = self.service.error_pages.answer(error, self.head, self.stream)
             # How much more of it will come nobody knows, so the connection must not be promised to another request.
             response.headers.append((b"connection", b"close"))
             self.respond(response)
@@ -199,7 +199,7 @@ class HttpExchange:
     def _app_failed(self, exc: BaseException) -> None:
         if self._lost is None or not comes_from_client_gone(exc):
             self.service.app_failed(exc)
-        self.settle(app_failed())
+        self.settle(app_failed(), exc)
 
     def _app_ended(self, how: str, told: bool = False) -> None:
         """`told` is true where the server has asked for it."""
@@ -221,12 +221,15 @@ class HttpExchange:
             " such a message drops it, and with it the answer"
         )
 
-    def settle(self, error: PounceError) -> None:
-        """End the answer that the application left open: with an error if nothing was sent, else visibly broken."""
+    def settle(self, error: PounceError, failure: BaseException | None = None) -> None:
+        """End the answer that the application left open: with an error if nothing was sent, else visibly broken.
+
+        `failure` is what the application raised.
+        """
         if self._lost is not None:
             return
         if self.answer == WAITING or self.answer == HELD:
-            self.respond(error_response(error, debug=self.service.config.debug))
+            self.respond(self.service.error_pages.answer(error, self.head, self.stream, failure))
         elif self.answer == MUTED:
             self._end_muted()
         elif self.answer != DONE:

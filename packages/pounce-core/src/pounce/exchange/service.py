@@ -18,7 +18,7 @@ from pounce.contract.wire import ASGIApp, Certificates, LiveConnection, Switch, 
 from pounce.errors import BadRequest
 from pounce.exchange.crossing import Crossing
 from pounce.exchange.draining import DrainNotice
-from pounce.exchange.error_pages import error_response
+from pounce.exchange.error_pages import ErrorPages
 from pounce.exchange.http import HttpExchange
 from pounce.exchange.response_headers import ResponseHeaders
 from pounce.exchange.scope import METHODS, offered_extensions
@@ -112,6 +112,7 @@ class Service:
         self.shared: dict[str, Any] = {}
         """What the connections of this worker share, by a name that begins with the wire's."""
         self.response_headers = ResponseHeaders(config)
+        self.error_pages = ErrorPages(config.error_pages, debug=config.debug, debug_hosts=config.debug_hosts)
         # For this loop's thread alone; see `pounce.immortal`.
         exchange_class: type[HttpExchange] = HttpExchange
         self.request_id_field = config.request_id_header.lower().encode()
@@ -204,7 +205,7 @@ class Service:
         """
         self.count(error.code, "%s", error.message)
         exchange = self._exchange_class(self, head or unreadable_head("1.1", stream.connection.scheme), stream)
-        exchange.respond(error_response(error, debug=self.config.debug))
+        exchange.respond(self.error_pages.answer(error, head, stream))
         return exchange
 
     def too_large(self) -> BadRequest:
