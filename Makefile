@@ -24,11 +24,12 @@ test: setup ## Run the tests
 soak: setup ## Run the long tests that look for growth
 	$(BIN)/python -m pytest -m soak -n 0 $(ARGS)
 
-faults: setup ## Reload, kill and block servers under load; every answer is checked
+faults: setup ## Reload, kill, block and flood servers under load; every answer is checked
 	$(BIN)/python -m pytest tests/workers -m faults -n 0 -s $(ARGS)
 
-fuzz: setup ## Run the differential suite of the parsers for FUZZ_SECONDS (300)
-	POUNCE_FUZZ=$(FUZZ_SECONDS) $(BIN)/python -m pytest packages/pounce-h1fast/tests/test_differential.py -n 0 $(ARGS)
+fuzz: setup ## Run each differential suite of the parsers for FUZZ_SECONDS (300)
+	POUNCE_FUZZ=$(FUZZ_SECONDS) $(BIN)/python -m pytest packages/pounce-h1fast/tests/test_differential.py \
+		packages/pounce-h1fast/tests/test_sequences.py -n 0 -s $(ARGS)
 
 lint: setup ## Check style, types and that uv.lock fits the pyproject files
 	$(BIN)/ruff check

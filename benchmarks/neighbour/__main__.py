@@ -3,11 +3,13 @@
 For each loop, parser and kind of hostility a server is started on core 0. On core 1 a neighbour asks for one small
 answer after the other: first alone, then while a hostile client floods the same worker. The table has its 50th and
 99th percentiles and the longest time in milliseconds, and the ratio of the 99th ones. Beside them stands how much
-processor time a turn of the server's loop took meanwhile, the 99th percentile and the longest: what a neighbour has to
-wait for at the most, also where the machine is too busy for its own times to say anything.
+processor time the turn of the server's loop took into which a moment fell, the 99th percentile of all moments and the
+longest: what a neighbour has to wait for, also where the machine is too busy for its own times to say anything.
 """
 
 import argparse
+import bisect
+import itertools
 import json
 import math
 import os
@@ -144,7 +146,7 @@ def timed(ask: Callable[[], None], seconds: float) -> Times:
 
 
 def turns(port: int, tls: bool, seconds: float) -> Times:
-    """Of the server's loop."""
+    """How long the turns of the server's loop are into which moments fall."""
     context = None
     if tls:
         context = ssl.create_default_context()
@@ -156,7 +158,8 @@ def turns(port: int, tls: bool, seconds: float) -> Times:
         times = json.load(urllib.request.urlopen(f"{url}/turns", context=context, timeout=PATIENCE))
     except OSError:
         return Times(math.inf, math.inf, math.inf)
-    return Times(times[len(times) // 2], times[len(times) * 99 // 100], times[-1])
+    until = list(itertools.accumulate(times))
+    return Times(*(times[bisect.bisect_left(until, share * until[-1])] for share in (0.5, 0.99)), times[-1])
 
 
 def measure(

@@ -65,11 +65,13 @@ def use(server: Running, certificate: str) -> None:
     host, port = server.address
     context = ssl.create_default_context(cafile=certificate)
     for http2 in (False, True):
-        with httpx.Client(verify=context, http2=http2, base_url=f"https://{host}:{port}") as client:
+        with httpx.Client(verify=context, http2=http2, base_url=f"https://{host}:{port}", timeout=PATIENCE) as client:
             answer = client.get("/")
             assert (answer.status_code, answer.http_version) == (200, "HTTP/2" if http2 else "HTTP/1.1")
             assert client.get("/fails").status_code == 500
-    with connect(f"wss://{host}:{port}/", ssl=ssl.create_default_context(cafile=certificate)) as websocket:
+    # A context of its own: httpx has put h2 into the other one.
+    context = ssl.create_default_context(cafile=certificate)
+    with connect(f"wss://{host}:{port}/", ssl=context, open_timeout=PATIENCE) as websocket:
         websocket.send("x" * 1000)
         assert websocket.recv(PATIENCE) == "x" * 1000
 

@@ -386,3 +386,22 @@ async def test_a_denial_has_any_kind_of_number_text_and_bytes() -> None:
 
     answer = await chosen[0](app).handshake()
     assert (answer.status, answer[b"x-mine"], answer[b"content-length"]) == (410, b"1", b"4")
+
+
+@in_loop
+async def test_receive_that_is_cancelled_at_any_moment_loses_no_message() -> None:
+    app = App(eager=False)
+    peer = await opened(app)
+    sent = [b"%d" % number for number in range(200)]
+    peer.send(*(masked(BINARY, message) for message in sent))
+    await peer.settle()
+    taken = []
+    while len(taken) < len(sent):
+        task = asyncio.ensure_future(app.take())
+        # A turn in which it begins; those of every so many messages let others have one before they give theirs.
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            taken.append(task.result()["bytes"])
+    assert taken == sent

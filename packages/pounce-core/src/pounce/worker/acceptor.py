@@ -78,8 +78,9 @@ class Intake:
         self._proxies = ProxyPolicy.of(service.config, listener.bind)
         self.handshakes: set[asyncio.Task[None]] = set()
         """Connections that were accepted and are not yet handed to their wire."""
-        # HTTP/1.1 is imported when the first connection is made: better now than when descriptors have run out.
-        table.default.connect(service)
+        if self._speaks_http:
+            # It is imported when the first connection is made: better now than when descriptors have run out.
+            table.default.connect(service)
 
     def start(self) -> None:
         """Connections may come from now on."""
