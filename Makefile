@@ -27,9 +27,10 @@ soak: setup ## Run the long tests that look for growth
 faults: setup ## Reload, kill, block and flood servers under load; every answer is checked
 	$(BIN)/python -m pytest tests/workers -m faults -n 0 -s $(ARGS)
 
-fuzz: setup ## Run each differential suite of the parsers for FUZZ_SECONDS (300)
+fuzz: setup ## Run each differential suite of the wires for FUZZ_SECONDS (300)
 	POUNCE_FUZZ=$(FUZZ_SECONDS) $(BIN)/python -m pytest packages/pounce-h1fast/tests/test_differential.py \
-		packages/pounce-h1fast/tests/test_sequences.py -n 0 -s $(ARGS)
+		packages/pounce-h1fast/tests/test_sequences.py packages/pounce-h2/tests/test_sequences.py \
+		packages/pounce-h3/tests/test_sequences.py -n 0 $(ARGS)
 
 lint: setup ## Check style, types and that uv.lock fits the pyproject files
 	$(BIN)/ruff check

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from benchmarks.load.certificate import certificate_files
+from tests.sequences import COUNTS, FUZZ_SECONDS
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,3 +22,10 @@ def tls_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Paths of a certificate for this machine and of its key."""
     certificate, key = certificate_files(tmp_path_factory.mktemp("tls"))
     return str(certificate), str(key)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tells how much a long run has tried."""
+    if FUZZ_SECONDS:
+        for name, count in COUNTS.items():
+            terminalreporter.write_line(f"{count:,} {name}")

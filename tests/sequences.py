@@ -16,9 +16,24 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["COUNTS", "FUZZ_SECONDS", "Message", "Step", "Trial", "changed", "cut", "feedings", "sequence", "trials"]
+__all__ = [
+    "COUNTS",
+    "FUZZ_SECONDS",
+    "Message",
+    "Seen",
+    "Step",
+    "Trial",
+    "Witness",
+    "changed",
+    "cut",
+    "feedings",
+    "fields_of_streams",
+    "sequence",
+    "trials",
+    "with_other_path",
+]
 
 FUZZ_SECONDS = float(os.environ.get("POUNCE_FUZZ", "0"))
 """How long a test goes on in a long run; 0 in the short one of every day."""
@@ -395,6 +410,102 @@ def feedings(rng: random.Random, sent: Iterable[tuple[int, bytes]]) -> list[tupl
         if not arriving[number]:
             del arriving[number]
     return fed
+
+
+# What comes of it
+
+
+class Seen(NamedTuple):
+    """A request as the application saw it; `ended` is False when its client went before its end."""
+
+    method: str
+    path: str
+    raw_path: bytes
+    query: bytes
+    version: str
+    scheme: str
+    headers: list[tuple[bytes, bytes]]
+    offers: int
+    """How many were asked to take it over."""
+    body: bytes
+    trailers: list[tuple[bytes, bytes]] | None
+    ended: bool
+
+
+class Witness:
+    """An application that notes what it sees on each connection, by the port of its client.
+
+    It says in X-Number where in the list of its connection the request is that is answered.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[int, list[Seen]] = {}
+        self.offers = 0
+        """Counted up by whoever is asked to take the next request over."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        offers, self.offers = self.offers, 0
+        headers = scope["headers"]
+        begun = Seen(
+            scope["method"],
+            scope["path"],
+            scope["raw_path"],
+            scope["query_string"],
+            scope["http_version"],
+            scope["scheme"],
+            list(headers),
+            offers,
+            b"",
+            None,
+            False,
+        )
+        # Whoever gets to see this has got the list of another request.
+        headers.append((b"x-scribble", b"by the application"))
+        headers[0] = (b"host", b"scribble")
+        seen = self.seen.setdefault(scope["client"][1], [])
+        number = len(seen)
+        seen.append(begun)
+        body, trailers, more, ended = b"", None, True, True
+        while more:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                more = ended = False
+            else:
+                body += event["body"]
+                more = event["more_body"]
+                trailers = event.get("trailers")
+        seen[number] = begun._replace(body=body, trailers=trailers, ended=ended)
+        if ended:
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"x-number", b"%d" % number)]})
+            await send({"type": "http.response.body", "body": b"ok"})
+
+
+def fields_of_streams(rng: random.Random, message: Message) -> list[Field]:
+    """The message as HTTP/2 and HTTP/3 write it: its Host is `:authority`, its names are in small letters.
+
+    Now and then one is left as it is, which those wires refuse.
+    """
+    authority, others = [], []
+    for name, value in message.fields:
+        lower = name.lower()
+        if lower == b"host" and not authority and rng.randrange(20):
+            authority.append((b":authority", value))
+        elif lower not in (b"transfer-encoding", b"connection", b"upgrade") or not rng.randrange(10):
+            others.append((lower if rng.randrange(100) else name, value))
+    fields = [(b":method", message.method), (b":scheme", b"http"), *authority, (b":path", message.target)]
+    if not rng.randrange(60):
+        fields.append(rng.choice(fields))
+    if not rng.randrange(60):
+        fields.pop(rng.randrange(len(fields)))
+    if not rng.randrange(4):
+        rng.shuffle(fields)
+    return fields + others
+
+
+def with_other_path(rng: random.Random, fields: list[Field]) -> list[Field]:
+    """What such a client asks for next: everything is the same but for the path."""
+    path = rng.choice([*TARGETS, *ODD_TARGETS])
+    return [(name, path if name == b":path" else value) for name, value in fields]
 
 
 # Trials

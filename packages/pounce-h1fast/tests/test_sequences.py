@@ -8,10 +8,9 @@ applications must see the same, field by field, and all clients get the same ans
 import asyncio
 import random
 import re
-from typing import Any, NamedTuple
 
 import judges
-from tests.sequences import Message, feedings, sequence, trials
+from tests.sequences import Message, Seen, Witness, feedings, sequence, trials
 
 from pounce.contract.head import RequestHead
 from pounce.exchange.service import Service
@@ -49,24 +48,8 @@ def _body(rng: random.Random, message: Message) -> bytes:
     return b"".join([*chunks, b"0\r\n", *trailers, b"\r\n"])
 
 
-class Seen(NamedTuple):
-    """A request as the application saw it; `ended` is False when its client went before its end."""
-
-    method: str
-    path: str
-    raw_path: bytes
-    query: bytes
-    version: str
-    scheme: str
-    headers: list[tuple[bytes, bytes]]
-    upgrade: bool
-    body: bytes
-    trailers: list[tuple[bytes, bytes]] | None
-    ended: bool
-
-
 class Server:
-    """A server in memory with one of the parsers, and an application that notes what it sees on each connection."""
+    """A server in memory with one of the parsers."""
 
     def __init__(self, parser: str) -> None:
         noting = Plugin(
@@ -75,8 +58,9 @@ class Server:
             parsers=h1fast.parsers if parser == "h1fast" else (),
             switches=(Switch(token=b"x", connect=self._offered),),
         )
+        self.witness = Witness()
         self.service: Service = memory_service(
-            self._app,
+            self.witness,
             Registry.of(h1, noting),
             http_parser=parser,
             date_header=False,
@@ -84,55 +68,17 @@ class Server:
             max_header_size=1400,
             max_headers=14,
         )
-        self.seen: dict[int, list[Seen]] = {}
-        self._offers: list[RequestHead] = []
 
     def _offered(self, service: Service, head: RequestHead) -> None:
         """Take no request over, but see that it is there to be taken."""
-        self._offers.append(head)
-
-    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
-        offered = bool(self._offers)
-        self._offers.clear()
-        headers = scope["headers"]
-        found = list(headers)
-        # Whoever gets to see this has got the list of another request.
-        headers.append((b"x-scribble", b"by the application"))
-        headers[0] = (b"host", b"scribble")
-        body, trailers, more, ended = b"", None, True, True
-        while more:
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                more = ended = False
-            else:
-                body += event["body"]
-                more = event["more_body"]
-                trailers = event.get("trailers")
-        self.seen.setdefault(scope["client"][1], []).append(
-            Seen(
-                scope["method"],
-                scope["path"],
-                scope["raw_path"],
-                scope["query_string"],
-                scope["http_version"],
-                scope["scheme"],
-                found,
-                offered,
-                body,
-                trailers,
-                ended,
-            )
-        )
-        if ended:
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-            await send({"type": "http.response.body", "body": b"ok"})
+        self.witness.offers += 1
 
     def connect(self, number: int) -> MemoryConnection:
         return MemoryConnection(service=self.service, extra={"peername": ("192.0.2.1", number)})
 
     async def serve(self, fed: list[tuple[int, bytes]], patience: int) -> dict[int, tuple[list[Seen], bytes]]:
         """What the application saw and what came back on each connection; the loop turns after so many pieces."""
-        self.seen = {}
+        self.witness.seen = {}
         connections = {number: self.connect(number) for number in dict.fromkeys(number for number, _ in fed)}
         for count, (number, data) in enumerate(fed):
             connections[number].feed(data)
@@ -146,7 +92,7 @@ class Server:
             connection.lose()
         await asyncio.sleep(0)
         assert not self.service.connections and not self.service.tasks
-        return {number: (self.seen.get(number, []), connection.received) for number, connection in connections.items()}
+        return {n: (self.witness.seen.get(n, []), connection.received) for n, connection in connections.items()}
 
     async def _settle(self, connections: list[MemoryConnection]) -> None:
         """Until nothing happens any more."""

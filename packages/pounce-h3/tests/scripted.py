@@ -44,10 +44,10 @@ class ScriptedQuic:
     """See `pounce_h3.engine.QuicConnection`. `fails` has what each method is to raise, by its name."""
 
     timer = None
-    peer = CLIENT
     unacknowledged = 0
 
-    def __init__(self) -> None:
+    def __init__(self, peer: tuple[str, int]) -> None:
+        self.peer = peer
         self.todo: list[QuicEvent] = []
         self.written: dict[int, bytearray] = {}
         self.ended: set[int] = set()
@@ -111,9 +111,11 @@ class ScriptedQuic:
 class ScriptedConnection:
     """A connection that is established; needs a running loop."""
 
-    def __init__(self, app: Any, **settings: Any) -> None:
-        self.service = memory_service(app, **settings)
-        self.quic = ScriptedQuic()
+    def __init__(
+        self, app: Any = None, *, service: Service | None = None, port: int = CLIENT[1], **settings: Any
+    ) -> None:
+        self.service = service or memory_service(app, **settings)
+        self.quic = ScriptedQuic((CLIENT[0], port))
         self.h3 = H3Connection(self.service, cast(Endpoint, ScriptedEndpoint()), cast(QuicConnection, self.quic), set())
         self._next = 0
         self.feed(
@@ -146,10 +148,11 @@ class ScriptedConnection:
         """What was said on our decoder stream, without its type."""
         return bytes(self.quic.written[11][1:])
 
-    def answer(self, stream_id: int) -> tuple[bytes, bytes]:
-        """The first field section of an answer, and the body, as far as they were written."""
+    def answer(self, stream_id: int) -> tuple[list[bytes], bytes]:
+        """The field sections of an answer, and the body, as far as they were written."""
         data = bytes(self.quic.written.get(stream_id, b""))
-        sections, body, at = [], b"", 0
+        sections: list[bytes] = []
+        body, at = b"", 0
         while at < len(data):
             kind, at = cast(tuple[int, int], pull(data, at))
             length, at = cast(tuple[int, int], pull(data, at))
@@ -158,4 +161,4 @@ class ScriptedConnection:
             else:
                 body += data[at : at + length]
             at += length
-        return sections[0] if sections else b"", body
+        return sections, body
