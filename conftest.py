@@ -1,5 +1,6 @@
 """Fixtures of all tests of the workspace."""
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -15,6 +16,17 @@ def no_settings_in_the_environment() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("POUNCE_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """A server sets up the loggers of its process, which outlive it."""
+    loggers = [logging.getLogger(name) for name in ("pounce", "pounce.access")]
+    before = [(each, each.level, each.propagate, each.disabled, each.handlers[:]) for each in loggers]
+    yield
+    for each, level, propagate, disabled, handlers in before:
+        each.setLevel(level)
+        each.propagate, each.disabled, each.handlers[:] = propagate, disabled, handlers
 
 
 @pytest.fixture(scope="session")

@@ -440,7 +440,7 @@ async def test_write_timeout_of_answers_that_nobody_takes(data: bytes, parser: s
     peer = connect(path_app, parser, write_timeout=30.0)
     peer.transport.stall()
     peer.feed(data)
-    await peer.settle()
+    await peer.settle(1000)
     for _ in range(3):
         peer.after(100.0)
         await peer.settle()

@@ -238,7 +238,7 @@ def with_trailers(*pieces: bytes) -> Any:
 @pytest.mark.parametrize("pieces", [(b"",), (b"one",), (b"one", b"two")])
 @in_loop
 async def test_trailers_follow_a_chunked_body(pieces: tuple[bytes, ...], parser: str) -> None:
-    peer = connect(with_trailers(*pieces), parser)
+    peer = connect(with_trailers(*pieces), parser, asgi_extensions=["trailers"])
     peer.feed(get() + get())
     answers = await peer.answers()
     for answer in answers:
@@ -249,7 +249,7 @@ async def test_trailers_follow_a_chunked_body(pieces: tuple[bytes, ...], parser:
 
 @in_loop
 async def test_trailers_are_not_offered_to_an_http_1_0_client(parser: str) -> None:
-    peer = connect(with_trailers(b"one"), parser)
+    peer = connect(with_trailers(b"one"), parser, asgi_extensions=["trailers"])
     peer.feed(get(version="1.0"))
     answer = await peer.answer()
     assert (answer.body, answer.trailers) == (b"one", {})
@@ -257,7 +257,7 @@ async def test_trailers_are_not_offered_to_an_http_1_0_client(parser: str) -> No
 
 @in_loop
 async def test_trailers_of_an_answer_to_head_are_not_sent(parser: str) -> None:
-    peer = connect(with_trailers(b"one"), parser)
+    peer = connect(with_trailers(b"one"), parser, asgi_extensions=["trailers"])
     peer.feed(get(method="HEAD") + get())
     head, full = await peer.answers("HEAD", "GET")
     assert (head.body, head.trailers, full.trailers) == (b"", {}, {"sum": "1", "x": "y"})

@@ -153,8 +153,9 @@ async def test_nothing_of_a_later_answer_is_sent_before_an_earlier_one_is_comple
 @in_loop
 async def test_answers_to_pipelined_requests_leave_in_one_write(parser: str) -> None:
     peer = connect(path_app, parser)
-    peer.feed(b"".join(get(f"/{n}") for n in range(20)))
-    assert [answer.body for answer in await peer.answers()] == [b"/%d" % n for n in range(20)]
+    # As many as a connection has done in one turn.
+    peer.feed(b"".join(get(f"/{n}") for n in range(8)))
+    assert [answer.body for answer in await peer.answers()] == [b"/%d" % n for n in range(8)]
     assert len(peer.writes) == 1
 
 
@@ -165,6 +166,7 @@ async def test_the_gathering_of_answers_is_bounded(parser: str) -> None:
 
     peer = connect(app, parser)
     peer.feed(get() * 200)
+    await peer.until_read()
     assert len(await peer.answers()) == 200
     assert max(map(len, peer.writes)) < 20_000
 

@@ -83,8 +83,9 @@ def test_exit_in_a_task_of_the_startup_ends_the_start_with_an_error(mode: str, t
 
 
 @pytest.mark.parametrize("mode", ["caller", "thread", "process"])
-def test_wsgi_application_is_refused_in_every_mode(mode: str, tmp_path: Path) -> None:
-    ended, error = failed_start(tmp_path, "def app(environ, start_response): ...", *MODES[mode])
+def test_wsgi_application_that_is_to_be_asgi_is_refused_in_every_mode(mode: str, tmp_path: Path) -> None:
+    wsgi = "def app(environ, start_response): ..."
+    ended, error = failed_start(tmp_path, wsgi, *MODES[mode], "--interface", "asgi")
     assert (ended, error["code"]) == (4, "POUNCE_APP_NOT_ASGI")
     assert "a WSGI application" in error["message"]
 

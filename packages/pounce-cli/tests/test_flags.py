@@ -58,7 +58,8 @@ def test_the_help_shows(item, help_text):
 def test_the_help_is_in_panels_by_group(help_text):
     titles = [line.strip("╭─╮ ") for line in help_text.splitlines() if line.startswith("╭")]
     groups = [
-        "Application", "Workers", "Network", "TLS", "HTTP/3", "Limits", "Deadlines", "WebSocket", "Logging",
+        "Application", "Workers", "Network", "TLS", "HTTP/3", "Limits", "Deadlines", "WebSocket",
+        "Proxies", "Compression", "Static files", "Logging",
         "Plugin h2", "Plugin h3", "Plugins",
     ]  # fmt: skip
     assert titles == ["Arguments", *groups]
@@ -93,7 +94,7 @@ WORDS = st.sampled_from(
     ["main:app", "--app", "--app=x:y", "--port", "--port=1", "0", "-1", "--debug", "--no-debug", "--bind", "a:1",
      "[1]", "", '["a"]', "--set", "h2.x={1}", "--set=h2.y=true", "--host", "--host=a=b", "--", "true", "--debug=false",
      "é", "a b", "--log-level", "INFO", "--http", "--server-header", "--config", "--config=x.toml",
-     "--h2-stream-window", "--h2-stream-window=2MiB", "--h2-nope", "--no-h2-nope"]
+     "--static", "--static=d", "--h2-stream-window", "--h2-stream-window=2MiB", "--h2-nope", "--no-h2-nope"]
 )  # fmt: skip
 
 

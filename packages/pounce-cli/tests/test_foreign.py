@@ -80,7 +80,7 @@ PEERS = {
 """What their --help lists."""
 OPTIONS = (*flags(), *plugin_options(lambda plugin: True))
 OURS = {
-    *("--app", "--set", "--config", "--help", "-h", "--version"),
+    *("--app", "--set", "--config", "--static", "--help", "-h", "--version"),
     *(flag for item in OPTIONS for flag in spellings(item)),
     *(switched_off(item) for item in OPTIONS if item.kind is bool),
 }
@@ -112,7 +112,7 @@ def test_answer_names_what_there_is_or_says_that_there_is_nothing(flag: str) -> 
 
 LINES = {
     "--env-file": "--env-file", "--env-file=.env": "--env-file", "--pid": "--pid", "--use-colors": "--use-colors",
-    "--proxy-headers": "--proxy-headers", "-w": "-w", "-w4": "-w", "-b:8000": "-b", "-DR": "-D",
+    "-w": "-w", "-w4": "-w", "-b:8000": "-b", "-DR": "-D",
     "--timeout=30": "--timeout",
     "--no-server-header": "--no-server-header", "--limit-request-field_size": "--limit-request-field_size",
 }  # fmt: skip

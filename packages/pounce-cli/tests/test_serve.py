@@ -34,6 +34,22 @@ def test_serves_the_application_that_is_named(pounce, get, words):
     assert get(process.started()["url"]) == (200, b"|http")
 
 
+def test_a_folder_is_served_without_an_application(pounce, get, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("Hello")
+    url = pounce.start("serve", "--static", str(tmp_path / "site"), "--port", "0").started()["url"]
+    assert get(url) == (200, b"Hello")
+    assert get(url, "/index.html") == (200, b"Hello")
+    assert get(url, "/other")[0] == 404
+
+
+def test_a_folder_is_served_in_front_of_an_application(pounce, get, tmp_path):
+    (tmp_path / "hello.txt").write_text("Hello")
+    url = pounce.start("serve", "main:app", "--static", str(tmp_path), "--port", "0").started()["url"]
+    assert get(url, "/hello.txt") == (200, b"Hello")
+    assert get(url, "/other") == (200, b"|http")
+
+
 def test_flags_reach_the_server(pounce, get):
     process = pounce.start("serve", "main:app", "--port=0", "--root-path", "/api", "--health-check-path", "/up")
     url = process.started()["url"]

@@ -107,6 +107,8 @@ def test_list_is_taken_where_a_tuple_is_due() -> None:
 
 
 OF_UVICORN = {
+    "header": ("headers", ("X-A: 1",)),
+    "forwarded_allow_ips": ("trusted_hosts", ("127.0.0.1",)),
     "timeout_keep_alive": ("keep_alive_timeout", 7.0),
     "timeout_graceful_shutdown": ("shutdown_timeout", 3.0),
     "http": ("http_parser", "h11"),

@@ -7,7 +7,7 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from pounce import AppImportError
+from pounce import AppImportError, ServerConfig
 from pounce.importer import adapted
 from pounce.interface import check_interface
 
@@ -78,10 +78,6 @@ class WSGI:
     def __call__(self, environ: Any, start_response: Any) -> Any: ...
 
 
-class FromDjango(WSGI):
-    __module__ = "django.core.handlers.wsgi"
-
-
 def asgi2(scope: Any) -> Callable[..., Any]: ...
 
 
@@ -103,9 +99,8 @@ def too_many(self: Any, scope: Any, receive: Any, send: Any) -> Any: ...
 @pytest.mark.parametrize(
     ("candidate", "what", "hint"),
     [
-        (wsgi, "a WSGI application", "WSGIMiddleware(app)"),
-        (WSGI(), "a WSGI application", "WSGIMiddleware(app)"),
-        (FromDjango(), "a WSGI application", "mysite.asgi:application"),
+        (wsgi, "a WSGI application", "Leave interface at auto, or set it to wsgi"),
+        (WSGI(), "a WSGI application", "Leave interface at auto, or set it to wsgi"),
         (asgi2, "an ASGI 2 application", "guarantee_single_callable"),
         (ASGI2, "an ASGI 2 application", "guarantee_single_callable"),
         (create_app, "a factory", "Write main:x() to have it called, or give --factory"),
@@ -144,12 +139,23 @@ class Lazy:
 @pytest.mark.parametrize("error", [TypeError("__init__() got an unexpected keyword argument 'x'"), SystemExit(0)])
 def test_middleware_that_cannot_be_put_together_is_an_error_of_the_start(error: BaseException) -> None:
     with pytest.raises(AppImportError, match="middleware") as caught:
-        adapted(Lazy(error))
+        adapted(Lazy(error), ServerConfig())
     assert (caught.value.code, caught.value.exit_code) == ("POUNCE_APP_MIDDLEWARE_FAILED", 4)
     assert caught.value.__cause__ is error
 
 
 def test_middleware_is_put_together_once() -> None:
     lazy = Lazy()
-    assert adapted(adapted(lazy)).middleware_stack is app
+    assert adapted(adapted(lazy, ServerConfig()), ServerConfig()).middleware_stack is app
     assert lazy.built == 1
+
+
+@pytest.mark.parametrize(("interface", "wrapped"), [("auto", True), ("wsgi", True), ("asgi", False)])
+@pytest.mark.parametrize("candidate", [wsgi, WSGI()])
+def test_wsgi_application_is_served_unless_it_is_to_be_asgi(candidate: Any, interface: Any, wrapped: bool) -> None:
+    config = ServerConfig(interface=interface)
+    if wrapped:
+        assert adapted(candidate, config).app is candidate
+    else:
+        with pytest.raises(AppImportError, match="a WSGI application"):
+            adapted(candidate, config)

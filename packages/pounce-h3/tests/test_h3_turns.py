@@ -9,11 +9,14 @@ from typing import Any, cast
 import pytest
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
+from tests.conformance.h3 import literal_section
 from tests.conformance.wires import answer
 
 from pounce.contract.turns import STEPS
+from pounce.exchange.budget import Budget
 from pounce.h1.plugin import plugin as h1
 from pounce.net.tls import ServerTLS
+from pounce.plugin import Service
 from pounce.registry import Registry
 from pounce.testing.memory import memory_service
 from pounce.worker.ticker import Ticker
@@ -22,7 +25,7 @@ from pounce_h3.endpoint import OPEN_STEPS, STRANGERS_MAX, Endpoint
 from pounce_h3.engine import Closed, Connected, QuicEvent, StreamData, StreamReset
 from pounce_h3.frames import DATA, HEADERS, PRIORITY_UPDATE, SETTINGS, frame, varint
 from pounce_h3.plugin import plugin
-from pounce_h3.qh3_engine import Qpack, literal_section
+from pounce_h3.qpack import Qpack
 
 CLIENT, SERVER = ("192.0.2.1", 50000), ("192.0.2.2", 443)
 
@@ -97,8 +100,8 @@ class Home:
         self.engine = self
         self.forgotten: list[H3Connection] = []
 
-    def codec(self, max_table_capacity: int, blocked_streams: int, max_size: int) -> Qpack:
-        return Qpack(max_table_capacity, blocked_streams, max_size)
+    def codec(self, service: Service, budget: Budget) -> Qpack:
+        return Qpack(service, budget)
 
     def validated(self, connection: H3Connection) -> None: ...
 

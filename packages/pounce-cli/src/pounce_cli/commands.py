@@ -16,13 +16,23 @@ from pounce.options import Option
 from pounce.plugin import Command
 from pounce.registry import Registry
 from pounce_cli.errors import UsageError
-from pounce_cli.flags import HELP, Given, flags, plugin_flags, shown_default, spellings, switched_off, value_name
+from pounce_cli.flags import (
+    HELP,
+    Given,
+    flags,
+    plugin_flags,
+    serving,
+    shown_default,
+    spellings,
+    switched_off,
+    value_name,
+)
 from pounce_cli.foreign import COMMANDS, about_flag
 
 __all__ = ["run"]
 
 BUILT_IN = ("serve", "config", "plugins", "status", "reload", "stop")
-SERVE_HELP = """Serve an ASGI application.
+SERVE_HELP = """Serve an ASGI application, or the files of a folder.
 
 The application is module:attribute, or module:factory() for a function that makes it. \
 Times may have a unit (500ms, 30s, 5m), and so may sizes (64KiB, 16MiB, 1GB).
@@ -95,8 +105,11 @@ def _app(serve: Callable[[Given], None], discover: Callable[[], Registry], optio
 
 
 def _serve_command(serve: Callable[[Given], None], options: Sequence[Option]) -> Callable[..., None]:
-    def command(target: str | None = None, /, app: str | None = None, **written: Any) -> None:
-        serve(_given(options, written, tuple(name for name in (target, app) if name is not None)))
+    def command(
+        target: str | None = None, /, app: str | None = None, static: str | None = None, **written: Any
+    ) -> None:
+        apps = tuple(name for name in (target, app) if name is not None)
+        serve(serving(static, _given(options, written, apps)))
 
     return _with_parameters(command, [*_app_parameters(), *_setting_parameters(options)])
 
@@ -173,9 +186,17 @@ def _app_parameters() -> list[inspect.Parameter]:
     group = Group("Application", sort_key=0)
     target = Parameter(name="APP", help="The application, for example main:app.", show_default=False)
     app = Parameter(name="--app", help="The same, as an option.", group=group, show_default=False, metavar="APP")
+    static = Parameter(
+        name="--static",
+        help="Serve the files of this folder at /, with the application behind them, or without one.",
+        group=group,
+        show_default=False,
+        metavar="DIR",
+    )
     return [
         _parameter("target", Annotated[str | None, target], inspect.Parameter.POSITIONAL_ONLY),
         _parameter("app", Annotated[str | None, app]),
+        _parameter("static", Annotated[str | None, static]),
     ]
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "flags",
     "plugin_flags",
     "plugin_options",
+    "serving",
     "shown_default",
     "spellings",
     "switched_off",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 HELP = ("--help", "-h")
+NO_APPLICATION = "pounce.middleware.static:no_application"
 
 
 class Given(NamedTuple):
@@ -80,7 +82,7 @@ def plugin_options(wanted: Callable[[str], bool]) -> tuple[Option, ...]:
 
 def _own_spellings() -> set[str]:
     own = {flag for item in flags() for flag in (*spellings(item), switched_off(item))}
-    return own | {"--app", "--set", "--config"}
+    return own | {"--app", "--set", "--config", "--static"}
 
 
 def flag_of(name: str) -> str:
@@ -130,6 +132,16 @@ def shown_default(item: Option) -> str | None:
     return str(value)
 
 
+def serving(folder: str | None, given: Given) -> Given:
+    """The same with the files of `folder` at `/`: alone, where no application is named. Unchanged for None."""
+    if folder is None:
+        return given
+    before = given.settings.get("static_files", ())
+    assert isinstance(before, tuple)
+    settings = {**given.settings, "static_files": (*before, f"/={folder}")}
+    return given._replace(apps=given.apps or (NO_APPLICATION,), settings=settings)
+
+
 def app_of(given: Given) -> str:
     """The one application that was named. Raises `ConfigError`."""
     if len(given.apps) == 1:
@@ -138,7 +150,7 @@ def app_of(given: Given) -> str:
         raise ConfigError(
             "no application is given",
             code="POUNCE_CLI_USAGE",
-            hint="Name it as module:attribute, for example: pounce serve main:app",
+            hint="Name it as module:attribute, for example: pounce serve main:app; or give --static DIR.",
         )
     raise ConfigError(
         f"the application is given more than once ({', '.join(given.apps)})",

@@ -9,7 +9,7 @@ a test holds the two against each other. Measured: the library's import takes ab
 from collections.abc import Iterable, Sequence
 
 from pounce.options import Option
-from pounce_cli.flags import Given, flags, plugin_flags, spellings, switched_off
+from pounce_cli.flags import Given, flags, plugin_flags, serving, spellings, switched_off
 
 __all__ = ["read"]
 
@@ -20,6 +20,7 @@ def read(words: Sequence[str]) -> Given | None:
     apps: list[str] = []
     tables: tuple[str, ...] = ()
     config: str | None = None
+    static: str | None = None
     settings: dict[str, str | bool | tuple[str, ...]] = {}
     rest = iter(words)
     for word in rest:
@@ -43,6 +44,8 @@ def read(words: Sequence[str]) -> Given | None:
             tables += (text,)
         elif flag == "--config" and config is None:
             config = text
+        elif flag == "--static" and static is None:
+            static = text
         elif flag in repeatable:
             before = settings.get(repeatable[flag], ())
             assert isinstance(before, tuple)
@@ -51,7 +54,8 @@ def read(words: Sequence[str]) -> Given | None:
             settings[values[flag]] = text
         else:
             return None
-    return Given(tuple(apps), settings, tables, config) if len(apps) == 1 and apps[0] else None
+    given = serving(static, Given(tuple(apps), settings, tables, config))
+    return given if len(given.apps) == 1 and given.apps[0] else None
 
 
 def _known(options: Iterable[Option]) -> tuple[dict[str, str], dict[str, str], dict[str, tuple[str, bool]]]:

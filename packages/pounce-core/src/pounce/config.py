@@ -100,6 +100,13 @@ class ServerConfig:
         " {settings}]. May be repeated.",
         group="application",
     )
+    sync_app: Any = option(
+        None,
+        "Answers requests at once, without a coroutine, or leaves them to the application: what has handle_sync(),"
+        " or module:attribute.",
+        group="application",
+        flag=False,
+    )
 
     # Workers
     workers: int = option(

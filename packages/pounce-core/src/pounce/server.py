@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -37,10 +37,12 @@ if TYPE_CHECKING:
     from pounce.exchange.service import ASGIApp
     from pounce.net.tls import ServerTLS
     from pounce.registry import Registry
+    from pounce.sync_protocol import SyncApp
     from pounce.worker.state import Description
 else:
     type ASGIApp = late("pounce.exchange.service:ASGIApp")
     type Registry = late("pounce.registry:Registry")
+    type SyncApp = late("pounce.sync_protocol:SyncApp")
 
 __all__ = ["Server", "StartInfo", "run"]
 
@@ -78,6 +80,7 @@ class Server:
 
     `app` is an ASGI 3 application or the name of one (`module:attribute`). Several servers can live in one process.
     `on_ready` is called once connections are accepted: on the loop where there is one, else on the thread of `run()`.
+    `sync_app` takes the place of the setting of that name.
     """
 
     def __init__(
@@ -87,7 +90,10 @@ class Server:
         *,
         registry: Registry | None = None,
         on_ready: Callable[[StartInfo], None] | None = None,
+        sync_app: SyncApp | None = None,
     ) -> None:
+        if sync_app is not None:
+            config = replace(config, sync_app=sync_app)
         self._config = config if not config.ssl_self_signed else _with_certificate(config)
         self._app = app
         self._registry = registry

@@ -41,7 +41,7 @@ class RawResponse:
 
 @runtime_checkable
 class SyncApp(Protocol):
-    """Something that answers requests at once, or leaves them to the ASGI application."""
+    """Something that answers requests at once, or leaves them to the ASGI application: the setting `sync_app`."""
 
     def handle_sync(self, request: RawRequest, /) -> RawResponse | None:
         """The answer, None to leave it to the ASGI application. What it raises is an error of the application (500)."""

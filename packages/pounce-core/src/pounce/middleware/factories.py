@@ -30,8 +30,23 @@ type Factory = Callable[[ASGIApp], ASGIApp]
 
 
 def middleware_of(config: ServerConfig) -> tuple[MiddlewareChoice, ...]:
-    """The user's middleware, outermost first. Raises `ConfigError`, `AppImportError`."""
-    return tuple(_choice(item, config) for item in config.middleware)
+    """The user's middleware, outermost first, and the `sync_app` within. Raises `ConfigError`, `AppImportError`."""
+    found = [_choice(item, config) for item in config.middleware]
+    if config.sync_app is not None:
+        found.append(_sync_app(config))
+    return tuple(found)
+
+
+def _sync_app(config: ServerConfig) -> MiddlewareChoice:
+    from pounce.sync_protocol import SyncApp, answered_first_by
+
+    given = config.sync_app
+    sync_app = import_object(given, config) if isinstance(given, str) else given
+    if not isinstance(sync_app, SyncApp):
+        raise ConfigError(f"sync_app must have a method handle_sync (got {type(sync_app).__name__})")
+    return MiddlewareChoice(
+        name="sync_app", create=lambda service, app: answered_first_by(sync_app, app), where="inner"
+    )
 
 
 def _choice(item: Any, config: ServerConfig) -> MiddlewareChoice:

@@ -65,7 +65,7 @@ def _identity_of(config: ServerConfig, listeners: list[Listener]) -> Identity | 
 
 def _middleware_of(config: ServerConfig) -> tuple[MiddlewareChoice, ...]:
     """The user's own."""
-    if not config.middleware:
+    if not config.middleware and config.sync_app is None:
         return ()
     from pounce.middleware.factories import middleware_of
 

@@ -18,12 +18,22 @@ from pounce.middleware.static.conditions import Fields, Span, Validators, judge
 from pounce.middleware.static.mounts import StaticMount, ordered
 from pounce.middleware.static.served import SIBLINGS, Entry, Served, Variant
 
-__all__ = ["StaticFiles", "create_static_handler"]
+__all__ = ["StaticFiles", "create_static_handler", "no_application"]
 
 type Receive = Callable[[], Awaitable[Any]]
 
 CHUNK = 262_144
 """Bytes that are read at once of a file which the server cannot send itself."""
+
+
+async def no_application(scope: Scope, receive: Receive, send: Send) -> None:
+    """What is behind files that are served alone: 404, and 405 to methods that files do not have."""
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
+        await refuse(scope, send, 405, b"Method Not Allowed", [(b"allow", b"GET, HEAD")])
+        return
+    await refuse(scope, send, 404, b"Not Found")
 
 
 class StaticFiles:
@@ -56,10 +66,7 @@ class StaticFiles:
         if served is None:
             await self._miss(scope, receive, send)
         elif scope["method"] not in ("GET", "HEAD"):
-            if self._app is not None:
-                await self._app(scope, receive, send)
-            else:
-                await refuse(scope, send, 405, b"Method Not Allowed", [(b"allow", b"GET, HEAD")])
+            await (self._app or no_application)(scope, receive, send)
         else:
             await self._serve(scope, receive, send, served, path[len(served.mount.url_path) :])
 
