@@ -267,8 +267,7 @@ class WebSocketExchange:
                 held, self._held = self._held, 0
                 if self.state != CLOSED:
                     self.stream.consumed(held)
-                    if len(reader.payload) != self.incomplete:
-                        self._sockets.grown(self, len(reader.payload))
+                    self._count_incomplete()
                     if self._eof:
                         self._end_stream(ABNORMAL)
             elif isinstance(event, Control):
@@ -291,9 +290,15 @@ class WebSocketExchange:
                         self._read_later()
                         return
 
+    def _count_incomplete(self) -> None:
+        size = len(self._reader.payload)
+        if size != self.incomplete and self.state != CLOSED:
+            self._sockets.grown(self, size)
+
     def _read_later(self) -> None:
         self._waits = True
         self._share.later(self._read_on)
+        self._count_incomplete()
 
     def _read_on(self) -> None:
         self._waits = False
