@@ -1,0 +1,170 @@
+"""nginx and HAProxy in front, alone and behind one another: who the client is, and by which scheme it came."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from pounce.testing import TestServer
+
+PATIENCE = 30
+CLIENT, HAPROXY, NGINX = "127.0.0.9", "127.0.0.7", "127.0.0.8"
+"""Where the connections of each come from: all of 127.0.0.0/8 is this machine."""
+pytestmark = [
+    pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed"),
+    pytest.mark.skipif(shutil.which("haproxy") is None, reason="HAProxy is not installed"),
+]
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    host = next(value.decode() for name, value in scope["headers"] if name == b"host")
+    shown = json.dumps({"client": scope["client"], "scheme": scope["scheme"], "host": host})
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": shown})
+        await send({"type": "websocket.close"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": shown.encode()})
+
+
+@contextmanager
+def running(command: list[str], listening: socket.socket, **environment: str) -> Iterator[int]:
+    """A proxy that takes a listening socket over: nobody has to guess when it is there. Its port."""
+    process = subprocess.Popen(
+        command,
+        pass_fds=[listening.fileno()],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+@contextmanager
+def haproxy(folder: Path, backend: str) -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        path = folder / "haproxy.cfg"
+        path.write_text(
+            "defaults\n mode http\n timeout connect 10s\n timeout client 30s\n timeout server 30s\n option forwardfor\n"
+            f"listen site\n bind fd@{listening.fileno()}\n http-request set-header X-Forwarded-Proto https\n"
+            f" http-request set-header X-Forwarded-Host %[req.hdr(host)]\n server next {backend} source {HAPROXY}\n"
+        )
+        with running(["haproxy", "-db", "-f", str(path)], listening) as port:
+            yield port
+
+
+@contextmanager
+def nginx(folder: Path, backend: str, proto: str = "https") -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        bind = "" if backend.startswith("unix:") else f"proxy_bind {NGINX};"
+        user = "user root;" if os.geteuid() == 0 else ""
+        path = folder / "nginx.conf"
+        path.write_text(f"""
+            daemon off; worker_processes 1; {user} pid {folder}/nginx.pid; error_log {folder}/error.log;
+            events {{}}
+            http {{
+                access_log off;
+                client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+                uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+                server {{
+                    listen 127.0.0.1:{port};
+                    location / {{
+                        proxy_pass http://{backend}; {bind}
+                        proxy_http_version 1.1;
+                        proxy_set_header Host backend.internal;
+                        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+                        proxy_set_header X-Forwarded-Proto {proto};
+                        proxy_set_header X-Forwarded-Host $http_host;
+                        proxy_set_header Upgrade $http_upgrade;
+                        proxy_set_header Connection $http_connection;
+                    }}
+                }}
+            }}
+        """)
+        # As at an upgrade of nginx itself: it finds the sockets that it is to listen on in its environment.
+        command = ["nginx", "-p", str(folder), "-c", str(path)]
+        with running(command, listening, NGINX=f"{listening.fileno()};"):
+            yield port
+
+
+def ask(port: int) -> Any:
+    """What is shown to a client that lies about itself."""
+    connection = HTTPConnection("127.0.0.1", port, PATIENCE, source_address=(CLIENT, 0))
+    forged = {"Host": "site.example", "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "ftp"}
+    connection.request("GET", "/", headers=forged)
+    shown = json.loads(connection.getresponse().read())
+    connection.close()
+    return shown
+
+
+TOLD = {"client": [CLIENT, 0], "scheme": "https", "host": "site.example"}
+
+
+@pytest.mark.parametrize("proxy", [haproxy, nginx])
+def test_client_and_scheme_are_those_that_the_proxy_names(proxy: Any, tmp_path: Path) -> None:
+    with TestServer(app, trusted_hosts=[HAPROXY, NGINX]) as server, proxy(tmp_path, f"127.0.0.1:{server.port}") as port:
+        assert ask(port) == TOLD
+
+
+@pytest.mark.parametrize("proxy", [haproxy, nginx])
+def test_proxy_that_is_not_trusted_is_the_client(proxy: Any, tmp_path: Path) -> None:
+    with TestServer(app) as server, proxy(tmp_path, f"127.0.0.1:{server.port}") as port:
+        shown = ask(port)
+    assert (shown["client"][0], shown["scheme"]) == (HAPROXY if proxy is haproxy else NGINX, "http")
+
+
+def test_client_is_found_behind_two_proxies(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(TestServer(app, trusted_hosts=[HAPROXY, NGINX]))
+        inner = stack.enter_context(nginx(tmp_path, f"127.0.0.1:{server.port}"))
+        outer = stack.enter_context(haproxy(tmp_path, f"127.0.0.1:{inner}"))
+        shown = ask(outer)
+    assert shown == TOLD
+
+
+def test_first_proxy_is_the_client_where_only_the_second_is_trusted(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(TestServer(app, trusted_hosts=[NGINX]))
+        inner = stack.enter_context(nginx(tmp_path, f"127.0.0.1:{server.port}"))
+        outer = stack.enter_context(haproxy(tmp_path, f"127.0.0.1:{inner}"))
+        shown = ask(outer)
+    assert shown["client"] == [HAPROXY, 0]
+
+
+def test_proxy_on_the_other_end_of_a_unix_socket_is_trusted_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with (
+        TestServer(app, uds=str(path), trusted_hosts=["unix"]),
+        nginx(tmp_path, f"unix:{path}:") as port,
+    ):
+        assert ask(port) == TOLD
+
+
+@pytest.mark.parametrize("proxy", [haproxy, nginx])
+def test_websocket_has_the_client_and_scheme_of_the_proxy(proxy: Any, tmp_path: Path) -> None:
+    with (
+        TestServer(app, trusted_hosts=[HAPROXY, NGINX]) as server,
+        proxy(tmp_path, f"127.0.0.1:{server.port}") as port,
+        socket.create_connection(("127.0.0.1", port), PATIENCE, source_address=(CLIENT, 0)) as sock,
+        connect("ws://site.example/", sock=sock, open_timeout=PATIENCE) as websocket,
+    ):
+        shown = json.loads(websocket.recv(PATIENCE))
+    assert shown == TOLD | {"scheme": "wss"}
