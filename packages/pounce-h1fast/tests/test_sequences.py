@@ -48,6 +48,11 @@ def _body(rng: random.Random, message: Message) -> bytes:
     return b"".join([*chunks, b"0\r\n", *trailers, b"\r\n"])
 
 
+def told(seen: list[Seen]) -> list[Seen]:
+    """How much of a body comes before it is broken off is up to the pieces in which it is given out."""
+    return [request if request.ended else request._replace(body=b"") for request in seen]
+
+
 class Server:
     """A server in memory with one of the parsers."""
 
@@ -92,7 +97,7 @@ class Server:
             connection.lose()
         await asyncio.sleep(0)
         assert not self.service.connections and not self.service.tasks
-        return {n: (self.witness.seen.get(n, []), connection.received) for n, connection in connections.items()}
+        return {n: (told(self.witness.seen.get(n, [])), connection.received) for n, connection in connections.items()}
 
     async def _settle(self, connections: list[MemoryConnection]) -> None:
         """Until nothing happens any more."""
@@ -115,8 +120,8 @@ async def check(rng: random.Random, fast: Server, reference: Server) -> None:
     ours, theirs = await fast.serve(fed, patience), await reference.serve(fed, patience)
     assert ours.keys() == theirs.keys()
     for number, (seen, received) in ours.items():
-        told, answered = theirs[number]
-        assert seen == told, f"on connection {number} of {fed}: {seen} is what h11 reads as {told}"
+        reference_saw, answered = theirs[number]
+        assert seen == reference_saw, f"on connection {number} of {fed}: {seen} is what h11 reads as {reference_saw}"
         assert received == answered, f"on connection {number} of {fed}"
     for number in ours:
         await _check_alone(fast, [data for of, data in sent if of == number], *ours[number])
