@@ -20,7 +20,8 @@ def no_settings_in_the_environment() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def loggers_as_they_were() -> Iterator[None]:
-    """A server sets up the loggers of its process, which outlive it."""
+    """A server sets up the loggers of its process, which outlive it; libraries set up the root's when imported."""
+    logging.getLogger().setLevel(logging.WARNING)
     loggers = [logging.getLogger(name) for name in ("pounce", "pounce.access")]
     before = [(each, each.level, each.propagate, each.disabled, each.handlers[:]) for each in loggers]
     yield
