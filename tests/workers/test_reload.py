@@ -256,13 +256,10 @@ def move(link: Path, to: Path) -> None:
     beside.replace(link)
 
 
-@pytest.mark.parametrize("mode", [*MODES, "reload", "module"])
+@pytest.mark.parametrize("mode", [*MODES, "reload"])
 def test_reload_serves_what_the_link_of_the_folder_leads_to(mode: str, releases: tuple[Path, Path]) -> None:
     link, new = releases
     flags = ("--reload",) if mode == "reload" else ("--workers", "2", "--worker-mode", mode)
-    if mode == "module":
-        # Python puts the folder itself on sys.path, by its real name.
-        flags = ("--workers", "2", "--app-dir", "")
     with Running(link, *flags, app=version(1), environ={"PWD": str(link)}) as server:
         assert server.get()["version"] == 1
         move(link, new)
