@@ -16,7 +16,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 __all__ = [
     "COUNTS",
@@ -24,15 +24,14 @@ __all__ = [
     "Message",
     "Seen",
     "Step",
+    "StreamRequest",
     "Trial",
     "Witness",
     "changed",
     "cut",
     "feedings",
-    "fields_of_streams",
     "sequence",
     "trials",
-    "with_other_path",
 ]
 
 FUZZ_SECONDS = float(os.environ.get("POUNCE_FUZZ", "0"))
@@ -480,7 +479,25 @@ class Witness:
             await send({"type": "http.response.body", "body": b"ok"})
 
 
-def fields_of_streams(rng: random.Random, message: Message) -> list[Field]:
+class StreamRequest(NamedTuple):
+    """A message of which is settled how HTTP/2 and HTTP/3 write it: the same with whatever table."""
+
+    fields: list[Field]
+    body: tuple[bytes, ...]
+    trailers: list[Field]
+
+    @classmethod
+    def of(cls, rng: random.Random, message: Message) -> Self:
+        trailers = [(name.lower() if rng.randrange(20) else name, value) for name, value in message.trailers]
+        return cls(_fields_of_streams(rng, message), message.body, trailers)
+
+    def with_other_path(self, rng: random.Random) -> Self:
+        """What such a client asks for next: everything is the same but for the path."""
+        path = rng.choice([*TARGETS, *ODD_TARGETS])
+        return self._replace(fields=[(name, path if name == b":path" else value) for name, value in self.fields])
+
+
+def _fields_of_streams(rng: random.Random, message: Message) -> list[Field]:
     """The message as HTTP/2 and HTTP/3 write it: its Host is `:authority`, its names are in small letters.
 
     Now and then one is left as it is, which those wires refuse.
@@ -500,12 +517,6 @@ def fields_of_streams(rng: random.Random, message: Message) -> list[Field]:
     if not rng.randrange(4):
         rng.shuffle(fields)
     return fields + others
-
-
-def with_other_path(rng: random.Random, fields: list[Field]) -> list[Field]:
-    """What such a client asks for next: everything is the same but for the path."""
-    path = rng.choice([*TARGETS, *ODD_TARGETS])
-    return [(name, path if name == b":path" else value) for name, value in fields]
 
 
 # Trials

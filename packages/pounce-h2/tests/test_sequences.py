@@ -11,7 +11,7 @@ from typing import NamedTuple
 import hpack
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
-from tests.sequences import Message, Seen, Witness, feedings, fields_of_streams, sequence, trials, with_other_path
+from tests.sequences import Seen, StreamRequest, Witness, feedings, sequence, trials
 
 from pounce.exchange.prefixed import prefixed
 from pounce.exchange.service import Service
@@ -29,14 +29,6 @@ STATIC = hpack.table.HeaderTable.STATIC_TABLE
 BEGIN = PREFACE + settings_frame({}) + frame(Kind.SETTINGS, ACK, 0)
 
 
-class Request(NamedTuple):
-    """A message of which is settled how it is written: the same with whatever table."""
-
-    fields: list[tuple[bytes, bytes]]
-    body: tuple[bytes, ...]
-    trailers: list[tuple[bytes, bytes]]
-
-
 class Outcome(NamedTuple):
     """What comes of a request."""
 
@@ -44,11 +36,6 @@ class Outcome(NamedTuple):
     answered: list[tuple[bytes, bytes]]
     body: bytes
     reset: bytes
-
-
-def request_of(rng: random.Random, message: Message) -> Request:
-    trailers = [(name.lower() if rng.randrange(20) else name, value) for name, value in message.trailers]
-    return Request(fields_of_streams(rng, message), message.body, trailers)
 
 
 class Encoder:
@@ -108,7 +95,7 @@ def plain_block(fields: list[tuple[bytes, bytes]]) -> bytes:
     )
 
 
-def as_frames(stream: int, request: Request, rng: random.Random, encoder: Encoder | None = None) -> list[bytes]:
+def as_frames(stream: int, request: StreamRequest, rng: random.Random, encoder: Encoder | None = None) -> list[bytes]:
     """The frames of a request, each piece of which may be fed on its own; without an encoder they are plain."""
 
     def headers(fields: list[tuple[bytes, bytes]], flags: int) -> bytes:
@@ -205,12 +192,12 @@ def outcomes(seen: list[Seen], received: bytes, streams: int) -> list[Outcome]:
 
 async def check(rng: random.Random, server: Server) -> None:
     """One sequence, together and each request alone."""
-    requests: dict[int, list[Request]] = {}
+    requests: dict[int, list[StreamRequest]] = {}
     encoders: dict[int, Encoder] = {}
     sent = []
     for connection, message in sequence(rng):
         encoder = encoders.setdefault(connection, Encoder(rng))
-        request = request_of(rng, message)
+        request = StreamRequest.of(rng, message)
         of_connection = requests.setdefault(connection, [])
         # A block is the same again, or but for its path, only when nothing has to be put into the table any more.
         for _ in range(rng.choice([1, 1, 2, 3])):
@@ -218,7 +205,7 @@ async def check(rng: random.Random, server: Server) -> None:
             frames = as_frames(2 * len(of_connection) - 1, request, rng, encoder)
             sent += [(connection, piece) for piece in frames]
             if not rng.randrange(3):
-                request = request._replace(fields=with_other_path(rng, request.fields))
+                request = request.with_other_path(rng)
     together = await server.serve(feedings(rng, sent), rng.choice([1, 2, 5, 1000]))
     for connection, of_connection in requests.items():
         found = outcomes(*together[connection], len(of_connection))

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
-from tests.sequences import Message, Seen, Witness, fields_of_streams, sequence, trials, with_other_path
+from tests.conformance.h3 import literal_section
+from tests.sequences import Seen, StreamRequest, Witness, sequence, trials
 
 from pounce.contract.head import Headers
 from pounce.exchange.budget import Budget
@@ -32,14 +33,6 @@ DATA, HEADERS = 0, 1
 HUFFMAN = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
 ANSWERS = FieldDecoder(0, 0, 65536, 100, HuffmanDecoder(), Budget("", 1, 1, lambda: 0.0, QuicError))
 """Reads answers, which use no table."""
-
-
-class Request(NamedTuple):
-    """A message of which is settled how it is written: the same with whatever table."""
-
-    fields: Headers
-    body: tuple[bytes, ...]
-    trailers: Headers
 
 
 class Outcome(NamedTuple):
@@ -127,18 +120,6 @@ def line(field: tuple[bytes, bytes], index: int | None, base: int) -> bytes:
     return string(name, 0x20, 7) + string(value, 0, 127)
 
 
-def plain_section(fields: Headers) -> bytes:
-    """Literals that use no table and no code."""
-    return b"\0\0" + b"".join(
-        prefixed(0x20, 7, len(name)) + name + prefixed(0, 127, len(value)) + value for name, value in fields
-    )
-
-
-def request_of(rng: random.Random, message: Message) -> Request:
-    trailers = [(name.lower() if rng.randrange(20) else name, value) for name, value in message.trailers]
-    return Request(fields_of_streams(rng, message), message.body, trailers)
-
-
 class Server:
     """A server in memory, with an application that is asked on its connections."""
 
@@ -197,16 +178,16 @@ async def turns(count: int) -> None:
 
 
 def as_events(
-    rng: random.Random, stream: int, request: Request, encoder: Encoder | None = None
+    rng: random.Random, stream: int, request: StreamRequest, encoder: Encoder | None = None
 ) -> list[StreamData | None]:
     """What arrives of a request, None where what came before has to be done with; without an encoder it is plain."""
     if encoder is None:
-        instructions, lines = b"", plain_section(request.fields)
+        instructions, lines = b"", literal_section(request.fields)
     else:
         instructions, lines = encoder.encode(request.fields)
     data = frame(HEADERS, lines) + b"".join(frame(DATA, piece) for piece in request.body)
     if request.trailers:
-        data += frame(HEADERS, plain_section(request.trailers))
+        data += frame(HEADERS, literal_section(request.trailers))
     at = 0 if encoder is None else rng.choice([0, rng.randrange(len(data))])
     events: list[StreamData | None] = [StreamData(stream, data[:at], False)] if at else []
     events.append(StreamData(stream, data[at:], True))
@@ -218,12 +199,12 @@ def as_events(
 
 async def check(rng: random.Random, server: Server) -> None:
     """One sequence, together and each request alone."""
-    requests: dict[int, list[Request]] = {}
+    requests: dict[int, list[StreamRequest]] = {}
     encoders: dict[int, Encoder] = {}
     fed: list[tuple[int, StreamData | None]] = []
     for connection, message in sequence(rng):
         encoder = encoders.setdefault(connection, Encoder(rng))
-        request = request_of(rng, message)
+        request = StreamRequest.of(rng, message)
         of_connection = requests.setdefault(connection, [])
         # A section is the same again, or but for its path, only when nothing has to be put into the table any more.
         for _ in range(rng.choice([1, 1, 2, 3])):
@@ -231,7 +212,7 @@ async def check(rng: random.Random, server: Server) -> None:
             of_connection.append(request)
             fed += [(connection, event) for event in as_events(rng, stream, request, encoder)]
             if not rng.randrange(3):
-                request = request._replace(fields=with_other_path(rng, request.fields))
+                request = request.with_other_path(rng)
     asked = {connection: len(of_connection) for connection, of_connection in requests.items()}
     together = await server.serve(asked, fed, rng.choice([1, 2, 5, 1000]))
     for connection, of_connection in requests.items():

@@ -51,8 +51,7 @@ def answered_first_by(sync_app: SyncApp, app: ASGIApp) -> ASGIApp:
     """An ASGI application that asks `sync_app` first."""
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
-        body, more = b"", True
-        pieces = []
+        pieces, more = [], True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":

@@ -33,7 +33,7 @@ from pounce.errors import BadRequest, ClientGone
 from pounce.exchange.answers import AnswerTable
 from pounce.exchange.fields import FieldTable, checked_trailers, request_head
 from pounce.exchange.huffman import HuffmanDecoder
-from pounce.exchange.known_heads import KNOWN_SECTION_MAX, KnownHead, fits, keep_head
+from pounce.exchange.known_heads import KnownHead, KnownHeads
 from pounce.exchange.priority import DEFAULT, Priority, parse_priority, priority_of
 from pounce.net.connection import Connection, WireFailed
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT
@@ -162,7 +162,6 @@ class H2Connection(Connection, guarded=("eof_received",)):
         "_handlers",
         "_head_memory",
         "_idle_since",
-        "_known_but_for_path",
         "_known_heads",
         "_last_opened",
         "_last_seen",
@@ -229,8 +228,7 @@ class H2Connection(Connection, guarded=("eof_received",)):
         self._block_max = max(BLOCK_MIN, config.max_header_size)
         self._streams: dict[int, H2Stream] = {}
         self._opening: list[tuple[H2Stream, RequestHead | BadRequest]] = []
-        self._known_heads: dict[bytes, KnownHead] = {}
-        self._known_but_for_path: dict[bytes, KnownHead] = {}
+        self._known_heads = KnownHeads()
         self._resets: dict[int, int] = {}
         self._skipped: list[range] = []
         self._abandoned: list[Exchange] = []
@@ -770,11 +768,11 @@ class H2Connection(Connection, guarded=("eof_received",)):
         """What a request's field block means, and the path that takes the place of the one in there, if one does."""
         split = self._decoder.without_path(block)
         if split is not None:
-            like_it = self._known_but_for_path.get(split[0])
-            if like_it is not None:
-                path = self._decoder.string(block, split[1])
-                if path is not None and fits(path, like_it, self.service.config.max_header_size):
-                    return like_it, path
+            found = self._known_heads.but_for_path(
+                split, block, self._decoder.string, self.service.config.max_header_size
+            )
+            if found is not None:
+                return found
         generation = self._decoder.generation
         fields = self._decode(block)
         config = self.service.config
@@ -786,10 +784,8 @@ class H2Connection(Connection, guarded=("eof_received",)):
         except BadRequest as error:
             return error, None
         known = KnownHead(head, priority_of(head.headers), size)
-        if self._decoder.generation == generation and len(block) <= KNOWN_SECTION_MAX:
-            keep_head(self._known_heads, block, known)
-            if split is not None:
-                keep_head(self._known_but_for_path, split[0], known)
+        if self._decoder.generation == generation:
+            self._known_heads.keep(block, split, known)
         return known, None
 
     def _decode(self, block: bytes) -> tuple[Headers, int] | None:
@@ -801,7 +797,6 @@ class H2Connection(Connection, guarded=("eof_received",)):
             raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, str(exc)) from None
         if self._decoder.generation != generation:
             self._known_heads.clear()
-            self._known_but_for_path.clear()
         return fields
 
     def _is_full(self) -> bool:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, cast
 
 from pounce.exchange.budget import Budget
 from pounce.exchange.fields import FieldTable, request_head
-from pounce.exchange.known_heads import KNOWN_SECTION_MAX, KnownHead, fits, keep_head
+from pounce.exchange.known_heads import KnownHead, KnownHeads
 from pounce.exchange.priority import Priority, parse_priority, priority_of
 from pounce.plugin import Connection, ConnectionInfo
 from pounce_h3.codes import (
@@ -167,7 +167,6 @@ class H3Connection(Connection):
         "_holding_since",
         "_instructions",
         "_kinds",
-        "_known_but_for_path",
         "_known_heads",
         "_late",
         "_linger_until",
@@ -228,8 +227,7 @@ class H3Connection(Connection):
         self._resets = Budget("requests that were given up", RESETS_MAX, RESETS_PER_SECOND, time, _too_much)
         self._instructions = Budget("QPACK instructions", INSTRUCTIONS_MAX, INSTRUCTIONS_PER_SECOND, time, _too_much)
         self.codec: FieldCodec = endpoint.engine.codec(service, self._instructions)
-        self._known_heads: dict[bytes, KnownHead] = {}
-        self._known_but_for_path: dict[bytes, KnownHead] = {}
+        self._known_heads = KnownHeads()
         self._streams: dict[int, H3Stream] = {}
         self._peer_streams: dict[int, PeerStream] = {}
         self._kinds: set[int] = set()
@@ -599,29 +597,26 @@ class H3Connection(Connection):
         Raises `StreamBlocked`, `FieldSectionTooLarge`, `BadRequest`, and `QuicError`.
         """
         codec = self.codec
-        path: bytes | None = None
         split: tuple[bytes, int] | None = None
+        found: tuple[KnownHead, bytes | None] | None = None
         known = self._known_heads.get(section)
-        if known is None:
+        if known is not None:
+            found = known, None
+        else:
             split = codec.without_path(section)
             if split is not None:
-                like_it = self._known_but_for_path.get(split[0])
-                if like_it is not None:
-                    path = codec.string(section, split[1])
-                    if path is not None and fits(path, like_it, self.service.config.max_header_size):
-                        known = like_it
-        if known is not None:
+                found = self._known_heads.but_for_path(
+                    split, section, codec.string, self.service.config.max_header_size
+                )
+        if found is not None:
             # RFC 9204 4.5.1.1: without the dynamic table the first octet is 0.
             if section[0]:
                 codec.acknowledge(stream_id)
-            return known, path
+            return found
         fields, size = codec.decode(stream_id, section)
         head = request_head(fields, "3", self.connection.scheme, self.fields)
         known = KnownHead(head, priority_of(head.headers), size)
-        if len(section) <= KNOWN_SECTION_MAX:
-            keep_head(self._known_heads, section, known)
-            if split is not None:
-                keep_head(self._known_but_for_path, split[0], known)
+        self._known_heads.keep(section, split, known)
         return known, None
 
     def _encoder_received(self, data: bytes) -> None:
@@ -633,7 +628,6 @@ class H3Connection(Connection):
         codec.encoder_instructions(data)
         if codec.generation != generation:
             self._known_heads.clear()
-            self._known_but_for_path.clear()
             for stream_id in codec.unblocked():
                 stream = self._streams.get(stream_id)
                 if stream is not None:

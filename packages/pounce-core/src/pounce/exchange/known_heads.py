@@ -6,13 +6,14 @@ for the path, which is checked as if it had been decoded. Nothing else is ever t
 keeps such heads forgets them when the table changes. They belong to one connection: they may hold secrets.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pounce.contract.head import RequestHead
 from pounce.exchange.fields import is_path
 from pounce.exchange.priority import Priority
 
-__all__ = ["KNOWN_SECTION_MAX", "KnownHead", "fits", "keep_head"]
+__all__ = ["KnownHead", "KnownHeads"]
 
 KNOWN_HEADS_MAX = 64
 KNOWN_SECTION_MAX = 1024
@@ -30,14 +31,50 @@ class KnownHead(NamedTuple):
     """What is held against `max_header_size`, at the most."""
 
 
-def keep_head(heads: dict[bytes, KnownHead], section: bytes, known: KnownHead) -> None:
-    """Remember a head, unless it is large; when there are too many it begins anew."""
+class KnownHeads:
+    """The heads of one connection, by their section, and by what is left of it without the string of its path."""
+
+    __slots__ = ("_but_for_path", "_by_section", "get")
+
+    get: Callable[[bytes], KnownHead | None]
+    """What the very same section means, if that is known."""
+
+    def __init__(self) -> None:
+        self._by_section: dict[bytes, KnownHead] = {}
+        self._but_for_path: dict[bytes, KnownHead] = {}
+        self.get = self._by_section.get
+
+    def but_for_path(
+        self, split: tuple[bytes, int], section: bytes, string: Callable[[bytes, int], bytes | None], max_size: int
+    ) -> tuple[KnownHead, bytes] | None:
+        """The head of a section that differs in its path alone, and the path that takes the place of the one there.
+
+        `split` is the rest of the section and where its path stands, which `string` decodes.
+        """
+        known = self._but_for_path.get(split[0])
+        if known is None:
+            return None
+        path = string(section, split[1])
+        if path is None or known.size + len(path) - len(known.head.target) > max_size:
+            return None
+        return (known, path) if is_path(path, known.head.method) else None
+
+    def keep(self, section: bytes, split: tuple[bytes, int] | None, known: KnownHead) -> None:
+        """Remember what a section means, unless that or the section is large."""
+        if len(section) <= KNOWN_SECTION_MAX:
+            _keep(self._by_section, section, known)
+            if split is not None:
+                _keep(self._but_for_path, split[0], known)
+
+    def clear(self) -> None:
+        """The table has changed: nothing is known any more."""
+        self._by_section.clear()
+        self._but_for_path.clear()
+
+
+def _keep(heads: dict[bytes, KnownHead], section: bytes, known: KnownHead) -> None:
+    """When there are too many it begins anew."""
     if known.size <= KNOWN_SIZE_MAX:
         if len(heads) >= KNOWN_HEADS_MAX:
             heads.clear()
         heads[section] = known
-
-
-def fits(path: bytes, known: KnownHead, max_size: int) -> bool:
-    """A request like this one may have this path instead of its own."""
-    return known.size + len(path) - len(known.head.target) <= max_size and is_path(path, known.head.method)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pounce.errors import ConfigError
-from pounce.middleware.base import App, Scope
+from pounce.middleware.base import App, Scope, refuse
 
 __all__ = ["CompressionDictionary", "Dictionaries", "load_dictionary"]
 
@@ -208,6 +208,4 @@ def _serving(ready: _Ready) -> App:
 
 
 async def _missing(scope: Scope, receive: Any, send: Any) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"9")]
-    await send({"type": "http.response.start", "status": 404, "headers": headers})
-    await send({"type": "http.response.body", "body": b"Not Found"})
+    await refuse(scope, send, 404, b"Not Found")
