@@ -7,11 +7,11 @@ from pounce.plugin import Service
 from pounce.testing.memory import memory_service
 from pounce_h3.connection import H3Connection
 from pounce_h3.endpoint import Endpoint
-from pounce_h3.engine import Connected, QuicConnection, QuicEvent, StopSending, StreamData, StreamReset
+from pounce_h3.engine import Connected, QuicConnection, QuicEvent, StreamData
 from pounce_h3.frames import frame, pull, varint
 from pounce_h3.qpack import Qpack
 
-__all__ = ["ScriptedConnection", "ScriptedEngine"]
+__all__ = ["ENCODER", "ScriptedConnection"]
 
 CLIENT, SERVER = ("192.0.2.1", 50000), ("192.0.2.2", 443)
 CONTROL, ENCODER, DECODER = 2, 6, 10
@@ -50,9 +50,7 @@ class ScriptedQuic:
         self.peer = peer
         self.todo: list[QuicEvent] = []
         self.written: dict[int, bytearray] = {}
-        self.ended: set[int] = set()
         self.resets: dict[int, int] = {}
-        self.stops: dict[int, int] = {}
         self.closed: tuple[int, str] | None = None
         self.fails: dict[str, BaseException] = {}
         self._next = 3
@@ -86,8 +84,6 @@ class ScriptedQuic:
         if not stream_id & 2:
             self._may_fail("write")
         self.written.setdefault(stream_id, bytearray()).extend(data)
-        if end:
-            self.ended.add(stream_id)
 
     def unsent(self, stream_id: int) -> int:
         self._may_fail("unsent")
@@ -98,7 +94,6 @@ class ScriptedQuic:
         self._may_fail("reset")
 
     def stop(self, stream_id: int, code: int) -> None:
-        self.stops.setdefault(stream_id, code)
         self._may_fail("stop")
 
     def close(self, code: int, reason: str) -> None:
@@ -139,14 +134,6 @@ class ScriptedConnection:
         stream_id, self._next = self._next, self._next + 4
         self.feed(StreamData(stream_id, frame(1, section), end))
         return stream_id
-
-    def give_up(self, stream_id: int) -> None:
-        """Cancel a request as RFC 9114 4.1.1 says: both halves of its stream."""
-        self.feed(StopSending(stream_id, 0x10C), StreamReset(stream_id, 0x10C))
-
-    def told_encoder(self) -> bytes:
-        """What was said on our decoder stream, without its type."""
-        return bytes(self.quic.written[11][1:])
 
     def answer(self, stream_id: int) -> tuple[list[bytes], bytes]:
         """The field sections of an answer, and the body, as far as they were written."""
