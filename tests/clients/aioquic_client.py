@@ -18,7 +18,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, StreamReset
 from aioquic.tls import Epoch
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def content(size):

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.conformance.wires import Wire, answer, read_body
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class Streaming:

@@ -19,7 +19,7 @@ import h11
 
 __all__ = ["Broken", "Client", "H1Client", "H1Request", "H2Client", "H2Request", "Head", "Request", "Response"]
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a read that should have succeeded fails the test."""
 
 type Headers = Iterable[tuple[bytes, bytes]]

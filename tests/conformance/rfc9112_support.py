@@ -350,7 +350,7 @@ class Held:
 
 # Sockets
 
-PATIENCE = 15.0
+PATIENCE = 60.0
 """Seconds after which a test gives up on a socket."""
 
 

@@ -11,7 +11,7 @@ from tests.conformance.wires import Wire
 
 from pounce.middleware.wsgi import WSGI
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def echo(environ: Any, start_response: Any) -> Any:

@@ -18,7 +18,7 @@ from tests.frameworks.http3 import AsyncH3Transport, H3Transport
 
 from pounce.testing import TestServer
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a test that waits for an event gives up."""
 
 

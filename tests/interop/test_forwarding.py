@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 from pounce.testing import TestServer
 
-PATIENCE = 30
+PATIENCE = 60.0
 CLIENT, HAPROXY, NGINX = "127.0.0.9", "127.0.0.7", "127.0.0.8"
 """Where the connections of each come from: all of 127.0.0.0/8 is this machine."""
 pytestmark = [

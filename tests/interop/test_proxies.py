@@ -13,7 +13,7 @@ import pytest
 
 from pounce.testing import TestServer
 
-PATIENCE = 30
+PATIENCE = 60.0
 haproxy = pytest.mark.skipif(shutil.which("haproxy") is None, reason="HAProxy is not installed")
 
 

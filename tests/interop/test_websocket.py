@@ -19,7 +19,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from pounce.testing import TestServer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:

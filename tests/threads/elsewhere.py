@@ -11,7 +11,7 @@ from pounce.worker.loop import loop_factory
 
 __all__ = ["PATIENCE", "Elsewhere"]
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which what should have happened has not."""
 
 

@@ -16,7 +16,7 @@ import pytest
 from pounce import BindError
 from pounce.supervisor.control import ANSWER_MAX, Answer, ControlSocket, ask
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class Control:

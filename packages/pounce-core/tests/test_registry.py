@@ -75,6 +75,25 @@ def test_installed_plugin_is_found_with_its_distribution(site: Site) -> None:
     assert not entry.gil_enabled
 
 
+def test_what_is_installed_or_removed_while_the_process_runs_is_seen(
+    site: Site, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "gopher" not in discovered()
+    site.install("pounce-gopher", "gopher", code("gopher"))
+    assert discovered()["gopher"].version == "1.2"
+    site.install("pounce-finger", "finger", code("finger"))
+    assert {"gopher", "finger"} <= set(discovered())
+    (site.folder / "pounce_gopher-1.2.dist-info").rename(site.folder / "not-installed")
+    assert "gopher" not in discovered()
+    other = Site(tmp_path_factory.mktemp("other"))
+    other.install("pounce-whois", "whois", code("whois"))
+    assert "whois" not in discovered()
+    monkeypatch.syspath_prepend(str(other.folder))
+    assert {"whois", "finger"} <= set(discovered())
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(site.folder)])
+    assert "finger" not in discovered()
+
+
 BROKEN = {
     "raises": ("raise RuntimeError('out of gophers')", "out of gophers"),
     "exits": ("raise SystemExit(9)", "SystemExit"),

@@ -25,7 +25,7 @@ from pounce import AppImportError, BindError, ConfigError, LifespanError, Server
 from pounce.testing import TestServer
 from pounce.worker.standstill import LoneWatch
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class App:

@@ -15,7 +15,7 @@ from pounce.supervisor.reload_rules import rules_of
 from pounce.supervisor.watch_files import FileWatcher
 from pounce.supervisor.watched_tree import WatchedTree
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 def write(folder: Path, name: str, text: str = "") -> Path:

@@ -31,7 +31,7 @@ from pounce_h3.frames import HEADERS, frame
 from .endpoints import endpoint_of
 
 Start = Callable[..., Started]
-PATIENCE = 10.0
+PATIENCE = 60.0
 REQUEST = [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"localhost"), (b":path", b"/transfer")]
 
 

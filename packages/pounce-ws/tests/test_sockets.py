@@ -13,7 +13,7 @@ from peer import TEXT, App, closing, in_loop, masked
 from pounce.testing import serve
 from pounce_ws.sockets import WebSockets
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

@@ -78,7 +78,8 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("pounce-core")
+        # It is read from a file: once.
+        return globals().setdefault(name, version("pounce-core"))
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

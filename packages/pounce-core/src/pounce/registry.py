@@ -1,11 +1,14 @@
 """Registry: the plugins that are installed, checked against each other, and looked up by what they provide."""
 
 import difflib
+import functools
+import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, NamedTuple
 
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError, PluginError
@@ -78,8 +81,8 @@ class Registry:
 
         One that cannot be used is skipped with a reason, unless `only_plugins` names it; then it is an error.
         """
-        found = sorted(entry_points(group=GROUP), key=lambda entry: (_distribution(entry)[0] != CORE, entry.name))
-        loaded = [_load(entry, config) for entry in found]
+        found = sorted(_installed(), key=lambda item: (item.distribution != CORE, item.entry.name))
+        loaded = [_load(item, config) for item in found]
         known = {entry.name for entry in loaded}
         for name in (*config.only_plugins, *config.disable_plugin):
             if name not in known:
@@ -234,8 +237,8 @@ def installed_options(wanted: Callable[[str], bool]) -> tuple[Option, ...]:
 
     Those that cannot be used have none. The name is that of the entry point.
     """
-    found = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
-    plugins = [_load(entry, ServerConfig()).plugin for entry in found if wanted(entry.name)]
+    found = sorted(_installed(), key=lambda item: item.entry.name)
+    plugins = [_load(item, ServerConfig()).plugin for item in found if wanted(item.entry.name)]
     return tuple(
         item for plugin in plugins if plugin and plugin.settings for item in options_of(plugin.settings, plugin.name)
     )
@@ -255,12 +258,41 @@ def _settings_of(name: str, cls: type, table: Mapping[str, Any]) -> Any:
         raise ConfigError(f"settings of {name} are not valid: {exc}") from exc
 
 
-def _distribution(entry: EntryPoint) -> tuple[str, str]:
-    return (entry.dist.name, entry.dist.version) if entry.dist is not None else ("unknown", "0")
+class _Installed(NamedTuple):
+    """An entry point and the distribution that has it."""
+
+    entry: EntryPoint
+    distribution: str
+    version: str
 
 
-def _load(entry: EntryPoint, config: ServerConfig) -> Loaded:
-    distribution, version = _distribution(entry)
+def _installed() -> tuple[_Installed, ...]:
+    """What is installed under the group.
+
+    To find it, a file of every installed distribution is read, which takes longer than all else of a start. It is read
+    again when the path for imports is another one or one of its folders has changed, as it does when something is
+    installed or removed: what is the same then is what reading it anew would bring.
+    """
+    return _read_installed(tuple((folder, _changed(folder)) for folder in sys.path))
+
+
+def _changed(folder: str) -> int:
+    try:
+        return os.stat(folder or os.curdir).st_mtime_ns
+    except OSError:
+        return 0
+
+
+@functools.lru_cache(maxsize=1)
+def _read_installed(folders: tuple[tuple[str, int], ...]) -> tuple[_Installed, ...]:
+    return tuple(
+        _Installed(entry, entry.dist.name, entry.dist.version) if entry.dist else _Installed(entry, "unknown", "0")
+        for entry in entry_points(group=GROUP)
+    )
+
+
+def _load(item: _Installed, config: ServerConfig) -> Loaded:
+    entry, distribution, version = item
 
     def skipped(why: str) -> Loaded:
         return Loaded(entry.name, distribution, version, skipped=why)
