@@ -1,6 +1,8 @@
 """The FastAPI application under test; apart, so that only its own loads pay for the import."""
 
-from fastapi import FastAPI
+from typing import Annotated
+
+from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 
 app = FastAPI()
@@ -20,3 +22,15 @@ async def get_item(number: int, q: str = "") -> dict[str, int | str]:
 @app.post("/items")
 async def post_item(item: Item) -> Item:
     return item
+
+
+def query(q: str = "") -> str:
+    return q
+
+
+dependent = FastAPI()
+
+
+@dependent.get("/items/{number}")
+async def get_dependent(number: int, q: Annotated[str, Depends(query)]) -> dict[str, int | str]:
+    return {"number": number, "q": q}

@@ -113,7 +113,7 @@ class Running:
         cores = SERVER_CORE if self.workers == 1 else ALL_CORES
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                ["taskset", "-c", cores, str(self.python), "-m", *arguments],
+                self._command(cores, arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -122,6 +122,9 @@ class Running:
                 start_new_session=True,
             )
         return self
+
+    def _command(self, cores: str, arguments: list[str]) -> list[str]:
+        return ["taskset", "-c", cores, str(self.python), "-m", *arguments]
 
     def __exit__(self, *_: object) -> None:
         try:

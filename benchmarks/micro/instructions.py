@@ -1,0 +1,166 @@
+"""Counts the instructions of a request in whole servers: `python -m benchmarks.micro.instructions`.
+
+Each server runs under callgrind, in a process and an environment as `benchmarks.load` has them, and answers requests
+one after the other on one connection. What is counted are the instructions of its user space in all its threads,
+between two dumps; the kernel's work is not among them. Unlike requests per second this does not bend with the machine.
+With `connections` in place of a load each request comes on a connection of its own.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.load.peers import peers_python
+from benchmarks.load.servers import SERVERS, Running
+from benchmarks.micro.requests import LOADS
+
+WARM_UP = 300
+SETTLING = 30
+REQUESTS = 300
+PATIENCE = 300.0
+"""Seconds that a server may take to start under callgrind."""
+DEFAULT = ("pounce", "pounce-uvloop", "uvicorn", "granian")
+
+
+class Counted(Running):
+    """A server under callgrind."""
+
+    def _command(self, cores: str, arguments: list[str]) -> list[str]:
+        return [
+            "valgrind",
+            "-q",
+            "--tool=callgrind",
+            f"--callgrind-out-file={self.folder.name}/out.%p",
+            "--trace-children=yes",
+            # Until it has started it need not be that slow.
+            "--instr-atstart=no",
+            str(self.python),
+            "-m",
+            *arguments,
+        ]
+
+    def instructions(self) -> int:
+        """Those since the last time, of all its processes."""
+        before = set(Path(self.folder.name).glob("out*"))
+        self.control("--dump")
+        written = set(Path(self.folder.name).glob("out*")) - before
+        return sum(int(found[1]) for file in written if (found := _summary(file.read_text())))
+
+    def control(self, *arguments: str) -> None:
+        """Tell callgrind something, in all its processes."""
+        for pid in self._pids():
+            if _is_counted(pid):
+                subprocess.run(["callgrind_control", *arguments, str(pid)], check=True, capture_output=True)
+
+
+_summary = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE).search
+
+
+def _is_counted(pid: int) -> bool:
+    return "callgrind" in os.readlink(f"/proc/{pid}/exe")
+
+
+class Client:
+    """Asks one request after the other; with `keep` on one connection."""
+
+    def __init__(self, port: int, request: Callable[[int], bytes], keep: bool) -> None:
+        self._address = ("127.0.0.1", port)
+        self._request = request
+        self._keep = keep
+        self._socket: socket.socket | None = None
+        self._number = 1000
+
+    def ask(self, count: int) -> None:
+        for _ in range(count):
+            if self._socket is None:
+                self._socket = socket.create_connection(self._address, 60)
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._number += 1
+            self._socket.sendall(self._request(self._number))
+            self._read(self._socket)
+            if not self._keep:
+                self.close()
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _read(self, sock: socket.socket) -> None:
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            piece = sock.recv(65536)
+            if not piece:
+                raise ConnectionError("no answer")
+            answer += piece
+        head, _, body = answer.partition(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise ConnectionError(f"answered with {head!r}")
+        rest = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]) - len(body)
+        while rest > 0:
+            rest -= len(sock.recv(rest))
+
+
+def measure(server: str, load: str, python: Path) -> int:
+    """Instructions of one request."""
+    app, request = LOADS["hello" if load == "connections" else load]
+    with Counted(replace(SERVERS[server]), python, app) as running:
+        client = Client(running.port, request, load != "connections")
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                client.ask(1)
+                break
+            except OSError:
+                client.close()
+                if time.monotonic() > deadline or running.process.poll() is not None:
+                    raise SystemExit(f"{server} does not answer:\n{running.log()}") from None
+                time.sleep(0.2)
+        client.ask(WARM_UP)
+        running.control("--instr=on")
+        client.ask(SETTLING)
+        running.instructions()
+        client.ask(REQUESTS)
+        found = running.instructions()
+        client.close()
+        return round(found / REQUESTS)
+
+
+def main() -> None:
+    known = [*LOADS, "connections"]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.micro.instructions", description=__doc__)
+
+    def names(known: Iterable[str]) -> Callable[[str], list[str]]:
+        def parse(text: str) -> list[str]:
+            chosen = text.split(",")
+            if unknown := [name for name in chosen if name not in known]:
+                raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
+            return chosen
+
+        return parse
+
+    parser.add_argument("--servers", type=names(SERVERS), default=list(DEFAULT), help=", ".join(SERVERS))
+    parser.add_argument("--loads", type=names(known), default=known, help=", ".join(known))
+    options = parser.parse_args()
+    if missing := [tool for tool in ("valgrind", "callgrind_control") if shutil.which(tool) is None]:
+        parser.error(f"needs {' and '.join(missing)}")
+    print(f"| instructions for a request | {' | '.join(options.servers)} |")
+    print("| --- |" + " ---: |" * len(options.servers))
+    for load in options.loads:
+        row = [
+            measure(name, load, peers_python() if SERVERS[name].peer else Path(sys.executable))
+            for name in options.servers
+        ]
+        print(f"| {load} | {' | '.join(f'{each:,}' for each in row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

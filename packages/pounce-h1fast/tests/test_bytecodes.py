@@ -1,0 +1,17 @@
+"""Bytecodes that a request may take, counted: on every machine the same, however busy it is.
+
+The bounds lie well above what is needed. Who meets one has made every request dearer: `python -m
+benchmarks.micro.bytecodes` tells which functions have grown.
+"""
+
+import pytest
+from benchmarks.micro.bytecodes import count, each
+
+BOUNDS = {"hello": 2000, "browser-like": 2200, "echo": 2450, "mixed": 3150, "chunked": 3850}
+
+
+@pytest.mark.parametrize("load", BOUNDS)
+def test_request_takes_no_more_bytecodes_than_it_may(load: str) -> None:
+    found = count(load)
+    largest = ", ".join(f"{code.co_qualname} {number}" for code, number in found.most_common(10))
+    assert each(found) <= BOUNDS[load], largest
