@@ -57,6 +57,10 @@ ARRIVING, COMPLETE, TAKEN = range(3)
 CLIENT_GONE = "the client closed the connection"
 
 
+class Returned(bytes):
+    """A piece of the request body that was given out and put back: the wire has been told that it was consumed."""
+
+
 class HttpExchange:
     """One request and its answer.
 
@@ -272,6 +276,10 @@ class HttpExchange:
     def _next_body(self) -> dict[str, Any]:
         pieces = self._body
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        count = len(body)
+        if pieces and type(pieces[0]) is Returned:
+            count -= sum(len(piece) for piece in pieces if type(piece) is Returned)
+            body = b"".join(pieces)
         pieces.clear()
         message: dict[str, Any] = {"type": "http.request", "body": body, "more_body": True}
         if self._body_state == COMPLETE:
@@ -279,15 +287,15 @@ class HttpExchange:
             message["more_body"] = False
             if self._request_trailers:
                 message["trailers"] = self._request_trailers
-        if body and self._lost is None:
-            self.stream.consumed(len(body))
+        if count and self._lost is None:
+            self.stream.consumed(count)
         return message
 
     def _put_back(self, message: dict[str, Any]) -> None:
         """A message was taken for somebody who does not want it any more: the next one gets it."""
         if message["type"] == "http.request":
             if message["body"]:
-                self._body.insert(0, message["body"])
+                self._body.insert(0, Returned(message["body"]))
             if not message["more_body"]:
                 self._body_state = COMPLETE
             self._wake_readers()

@@ -15,17 +15,16 @@ Fields whose name has an underscore are taken away behind trusted proxies: what 
 does not tell `x_forwarded_for` from `x-forwarded-for`.
 """
 
-import ipaddress
 import re
-from collections.abc import Iterable
 
 from pounce.config import ServerConfig
 from pounce.contract.head import Headers, Origin, RequestHead
 from pounce.contract.stream import ConnectionInfo
-from pounce.errors import BadRequest, ConfigError
+from pounce.errors import BadRequest
 from pounce.exchange.fields import is_forwarding
+from pounce.net.networks import Networks, address_of
 
-__all__ = ["Forwarding", "Networks"]
+__all__ = ["Forwarding"]
 
 type Node = tuple[str, int]
 """An address, and a port or 0."""
@@ -41,49 +40,12 @@ _pair = re.compile(
 ).match
 
 
-class Networks:
-    """Peers by address, network, `unix` for those of Unix sockets, and `*` for everybody."""
-
-    __slots__ = ("_known", "_networks", "everybody", "unix")
-
-    def __init__(self, items: Iterable[str], setting: str = "trusted_hosts") -> None:
-        """Raises `ConfigError`, which names the setting."""
-        items = tuple(items)
-        self.everybody = "*" in items
-        self.unix = self.everybody or "unix" in items
-        named = [item for item in items if item not in ("*", "unix", "localhost")]
-        if "localhost" in items:
-            named += ["127.0.0.0/8", "::1"]
-        self._networks = [_network(item, setting) for item in named]
-        self._known: dict[str, bool] = {}
-
-    def __bool__(self) -> bool:
-        return self.unix or bool(self._networks)
-
-    def has(self, peer: Node | None) -> bool:
-        """Whether a peer is among them; None stands for the peer of a Unix socket."""
-        if peer is None:
-            return self.unix
-        return self.everybody or self.names(peer[0])
-
-    def names(self, address: str) -> bool:
-        """Whether an address is one of them by itself, and not because everybody is."""
-        found = self._known.get(address)
-        if found is None:
-            if len(self._known) >= 1024:
-                self._known.clear()
-            parsed = _address(address)
-            found = parsed is not None and any(parsed in network for network in self._networks)
-            self._known[address] = found
-        return found
-
-
 class Forwarding:
     """Reads what proxies say on the connections of one worker."""
 
     def __init__(self, config: ServerConfig) -> None:
         """Raises `ConfigError`."""
-        self._networks = Networks(config.trusted_hosts)
+        self._networks = Networks(config.trusted_hosts, "trusted_hosts")
         self._hops = config.forwarded_for_trusted_hops
         self._is_rfc7239 = config.forwarded_family == "forwarded"
         self._takes_prefix = config.forwarded_prefix
@@ -291,29 +253,10 @@ def _node(text: bytes) -> Node | None:
         port = rest[1:] or port
     elif written.count(":") == 1:
         written, _, port = written.partition(":")
-    address = _address(written)
+    address = address_of(written)
     if address is None or not (port.isascii() and port.isdigit()) or len(port) > 5 or int(port) > 65535:
         return None
     return str(address), int(port)
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """An address; one of IPv4 also where it is written as IPv6 (RFC 4291 2.5.5.2). None for what is none."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
-
-
-def _network(text: str, setting: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as exc:
-        raise ConfigError(
-            f"{setting} must be addresses, networks, unix or * (got {text!r})",
-            hint="For example 10.0.0.0/8; a network has no bits set behind its length.",
-        ) from exc
 
 
 def _with_host(headers: Headers, host: bytes) -> Headers:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from pounce.config import ServerConfig
 from pounce.contract.head import RequestHead
 from pounce.contract.stream import ConnectionInfo
-from pounce.identity.forwarded import Forwarding, Networks
+from pounce.identity.forwarded import Forwarding
 from pounce.identity.request_id import is_request_id, request_ids
+from pounce.net.networks import Networks
 
 __all__ = ["Identity"]
 
@@ -20,7 +21,7 @@ class Identity:
     def __init__(self, config: ServerConfig, trusted_by_bind: Mapping[int | str, Iterable[str]] | None = None) -> None:
         """`trusted_by_bind` has the proxies that binds name themselves, by port or path. Raises `ConfigError`."""
         self._forwarding = Forwarding(config) if config.proxy_headers else None
-        self._by_bind = {place: Networks(hosts) for place, hosts in (trusted_by_bind or {}).items()}
+        self._by_bind = {place: Networks(hosts, "trusted_hosts") for place, hosts in (trusted_by_bind or {}).items()}
         self._trusts_any = bool(self._by_bind) or bool(config.trusted_hosts)
         self._new_id = request_ids(config.request_id_generator) if config.request_id else None
         self._id_field = config.request_id_header.lower().encode()

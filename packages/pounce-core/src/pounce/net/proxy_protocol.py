@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pounce.contract.stream import unmapped
-from pounce.errors import ConfigError
+from pounce.net.networks import Networks
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
@@ -272,8 +272,7 @@ class ProxyPolicy:
 
     def __init__(self, allowed: tuple[str, ...]) -> None:
         """`allowed` holds addresses, networks, and `unix` for the peers of Unix sockets. Raises `ConfigError`."""
-        self._unix = "unix" in allowed
-        self._networks = [_network(text) for text in allowed if text != "unix"]
+        self._allowed = Networks(allowed, "proxy_protocol_from", words=("unix",))
         self._logged: set[str] = set()
 
     @classmethod
@@ -284,10 +283,7 @@ class ProxyPolicy:
 
     def allows(self, sock: socket.socket) -> bool:
         """Whether the peer of a connected socket may say who it speaks for. Raises `OSError` when it is gone."""
-        if sock.family == socket.AF_UNIX:
-            return self._unix
-        address = ipaddress.ip_address(unmapped(sock.getpeername()[0]))
-        return any(address in network for network in self._networks)
+        return self._allowed.has(None if sock.family == socket.AF_UNIX else sock.getpeername()[:2])
 
     async def receive(self, service: Service, sock: socket.socket) -> ProxyHeader | None:
         """Read the header of a connection that was just accepted; None, and the socket is closed, when it is refused.
@@ -320,16 +316,6 @@ class ProxyPolicy:
         level = logging.DEBUG if why in self._logged else logging.WARNING
         self._logged.add(why)
         log.log(level, "Connection from %s refused: %s", peer, why)
-
-
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as exc:
-        raise ConfigError(
-            f"proxy_protocol_from must be addresses, networks or unix (got {text!r})",
-            hint="For example 127.0.0.1, 10.0.0.0/8 or fd00::/8.",
-        ) from exc
 
 
 def _peer_of(sock: socket.socket) -> str:
