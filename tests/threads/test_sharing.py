@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif("t" not in sys.abiflags, reason="the GIL protect
 REQUEST_PATH = {
     "pounce.exchange.http": set(),
     "pounce.exchange.scope": set(),
-    "pounce.exchange.service": {"NO_WEBSOCKET"},
+    "pounce.exchange.service": {"NO_WEBSOCKET", "TOO_EARLY", "UNKNOWN_PROTOCOL"},
     # What is looked up once for a new combination of fields.
     "pounce.exchange.response_headers": {"_token", "_bad_value", "_KINDS"},
     "pounce.h1.connection": set(),
@@ -34,7 +34,7 @@ REQUEST_PATH = {
     "pounce_h2.frames": {"FRAME_HEAD", "SETTING", "_number"},
     "pounce_h2.stream": set(),
     "pounce_h3.connection": {"_HTTP2_SETTINGS"},
-    "pounce_h3.stream": {"TOO_EARLY", "UNKNOWN_PROTOCOL"},
+    "pounce_h3.stream": set(),
     "pounce_ws.exchange": {"REJECTED"},
     "pounce_ws.frames": set(),
     # For heads that are not like the one before.

@@ -726,7 +726,8 @@ async def test_unknown_protocol_of_an_extended_connect_is_501() -> None:
     peer, _ = tunnelling()
     peer.headers(3, request(b"CONNECT", b"/", (b":protocol", b"other")), OPEN)
     peer.head(1)
-    assert peer.head(3)[b":status"] == b"501"
+    head = peer.head(3)
+    assert (head[b":status"], head[b"x-pounce-error-code"]) == (b"501", b"POUNCE_UNKNOWN_PROTOCOL")
 
 
 @in_loop

@@ -73,7 +73,7 @@ def test_request_that_is_not_safe_is_425_and_never_reaches_the_application(start
     server = start(site, http3_zero_rtt_enabled=True)
     with EarlyClient(server, ticket_of(server), (method, b"body"), ("HEAD", b"")) as client:
         refused, head = (request.response() for request in client.early)
-        assert (refused.status, refused.headers[b"x-pounce-error-code"]) == (425, b"POUNCE_H3_TOO_EARLY")
+        assert (refused.status, refused.headers[b"x-pounce-error-code"]) == (425, b"POUNCE_TOO_EARLY")
         assert head.status == 200
         # The client does as it is told, and asks again.
         assert client.request(method, "/", body=b"body").status == 200

@@ -313,7 +313,8 @@ def test_tunnel_may_be_refused(start: Start) -> None:
 
 
 def test_unknown_protocol_is_answered_501(start: Start) -> None:
-    assert tunnel(connect(start(nothing)), b"other").response().status == 501
+    response = tunnel(connect(start(nothing)), b"other").response()
+    assert (response.status, dict(response.headers)[b"x-pounce-error-code"]) == (501, b"POUNCE_UNKNOWN_PROTOCOL")
 
 
 def test_exception_in_a_plugin_costs_its_stream_and_no_other(start: Start, caplog: Any) -> None:

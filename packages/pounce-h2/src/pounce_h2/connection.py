@@ -827,9 +827,6 @@ class H2Connection(Connection, guarded=("eof_received",)):
                 self._leave()
             if isinstance(head, BadRequest):
                 service.refuse(unreadable_head("2", self.connection.scheme), stream, head)
-            elif head.upgrade is not None and head.upgrade not in service.upgrades and head.upgrade != b"websocket":
-                # RFC 8441 leaves it open; RFC 9220 3: "SHOULD respond to the request with a 501"
-                service.refuse(head, stream, BadRequest("Unknown :protocol", status=501, code="POUNCE_PARSE_CONNECT"))
             elif stream.upload is None:
                 service.open(head, stream)
             else:

@@ -53,8 +53,6 @@ REQUEST_STEPS = 4
 """What a request takes from its connection's share of a turn."""
 FRAME_HEAD_MAX = 16
 """Bytes of a frame's type and length."""
-SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))
-"""Methods that ask for no change (RFC 9110 9.2.1)."""
 
 
 # What the next frame is, and how far the answer is; see the diagram above. Numbers: `pounce.immortal` tells why.
@@ -332,13 +330,10 @@ class H3Stream:
         # RFC 9218 7: the frame says all; what it leaves out is default, whatever the field said.
         self.priority = h3.priorities.pop(self.id, priority)
         head.extensions = {"pounce.h3.stream_id": self.id, "pounce.h3.is_0rtt": h3.is_early}
-        if h3.is_early and head.method not in SAFE:
-            # RFC 8470 5.2: what is not safe may be done twice. The client sends it again when it is connected.
-            h3.service.refuse(head, self, TOO_EARLY)
-        elif head.upgrade is not None and head.upgrade not in h3.service.upgrades and head.upgrade != b"websocket":
-            h3.service.refuse(head, self, UNKNOWN_PROTOCOL)
+        h3.requests += 1
+        if h3.is_early:
+            h3.service.open_early(head, self)
         else:
-            h3.requests += 1
             h3.service.open(head, self)
 
     def _malformed(self, error: BadRequest) -> None:
@@ -704,11 +699,3 @@ class H3Stream:
     def is_over(self) -> bool:
         """Answered, and the peer has ended its half: nothing more will come of this stream."""
         return self._ended and self.is_answered
-
-
-TOO_EARLY = BadRequest(
-    "The request may be a replay, and its method is not safe", status=425, code="POUNCE_H3_TOO_EARLY"
-)
-UNKNOWN_PROTOCOL = BadRequest(
-    "The protocol of an extended CONNECT is not known", status=501, code="POUNCE_H3_UNKNOWN_PROTOCOL"
-)

@@ -142,6 +142,10 @@ class Service(Protocol):
         that asks for its body then need not wait. Where the server answers by itself they are left alone.
         """
 
+    def open_early(self, head: RequestHead, stream: Stream) -> Exchange:
+        """Take a request that came in early data, which anybody may have sent again: 425 unless that is safe
+        (RFC 8470 5.2)."""
+
     def refuse(self, head: RequestHead | None, stream: Stream, error: BadRequest) -> Exchange:
         """Answer a request with an error; `head` is None when it could not even be read."""
 

@@ -28,6 +28,13 @@ __all__ = ["ASGIApp", "Service"]
 
 DEFAULT_MAX_REQUEST_SIZE = next(item.default for item in describe() if item.name == "max_request_size")
 
+SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))
+"""Methods that ask for no change (RFC 9110 9.2.1)."""
+
+TOO_EARLY = BadRequest("The request may be a replay, and its method is not safe", status=425, code="POUNCE_TOO_EARLY")
+UNKNOWN_PROTOCOL = BadRequest(
+    "The protocol of an extended CONNECT is not known", status=501, code="POUNCE_UNKNOWN_PROTOCOL"
+)
 NO_WEBSOCKET = BadRequest(
     "this server does not speak WebSocket",
     code="POUNCE_WS_NOT_INSTALLED",
@@ -176,6 +183,9 @@ class Service:
                 return opened
             if head.upgrade == b"websocket":
                 return self._refuse_websocket(head, stream)
+            if head.method == b"CONNECT":
+                # RFC 8441 leaves it open; RFC 9220 3: "SHOULD respond to the request with a 501"
+                return self.refuse(head, stream, UNKNOWN_PROTOCOL)
         app = self.app
         for respond in self._responders:
             answer = respond(head)
@@ -197,6 +207,13 @@ class Service:
             exchange.eof_received()
         self.call_app(exchange, app)
         return exchange
+
+    def open_early(self, head: RequestHead, stream: Stream) -> Exchange:
+        """Take a request that came in early data, which anybody may have sent again (RFC 8470)."""
+        if head.method not in SAFE:
+            # RFC 8470 5.2: the client sends it again when it is connected.
+            return self.refuse(head, stream, TOO_EARLY)
+        return self.open(head, stream)
 
     def refuse(self, head: RequestHead | None, stream: Stream, error: BadRequest) -> Exchange:
         """Answer a request with an error; `head` is None when it could not even be read.
