@@ -36,6 +36,9 @@ REQUEST_PATH = {
     "pounce_h3.connection": {"_HTTP2_SETTINGS"},
     "pounce_h3.stream": set(),
     "pounce_ws.exchange": {"REJECTED"},
+    "pounce_ws.input": set(),
+    "pounce_ws.output": set(),
+    "pounce_ws.pings": set(),
     "pounce_ws.frames": set(),
     # For heads that are not like the one before.
     "pounce_h1fast.parser": {"Headers", "_FIELD_NAME", "_REQUEST_LINE", "_tables", "END_OF_BODY"},

@@ -15,9 +15,14 @@ import pounce
 SOURCE = Path(pounce.__file__).parent
 WORKSPACE = Path(__file__).parents[2]
 WIRES = ("pounce_h2", "pounce_h3")
+OTHERS = ("pounce_h1fast", "pounce_ws")
+FREE_OF_CIRCLES = (
+    "pounce_ws",
+)  # fmt: skip
+"""Packages in which each file can be read after those that it imports."""
 FILES = {
     ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__"): path
-    for folder in (SOURCE, *(WORKSPACE / wire.replace("_", "-") / "src" / wire for wire in WIRES))
+    for folder in (SOURCE, *(WORKSPACE / name.replace("_", "-") / "src" / name for name in (*WIRES, *OTHERS)))
     for path in sorted(folder.rglob("*.py"))
 }
 MODULES = frozenset(FILES)
@@ -113,6 +118,50 @@ def test_no_module_but_the_testing_kit_imports_the_testing_kit() -> None:
 def test_nobody_imports_the_command_line_but_who_is_started_in_its_place() -> None:
     found = {module for module in FILES for item in imports(module) if below(item.module, "pounce_cli")}
     assert found == {"pounce.__main__"}
+
+
+def circle_within(package: str) -> list[str]:
+    """A way along the imports of a package that leads back to where it begins; empty where there is none."""
+    done: set[str] = set()
+
+    def from_here(way: list[str]) -> list[str]:
+        for found in sorted({found.module for found in imports(way[-1])}):
+            if found in way:
+                return [*way[way.index(found) :], found]
+            if found in MODULES and below(found, package) and found not in done:
+                circle = from_here([*way, found])
+                if circle:
+                    return circle
+        done.add(way[-1])
+        return []
+
+    for module in sorted(MODULES):
+        if below(module, package) and module not in done:
+            circle = from_here([module])
+            if circle:
+                return circle
+    return []
+
+
+@pytest.mark.parametrize("package", FREE_OF_CIRCLES)
+def test_no_file_imports_one_that_imports_it(package: str) -> None:
+    assert circle_within(package) == []
+
+
+def test_circle_is_found_also_where_only_type_checking_closes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {
+        "first": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from round import second\n",
+        "second": "def late():\n    from round.third import name\n",
+        "third": "import round.second\n",
+    }
+    for name, text in texts.items():
+        path = tmp_path / f"{name}.py"
+        path.write_text(text)
+        monkeypatch.setitem(FILES, f"round.{name}", path)
+    monkeypatch.setitem(globals(), "MODULES", frozenset(FILES))
+    assert circle_within("round") == ["round.second", "round.third", "round.second"]
 
 
 def test_what_only_type_checking_needs_counts_as_well() -> None:

@@ -308,9 +308,9 @@ async def test_a_client_whose_messages_the_application_lets_wait_is_not_given_up
     peer = await opened(app, websocket_ping_interval=10, websocket_ping_timeout=5)
     peer.connection.after(10.1)
     await peer.one()
-    peer.exchange._heard = False
+    peer.exchange._pings.heard = False
     peer.send(masked(2, bytes(70_000)), masked(2, bytes(70_000)))
-    peer.exchange._heard = False
+    peer.exchange._pings.heard = False
     peer.connection.after(15.2)
     assert peer.frames() == []
 
@@ -339,7 +339,7 @@ async def test_idle_timeout_begins_anew_with_each_message(caplog: pytest.LogCapt
     app = App()
     peer = await opened(app, websocket_idle_timeout=60, websocket_ping_interval=0)
     exchange: Any = peer.exchange
-    exchange._last_message -= 59
+    exchange._pings.last_message -= 59
     peer.send(masked(TEXT, b"x"))
     peer.connection.after(30)
     assert peer.frames() == []

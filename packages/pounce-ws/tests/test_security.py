@@ -11,8 +11,8 @@ from peer import BINARY, CONTINUATION, DEFLATE, PING, REGISTRY, TEXT, App, Echo,
 
 from pounce.testing import MemoryConnection
 from pounce.testing.memory import memory_service
-from pounce_ws.exchange import QUEUE_HIGH
 from pounce_ws.frames import MessageReader
+from pounce_ws.input import QUEUE_HIGH
 from pounce_ws.violation import Violation
 
 MIB = 2**20
@@ -226,7 +226,7 @@ async def test_messages_that_inflate_much_are_not_inflated_before_the_applicatio
     peer.send(frames)
     await peer.settle()
     exchange: Any = peer.exchange
-    assert exchange._queued < 2 * MIB + QUEUE_HIGH
+    assert exchange._input.queued < 2 * MIB + QUEUE_HIGH
     assert [len((await app.take())["bytes"]) for _ in range(40)] == [MIB] * 40
 
 
@@ -277,8 +277,8 @@ async def test_what_the_application_does_not_take_is_not_read_and_nothing_is_los
         assert sent * (size + 6) < 10 * QUEUE_HIGH
         await peer.connection.settle(3)
     exchange: Any = peer.exchange
-    assert exchange._queued <= QUEUE_HIGH + size + 128
-    assert exchange._held < 2 * QUEUE_HIGH
+    assert exchange._input.queued <= QUEUE_HIGH + size + 128
+    assert exchange._input.held < 2 * QUEUE_HIGH
     for _ in range(sent):
         assert len((await app.take())["bytes"]) == size
     assert transport.is_reading()

@@ -194,7 +194,7 @@ async def test_clients_that_never_read_hold_a_bounded_amount_and_the_others_get_
         all_sockets = [found for found in gc.get_objects() if type(found) is WebSockets]
         # Earlier tests may have left some.
         (sockets,) = (found for found in all_sockets if found._service.loop is asyncio.get_running_loop())
-        held = sorted(each.stream.transport.get_write_buffer_size() + each._corked for each in sockets._open)
+        held = sorted(each.stream.transport.get_write_buffer_size() + each._output.corked for each in sockets._open)
         assert len(held) == STALLED + READERS
         # The mark at which a transport pauses, and the message that exceeds it.
         assert held[-1] <= 65536 + len(MESSAGE) + 16

@@ -143,11 +143,11 @@ async def test_loop_elsewhere_waits_for_a_slow_client_behind_those_that_wait_alr
     exchange = peer.exchange
     await filled(peer, app)
     first = asyncio.ensure_future(app.send(b"first"))
-    await until(lambda: len(exchange._writers) == 1)
+    await until(lambda: len(exchange._output.writers) == 1)
     second = asyncio.ensure_future(elsewhere.wait(app.send(b"second")))
-    await until(lambda: len(exchange._writers) == 2)
+    await until(lambda: len(exchange._output.writers) == 2)
     third = asyncio.ensure_future(app.send(b"third"))
-    await until(lambda: len(exchange._writers) == 3)
+    await until(lambda: len(exchange._output.writers) == 3)
     assert not second.done()
     peer.connection.transport.unstall()
     await asyncio.gather(first, second, third)
@@ -162,7 +162,7 @@ async def test_client_that_goes_ends_the_wait_of_a_loop_elsewhere(elsewhere: Els
     exchange = peer.exchange
     await filled(peer, app)
     waiting = asyncio.ensure_future(elsewhere.wait(app.send(b"never")))
-    await until(lambda: exchange._writers)
+    await until(lambda: exchange._output.writers)
     exchange.stream_lost(None)
     with pytest.raises(ClientGone):
         await waiting
@@ -194,11 +194,11 @@ async def test_sender_elsewhere_that_is_cancelled_sends_nothing_and_lets_the_nex
     exchange = peer.exchange
     await filled(peer, app)
     cancelled = elsewhere.start(app.send(b"never"))
-    await until(lambda: len(exchange._writers) == 1)
+    await until(lambda: len(exchange._output.writers) == 1)
     following = asyncio.ensure_future(elsewhere.wait(app.send(b"following")))
-    await until(lambda: len(exchange._writers) == 2)
+    await until(lambda: len(exchange._output.writers) == 2)
     cancelled.cancel()
-    await until(lambda: len(exchange._writers) == 1)
+    await until(lambda: len(exchange._output.writers) == 1)
     peer.connection.transport.unstall()
     await following
     found = await frames_until(peer, b"following")
@@ -214,7 +214,7 @@ async def test_message_that_is_on_its_way_to_a_cancelled_loop_elsewhere_is_not_l
     peer = await opened(app)
     exchange = peer.exchange
     async with elsewhere.cancelled_too_late(app.take()):
-        await until(lambda: exchange._readers)
+        await until(lambda: exchange._input.waiters)
         if message is None:
             peer.send(closing(1000))
         else:

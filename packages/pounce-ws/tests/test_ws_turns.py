@@ -26,8 +26,9 @@ from peer import (
 from pounce.contract.turns import STEPS
 from pounce.errors import AppError
 from pounce_ws.deflate import INFLATE_PART, Deflater, Inflater
-from pounce_ws.exchange import DEFLATE_PIECE, WebSocketExchange
+from pounce_ws.exchange import WebSocketExchange
 from pounce_ws.frames import MessageReader
+from pounce_ws.output import DEFLATE_PIECE
 
 pytestmark = pytest.mark.usefixtures("wire")
 
@@ -106,7 +107,7 @@ async def test_one_message_after_the_other_needs_no_other_turn(wire: str) -> Non
     for number in range(3 * STEPS):
         peer.send(masked(TEXT, b"%d" % number))
         await asyncio.sleep(0)
-        assert not peer.exchange._waits
+        assert not peer.exchange._input.waits
     assert len(await peer.next(3 * STEPS)) == 3 * STEPS
 
 
@@ -284,7 +285,7 @@ async def test_idle_timeout_does_not_blame_a_client_whose_messages_wait_here() -
     peer = await opened(app, websocket_idle_timeout=10)
     exchange = peer.exchange
     peer.send(*(masked(PING) for _ in range(1000)), masked(TEXT, b"in time"))
-    assert exchange._waits
+    assert exchange._input.waits
     exchange.deadline_passed(peer.service.loop.time() + 11)
     await peer.connection.wait_until(lambda: bool(app.messages))
     assert app.messages == ["in time"]

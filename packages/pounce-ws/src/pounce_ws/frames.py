@@ -60,13 +60,11 @@ class MessageReader:
     """Reads the frames of one client.
 
     `limit` is the largest message in bytes, 0 for none; `inflater` is there when permessage-deflate was agreed on;
-    `share` is what reading takes from, without bound where there is none.
+    `share` is what reading takes from, without bound where there is none. What was not read begins in `buffer` at `at`.
     """
 
     __slots__ = (
-        "_at",
         "_behind",
-        "_buffer",
         "_decoder",
         "_discards",
         "_final",
@@ -78,6 +76,8 @@ class MessageReader:
         "_mask",
         "_message",
         "_share",
+        "at",
+        "buffer",
         "payload",
     )
 
@@ -88,8 +88,8 @@ class MessageReader:
         self._share = share
         self._limit = limit or NO_LIMIT
         self._inflater = inflater
-        self._buffer = b""
-        self._at = 0
+        self.buffer = b""
+        self.at = 0
         self._message = CONTINUATION
         """Opcode of the message that has begun; CONTINUATION between messages."""
         self._frame = CONTINUATION
@@ -108,9 +108,9 @@ class MessageReader:
 
     def receive_data(self, data: bytes) -> None:
         """Keep `data` for `next_event()`; raises nothing."""
-        at, buffer = self._at, self._buffer
-        self._buffer = data if at == len(buffer) else buffer[at:] + data
-        self._at = 0
+        at, buffer = self.at, self.buffer
+        self.buffer = data if at == len(buffer) else buffer[at:] + data
+        self.at = 0
 
     def discard(self) -> None:
         """Give out no more messages: their payload is thrown away as it arrives. Control frames are still read."""
@@ -123,7 +123,7 @@ class MessageReader:
         A `Control` with opcode NOTHING says that the share is used up, and that there may be more.
         Raises `Violation`. Unless its code is 1002 the frames can still be told apart: `discard()`, and go on.
         """
-        buffer, at = self._buffer, self._at
+        buffer, at = self.buffer, self.at
         size = len(buffer)
         if at == size and self._left:
             return None
@@ -135,7 +135,7 @@ class MessageReader:
                     start, length = at + 8, buffer[at + 2] << 8 | buffer[at + 3]
                 end = start + length
                 if end <= size and length <= self._limit and (second != MASKED_126 or length > 125):
-                    self._at = end
+                    self.at = end
                     payload = unmask(buffer[start:end], buffer[start - 4 : start])
                     return payload if first == WHOLE_BINARY else decoded(payload)
         while self._left >= 0 or self._read_header():
@@ -149,7 +149,7 @@ class MessageReader:
 
     def _read_header(self) -> bool:
         """Read a frame's header if it is all here."""
-        buffer, at = self._buffer, self._at
+        buffer, at = self.buffer, self.at
         size = len(buffer) - at
         if size < 2:
             return False
@@ -166,7 +166,7 @@ class MessageReader:
             if extended < (126 if length == 126 else 65536) or extended >> 63:
                 raise Violation(1002, "payload length is encoded wrongly")
             length = extended
-        self._at = start
+        self.at = start
         self._mask = buffer[start - 4 : start]
         self._left = length
         opcode = self._frame = first & 0x0F
@@ -205,15 +205,15 @@ class MessageReader:
         """Read what is here of a frame's payload: the event that it completes, if it does."""
         if self._behind >= 0:
             return self._go_on_inflating()
-        at, left = self._at, self._left
-        piece = self._buffer[at : at + left]
+        at, left = self.at, self._left
+        piece = self.buffer[at : at + left]
         size = len(piece)
         if self._frame >= CLOSE:
             if size < left:
                 return None
-            self._at, self._left = at + left, -1
+            self.at, self._left = at + left, -1
             return Control(self._frame, unmask(piece, self._mask))
-        self._at = at + size
+        self.at = at + size
         left = self._left = left - size
         if size and not self._discards:
             self._take(unmask(piece, self._mask), not left and self._final)

@@ -7,13 +7,10 @@ import re
 from typing import NamedTuple
 
 from pounce.errors import BadRequest
-from pounce.exchange.http import HttpExchange
-from pounce.exchange.service import Service
-from pounce.plugin import Exchange, Headers, RequestHead, Stream
+from pounce.plugin import Headers, RequestHead, Service
 from pounce_ws.deflate import Agreement, negotiate, parse_extensions
-from pounce_ws.exchange import WebSocketExchange
 
-__all__ = ["Handshake", "open_websocket"]
+__all__ = ["Handshake", "read_handshake"]
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
@@ -27,25 +24,16 @@ class Handshake(NamedTuple):
     subprotocols: list[str]
     deflate: Agreement | None
 
-
-def open_websocket(service: Service, head: RequestHead, stream: Stream) -> Exchange:
-    """Start the application for a handshake, or refuse it: the exchange that has the stream then."""
-    try:
-        handshake = read_handshake(service, head)
-    except BadRequest as error:
-        service.count(error.code, "%s", error.message)
-        refusal = HttpExchange(service, head, stream)
-        response = service.error_pages.answer(error, head, stream)
-        if error.code == "POUNCE_WS_BAD_VERSION":
-            # RFC 6455 4.4: the versions that the server does support; RFC 9110 15.5.22: 426 has an Upgrade field.
-            response.headers.append((b"sec-websocket-version", b"13"))
-            if error.status == 426 and head.version == "1.1":
-                response.headers.append((b"upgrade", b"websocket"))
-        refusal.respond(response)
-        return refusal
-    exchange = WebSocketExchange(service, head, stream, handshake)
-    service.call_app(exchange)
-    return stream.exchange
+    def answer(self, subprotocol: str | None) -> Headers:
+        """The fields that accept it (RFC 6455 4.2.2; RFC 8441 5)."""
+        fields: Headers = []
+        if self.accept is not None:
+            fields.append((b"sec-websocket-accept", self.accept))
+        if subprotocol is not None:
+            fields.append((b"sec-websocket-protocol", subprotocol.encode()))
+        if self.deflate is not None:
+            fields.append((b"sec-websocket-extensions", self.deflate.header()))
+        return fields
 
 
 def read_handshake(service: Service, head: RequestHead) -> Handshake:

@@ -11,7 +11,7 @@ __all__ = ["plugin"]
 
 
 def connect(service: Service, head: RequestHead, stream: Stream) -> Exchange:
-    from pounce_ws.handshake import open_websocket
+    from pounce_ws.opening import open_websocket
 
     # A handshake that is refused becomes an HTTP exchange, which is more of the core than plugins are promised.
     return open_websocket(cast("RequestCore", service), head, stream)
