@@ -51,6 +51,14 @@ STARTS = {
 }
 
 
+OWN_LOOP = """
+import asyncio
+
+class Loop(asyncio.SelectorEventLoop):
+    pass
+"""
+
+
 def put_impostors(folder: Path) -> None:
     for name in NAMES:
         (folder / f"{name}.py").write_text(IMPOSTOR)
@@ -137,3 +145,12 @@ def test_errors_of_the_application_are_told_by_what_is_installed(tmp_path: Path)
         assert server.wait() == 4
         assert "POUNCE_APP_IMPORT_FAILED" in server.text()
     assert imported(tmp_path) == []
+
+
+@pytest.mark.parametrize("mode", ["caller", "threads", "processes", "interpreters", "reload"])
+def test_a_loop_of_ones_own_may_be_in_the_folder_of_the_application(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "loops.py").write_text(OWN_LOOP)
+    flags = [flag for flag in MODES[mode] if flag not in ("--loop", "asyncio")]
+    app = APP.replace('"parent": os.getppid()', '"parent": type(asyncio.get_running_loop()).__name__')
+    with Running(tmp_path, *flags, "--loop", "loops:Loop", app=app) as server:
+        assert server.get()["parent"] == "Loop"

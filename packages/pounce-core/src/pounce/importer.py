@@ -34,6 +34,7 @@ __all__ = [
     "import_object",
     "is_factory",
     "is_importing",
+    "look_in_app_dir",
     "made_by",
     "middleware_failed",
 ]
@@ -74,8 +75,7 @@ def import_factory(path: str, config: ServerConfig) -> tuple[Any, str | None]:
             code="POUNCE_APP_PATH",
             hint=_dotted(path) or 'Write module:attribute, for example "main:app" for app in main.py.',
         )
-    if config.app_dir and config.app_dir not in sys.path:
-        _put_first(config.app_dir)
+    look_in_app_dir(config)
     had_gil = gil_enabled()
     found = _attribute(_module(module_name, path, config), module_name, attribute.removesuffix("()"))
     return found, module_name if gil_enabled() and not had_gil else None
@@ -93,16 +93,18 @@ def import_object(path: str, config: ServerConfig) -> Any:
         raise AppImportError(
             f"{path!r} does not name an object", code="POUNCE_APP_PATH", hint="Write module:attribute."
         )
-    if config.app_dir and config.app_dir not in sys.path:
-        _put_first(config.app_dir)
+    look_in_app_dir(config)
     return _attribute(_module(module_name, path, config), module_name, attribute)
 
 
-def _put_first(folder: str) -> None:
+def look_in_app_dir(config: ServerConfig) -> None:
+    """Whatever is imported from now on may be in the folder of the application."""
+    if not config.app_dir or config.app_dir in sys.path:
+        return
     if not any(isinstance(finder, InstalledFirst) for finder in sys.meta_path):
         found = [number for number, finder in enumerate(sys.meta_path) if finder is PathFinder]
         sys.meta_path.insert(found[0] if found else len(sys.meta_path), InstalledFirst())
-    sys.path.insert(0, folder)
+    sys.path.insert(0, config.app_dir)
 
 
 class InstalledFirst:

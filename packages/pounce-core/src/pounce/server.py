@@ -144,8 +144,11 @@ class Server:
                 in_main_thread = threading.current_thread() is threading.main_thread()
                 self._supervise(handle_signals=in_main_thread, predecessor=predecessor)
             else:
-                from pounce.worker.loop import loop_factory, run_on_new_loop
+                from pounce.importer import look_in_app_dir
+                from pounce.worker.loop import import_loop, loop_factory, run_on_new_loop
 
+                import_loop(self._config.loop)
+                look_in_app_dir(self._config)
                 run_on_new_loop(self._serve_with_signals, loop_factory(self._config.loop))
 
     async def _serve_with_signals(self) -> None:
