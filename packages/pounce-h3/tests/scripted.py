@@ -1,4 +1,4 @@
-"""An HTTP/3 connection whose engine is the test: it says what arrives, and sees what is written."""
+"""An HTTP/3 connection whose engine is the test: it says what arrives and what leaves, and sees what is written."""
 
 from typing import Any, cast
 
@@ -7,11 +7,11 @@ from pounce.plugin import Service
 from pounce.testing.memory import memory_service
 from pounce_h3.connection import H3Connection
 from pounce_h3.endpoint import Endpoint
-from pounce_h3.engine import Connected, QuicConnection, QuicEvent, StreamData
+from pounce_h3.engine import Closed, Connected, QuicConnection, QuicEvent, StreamData
 from pounce_h3.frames import frame, pull, varint
 from pounce_h3.qpack import Qpack
 
-__all__ = ["ENCODER", "ScriptedConnection"]
+__all__ = ["CLIENT", "CONTROL", "ENCODER", "SERVER", "ScriptedConnection", "ScriptedQuic"]
 
 CLIENT, SERVER = ("192.0.2.1", 50000), ("192.0.2.2", 443)
 CONTROL, ENCODER, DECODER = 2, 6, 10
@@ -31,39 +31,49 @@ class ScriptedEndpoint:
 
     def __init__(self) -> None:
         self.engine = ScriptedEngine()
+        self.forgotten: list[H3Connection] = []
 
     def validated(self, connection: H3Connection) -> None: ...
 
     def forget(self, connection: H3Connection) -> None:
+        self.forgotten.append(connection)
         connection.forgotten()
 
     def send(self, datagrams: Any) -> None: ...
 
 
 class ScriptedQuic:
-    """See `pounce_h3.engine.QuicConnection`. `fails` has what each method is to raise, by its name."""
+    """See `pounce_h3.engine.QuicConnection`.
+
+    What is written leaves when the connection sends, as far as the test lets it: `credit` is what the peer still grants
+    each stream, by its id, and None is as much as there is; `room` is what the network takes before it is congested.
+    """
 
     timer = None
-    unacknowledged = 0
 
     def __init__(self, peer: tuple[str, int]) -> None:
         self.peer = peer
         self.todo: list[QuicEvent] = []
+        self.received: list[bytes] = []
         self.written: dict[int, bytearray] = {}
+        self.left: dict[int, int] = {}
+        """How many bytes of a stream have left."""
+        self.credit: dict[int, int] | None = None
+        self.room = 1 << 40
         self.resets: dict[int, int] = {}
         self.closed: tuple[int, str] | None = None
+        self.is_over = False
         self.fails: dict[str, BaseException] = {}
+        """What a method is to raise, by its name."""
+        self._waiting: set[int] = set()
         self._next = 3
 
     def _may_fail(self, name: str) -> None:
         if name in self.fails:
             raise self.fails[name]
 
-    @property
-    def is_over(self) -> bool:
-        return self.closed is not None
-
-    def receive(self, datagrams: list[bytes], address: Any, now: float) -> None: ...
+    def receive(self, datagrams: list[bytes], address: Any, now: float) -> None:
+        self.received += datagrams
 
     def events(self) -> list[QuicEvent]:
         found, self.todo = self.todo, []
@@ -72,7 +82,23 @@ class ScriptedQuic:
     def hold(self, on: bool) -> None: ...
 
     def datagrams_to_send(self, now: float) -> list[Any]:
-        return []
+        sent = 0
+        for stream_id in sorted(self._waiting):
+            count = self._waits(stream_id)
+            if self.credit is not None and not stream_id & 3:
+                count = min(count, self.credit.get(stream_id, 0), self.room)
+                self.credit[stream_id] = self.credit.get(stream_id, 0) - count
+                self.room -= count
+            self.left[stream_id] = self.left.get(stream_id, 0) + count
+            sent += count
+            if not self._waits(stream_id):
+                self._waiting.discard(stream_id)
+        return [(b"", self.peer)] if sent else []
+
+    def _waits(self, stream_id: int) -> int:
+        if stream_id not in self._waiting:
+            return 0
+        return len(self.written[stream_id]) - self.left.get(stream_id, 0)
 
     def handle_timer(self, now: float) -> None: ...
 
@@ -84,21 +110,33 @@ class ScriptedQuic:
         if not stream_id & 2:
             self._may_fail("write")
         self.written.setdefault(stream_id, bytearray()).extend(data)
+        self._waiting.add(stream_id)
 
     def unsent(self, stream_id: int) -> int:
         self._may_fail("unsent")
-        return 0
+        return self._waits(stream_id)
+
+    @property
+    def unacknowledged(self) -> int:
+        return sum(map(self._waits, self._waiting))
+
+    @property
+    def is_congested(self) -> bool:
+        return self.room <= 0
 
     def reset(self, stream_id: int, code: int) -> None:
         self.resets.setdefault(stream_id, code)
+        self._waiting.discard(stream_id)
         self._may_fail("reset")
 
     def stop(self, stream_id: int, code: int) -> None:
         self._may_fail("stop")
 
     def close(self, code: int, reason: str) -> None:
-        if self.closed is None:
+        if not self.is_over:
+            self.is_over = True
             self.closed = code, reason
+            self.todo.append(Closed(code, reason))
 
     def release(self) -> None: ...
 
@@ -111,7 +149,8 @@ class ScriptedConnection:
     ) -> None:
         self.service = service or memory_service(app, **settings)
         self.quic = ScriptedQuic((CLIENT[0], port))
-        self.h3 = H3Connection(self.service, cast(Endpoint, ScriptedEndpoint()), cast(QuicConnection, self.quic), set())
+        self.endpoint = ScriptedEndpoint()
+        self.h3 = H3Connection(self.service, cast(Endpoint, self.endpoint), cast(QuicConnection, self.quic), set())
         self._next = 0
         self.feed(
             Connected("h3", 0x1301, None),
@@ -123,7 +162,11 @@ class ScriptedConnection:
     def feed(self, *events: QuicEvent) -> None:
         """Events that arrive together."""
         self.quic.todo += events
-        self.h3.receive([b""], CLIENT)
+        self.receive()
+
+    def receive(self, *datagrams: bytes) -> None:
+        """Datagrams that arrive together; what they say does not matter."""
+        self.h3.receive(list(datagrams) or [b""], CLIENT)
 
     def instruct(self, data: bytes) -> None:
         """Instructions of the client's encoder."""

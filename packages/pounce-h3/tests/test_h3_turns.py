@@ -13,21 +13,18 @@ from tests.conformance.h3 import literal_section
 from tests.conformance.wires import answer
 
 from pounce.contract.turns import STEPS
-from pounce.exchange.budget import Budget
 from pounce.h1.plugin import plugin as h1
 from pounce.net.tls import ServerTLS
-from pounce.plugin import Service
 from pounce.registry import Registry
 from pounce.testing.memory import memory_service
 from pounce.worker.ticker import Ticker
 from pounce_h3.connection import BATCH, DATAGRAM_STEPS, LATE_MAX, H3Connection
 from pounce_h3.endpoint import OPEN_STEPS, STRANGERS_MAX, Endpoint
-from pounce_h3.engine import Closed, Connected, QuicEvent, StreamData, StreamReset
-from pounce_h3.frames import DATA, HEADERS, PRIORITY_UPDATE, SETTINGS, frame, varint
+from pounce_h3.engine import Closed, QuicEvent, StreamData, StreamReset
+from pounce_h3.frames import DATA, HEADERS, PRIORITY_UPDATE, frame, varint
 from pounce_h3.plugin import plugin
-from pounce_h3.qpack import Qpack
 
-CLIENT, SERVER = ("192.0.2.1", 50000), ("192.0.2.2", 443)
+from .scripted import CONTROL, SERVER, ScriptedConnection
 
 
 def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -38,95 +35,13 @@ def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     return run
 
 
-class Quic:
-    """An engine's connection whose peer is the test: a datagram is an event, by its number."""
-
-    timer = None
-    peer = CLIENT
-    unacknowledged = 0
-
-    def __init__(self) -> None:
-        self.is_over = False
-        self.received: list[bytes] = []
-        self.written: dict[int, bytes] = {}
-        self.resets: list[int] = []
-        self._events: list[QuicEvent] = [Connected("h3", 0x1301, "")]
-        self._next_stream = 3
-
-    def happen(self, *events: QuicEvent) -> None:
-        """Something came with the next datagram."""
-        self._events += events
-
-    def receive(self, datagrams: list[bytes], address: Any, now: float) -> None:
-        self.received += datagrams
-
-    def events(self) -> list[QuicEvent]:
-        found, self._events = self._events, []
-        return found
-
-    def hold(self, on: bool) -> None: ...
-
-    def datagrams_to_send(self, now: float) -> list[Any]:
-        return []
-
-    def open_stream(self) -> int:
-        self._next_stream += 4
-        return self._next_stream - 4
-
-    def write(self, stream_id: int, data: bytes, end: bool) -> None:
-        self.written[stream_id] = self.written.get(stream_id, b"") + data
-
-    def unsent(self, stream_id: int) -> int:
-        return 0
-
-    def reset(self, stream_id: int, code: int) -> None:
-        self.resets.append(stream_id)
-
-    def stop(self, stream_id: int, code: int) -> None: ...
-
-    def close(self, code: int, reason: str) -> None:
-        self.is_over = True
-        self._events.append(Closed(code, reason))
-
-    def release(self) -> None: ...
-
-
-class Home:
-    """The endpoint of a connection."""
-
-    local = SERVER
-
-    def __init__(self) -> None:
-        self.engine = self
-        self.forgotten: list[H3Connection] = []
-
-    def codec(self, service: Service, budget: Budget) -> Qpack:
-        return Qpack(service, budget)
-
-    def validated(self, connection: H3Connection) -> None: ...
-
-    def send(self, datagrams: Any) -> None: ...
-
-    def forget(self, connection: H3Connection) -> None:
-        self.forgotten.append(connection)
-        connection.forgotten()
-
-
-class Peer:
-    def __init__(self, app: Any, **settings: Any) -> None:
-        self.service = memory_service(app, Registry.of(h1, plugin), **settings)
-        self.quic = Quic()
-        self.home = Home()
-        self.connection = H3Connection(self.service, cast("Endpoint", self.home), self.quic, set())
-        self.receive(b"hello")
-
-    def receive(self, *datagrams: bytes) -> None:
-        self.connection.receive(list(datagrams) or [b"more"], CLIENT)
+class Peer(ScriptedConnection):
+    """A connection whose turns are counted."""
 
     async def work_of_turns(self, done: Callable[[], int]) -> list[int]:
         """How much more was done in each turn until nothing waits."""
         found = []
-        while self.connection.held_since:
+        while self.h3.held_since:
             before = done()
             await asyncio.sleep(0)
             found.append(done() - before)
@@ -155,8 +70,7 @@ def requests(count: int) -> list[QuicEvent]:
 async def test_requests_of_one_datagram_are_opened_a_few_in_each_turn() -> None:
     app = Counting()
     peer = Peer(app)
-    peer.quic.happen(*requests(90))
-    peer.receive()
+    peer.feed(*requests(90))
     assert 0 < len(app.paths) <= STEPS // 4
     turns = await peer.work_of_turns(lambda: len(app.paths))
     assert max(turns) <= STEPS // 4
@@ -202,8 +116,7 @@ async def test_body_in_tiny_frames_is_taken_a_little_in_each_turn() -> None:
         await answer(send, b"done")
 
     peer = Peer(app)
-    peer.quic.happen(StreamData(0, head(method=b"POST") + frame(DATA, b"x") * 3000, False), StreamData(0, b"", True))
-    peer.receive()
+    peer.feed(StreamData(0, head(method=b"POST") + frame(DATA, b"x") * 3000, False), StreamData(0, b"", True))
     turns = await peer.work_of_turns(lambda: taken)
     for _ in range(5):
         await asyncio.sleep(0)
@@ -230,12 +143,10 @@ async def test_control_frames_are_read_so_many_in_each_turn(flood: bytes, monkey
         check(self, kind, length)
 
     monkeypatch.setattr(H3Connection, "_check_control_frame", counting)
-    control = varint(0) + frame(SETTINGS, b"") + flood * 1000
-    peer.quic.happen(StreamData(2, control, False), *requests(1))
-    peer.receive()
+    peer.feed(StreamData(CONTROL, flood * 1000, False), *requests(1))
     turns = [read, *(await peer.work_of_turns(lambda: read))]
     assert max(turns) <= STEPS
-    assert read == 1001
+    assert read == 1000
     assert app.paths == ["/0"]
 
 
@@ -243,9 +154,8 @@ async def test_control_frames_are_read_so_many_in_each_turn(flood: bytes, monkey
 async def test_request_that_was_given_up_in_the_same_datagram_is_never_opened() -> None:
     app = Counting()
     peer = Peer(app)
-    peer.quic.happen(*requests(90)[:-1], StreamReset(4 * 89, 0x10C))
-    peer.receive()
-    peer.quic.happen(StreamReset(4 * 90, 0x10C), StreamData(4 * 90, head(b"/never"), True))
+    peer.feed(*requests(90)[:-1], StreamReset(4 * 89, 0x10C))
+    peer.quic.todo += StreamReset(4 * 90, 0x10C), StreamData(4 * 90, head(b"/never"), True)
     await peer.work_of_turns(lambda: 0)
     peer.receive()
     await peer.work_of_turns(lambda: 0)
@@ -257,12 +167,11 @@ async def test_request_that_was_given_up_in_the_same_datagram_is_never_opened() 
 async def test_end_of_the_connection_is_met_behind_what_came_before_it() -> None:
     app = Counting()
     peer = Peer(app)
-    peer.quic.happen(*requests(1), StreamData(8, head(b"/large", b"POST") + frame(DATA, b"x") * 1000, False))
-    peer.quic.happen(*requests(90)[3:], Closed(0x100, ""))
     peer.quic.is_over = True
-    peer.receive()
+    large = StreamData(8, head(b"/large", b"POST") + frame(DATA, b"x") * 1000, False)
+    peer.feed(*requests(1), large, *requests(90)[3:], Closed(0x100, ""))
     await peer.work_of_turns(lambda: 0)
-    assert peer.home.forgotten == [peer.connection]
+    assert peer.endpoint.forgotten == [peer.h3]
     assert not peer.service.connections
     for task in peer.service.tasks:
         task.cancel()
@@ -272,10 +181,9 @@ async def test_end_of_the_connection_is_met_behind_what_came_before_it() -> None
 async def test_connection_that_is_given_up_while_events_wait_leaves_nothing_behind() -> None:
     app = Counting()
     peer = Peer(app)
-    peer.quic.happen(*requests(90))
-    peer.receive()
+    peer.feed(*requests(90))
     opened = len(app.paths)
-    peer.connection.abort()
+    peer.h3.abort()
     for _ in range(10):
         await asyncio.sleep(0)
     assert len(app.paths) == opened
@@ -286,8 +194,7 @@ async def test_connection_that_is_given_up_while_events_wait_leaves_nothing_behi
 async def test_breach_of_the_protocol_among_the_events_that_wait_ends_the_connection() -> None:
     app = Counting()
     peer = Peer(app)
-    peer.quic.happen(*requests(60), StreamData(4 * 60, frame(DATA, b"x"), False), *requests(90)[61:])
-    peer.receive()
+    peer.feed(*requests(60), StreamData(4 * 60, frame(DATA, b"x"), False), *requests(90)[61:])
     assert not peer.quic.is_over
     await peer.work_of_turns(lambda: 0)
     assert peer.quic.is_over
@@ -302,17 +209,14 @@ async def test_deadline_stands_still_while_events_wait() -> None:
         await answer(send, b"done")
 
     peer = Peer(app, request_timeout=30, min_body_rate=0)
-    peer.quic.happen(StreamData(0, head(method=b"POST"), False))
-    peer.receive()
-    peer.quic.happen(*requests(90)[1:], StreamData(0, frame(DATA, b"late"), False))
-    peer.receive()
+    peer.feed(StreamData(0, head(method=b"POST"), False))
+    peer.feed(*requests(90)[1:], StreamData(0, frame(DATA, b"late"), False))
     ticker = Ticker(peer.service)
-    assert peer.connection.held_since
+    assert peer.h3.held_since
     ticker.sweep(peer.service.loop.time() + 1000)
     await peer.work_of_turns(lambda: 0)
     assert b"done" not in peer.quic.written.get(0, b"")
-    peer.quic.happen(StreamData(0, b"", True))
-    peer.receive()
+    peer.feed(StreamData(0, b"", True))
     await peer.work_of_turns(lambda: 0)
     for _ in range(5):
         await asyncio.sleep(0)

@@ -9,16 +9,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from tests.conformance.h3 import literal_section
 
-from pounce.testing.memory import memory_service
 from pounce.worker.ticker import Ticker
 from pounce_h3.codes import H3_REQUEST_CANCELLED
-from pounce_h3.connection import AHEAD_MAX, H3Connection
-from pounce_h3.engine import Connected, QuicEvent, StreamData
-from pounce_h3.frames import HEADERS, frame
+from pounce_h3.connection import AHEAD_MAX
+
+from .scripted import ScriptedConnection
 
 RATE, TIMEOUT = 240, 30.0
 MUCH = 10_000_000
+REQUEST = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a"), (b":path", b"/")]
 
 
 def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -29,135 +30,21 @@ def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     return run
 
 
-class Fields:
-    """A codec for fields that come as `name=value` lines."""
-
-    pending = False
-    generation = 0
-
-    def answer(self, status: int, headers: Any, length: int | None) -> tuple[bytes, bytes | None]:
-        more = [] if length is None else [(b"content-length", b"%d" % length)]
-        return self.encode([(b":status", b"%d" % status), *headers, *more]), None
-
-    def encode(self, fields: Any) -> bytes:
-        return b"\n".join(name + b"=" + value for name, value in fields)
-
-    def decode(self, stream_id: int, section: bytes) -> tuple[Any, int]:
-        return [tuple(line.split(b"=", 1)) for line in section.split(b"\n")], len(section)
-
-    def without_path(self, section: bytes) -> None: ...
-
-    def acknowledge(self, stream_id: int) -> None: ...
-
-    def cancel(self, stream_id: int) -> None: ...
-
-    def settings(self, *args: int) -> bytes:
-        return b""
-
-
-class Quic:
-    """An engine of which the test says what leaves: `credit` is what the peer still grants each stream, and `room` what
-    the network takes before it is congested."""
-
-    timer = None
-    peer = ("192.0.2.1", 50000)
-    is_over = False
-
-    def __init__(self) -> None:
-        self.room = 1 << 40
-        self.happened: list[QuicEvent] = []
-        self.waiting: dict[int, bytearray] = {}
-        self.left: dict[int, int] = {}
-        self.credit: dict[int, int] = {}
-        self.resets: dict[int, int] = {}
-        self._unidirectional = iter(range(3, 100, 4))
-
-    def events(self) -> list[QuicEvent]:
-        happened, self.happened = self.happened, []
-        return happened
-
-    def receive(self, *args: Any) -> None: ...
-
-    def write(self, stream_id: int, data: bytes, end: bool) -> None:
-        self.waiting.setdefault(stream_id, bytearray()).extend(data)
-
-    @property
-    def is_congested(self) -> bool:
-        return self.room <= 0
-
-    def unsent(self, stream_id: int) -> int:
-        return len(self.waiting.get(stream_id, b""))
-
-    @property
-    def unacknowledged(self) -> int:
-        return sum(map(len, self.waiting.values()))
-
-    def datagrams_to_send(self, now: float) -> list[Any]:
-        sent = 0
-        for stream_id, waiting in self.waiting.items():
-            count = len(waiting)
-            if stream_id & 3 == 0:
-                count = min(count, self.credit.get(stream_id, 0), self.room)
-                self.credit[stream_id] = self.credit.get(stream_id, 0) - count
-                self.room -= count
-            del waiting[:count]
-            self.left[stream_id] = self.left.get(stream_id, 0) + count
-            sent += count
-        return [(b"", self.peer)] if sent else []
-
-    def open_stream(self) -> int:
-        return next(self._unidirectional)
-
-    def reset(self, stream_id: int, code: int) -> None:
-        self.resets[stream_id] = code
-        self.waiting.pop(stream_id, None)
-
-    def stop(self, stream_id: int, code: int) -> None: ...
-
-    def close(self, code: int, reason: str) -> None:
-        self.is_over = True
-
-    def hold(self, on: bool) -> None: ...
-
-    def release(self) -> None: ...
-
-
-class Endpoint:
-    local = ("192.0.2.2", 443)
-
-    class engine:
-        @staticmethod
-        def codec(*args: int) -> Fields:
-            return Fields()
-
-    def send(self, datagrams: Any) -> None: ...
-
-    def forget(self, connection: Any) -> None: ...
-
-    def validated(self, connection: Any) -> None: ...
-
-
-class Peer:
-    """A connection whose peer is the test."""
+class Peer(ScriptedConnection):
+    """A connection whose peer grants nothing but what the test says."""
 
     def __init__(self, app: Any, **settings: Any) -> None:
-        self.service = memory_service(app, **settings)
-        self.quic = Quic()
-        self.h3 = H3Connection(self.service, Endpoint(), self.quic, set())  # type: ignore[arg-type]
+        super().__init__(app, **settings)
+        self.credit: dict[int, int] = {}
+        self.quic.credit = self.credit
         self._ticker = Ticker(self.service)
-        self.receive(Connected("h3", None, None))
-
-    def receive(self, *events: QuicEvent) -> None:
-        self.quic.happened += events
-        self.h3.receive([], self.quic.peer)
 
     def get(self, stream_id: int, priority: bytes = b"u=3") -> None:
-        section = b":method=GET\n:scheme=https\n:authority=a\n:path=/\npriority=" + priority
-        self.receive(StreamData(stream_id, frame(HEADERS, section), True))
+        assert self.ask(literal_section([*REQUEST, (b"priority", priority)])) == stream_id
 
     def grant(self, stream_id: int, count: int) -> None:
         """Credit for so many bytes of a stream more."""
-        self.quic.credit[stream_id] = self.quic.credit.get(stream_id, 0) + count
+        self.credit[stream_id] = self.credit.get(stream_id, 0) + count
         self.receive()
 
     def make_room(self, count: int) -> None:
@@ -269,7 +156,7 @@ async def test_streams_that_share_a_slow_network_are_not_given_up(time: Time) ->
     """Each of them gets less than the rate, and the peer takes enough."""
     time.hold()
     peer = Peer(sized())
-    peer.quic.credit |= {0: MUCH, 4: MUCH, 8: MUCH}
+    peer.credit |= {0: MUCH, 4: MUCH, 8: MUCH}
     peer.quic.room = 0
     for stream_id in (0, 4, 8):
         peer.get(stream_id, b"i")
@@ -283,7 +170,7 @@ async def test_streams_that_share_a_slow_network_are_not_given_up(time: Time) ->
 async def test_peer_of_a_network_that_takes_nothing_any_more_is_given_up(time: Time) -> None:
     time.hold()
     peer = Peer(sized())
-    peer.quic.credit[0] = MUCH
+    peer.credit[0] = MUCH
     peer.quic.room = 100_000
     peer.get(0)
     await peer.settle()
@@ -298,7 +185,7 @@ async def test_stream_that_waits_for_its_turn_is_not_given_up(time: Time) -> Non
     """What is more urgent takes all that leaves."""
     time.hold()
     peer = Peer(sized())
-    peer.quic.credit |= {0: MUCH, 4: MUCH}
+    peer.credit |= {0: MUCH, 4: MUCH}
     peer.quic.room = 0
     peer.get(0, b"u=0")
     peer.get(4, b"u=7")
@@ -316,7 +203,7 @@ async def test_stream_that_nobody_reads_keeps_no_other_waiting(time: Time) -> No
     peer.get(0)
     await peer.settle()
     assert peer.quic.unsent(0) >= AHEAD_MAX
-    peer.quic.credit[4] = MUCH
+    peer.credit[4] = MUCH
     peer.get(4)
     await peer.until(lambda: peer.quic.left[4] > 400_000 and len(peer.service.tasks) == 1)
     peer.grant(0, MUCH)
