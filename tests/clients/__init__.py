@@ -1,1 +1,1 @@
-"""HTTP/3 clients that run in an ordinary Python: aioquic has no build for ours, and niquests brings its own urllib3."""
+"""What runs in an ordinary Python: aioquic and pylsqpack have no build for ours, niquests brings its own urllib3."""

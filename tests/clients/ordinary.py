@@ -7,13 +7,15 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from uv import find_uv_bin
 
-__all__ = ["python_with", "run_client"]
+__all__ = ["conversation", "python_with", "run_client"]
 
 PINNED = ("aioquic==1.7.2", "niquests==3.21.2")
 NAMES = ("python3.13", "python3.12", "python3.11", "python3.10", "python3")
@@ -59,14 +61,33 @@ def python_with(*packages: str) -> tuple[Path | None, str]:
     return folder / "bin" / "python", ""
 
 
-def run_client(name: str, **task: Any) -> Any:
-    """Let `NAME.py` do a task; what it reports. Skips the test where there is no ordinary Python for it."""
+def command(name: str) -> list[str | Path]:
+    """What runs `NAME.py`. Skips the test where there is no ordinary Python for it."""
     python, reason = python_with(*PINNED)
     if python is None:
         pytest.skip(reason)
-    script = Path(__file__).with_name(f"{name}.py")
+    return [python, Path(__file__).with_name(f"{name}.py")]
+
+
+def run_client(name: str, **task: Any) -> Any:
+    """Let `NAME.py` do a task; what it reports. Skips the test where there is no ordinary Python for it."""
     done = subprocess.run(
-        [python, script], input=json.dumps(task), capture_output=True, text=True, timeout=120, check=False
+        command(name), input=json.dumps(task), capture_output=True, text=True, timeout=120, check=False
     )
     assert not done.returncode, done.stderr
     return json.loads(done.stdout)
+
+
+@contextmanager
+def conversation(name: str) -> Iterator[Callable[..., Any]]:
+    """Run `NAME.py`, which is asked by calls and answers each. Skips the test where no ordinary Python is there."""
+    with subprocess.Popen(command(name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        to, back = process.stdin, process.stdout
+        assert to is not None and back is not None
+
+        def call(*what: Any) -> Any:
+            print(json.dumps(what), file=to, flush=True)
+            return json.loads(back.readline())
+
+        yield call
+        to.close()
