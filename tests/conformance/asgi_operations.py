@@ -299,6 +299,18 @@ def test_health_and_refusals_are_logged_as_well(wire: Wire, lines: Lines) -> Non
     assert [(entry.target, entry.status) for entry in lines.entries] == [("/healthz", 200), ("/large", 413)]
 
 
+def test_head_that_cannot_be_read_is_logged_with_the_protocol_and_the_scheme_it_came_by(
+    wire: Wire, lines: Lines
+) -> None:
+    server = wire.start(hello, access_log=True, max_headers=10)
+    assert server.request("GET", "/", [(b"x-%d" % number, b"") for number in range(20)]).status == 431
+    server.stop()
+    (entry,) = lines.entries
+    assert (entry.version, entry.scheme, entry.status) == (
+        wire.case.version, "https" if wire.case.tls else "http", 431,
+    )  # fmt: skip
+
+
 def test_text_log_escapes_what_an_exception_says() -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)

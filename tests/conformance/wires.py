@@ -56,11 +56,6 @@ class Case:
         return self.wire.startswith("h1") and not self.tls
 
     @property
-    def takes_any_bytes(self) -> bool:
-        """Field values may have other bytes than UTF-8."""
-        return not self.quic
-
-    @property
     def has_reasons(self) -> bool:
         """Status lines have a phrase."""
         return self.wire.startswith("h1")
