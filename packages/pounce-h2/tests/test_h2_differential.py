@@ -245,3 +245,10 @@ def test_error_codes_are_those_of_the_library(code: ErrorCode) -> None:
     import h2.errors
 
     assert h2.errors.ErrorCodes(code).name == code.name
+
+
+def test_huffman_tables_can_be_printed() -> None:
+    """Whoever shows the variables of a traceback prints them; each holds all others."""
+    huffman = HuffmanDecoder()
+    huffman.decode(HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(bytes(range(256))), False)
+    assert len(repr(huffman._rows)) < 10_000

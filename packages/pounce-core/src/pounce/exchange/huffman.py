@@ -99,6 +99,10 @@ class Row(list["tuple[Row, bytes] | None"]):
         self.ends = node in _ENDS
         """A string may end here."""
 
+    def __repr__(self) -> str:
+        # A list would show the rows in it, and those in them: whoever prints the variables of a traceback never ends.
+        return f"<Row {self.node}>"
+
 
 class HuffmanDecoder:
     """Decodes strings, and keeps short ones with their meaning: a pure function of the octets. Belongs to one worker.
