@@ -1,5 +1,6 @@
 """Who a request is from, over every wire: proxies that are trusted and others, request ids."""
 
+import json
 import re
 from typing import Any
 
@@ -141,6 +142,26 @@ def test_id_that_the_application_sends_stays(wire: Wire) -> None:
 def test_name_and_generator_can_be_chosen(wire: Wire) -> None:
     server = wire.start(app, request_id=True, request_id_header="X-Trace", request_id_generator=lambda: "made")
     assert dict(server.request("GET", "/").headers)[b"x-trace"] == b"made"
+
+
+def test_chosen_field_is_believed_of_trusted_proxies_and_taken_away_from_others(wire: Wire) -> None:
+    async def shows(scope: Any, receive: Any, send: Any) -> None:
+        given = [value for name, value in scope["headers"] if name == b"trace"]
+        await answer(send, repr((given, scope["extensions"]["request_id"])).encode())
+
+    settings = {"request_id": True, "request_id_header": "Trace"}
+    server = wire.start(shows, **settings, **trusted(wire))
+    assert eval(server.request("GET", "/", [(b"trace", b"abc")]).body) == ([b"abc"], "abc")
+    server = wire.start(shows, **settings)
+    given, number = eval(server.request("GET", "/", [(b"trace", b"abc")]).body)
+    assert (given, len(number)) == ([], 32)
+
+
+def test_refused_requests_have_an_id_too(wire: Wire) -> None:
+    server = wire.start(app, request_id=True, max_request_size=1)
+    response = server.request("POST", "/", [(b"content-length", b"2"), (b"accept", b"application/json")], b"ab")
+    number = dict(response.headers)[b"x-request-id"].decode()
+    assert (response.status, json.loads(response.body)["request_id"]) == (413, number)
 
 
 def test_there_is_none_where_it_is_off(wire: Wire) -> None:

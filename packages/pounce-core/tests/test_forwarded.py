@@ -30,7 +30,14 @@ def seen(*fields: tuple[str, str], peer: Any = PROXY, local: Any = ("10.0.0.9", 
     headers = [(b"host", b"inside"), *((name.encode(), value.encode()) for name, value in fields)]
     forwarding = Forwarding(ServerConfig(**given))
     head = RequestHead(b"GET", b"/", headers, "1.1")
-    return Seen(forwarding.identify(head, ConnectionInfo(peer=peer, local=local)))
+    connection = ConnectionInfo(peer=peer, local=local)
+    forwarding.identify(head, connection)
+    first = Seen(head)
+    # What is remembered says the same.
+    again = RequestHead(b"GET", b"/", list(headers), "1.1")
+    forwarding.identify(again, connection)
+    assert vars(Seen(again)) == vars(first)
+    return first
 
 
 def for_(*values: str, **settings: Any) -> Any:
@@ -241,4 +248,17 @@ def test_network_that_is_none_is_refused(item: str) -> None:
 def test_nothing_changes_for_a_request_without_such_fields() -> None:
     forwarding = Forwarding(ServerConfig(trusted_hosts=("10.0.0.0/8",)))
     head = RequestHead(b"GET", b"/", [(b"host", b"x"), (b"accept", b"*/*")], "1.1")
-    assert forwarding.identify(head, ConnectionInfo(peer=PROXY)) is head
+    before = head.headers
+    forwarding.identify(head, ConnectionInfo(peer=PROXY))
+    assert (head.headers, head.origin, head.scheme) == (before, None, "http")
+
+
+def test_what_is_remembered_is_of_one_connection_and_bounded() -> None:
+    forwarding = Forwarding(ServerConfig(trusted_hosts=("10.0.0.0/8",)))
+    for number in range(2000):
+        fields = [(b"x-forwarded-for", b"192.0.2.%d" % (number % 250)), (b"x-forwarded-port", b"%d" % number)]
+        head = RequestHead(b"GET", b"/", [*fields, (b"x-%d" % number, b"")], "1.1")
+        forwarding.identify(head, ConnectionInfo(number % 2, peer=PROXY, local=("10.0.0.9", 8000)))
+        assert head.origin is not None
+        assert (head.origin.peer, head.origin.local) == ((f"192.0.2.{number % 250}", 0), ("10.0.0.9", number))
+    assert len(forwarding._known) <= 256

@@ -2,7 +2,15 @@
 
 from typing import Any
 
-__all__ = ["BODILESS", "AnswerFields", "Headers", "Origin", "RequestHead", "unreadable_head"]
+__all__ = [
+    "BODILESS",
+    "AnswerFields",
+    "ExtendedFields",
+    "Headers",
+    "Origin",
+    "RequestHead",
+    "unreadable_head",
+]
 
 type Headers = list[tuple[bytes, bytes]]
 
@@ -16,11 +24,39 @@ class AnswerFields(list[tuple[bytes, bytes]]):
     `encoded` is for the wire that sends them: what it made of them, to be had again for the next answer.
     """
 
-    __slots__ = ("encoded",)
+    __slots__ = ("by_name", "encoded")
 
     def __init__(self, fields: Headers) -> None:
         super().__init__(fields)
         self.encoded: Any = None
+        self.by_name: dict[bytes, bytes] | None = None
+        """The same once somebody has looked for a name; see `names()`."""
+
+    def names(self) -> dict[bytes, bytes]:
+        """The fields by their names, in lower case; the last one of those with the same."""
+        by_name = self.by_name
+        if by_name is None:
+            by_name = self.by_name = dict(self)
+        return by_name
+
+
+class ExtendedFields(list[tuple[bytes, bytes]]):
+    """The fields of an answer that shares all but the last of them with others, such as all but the id of its request.
+
+    A wire may take what it has made of `shared`, and encode `own` alone. Those say nothing of framing, of the
+    connection, or of anything else that a wire looks at.
+    """
+
+    __slots__ = ("own", "shared")
+
+    shared: AnswerFields
+    own: Headers
+
+    def __init__(self, shared: AnswerFields, own: Headers) -> None:
+        super().__init__(shared)
+        self += own
+        self.shared = shared
+        self.own = own
 
 
 class Origin:
@@ -45,7 +81,8 @@ class Origin:
 
 
 class RequestHead:
-    """Method, target and fields of one request; built by a parser or a wire, never changed afterwards.
+    """Method, target and fields of one request; built by a parser or a wire for `Service.open()`, and changed by nobody
+    else: there by what proxies say, in its fields, scheme, origin and extensions.
 
     The derived fields are filled by whoever builds the head, so that nobody scans the headers again.
     """

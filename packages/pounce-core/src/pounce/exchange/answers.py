@@ -8,7 +8,7 @@ what follows it (RFC 7541 7.1, RFC 9204 7.1).
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pounce.contract.head import Headers
+from pounce.contract.head import ExtendedFields, Headers
 from pounce.exchange.fields import CONNECTION_FIELDS
 
 __all__ = ["NEVER_INDEXED", "AnswerHead", "AnswerTable"]
@@ -50,6 +50,10 @@ class AnswerTable:
         key = (status, *headers)
         found = self._known.get(key)
         if found is None:
+            if type(headers) is ExtendedFields:
+                block, has_length, priority = self.encode(status, headers.shared)
+                own = [self._encode_field(name, value) for name, value in headers.own]
+                return AnswerHead(block + b"".join(own), has_length, priority)
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
             found = self._known[key] = self._encode(status, headers)

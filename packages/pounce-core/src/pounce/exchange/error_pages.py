@@ -38,8 +38,11 @@ def error_response(error: PounceError, *, debug: bool = False, head: RequestHead
     phrase = HTTPStatus(status).phrase
     kind = preferred_type(head.headers, OFFERED) if head is not None else TEXT
     details = {"detail": error.message, **({"hint": error.hint} if error.hint else {})} if debug else {}
+    request_id = _request_id(head)
+    if request_id:
+        details["request_id"] = request_id
     if kind == HTML:
-        body = _page(status, phrase, error, debug=debug)
+        body = _page(status, phrase, error, request_id, debug=debug)
         content_type = TYPES[".html"]
     elif kind in (PROBLEM, JSON):
         # RFC 9457 4.2.1: without a type of its own the title is the phrase of the status.
@@ -51,6 +54,8 @@ def error_response(error: PounceError, *, debug: bool = False, head: RequestHead
             lines = [error.message, "", f"Pounce error code: {error.code}"]
             if error.hint:
                 lines.append(f"Hint: {error.hint}")
+        if request_id:
+            lines.append(f"Request id: {request_id}")
         body = "\n".join(lines).encode()
         content_type = TYPES[".txt"]
     return Response(status, _fields(error, content_type, body), body)
@@ -67,10 +72,17 @@ def _fields(error: PounceError, content_type: bytes, body: bytes) -> list[tuple[
     return headers
 
 
-def _page(status: int, phrase: str, error: PounceError, *, debug: bool) -> bytes:
+def _request_id(head: RequestHead | None) -> str:
+    """Of a request that has one: made by the server, or a token of a trusted proxy."""
+    return str(head.extensions.get("request_id", "")) if head is not None and head.extensions is not None else ""
+
+
+def _page(status: int, phrase: str, error: PounceError, request_id: str, *, debug: bool) -> bytes:
     from html import escape
 
     more = f"<p>{escape(error.code)}</p>"
+    if request_id:
+        more += f"<p>{escape(request_id)}</p>"
     if debug:
         more = f"<p>{escape(error.message)}</p><p>{escape(error.hint or '')}</p>{more}"
     return PAGE.format(status=status, phrase=escape(phrase), more=more).encode()

@@ -547,16 +547,19 @@ class HttpExchange:
 
     def respond(self, response: Response) -> None:
         """Give a complete answer in place of the application's."""
-        self.status = response.status
-        self.bytes_sent = 0
-        self._trailers = None
-        self._headers, self._expected = self.service.response_headers.complete(response.headers, self.stream.connection)
-        self.answer = HELD
+        self._begin_own(response)
         try:
             self._send_body(response.body, False)
         except ClientGone:
             # Nobody can be told.
             pass
+
+    def _begin_own(self, response: Response) -> None:
+        self.status = response.status
+        self.bytes_sent = 0
+        self._trailers = None
+        self._headers, self._expected = self.service.response_headers.complete(response.headers, self.stream.connection)
+        self.answer = HELD
 
     def flush_head(self) -> None:
         """Send a head that waits for its body; the body follows."""

@@ -43,12 +43,15 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
         client, server, root_path = connection.peer, connection.local, service.config.root_path
     else:
         client, server, root_path = origin.peer, origin.local, origin.root_path
-    if path == b"*":
-        # It is no path, so nothing is mounted above it.
-        root_path = ""
+    if root_path:
+        if path == b"*":
+            # It is no path, so nothing is mounted above it.
+            root_path = ""
+        else:
+            text, path = root_path + text, quote(root_path).encode() + path
     extensions: dict[str, Any] = {
         "pounce.worker.draining": service.drain_notice,
-        "pounce.worker": {"version": 1, "worker_id": service.worker_id, "generation": service.generation},
+        "pounce.worker": service.described.copy(),
     }
     for name, needs in service.offered:
         if not needs or getattr(stream, needs):
@@ -66,8 +69,8 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
         "http_version": head.version,
         "method": service.methods.get(head.method) or head.method.decode("ascii"),
         "scheme": head.scheme,
-        "path": root_path + text,
-        "raw_path": quote(root_path).encode() + path if root_path else path,
+        "path": text,
+        "raw_path": path,
         "query_string": query,
         "root_path": root_path,
         "headers": head.headers,

@@ -47,7 +47,9 @@ class Identity(Protocol):
 
     always: bool
 
-    def identify(self, head: RequestHead, connection: ConnectionInfo) -> RequestHead: ...
+    def identify(self, head: RequestHead, connection: ConnectionInfo) -> None: ...
+
+    def name(self, head: RequestHead) -> None: ...
 
     def keep_alive_timeout(self, connection: ConnectionInfo) -> float: ...
 
@@ -85,6 +87,8 @@ class Service:
         self.worker_id = worker_id
         self.generation = generation
         """How often the server was reloaded before this worker started."""
+        self.described = {"version": 1, "worker_id": worker_id, "generation": generation}
+        """What scopes tell of the worker."""
         self.settings = settings
         self.upgrades = upgrades
         self.switches = switches
@@ -166,7 +170,7 @@ class Service:
             identity = self._identity
             if identity is not None:
                 try:
-                    head = identity.identify(head, stream.connection)
+                    identity.identify(head, stream.connection)
                 except BadRequest as error:
                     return self.refuse(head, stream, error)
         length = head.content_length
@@ -187,16 +191,13 @@ class Service:
                 # RFC 8441 leaves it open; RFC 9220 3: "SHOULD respond to the request with a 501"
                 return self.refuse(head, stream, UNKNOWN_PROTOCOL)
         app = self.app
-        for respond in self._responders:
-            answer = respond(head)
-            if answer is None:
-                continue
+        if self._responders:
+            answer = self._ask_responders(head)
             if isinstance(answer, Response):
                 exchange = self._exchange_class(self, head, stream)
                 exchange.respond(answer)
                 return exchange
-            app = answer
-            break
+            app = answer or app
         exchange = self._exchange_class(self, head, stream)
         if body:
             exchange.data_received(body)
@@ -207,6 +208,14 @@ class Service:
             exchange.eof_received()
         self.call_app(exchange, app)
         return exchange
+
+    def _ask_responders(self, head: RequestHead) -> Response | ASGIApp | None:
+        """What the server answers itself."""
+        for respond in self._responders:
+            answer = respond(head)
+            if answer is not None:
+                return answer
+        return None
 
     def open_early(self, head: RequestHead, stream: Stream) -> Exchange:
         """Take a request that came in early data, which anybody may have sent again (RFC 8470)."""
@@ -221,7 +230,11 @@ class Service:
         Wires of another version than HTTP/1.1 give an `unreadable_head()` then.
         """
         self.count(error.code, "%s", error.message)
-        exchange = self._exchange_class(self, head or unreadable_head("1.1", stream.connection.scheme), stream)
+        if head is None:
+            head = unreadable_head("1.1", stream.connection.scheme)
+        if self._identity is not None and (head.extensions is None or "request_id" not in head.extensions):
+            self._identity.name(head)
+        exchange = self._exchange_class(self, head, stream)
         exchange.respond(self.error_pages.answer(error, head, stream))
         return exchange
 

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import NamedTuple
 
-from pounce.contract.head import AnswerFields, Headers
+from pounce.contract.head import AnswerFields, ExtendedFields, Headers
 
 __all__ = ["LAST_CHUNK", "AnswerHead", "chunk_head", "encode_fields", "encode_head", "status_line"]
 
@@ -40,10 +40,16 @@ class AnswerHead(NamedTuple):
     """The application asked for the connection to be closed."""
 
 
-def encode_head(status: int, headers: Headers) -> AnswerHead:
-    """The head of an answer without framing fields. Fields that answers share are encoded once."""
+def encode_head(status: int, headers: Headers) -> tuple[int, bytes, bytes, bool, bool]:
+    """The head of an answer without framing fields: an `AnswerHead`, or a tuple like it. What answers share is encoded
+    once."""
     if type(headers) is not AnswerFields:
-        return _encode(status, headers)
+        if type(headers) is not ExtendedFields:
+            return _encode(status, headers)
+        _, data, _, has_length, closes = encode_head(status, headers.shared)
+        for field in headers.own:
+            data += b"%b: %b\r\n" % field
+        return status, data, data + b"\r\n", has_length, closes
     found = headers.encoded
     if type(found) is not AnswerHead or found.status != status:
         found = headers.encoded = _encode(status, headers)

@@ -16,6 +16,7 @@ does not tell `x_forwarded_for` from `x-forwarded-for`.
 """
 
 import re
+from collections.abc import Callable
 
 from pounce.config import ServerConfig
 from pounce.contract.head import Headers, Origin, RequestHead
@@ -26,9 +27,15 @@ from pounce.net.networks import Networks, address_of
 
 __all__ = ["Forwarding"]
 
+type Field = tuple[bytes, bytes]
 type Node = tuple[str, int]
 """An address, and a port or 0."""
 
+KNOWN_MAX = 256
+KNOWN_VALUES_MAX = 1024
+NAME_MAX = 64
+"""Sets of fields that are remembered, bytes of the values of such a set, and of the name of a field."""
+PLAIN, BELIEVED, DROPPED = range(3)
 SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 _host = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~]+)(?::([0-9]{1,5}))?").fullmatch
 _prefix = re.compile(rb"(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%]+)+").fullmatch
@@ -41,7 +48,8 @@ _pair = re.compile(
 
 
 class Forwarding:
-    """Reads what proxies say on the connections of one worker."""
+    """Reads what proxies say on the connections of one worker. What has been read once is remembered, because a proxy
+    says the same of every request of one client."""
 
     def __init__(self, config: ServerConfig) -> None:
         """Raises `ConfigError`."""
@@ -51,49 +59,62 @@ class Forwarding:
         self._takes_prefix = config.forwarded_prefix
         self._takes_real_ip = config.forwarded_real_ip
         self._root_path = config.root_path
+        believed = (lambda name: name == b"forwarded") if self._is_rfc7239 else _is_x_forwarded
+        self._of_trusted = _Kinds(lambda name: BELIEVED if believed(name) else DROPPED if _is_odd(name) else PLAIN)
+        self._of_others = _Kinds(lambda name: DROPPED if is_forwarding(name) else PLAIN)
+        self._known: dict[tuple[object, ...], _Judged] = {}
 
     def trusts(self, connection: ConnectionInfo, networks: Networks | None = None) -> bool:
         """Whether the peer of a connection is believed; `networks` are those of its bind, where it has its own."""
         return (self._networks if networks is None else networks).has(connection.peer)
 
-    def identify(self, head: RequestHead, connection: ConnectionInfo, networks: Networks | None = None) -> RequestHead:
-        """The head as the application is to see it, with its `origin`; `head` itself where nothing changes.
+    def identify(self, head: RequestHead, connection: ConnectionInfo, networks: Networks | None = None) -> bool:
+        """Make the head what the application is to see, with its `origin`. True when the peer is believed.
 
         Raises `BadRequest` for a Forwarded field of a trusted peer that cannot be read (RFC 7239 4): where its elements
         end would be a guess.
         """
         networks = self._networks if networks is None else networks
         if not networks.has(connection.peer):
-            headers = [field for field in head.headers if not is_forwarding(field[0])]
-            return head if len(headers) == len(head.headers) else _copy(head, headers)
-        headers, said = self._sorted_out(head.headers)
-        if not said and len(headers) == len(head.headers):
-            return head
-        told = _Told.of_forwarded(said) if self._is_rfc7239 else _Told.of_x_forwarded(said, self._takes_real_ip)
-        return self._as_told(head, headers, told, connection, networks)
+            kinds = self._of_others
+            head.headers = [field for field in head.headers if not kinds[field[0]]]
+            return False
+        kinds = self._of_trusted
+        said = tuple([field for field in head.headers if kinds[field[0]]])
+        if not said:
+            return True
+        key = (said, head.scheme, connection.id)
+        judged = self._known.get(key)
+        if judged is None:
+            judged = self._judge(said, head.scheme, connection, networks)
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            if sum([len(value) for _, value in said]) <= KNOWN_VALUES_MAX:
+                self._known[key] = judged
+        if judged.drops or judged.host is not None:
+            kept = [field for field in head.headers if kinds[field[0]] != DROPPED]
+            head.headers = kept if judged.host is None else _with_host(kept, judged.host)
+        if judged.origin is not None:
+            head.scheme = judged.scheme
+            head.origin = judged.origin
+        return True
 
-    def _sorted_out(self, fields: Headers) -> tuple[Headers, dict[bytes, list[bytes]]]:
-        """The fields that stay, and the values of those that are believed, by name."""
-        headers: Headers = []
-        said: dict[bytes, list[bytes]] = {}
-        for field in fields:
-            name, value = field
-            if name == b"forwarded":
-                if not self._is_rfc7239:
-                    continue
-                said.setdefault(name, []).append(value)
-            elif name.startswith(b"x-forwarded-") or name == b"x-real-ip":
-                if self._is_rfc7239:
-                    continue
-                said.setdefault(name, []).append(value)
-            elif b"_" in name:
-                continue
-            headers.append(field)
-        return headers, said
+    def _judge(self, said: tuple[Field, ...], scheme: str, connection: ConnectionInfo, networks: Networks) -> _Judged:
+        believed: dict[bytes, list[bytes]] = {}
+        for name, value in said:
+            if self._of_trusted[name] == BELIEVED:
+                believed.setdefault(name, []).append(value)
+        judged = _Judged(sum(map(len, believed.values())) < len(said), scheme)
+        if believed:
+            told = (
+                _Told.of_forwarded(believed)
+                if self._is_rfc7239
+                else _Told.of_x_forwarded(believed, self._takes_real_ip)
+            )
+            self._believe(told, judged, connection, networks)
+        return judged
 
-    def _as_told(
-        self, head: RequestHead, headers: Headers, told: _Told, connection: ConnectionInfo, networks: Networks
-    ) -> RequestHead:
+    def _believe(self, told: _Told, judged: _Judged, connection: ConnectionInfo, networks: Networks) -> None:
         peer, depth = self._client(told.chain, networks)
         scheme = _at(told.schemes, depth)
         host = _at(told.hosts, depth)
@@ -102,21 +123,19 @@ class Forwarding:
             match = _host(host)
             if match is None or int(match[2] or 0) > 65535:
                 raise BadRequest("X-Forwarded-Host is not valid", code="POUNCE_PARSE_BAD_FORWARDED")
-            headers = _with_host(headers, host)
             local = (match[1].decode("ascii").strip("[]"), int(match[2]) if match[2] else None)
-        scheme_name = SCHEMES.get(scheme.lower(), head.scheme) if scheme is not None else head.scheme
+        if scheme is not None:
+            judged.scheme = SCHEMES.get(scheme.lower(), judged.scheme)
         port = _at(told.ports, depth)
         if port is not None and port.isdigit() and len(port) <= 5 and int(port) <= 65535 and local is not None:
             local = (local[0], int(port))
         elif host is not None and local is not None and local[1] is None:
-            local = (local[0], 443 if scheme_name == "https" else 80)
+            local = (local[0], 443 if judged.scheme == "https" else 80)
         root_path = self._root_path
         if self._takes_prefix and told.prefix is not None and _prefix(told.prefix) is not None:
             root_path = told.prefix.decode("ascii") + root_path
-        changed = _copy(head, headers)
-        changed.scheme = scheme_name
-        changed.origin = Origin(peer or connection.peer, local, root_path)
-        return changed
+        judged.host = host
+        judged.origin = Origin(peer or connection.peer, local, root_path)
 
     def _client(self, chain: list[bytes], networks: Networks) -> tuple[Node | None, int]:
         """The client by a chain of addresses, and how many of them, from the end, are believed."""
@@ -134,6 +153,33 @@ class Forwarding:
         while depth < len(nodes) and networks.names(nodes[depth - 1][0]):
             depth += 1
         return nodes[depth - 1], depth
+
+
+class _Kinds(dict[bytes, int]):
+    """What is to be done with fields, by their names: a table of those that were seen."""
+
+    def __init__(self, judge: Callable[[bytes], int]) -> None:
+        super().__init__()
+        self._judge = judge
+
+    def __missing__(self, name: bytes) -> int:
+        kind = self._judge(name)
+        if len(self) < KNOWN_MAX and len(name) <= NAME_MAX:
+            self[name] = kind
+        return kind
+
+
+class _Judged:
+    """What comes of the fields that a trusted peer has sent."""
+
+    __slots__ = ("drops", "host", "origin", "scheme")
+
+    def __init__(self, drops: bool, scheme: str) -> None:
+        self.drops = drops
+        """There are fields to take away."""
+        self.scheme = scheme
+        self.host: bytes | None = None
+        self.origin: Origin | None = None
 
 
 class _Told:
@@ -180,21 +226,13 @@ class _Told:
         )
 
 
-def _copy(head: RequestHead, headers: Headers) -> RequestHead:
-    return RequestHead(
-        head.method,
-        head.target,
-        headers,
-        head.version,
-        head.scheme,
-        head.upgrade,
-        head.content_length,
-        head.expect_continue,
-        head.keep_alive,
-        head.extensions,
-        head.origin,
-        head.relayed,
-    )
+def _is_x_forwarded(name: bytes) -> bool:
+    return name.startswith(b"x-forwarded-") or name == b"x-real-ip"
+
+
+def _is_odd(name: bytes) -> bool:
+    """What is not believed behind a trusted proxy either: the other family, and twins of names."""
+    return name == b"forwarded" or _is_x_forwarded(name) or b"_" in name
 
 
 def _list(said: dict[bytes, list[bytes]], name: bytes) -> list[bytes]:

@@ -11,6 +11,7 @@ from pounce.net.networks import Networks
 
 __all__ = ["Identity"]
 
+USUAL_ID_FIELD = b"x-request-id"
 BEHIND_PROXY = 75.0
 """Seconds that a connection of a trusted proxy may be idle: longer than load balancers keep theirs (60)."""
 
@@ -32,6 +33,9 @@ class Identity:
             self._idle_behind_proxy = BEHIND_PROXY if self._idle == default else self._idle
         self.always = self._new_id is not None or self._trusts_any
         """Every request is looked at, not only those that have fields of proxies."""
+        # Wires look out for the usual name alone.
+        self._has_own_id_field = self._new_id is not None and self._id_field != USUAL_ID_FIELD
+        self._looks_closer = self._trusts_any or self._has_own_id_field
 
     def networks_of(self, connection: ConnectionInfo) -> Networks | None:
         """The proxies that the bind of a connection names itself."""
@@ -44,19 +48,32 @@ class Identity:
                 return self._idle_behind_proxy
         return self._idle
 
-    def identify(self, head: RequestHead, connection: ConnectionInfo) -> RequestHead:
-        """The head as the application is to see it. Raises `BadRequest`."""
-        given = None
-        if self._new_id is not None and head.relayed:
-            given = next((value for name, value in head.headers if name == self._id_field), None)
+    def identify(self, head: RequestHead, connection: ConnectionInfo) -> None:
+        """Make the head what the application is to see. Raises `BadRequest`."""
+        if head.relayed or self._looks_closer:
+            self._look_closer(head, connection)
+        elif self._new_id is not None:
+            if head.extensions is None:
+                head.extensions = {"request_id": self._new_id()}
+            else:
+                self.name(head)
+
+    def _look_closer(self, head: RequestHead, connection: ConnectionInfo) -> None:
+        given = dict(head.headers).get(self._id_field) if self._new_id is not None else None
         trusted = True
         if self._forwarding is not None:
-            networks = self.networks_of(connection)
-            trusted = self._forwarding.trusts(connection, networks)
-            head = self._forwarding.identify(head, connection, networks)
+            trusted = self._forwarding.identify(head, connection, self.networks_of(connection))
         if self._new_id is not None:
-            number = given.decode("ascii") if given is not None and trusted and is_request_id(given) else self._new_id()
-            extensions = dict(head.extensions) if head.extensions is not None else {}
-            extensions["request_id"] = number
-            head.extensions = extensions
-        return head
+            if given is not None and not trusted:
+                if self._has_own_id_field:
+                    head.headers = [field for field in head.headers if field[0] != self._id_field]
+                given = None
+            self.name(head, given)
+
+    def name(self, head: RequestHead, given: bytes | None = None) -> None:
+        """Give a request an id: the one that a proxy has `given`, if it is a sane token, else a new one."""
+        if self._new_id is None:
+            return
+        number = given.decode("ascii") if given is not None and is_request_id(given) else self._new_id()
+        extensions = head.extensions
+        head.extensions = {"request_id": number} if extensions is None else {**extensions, "request_id": number}

@@ -28,8 +28,7 @@ def request_ids(generator: str | Callable[[], str] | None) -> Callable[[], str]:
     if generator is None:
         # Unlike a random number it costs no system call. Others can guess it, which an id must not mind.
         prefix = os.urandom(10).hex()
-        numbers = itertools.count(1)
-        return lambda: f"{prefix}{next(numbers):012x}"
+        return map(f"{prefix}%012x".__mod__, itertools.count(1)).__next__
     if isinstance(generator, str):
         module, _, attribute = generator.partition(":")
         try:

@@ -1,0 +1,90 @@
+"""What the helpers around a request cost, in bytecodes of the server for each request on one connection, in memory.
+
+Bytecodes are the same on whatever machine, however busy. The bounds have some room; what matters is that nothing grows
+by a scan of all fields, or by encoding anew what was encoded before.
+"""
+
+import asyncio
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pounce
+from pounce.config import ServerConfig
+from pounce.registry import Registry
+from pounce.testing import MemoryConnection
+
+SOURCE = Path(pounce.__file__).parent
+REQUEST = b"GET / HTTP/1.1\r\nHost: example.org\r\nUser-Agent: test\r\nAccept: */*\r\n%b\r\n"
+FORWARDED = b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n"
+REQUESTS = 8
+TOOL = 4
+"""An id that no tool of Python's own has."""
+
+monitoring = sys.monitoring
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    fields = [(b"content-type", b"text/plain"), (b"content-length", b"13")]
+    await send({"type": "http.response.start", "status": 200, "headers": fields})
+    await send({"type": "http.response.body", "body": b"Hello, World!"})
+
+
+def executed(fields: bytes = b"", **settings: Any) -> Counter[str]:
+    """Bytecodes of one request, by file."""
+    found: Counter[str] = Counter()
+    names: dict[str, str | None] = {}
+
+    def count(code: Any, offset: int) -> object:
+        name = names.get(code.co_filename, "")
+        if name == "":
+            path = Path(code.co_filename)
+            name = str(path.relative_to(SOURCE)) if path.is_relative_to(SOURCE) else None
+            names[code.co_filename] = name
+        if name is None:
+            return monitoring.DISABLE
+        found[name] += 1
+        return None
+
+    async def serve() -> None:
+        given = {"access_log": False, "compression": False, "http_parser": "h11"} | settings
+        registry = Registry.discover(ServerConfig.of(given))
+        connection = MemoryConnection(hello, registry=registry, **given)
+        for number in range(2 * REQUESTS):
+            if number == REQUESTS:
+                monitoring.set_events(TOOL, monitoring.events.INSTRUCTION)
+            connection.protocol.data_received(REQUEST % fields)
+        monitoring.set_events(TOOL, 0)
+        assert connection.received.endswith(b"Hello, World!")
+
+    monitoring.use_tool_id(TOOL, "cost")
+    monitoring.register_callback(TOOL, monitoring.events.INSTRUCTION, count)
+    try:
+        asyncio.run(serve())
+    finally:
+        monitoring.set_events(TOOL, 0)
+        monitoring.register_callback(TOOL, monitoring.events.INSTRUCTION, None)
+        monitoring.free_tool_id(TOOL)
+    return Counter({name: round(number / REQUESTS) for name, number in found.items()})
+
+
+def test_nothing_of_what_is_off_is_called() -> None:
+    around = ("identity", "middleware", "observe", "exchange/identified.py", "exchange/pipeline.py")
+    assert [name for name in executed() if name.startswith(around)] == []
+
+
+@pytest.mark.parametrize(
+    ("bound", "fields", "settings"),
+    [
+        (180, b"", {"request_id": True}),
+        (210, FORWARDED, {"trusted_hosts": ("192.0.2.1",)}),
+        (200, FORWARDED, {}),
+    ],
+    ids=["request id", "trusted proxy", "fields of others"],
+)
+def test_helper_costs_little(bound: int, fields: bytes, settings: Any) -> None:
+    off = executed(fields, proxy_headers=False)
+    assert executed(fields, **settings).total() - off.total() <= bound
