@@ -12,8 +12,8 @@ Rules, each of which prevents a real bug:
 4. Framing belongs to the wire, meaning to the exchange.
 5. One reader per connection: "is the client still there" is `stream_lost`, never a second read.
 6. The exchange binds itself (`stream.exchange = self`) first thing in its constructor.
-7. A stream that raises from one of its methods has failed: the exchange resets it. So what goes wrong with one request
-   costs no other.
+7. A stream that raises from one of its methods has failed: the exchange resets it, and tells `service.stream_failed()`.
+   So what goes wrong with one request costs no other.
 """
 
 from collections.abc import Callable, Coroutine

@@ -164,8 +164,13 @@ class Service(Protocol):
     def connection_closed(self, connection: LiveConnection) -> None:
         """A connection is gone; called once for each that was added to `connections`."""
 
-    def connection_failed(self, connection: LiveConnection) -> None:
-        """A wire raised, which must cost its connection and no more; call while the exception is handled."""
+    def connection_failed(self, connection: LiveConnection, error: BaseException | None = None) -> None:
+        """A wire raised, which must cost its connection and no more. `error` is what, by default the exception that is
+        being handled."""
+
+    def stream_failed(self, stream: Stream, error: BaseException, whole_connection: bool = False) -> None:
+        """A method of `stream` has raised, which is logged as its wire's fault. Whoever called it resets the stream;
+        where `reset` is what has failed, `whole_connection` ends the connection in its place."""
 
     def keep_alive_timeout(self, connection: ConnectionInfo) -> float:
         """Seconds that this connection may be idle between two requests."""

@@ -140,6 +140,13 @@ def app_failed() -> PounceError:
     return PounceError("The application failed", code="POUNCE_APP_E", hint="The server's log has the traceback.")
 
 
+def plugin_failed() -> PounceError:
+    """A plugin that was asked for an answer raised."""
+    return PounceError(
+        "A plugin of the server failed", code="POUNCE_PLUGIN_FAILED", hint="The server's log names it."
+    )
+
+
 def app_gave_no_answer() -> PounceError:
     """The application returned without an answer."""
     return PounceError(

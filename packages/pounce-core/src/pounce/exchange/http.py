@@ -128,7 +128,7 @@ class HttpExchange:
 
     def data_received(self, data: bytes) -> None:
         if self.answer == DONE or self._lost is not None:
-            self.stream.consumed(len(data))
+            self._consumed(len(data))
             return
         self._received += len(data)
         if self._received > self.service.max_request_size > 0:
@@ -245,11 +245,14 @@ class HttpExchange:
             return await self.service.crossing.call(self.receive, undo=self._put_back)
         while self.answer != DONE:
             if self._body_state == COMPLETE or (self._body and self._lost is None):
-                return self._next_body()
+                message = self._next_body()
+                if message is not None:
+                    return message
+                break
             if self._half_closed and self._lost is None:
                 # From here on the application believes the client to be gone, so the rest must agree.
                 self.stream_lost(None)
-                self.stream.reset()
+                self._reset()
             if self._lost is not None:
                 # Half a body must never pass for a whole one: what is left of it is not given out.
                 break
@@ -273,7 +276,8 @@ class HttpExchange:
                     receivers.discard(self)
         return {"type": "http.disconnect"}
 
-    def _next_body(self) -> dict[str, Any]:
+    def _next_body(self) -> dict[str, Any] | None:
+        """What has arrived; None where the stream fails over it."""
         pieces = self._body
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         count = len(body)
@@ -287,9 +291,18 @@ class HttpExchange:
             message["more_body"] = False
             if self._request_trailers:
                 message["trailers"] = self._request_trailers
-        if count and self._lost is None:
-            self.stream.consumed(count)
+        if count and self._lost is None and not self._consumed(count):
+            return None
         return message
+
+    def _consumed(self, count: int) -> bool:
+        """Room for as much more; False when the stream fails over it."""
+        try:
+            self.stream.consumed(count)
+        except BaseException as exc:  # noqa: BLE001 - logged there
+            self._stream_failed(exc)
+            return False
+        return True
 
     def _put_back(self, message: dict[str, Any]) -> None:
         """A message was taken for somebody who does not want it any more: the next one gets it."""
@@ -395,7 +408,7 @@ class HttpExchange:
             elif self._half_closed:
                 # Nothing will be written that could tell whether the client, with its whole answer, is still there.
                 self.stream_lost(None)
-                self.stream.reset()
+                self._reset()
         else:
             raise self._out_of_order("http.response.body")
 
@@ -578,20 +591,28 @@ class HttpExchange:
         except BaseException as exc:  # noqa: BLE001 - logged there
             self._stream_failed(exc)
 
+    def give_up(self) -> None:
+        """Nothing can be answered, for a reason that is known elsewhere: have the peer see that, and nobody wait."""
+        self._lost = ClientGone("the request was given up")
+        self._break_off()
+
     def _break_off(self) -> None:
         """End an answer so that the peer can see that it is not complete."""
         self.broken = True
         self.answer = DONE
+        self._reset()
+        self._complete()
+
+    def _reset(self) -> None:
+        """Give the stream up; where even that fails, its connection."""
         try:
             self.stream.reset()
-        except BaseException:
-            self.service.log.exception("The stream of a request cannot be reset")
-        self._complete()
+        except BaseException as exc:  # noqa: BLE001 - logged there
+            self.service.stream_failed(self.stream, exc, whole_connection=True)
 
     def _stream_failed(self, exc: BaseException) -> ClientGone:
         """A method of the stream has raised: give up this stream, and no other. What to raise for the application."""
-        self.service.count("stream_error")
-        self.service.log.error("The stream of a request failed", exc_info=exc)
+        self.service.stream_failed(self.stream, exc)
         self._lost = ClientGone("the answer could not be sent")
         self._break_off()
         self._wake_readers()

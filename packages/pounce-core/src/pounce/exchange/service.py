@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from math import inf
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from pounce.contract.wire import ASGIApp, Certificates, LiveConnection, Switch, 
 from pounce.errors import BadRequest
 from pounce.exchange.crossing import Crossing
 from pounce.exchange.draining import DrainNotice
-from pounce.exchange.error_pages import ErrorPages
+from pounce.exchange.error_pages import ErrorPages, plugin_failed
 from pounce.exchange.http import HttpExchange
 from pounce.exchange.response_headers import ResponseHeaders
 from pounce.exchange.scope import METHODS, offered_extensions
@@ -27,6 +28,9 @@ from pounce.immortal import own_class
 __all__ = ["ASGIApp", "Service"]
 
 DEFAULT_MAX_REQUEST_SIZE = next(item.default for item in describe() if item.name == "max_request_size")
+
+LOST_WITHIN = 0.5
+"""Seconds in which a connection that was broken off is lost, unless its wire fails over that too."""
 
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))
 """Methods that ask for no change (RFC 9110 9.2.1)."""
@@ -150,7 +154,9 @@ class Service:
         self._connection_id = 0
         self._context = contextvars.copy_context()
         self._logged: set[str] = set()
-        self._responders = tuple(respond for item in responders if (respond := item.create(self)) is not None)
+        made = [(item.name, respond) for item in responders if (respond := item.create(self)) is not None]
+        self._responders = tuple(respond for _, respond in made)
+        self._responder_names = tuple(name for name, _ in made)
         self.observers: tuple[Observer, ...] = tuple(
             observer for factory in observers if (observer := factory.create(self)) is not None
         )
@@ -179,7 +185,10 @@ class Service:
         if head.upgrade is not None:
             upgrade = self.upgrades.get(head.upgrade)
             if upgrade is not None:
-                opened = upgrade.open(self, head, stream)
+                try:
+                    opened = upgrade.open(self, head, stream)
+                except Exception as exc:  # noqa: BLE001 - logged there
+                    return self._upgrade_failed(head, stream, exc)
                 if body:
                     opened.data_received(body)
                 if ended:
@@ -192,7 +201,7 @@ class Service:
                 return self.refuse(head, stream, UNKNOWN_PROTOCOL)
         app = self.app
         if self._responders:
-            answer = self._ask_responders(head)
+            answer = self._ask_responders(head, stream)
             if isinstance(answer, Response):
                 exchange = self._exchange_class(self, head, stream)
                 exchange.respond(answer)
@@ -209,10 +218,17 @@ class Service:
         self.call_app(exchange, app)
         return exchange
 
-    def _ask_responders(self, head: RequestHead) -> Response | ASGIApp | None:
-        """What the server answers itself."""
+    def _ask_responders(self, head: RequestHead, stream: Stream) -> Response | ASGIApp | None:
+        """What the server answers itself. For one that fails nobody else answers: what it guards is not to be had by
+        making it fail."""
         for respond in self._responders:
-            answer = respond(head)
+            try:
+                answer = respond(head)
+            except Exception as exc:
+                self.count("plugin_error")
+                name = self._responder_names[self._responders.index(respond)]
+                self.log.exception("Responder %s failed", name)
+                return self.error_pages.answer(plugin_failed(), head, stream, exc)
             if answer is not None:
                 return answer
         return None
@@ -236,6 +252,15 @@ class Service:
             self._identity.name(head)
         exchange = self._exchange_class(self, head, stream)
         exchange.respond(self.error_pages.answer(error, head, stream))
+        return exchange
+
+    def _upgrade_failed(self, head: RequestHead, stream: Stream, error: Exception) -> Exchange:
+        """It may have begun its answer, so that no other can be given."""
+        self.count("plugin_error")
+        token = head.upgrade.decode("ascii", "backslashreplace") if head.upgrade is not None else ""
+        self.log.error("Upgrade %s failed", token, exc_info=error)
+        exchange = self._exchange_class(self, head, stream)
+        exchange.give_up()
         return exchange
 
     def too_large(self) -> BadRequest:
@@ -323,12 +348,50 @@ class Service:
         if self.draining:
             self.something_ended.set()
 
-    def connection_failed(self, connection: LiveConnection) -> None:
-        """A wire raised, which must cost its connection and no more; call while the exception is handled."""
-        self.count("plugin_error")
-        self.log.exception("Plugin %s failed on a connection", connection.wire)
+    def connection_failed(self, connection: LiveConnection, error: BaseException | None = None) -> None:
+        """A wire raised, which must cost its connection and no more. `error` is what, by default the exception that is
+        being handled."""
+        self._log_failure(connection.wire, "a connection", error or sys.exception())
         connection.deadline = connection.write_deadline = inf
-        connection.abort()
+        try:
+            connection.abort()
+        except Exception as exc:  # noqa: BLE001 - logged there
+            self._log_failure(connection.wire, "the end of a connection", exc)
+            transport = getattr(connection, "transport", None)
+            if transport is not None and transport is not connection:
+                transport.abort()
+        self.loop.call_later(LOST_WITHIN, self._forget, connection)
+
+    def _log_failure(self, wire: str, what: str, error: BaseException | None) -> None:
+        self.count("plugin_error")
+        self.log.error("Plugin %s failed on %s", wire, what, exc_info=error)
+
+    def _forget(self, connection: LiveConnection) -> None:
+        """The wire of a connection that has failed has had its time to say that it is lost: whoever has not been told
+        by now is told here, so that nobody waits for it."""
+        if connection in self.connections:
+            self.connection_closed(connection)
+        info = getattr(connection, "connection", None)
+        for task in tuple(self.tasks):
+            # What runs is the `run()` of an exchange. To keep them otherwise would cost every request something.
+            frame = getattr(task.get_coro(), "cr_frame", None)
+            exchange: Any = frame.f_locals.get("self") if frame is not None else None
+            stream = getattr(exchange, "stream", None)
+            if stream is not None and info is not None and stream.connection is info:
+                exchange.stream_lost(None)
+
+    def stream_failed(self, stream: Stream, error: BaseException, whole_connection: bool = False) -> None:
+        """A method of `stream` has raised: that is its wire's fault, which is named in the log.
+
+        Whoever called it resets the stream; where that is what has failed, the connection pays for it.
+        """
+        info = stream.connection
+        found = (each for each in self.connections if getattr(each, "connection", None) is info)
+        connection = next(found, None)
+        if whole_connection and connection is not None:
+            self.connection_failed(connection, error)
+        else:
+            self._log_failure(connection.wire if connection is not None else "of a wire", "a request", error)
 
     def count(self, name: str, message: str = "", *args: object) -> None:
         """Count an event by name, and log it at debug level where a message is given."""
@@ -354,4 +417,8 @@ class Service:
             for exchange in tuple(self.held):
                 exchange.flush_head()
         for callback in tuple(self.on_tick):
-            callback(now)
+            try:
+                callback(now)
+            except Exception:
+                self.count("plugin_error")
+                self.log.exception("A periodic check failed")

@@ -90,8 +90,8 @@ def reset_when_closed(sock: socket.socket, on: bool = True) -> None:
     (RFC 9293 3.10.4, 3.10.5), instead of bringing the rest and then a FIN. Unix sockets know no reset."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", on, 0))
-    except OSError:
-        # Closed already.
+    except OSError, ValueError:
+        # Closed already; uvloop has no number for it then.
         pass
 
 
@@ -101,7 +101,7 @@ def leave_to_kernel(sock: socket.socket, seconds: float) -> None:
     if sys.platform == "linux" and sock.family != socket.AF_UNIX:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(int(seconds * 1000), 2**31 - 1))
-        except OSError:
+        except OSError, ValueError:
             pass
 
 

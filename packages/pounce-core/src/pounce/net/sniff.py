@@ -123,6 +123,9 @@ class WireChooser(Connection):
         except Exception:
             self.service.count("plugin_error")
             self.service.log.exception("Plugin %s failed to take a connection", wire.name)
-            self.transport.abort()
-            self.service.connection_closed(cast(Connection, self.transport.get_protocol()))
+            failed = cast(Connection, self.transport.get_protocol())
+            # It is not ready for the event of the end either.
+            self.transport.set_protocol(self)
+            self.service.connection_closed(failed)
+            self.abort()
             return None

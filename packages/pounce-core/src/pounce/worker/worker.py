@@ -388,10 +388,8 @@ class Worker:
         error = context.get("exception")
         connection = protocol if isinstance(protocol, Connection) else _failed_connection(error)
         if connection is not None:
-            self.service.count("plugin_error")
-            log.error("Plugin %s failed on a connection", connection.wire, exc_info=error)
-            # The loop closes it, but in good order, and what was sent of an answer would pass for all of it.
-            connection.abort()
+            # The loop closes it at the most, and in good order, so that what was sent of an answer would pass for all.
+            self.service.connection_failed(connection, error)
         elif _ends_twice(error):
             self.service.count("ended_twice")
         elif self._previous_handler is not None:
