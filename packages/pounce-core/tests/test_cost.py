@@ -72,7 +72,7 @@ def executed(fields: bytes = b"", **settings: Any) -> Counter[str]:
 
 
 def test_nothing_of_what_is_off_is_called() -> None:
-    around = ("identity", "middleware", "observe", "exchange/identified.py", "exchange/pipeline.py")
+    around = ("identity", "middleware", "observe", "exchange/identified.py", "exchange/timed.py")
     assert [name for name in executed() if name.startswith(around)] == []
 
 

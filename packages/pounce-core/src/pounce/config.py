@@ -560,6 +560,9 @@ class ServerConfig:
     request_id_generator: Any = option(
         None, "Function that makes the ids, or module:attribute.", group="proxies", flag=False
     )
+    server_timing: bool = option(
+        False, "Tell in the field Server-Timing how long reading, waiting and the application took.", group="proxies"
+    )
     forwarded_real_ip: bool = option(
         False, "Take X-Real-IP of a trusted proxy where it sends no X-Forwarded-For.", group="proxies"
     )

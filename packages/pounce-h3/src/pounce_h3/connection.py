@@ -195,6 +195,7 @@ class H3Connection(Connection):
         "priorities",
         "quic",
         "requests",
+        "times_heads",
         "waiting",
     )
 
@@ -217,6 +218,8 @@ class H3Connection(Connection):
         """Streams that are not writable."""
         self.priorities: dict[int, Priority] = {}
         """Of requests that have not arrived yet, by the id of their stream."""
+        self.times_heads = config.server_timing
+        """Heads tell how long it took to read them."""
         self.requests = 0
         self._requests_paid = 0
         self.answered = 0

@@ -15,6 +15,7 @@ is a field section that waits for entries of the peer's table (RFC 9204 2.1.2), 
 """
 
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from pounce.contract.head import BODILESS, RequestHead, unreadable_head
@@ -285,6 +286,7 @@ class H3Stream:
             self._malformed(error)
 
     def _head_received(self, section: bytes, last: bool) -> None:
+        started = monotonic() if self.h3.times_heads else 0.0
         try:
             (found, priority, size), path = self.h3.understand(self.id, section)
         except BadRequest as error:
@@ -309,6 +311,9 @@ class H3Stream:
             found.expect_continue and length != 0,
             relayed=found.relayed,
         )
+        head.extensions = {"pounce.h3.stream_id": self.id, "pounce.h3.is_0rtt": self.h3.is_early}
+        if started:
+            head.extensions["pounce.parsed_in"] = monotonic() - started
         self._head_size = size if path is None else size + len(path) - len(found.target)
         if self._hold_head():
             self._open(head, priority)
@@ -329,7 +334,6 @@ class H3Stream:
             self._body_deadline_base = h3.loop.time() + RATE_GRACE
         # RFC 9218 7: the frame says all; what it leaves out is default, whatever the field said.
         self.priority = h3.priorities.pop(self.id, priority)
-        head.extensions = {"pounce.h3.stream_id": self.id, "pounce.h3.is_0rtt": h3.is_early}
         h3.requests += 1
         if h3.is_early:
             h3.service.open_early(head, self)

@@ -135,6 +135,16 @@ class Service:
             from pounce.exchange.identified import IdentifiedExchange
 
             exchange_class = IdentifiedExchange
+        if config.server_timing:
+            from pounce.exchange.timed import TimedExchange, timed
+
+            exchange_class = (
+                type("TimedExchange", (TimedExchange, exchange_class), {"__slots__": ()})
+                if config.request_id
+                else TimedExchange
+            )
+            if create_parser is not None:
+                self.create_parser = timed(create_parser)
         self._exchange_class = own_class(exchange_class, "receive", "send")
         self._task_class: type[asyncio.Task[None]] = own_class(asyncio.Task)
         self._future_class: type[asyncio.Future[None]] = own_class(asyncio.Future)
