@@ -410,8 +410,7 @@ async def test_errors_of_peers_are_logged_once_a_second_and_without_traceback(
     with caplog.at_level(logging.INFO):
         for _ in range(50):
             peer = Peer(answer)
-            peer.service = service
-            peer.protocol.service = service
+            peer.service.shared = service.shared
             peer.feed(frame(Kind.PING, 0, 1, bytes(8)))
             assert peer.failed is ErrorCode.PROTOCOL_ERROR
     records = [record for record in caplog.records if "HTTP/2" in record.getMessage()]

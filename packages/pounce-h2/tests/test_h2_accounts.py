@@ -9,7 +9,9 @@ import pytest
 from h2_peer import Peer, echo, in_loop, request, say
 
 from pounce.exchange.http import HttpExchange
-from pounce_h2.frames import END_HEADERS, END_STREAM, Kind, Setting, frame, settings_frame, window_update_frame
+from pounce_h2.connection import Tables
+from pounce_h2.frames import ACK, END_HEADERS, END_STREAM, Kind, Setting, frame, settings_frame, window_update_frame
+from pounce_h2.settings import H2Settings
 from pounce_h2.stream import H2Stream
 
 CONVERSATIONS = 200
@@ -133,14 +135,14 @@ def check(peer: Peer, seed: int) -> None:
     h2: Any = peer.protocol
     if peer.failed is not None or peer.transport.ended or peer.closed:
         return
-    streams = h2._streams.values()
+    streams = h2.streams.open.values()
     uploads = [stream.upload for stream in streams if stream.upload is not None]
-    assert h2.parked_size == sum(stream.parked_size for stream in streams), seed
-    assert h2.held_pieces == sum(upload.pieces for upload in uploads), seed
-    assert h2._head_memory == sum(stream.head_size for stream in streams), seed
+    assert h2.output.parked_size == sum(stream.parked_size for stream in streams), seed
+    assert h2.windows.held_pieces == sum(upload.pieces for upload in uploads), seed
+    assert h2.streams.head_memory == sum(stream.head_size for stream in streams), seed
     held = sum(upload.held for upload in uploads)
-    assert h2._receive_window + h2._receive_credit + held == h2.settings.connection_window, seed
-    for stream in h2.scheduler.ready:
+    assert h2.windows.room + h2.windows._credit + held == H2Settings().connection_window, seed
+    for stream in h2.output.scheduler.ready:
         assert stream in streams, seed
         assert stream.parked_size, seed
         assert stream.send_window > 0, seed
@@ -149,6 +151,15 @@ def check(peer: Peer, seed: int) -> None:
 def exchanges() -> set[int]:
     """Those that there are, and their streams; other tests may have left some."""
     return {id(found) for found in gc.get_objects() if isinstance(found, (H2Stream, HttpExchange))}
+
+
+def connections() -> set[int]:
+    """The same of connections and everything that they are composed of."""
+    return {
+        id(found)
+        for found in gc.get_objects()
+        if type(found).__module__.startswith("pounce_h2.") and not isinstance(found, Tables)
+    }
 
 
 @in_loop
@@ -172,5 +183,37 @@ async def test_requests_that_are_over_are_freed_at_once() -> None:
         peer.lose()
         await peer.settle(50)
         assert exchanges() == others
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("ends", ["the peer leaves", "an error", "a drain", "a stream that goes on"])
+@in_loop
+async def test_connection_that_is_over_is_freed_at_once(ends: str) -> None:
+    gc.collect()
+    gc.disable()
+    others = connections()
+    try:
+        peer = Peer(app)
+        peer.headers(1, request(b"POST", b"/big"))
+        await peer.settle(50)
+        match ends:
+            case "an error":
+                peer.send(Kind.PING, 0, 1, bytes(8))
+            case "a drain":
+                peer.open_window(0, 2**20)
+                peer.open_window(1, 2**20)
+                peer.protocol.drain()
+                await peer.settle(50)
+                peer.send(Kind.PING, ACK, 0, b"drain\0\0\0")
+            case "a stream that goes on":
+                peer.headers(3, request(path=b"/waits"))
+        await peer.settle(50)
+        peer.lose()
+        await peer.settle(50)
+        # As the transports of asyncio do.
+        peer.transport.set_protocol(None)
+        del peer
+        assert connections() == others
     finally:
         gc.enable()

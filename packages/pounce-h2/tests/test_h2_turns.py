@@ -156,7 +156,7 @@ async def test_large_field_blocks_are_decoded_one_in_each_turn() -> None:
     peer = Peer(app)
     decoded = 0
 
-    class Decoder(type(peer.protocol._decoder)):  # type: ignore[misc]
+    class Decoder(type(peer.protocol.heads.decoder)):  # type: ignore[misc]
         __slots__ = ()
 
         def decode(self, block: bytes) -> Any:
@@ -164,7 +164,7 @@ async def test_large_field_blocks_are_decoded_one_in_each_turn() -> None:
             decoded += 1
             return super().decode(block)
 
-    peer.protocol._decoder.__class__ = Decoder
+    peer.protocol.heads.decoder.__class__ = Decoder
     block = peer.encoder.encode([*GET, *((b"x-%d" % number, b"%d" % number * 50) for number in range(80))])
     assert len(block) > 4000
     # Each is another: what was decoded before need not be decoded again.

@@ -1,13 +1,24 @@
-"""Budgets of a connection: each kind of frame that makes work without carrying a request has its own, so that a flood
-of one kind ends its connection with ENHANCE_YOUR_CALM.
+"""What a peer may do wrong, and for how long.
+
+Each kind of frame that makes work without carrying a request has a budget of its own, so that a flood of one kind ends
+its connection with ENHANCE_YOUR_CALM.
 """
 
 from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING
 
+from pounce.contract.stream import ConnectionInfo
 from pounce.exchange.budget import Budget
 from pounce_h2.frames import ErrorCode
 
-__all__ = ["Budgets", "ConnectionFailed"]
+if TYPE_CHECKING:
+    from pounce.contract.wire import Service
+
+__all__ = ["Budgets", "ConnectionFailed", "report"]
+
+LOG_INTERVAL = 1.0
+"""Seconds between two lines about errors of peers."""
 
 
 class ConnectionFailed(Exception):
@@ -46,3 +57,20 @@ class Budgets:
         # an upload is reset: what fills a connection's window in pieces of 1 KiB is within the burst.
         self.pointless = Budget("frames that change nothing", 5000, 500, time, _too_many)
         self.unknown = Budget("frames of unknown types", 1000, 100, time, _too_many)
+
+
+def report(service: Service, info: ConnectionInfo, message: str) -> None:
+    """A line about what a peer did wrong; one a second for all connections of the worker."""
+    shared = service.shared
+    now = service.loop.time()
+    if now - shared.get("h2.logged", -inf) < LOG_INTERVAL:
+        shared["h2.unlogged"] = shared.get("h2.unlogged", 0) + 1
+        return
+    shared["h2.logged"] = now
+    more = shared.pop("h2.unlogged", 0)
+    service.log.info(
+        "HTTP/2 error of a client%s: %s%s",
+        f" ({info.peer[0]})" if info.peer else "",
+        message,
+        f" (and {more} more since the last line)" if more else "",
+    )

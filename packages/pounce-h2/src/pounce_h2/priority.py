@@ -1,14 +1,20 @@
 """Which stream gets the next frame (RFC 9218 10)."""
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from pounce_h2.stream import H2Stream
+from pounce.exchange.priority import Priority
 
-__all__ = ["Scheduler"]
+__all__ = ["Prioritized", "Scheduler"]
 
 
-class Scheduler:
+class Prioritized(Protocol):
+    """What decides about a stream's turn."""
+
+    id: int
+    priority: Priority
+
+
+class Scheduler[S: Prioritized]:
     """The streams that could send now, and whose turn it is.
 
     The most urgent first; of these the non-incremental ones one after the other, in the order of their requests; then
@@ -18,20 +24,20 @@ class Scheduler:
     __slots__ = ("_turn", "ready")
 
     def __init__(self) -> None:
-        self.ready: dict[H2Stream, int] = {}
+        self.ready: dict[S, int] = {}
         """Streams by when an incremental one had its last turn."""
         self._turn = 0
 
-    def add(self, stream: H2Stream) -> None:
+    def add(self, stream: S) -> None:
         """`stream` has something that its own window lets pass."""
         if stream not in self.ready:
             self.ready[stream] = self._turn
 
-    def remove(self, stream: H2Stream) -> None:
+    def remove(self, stream: S) -> None:
         """It has not, or is gone."""
         self.ready.pop(stream, None)
 
-    def next(self) -> H2Stream:
+    def next(self) -> S:
         """The stream that sends next."""
         ready = self.ready
         if len(ready) == 1:
@@ -42,6 +48,6 @@ class Scheduler:
             ready[stream] = self._turn
         return stream
 
-    def _order(self, stream: H2Stream) -> tuple[int, bool, int]:
+    def _order(self, stream: S) -> tuple[int, bool, int]:
         urgency, incremental = stream.priority
         return urgency, incremental, self.ready[stream] if incremental else stream.id

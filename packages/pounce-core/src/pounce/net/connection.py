@@ -85,11 +85,11 @@ class Connection(asyncio.Protocol):
     """Base class of a connection: a wire overrides what it needs, and calls the base where it says so.
 
     `deadline` is the loop time at which `deadline_passed()` is called; `inf` means never. `share` is what may still be
-    done in this turn; `held_since` is the loop time since when bytes wait for their turn here, 0 while none do.
+    done in this turn; `held_since` is the loop time since when bytes wait for their turn here, 0 while none do. `added`
+    counts the bytes that were written while something waited already: a wire that writes by itself adds its own.
     """
 
     __slots__ = (
-        "_added",
         "_cork",
         "_cork_size",
         "_direct",
@@ -101,6 +101,7 @@ class Connection(asyncio.Protocol):
         "_second",
         "_taken",
         "_was_delivered",
+        "added",
         "connection",
         "corked",
         "deadline",
@@ -148,8 +149,7 @@ class Connection(asyncio.Protocol):
         self._cork_size = 0
         self._taken = 0
         """What `taken()` was when the wait for the peer began that `write_deadline` ends."""
-        self._added = 0
-        """Bytes that were written while something waited already."""
+        self.added = 0
         self._rest_is_lost = False
         """Nobody sees to what the peer has not got once the transport is gone."""
         self._second: socket.socket | None = None
@@ -345,7 +345,7 @@ class Connection(asyncio.Protocol):
         cork = self._cork
         if cork:
             if not self.writable:
-                self._added += self._cork_size
+                self.added += self._cork_size
             if len(cork) == 1:
                 self._write(cork[0])
             elif self._cork_size < CORK_LIMIT * 2:
@@ -390,7 +390,7 @@ class Connection(asyncio.Protocol):
         written."""
         if not self.transport.is_closing():
             self.close()
-        elif self._is_delivered():
+        elif self.is_delivered():
             # It is TLS, and waits for close_notify. Below it is a transport of which nothing can be told: one that had
             # something while the kernel had nothing has brought it there by the next tick.
             if self._was_delivered:
@@ -414,7 +414,7 @@ class Connection(asyncio.Protocol):
         """Of asyncio's transports it is the one that cannot be closed by halves."""
         return not self.transport.can_write_eof()
 
-    def _is_delivered(self) -> bool:
+    def is_delivered(self) -> bool:
         """The peer has everything, as far as that can be told."""
         sock = self._socket
         return not self._buffered() and (sock is None or not undelivered(sock))
@@ -434,9 +434,9 @@ class Connection(asyncio.Protocol):
         be told."""
         sock = self._socket
         if sock is None:
-            return self._added - self._buffered()
+            return self.added - self._buffered()
         count = acknowledged(sock)
-        return count if count is not None else self._added - self._buffered() - queued(sock)
+        return count if count is not None else self.added - self._buffered() - queued(sock)
 
     def _buffered(self) -> int:
         """Bytes that wait in the transport."""
@@ -502,7 +502,7 @@ class Connection(asyncio.Protocol):
 
     def write_deadline_passed(self) -> None:
         """The peer had `write_timeout` to take what it has to: give it as long again when it did, else give it up."""
-        if self.transport.is_closing() and self._is_delivered():
+        if self.transport.is_closing() and self.is_delivered():
             self.let_go()
         elif self.taken() - self._taken >= self.service.least_taken:
             self.wait_for_peer()
