@@ -106,6 +106,38 @@ def test_health_says_draining_while_the_server_ends(wire: Wire) -> None:
         assert request.response().body == b"finished"
 
 
+def test_probes_say_ok(wire: Wire) -> None:
+    server = wire.start(hello, probes=True)
+    live, ready = server.request("GET", "/livez"), server.request("GET", "/readyz?verbose")
+    assert (live.status, json.loads(live.body)) == (200, {"status": "ok"})
+    assert b"no-store" in live.headers[b"cache-control"]
+    workers = {"wanted": 1, "serving": 1, "starting": 0, "draining": 0}
+    assert (ready.status, json.loads(ready.body)) == (200, {"status": "ok", "workers": workers})
+
+
+def test_probes_are_off_by_default_and_answer_nothing_else(wire: Wire) -> None:
+    for server, method, path in (
+        (wire.start(hello), "GET", "/livez"),
+        (wire.start(hello, probes=True), "POST", "/livez"),
+        (wire.start(hello, probes=True), "GET", "/readyz/x"),
+    ):
+        assert server.request(method, path).body == b"from the application"
+
+
+def test_server_that_ends_lives_and_is_not_ready(wire: Wire) -> None:
+    app = EndsTheServer()
+    app.server = server = wire.start(app, probes=True)
+    with server.connect() as live, server.connect() as ready, server.connect() as client:
+        request = client.open("GET", "/")
+        app.next()
+        assert live.request("GET", "/livez").status == 200
+        response = ready.request("GET", "/readyz")
+        workers = {"wanted": 1, "serving": 0, "starting": 0, "draining": 1}
+        assert (response.status, json.loads(response.body)) == (503, {"status": "draining", "workers": workers})
+        app.go.set()
+        assert request.response().body == b"finished"
+
+
 # Access log
 
 
@@ -291,12 +323,23 @@ def test_access_log_can_be_switched_off(wire: Wire, lines: Lines) -> None:
     assert lines.entries == []
 
 
-def test_health_and_refusals_are_logged_as_well(wire: Wire, lines: Lines) -> None:
-    server = wire.start(hello, access_log=True, health_check_path="/healthz", max_request_size=5)
-    server.request("GET", "/healthz")
+@pytest.mark.parametrize("asked", [False, True])
+def test_health_is_logged_where_that_is_asked_for(wire: Wire, lines: Lines, asked: bool) -> None:
+    settings = {"health_check_path": "/healthz", "probes": True, "access_log_health": asked}
+    server = wire.start(hello, access_log=True, **settings)
+    paths = ["/healthz", "/livez?x", "/readyz"]
+    for path in [*paths, "/"]:
+        server.request("GET", path)
+    server.request("POST", "/healthz")
+    server.stop()
+    assert [entry.target for entry in lines.entries] == [*(paths if asked else []), "/", "/healthz"]
+
+
+def test_refusals_are_logged_as_well(wire: Wire, lines: Lines) -> None:
+    server = wire.start(hello, access_log=True, max_request_size=5)
     server.request("POST", "/large", body=b"123456")
     server.stop()
-    assert [(entry.target, entry.status) for entry in lines.entries] == [("/healthz", 200), ("/large", 413)]
+    assert [(entry.target, entry.status) for entry in lines.entries] == [("/large", 413)]
 
 
 def test_head_that_cannot_be_read_is_logged_with_the_protocol_and_the_scheme_it_came_by(

@@ -33,6 +33,16 @@ else:
 )
 
 
+HOLDS = APP.replace(
+    """    if path == "/slow":""",
+    """    if path == "/held":
+        os.close(os.open("held", os.O_CREAT))
+        while not os.path.exists("go on"):
+            await asyncio.sleep(0.01)
+    elif path == "/slow":""",
+)
+
+
 def version(number: int, app: str = APP) -> str:
     return app.replace("VERSION = 1", f"VERSION = {number}")
 
@@ -83,6 +93,27 @@ def test_request_that_runs_is_finished_by_the_old_process(server: Running) -> No
         answer = read_answer(client)
     assert answer["pid"] in old
     assert (answer["version"], answer["close"]) == (1, True)
+
+
+@pytest.mark.parametrize("mode", ["process", "subinterpreter"])
+def test_server_is_ready_while_it_reloads_and_each_worker_knows(mode: str, tmp_path: Path) -> None:
+    def workers() -> dict[str, int]:
+        return dict(server.get("/readyz")["workers"])
+
+    flags = ("--workers", "2", "--worker-mode", mode, "--probes")
+    with Running(tmp_path, *flags, app=HOLDS) as server, server.connect() as old:
+        eventually(lambda: workers() == {"wanted": 2, "serving": 2, "starting": 0, "draining": 0})
+        old.sendall(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\nGET /readyz HTTP/1.1\r\nHost: test\r\n\r\n")
+        eventually((tmp_path / "held").exists)
+        reload(server)
+        eventually(lambda: workers()["draining"] >= 1)
+        (tmp_path / "go on").touch()
+        answers = b""
+        while answers.count(b"}}") < 2:
+            answers += received(old)
+        assert answers.count(b"HTTP/1.1 200 OK") == 2
+        assert json.loads(answers.rpartition(b"\r\n\r\n")[2])["status"] == "ok"
+        eventually(lambda: workers() == {"wanted": 2, "serving": 2, "starting": 0, "draining": 0})
 
 
 @pytest.mark.parametrize("broken", ["syntax error", "import os; os._exit(1)", "import ctypes; ctypes.string_at(0)"])

@@ -77,6 +77,11 @@ class ServerConfig:
         group="application",
     )
     debug: bool = option(False, "Show error codes and hints in the bodies of error answers.", group="application")
+    probes: bool = option(
+        False,
+        "Answer /livez and /readyz, as orchestrators and load balancers ask: the latter for the whole server.",
+        group="application",
+    )
     health_check_path: str | None = option(
         None, "Path answered by the server itself with its health, for example /healthz.", group="application"
     )
@@ -640,6 +645,9 @@ class ServerConfig:
     log_level: LogLevel = option("info", "Least severe level that is logged.", group="logging")
     log_format: LogFormat = option("auto", "auto is text on a terminal and JSON elsewhere.", group="logging")
     access_log: bool = option(True, "Log a line for each request.", group="logging")
+    access_log_health: bool = option(
+        False, "Log requests to health_check_path, /livez and /readyz too.", group="logging", needs="access_log"
+    )
     access_log_filter: Callable[[str, str, int], bool] | None = option(
         None,
         "Called with method, path and status; False leaves the request out of the access log.",

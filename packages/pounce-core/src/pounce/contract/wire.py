@@ -22,6 +22,7 @@ __all__ = [
     "DatagramSocket",
     "DatagramTransport",
     "DatagramWire",
+    "Fleet",
     "LiveConnection",
     "Service",
     "Switch",
@@ -88,6 +89,19 @@ class Certificates(Protocol):
         """What belongs to the name that a client asks for, of what there is by name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The workers of a whole server, over all its processes."""
+
+    wanted: int
+    serving: int
+    starting: int
+    draining: int
+    """They finish what they have: replaced in a reload, or at the end of the server."""
+    ready: bool
+    """Somebody takes new connections, be it another server that has taken over."""
+
+
 class Service(Protocol):
     """What one worker does with requests, as wires and plugins see it. It belongs to one event loop.
 
@@ -107,6 +121,8 @@ class Service(Protocol):
     """How often the server was reloaded before this worker started."""
     workers: int
     """How many workers its process has, this one included, so that what a process may have can be shared out."""
+    fleet: Fleet | None
+    """All workers of the server, as its supervisor last said; None where there is none, or nobody asks for it."""
     draining: bool
     """The worker takes no further connections and lets requests finish."""
     upgrades: Mapping[bytes, Upgrade]

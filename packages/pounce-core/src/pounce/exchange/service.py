@@ -15,7 +15,7 @@ from pounce.contract.parser import Parser
 from pounce.contract.pieces import MiddlewareChoice, Observer, ObserverFactory, Responder, Response
 from pounce.contract.stream import Completed, ConnectionInfo, Exchange, RunsApp, Stream
 from pounce.contract.turns import Turns
-from pounce.contract.wire import ASGIApp, Certificates, LiveConnection, Switch, Upgrade
+from pounce.contract.wire import ASGIApp, Certificates, Fleet, LiveConnection, Switch, Upgrade
 from pounce.errors import BadRequest
 from pounce.exchange.crossing import Crossing
 from pounce.exchange.draining import DrainNotice
@@ -103,6 +103,7 @@ class Service:
         self.state: dict[str, Any] = {}
         self.crossing = Crossing(loop)
         """How calls from other loops reach what belongs to this one: see there what an exchange has to do about it."""
+        self.fleet: Fleet | None = None
         self.draining = False
         self.drain_begun = asyncio.Event()
         """Set when the worker accepts no more connections."""

@@ -4,6 +4,7 @@ import logging
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
+from pounce.config import ServerConfig
 from pounce.observe.access_entry import AccessEntry
 from pounce.plugin import API_VERSION, ObserverFactory, Plugin
 
@@ -25,6 +26,7 @@ class AccessLog:
     def __init__(self, service: Service) -> None:
         self._worker = service.worker_id
         self._filter = service.config.access_log_filter
+        self._health = _health_paths(service.config)
         self._log = logging.getLogger("pounce.access")
 
     def upgraded(self, exchange: Completed) -> None:
@@ -33,6 +35,8 @@ class AccessLog:
 
     def completed(self, exchange: Completed) -> None:
         head = exchange.head
+        if self._health and head.target.partition(b"?")[0] in self._health and head.method in (b"GET", b"HEAD"):
+            return
         method, target = head.method.decode("latin-1"), head.target.decode("latin-1")
         if self._filter is not None and not self._filter(method, target.partition("?")[0], exchange.status):
             return
@@ -61,6 +65,14 @@ class AccessLog:
             request_id=head.extensions.get("request_id") if head.extensions is not None else None,
         )
         self._log.log(level, entry)
+
+
+def _health_paths(config: ServerConfig) -> tuple[bytes, ...]:
+    """What is asked again and again by machines, and not logged."""
+    if config.access_log_health:
+        return ()
+    own = (config.health_check_path.encode(),) if config.health_check_path is not None else ()
+    return (*own, b"/livez", b"/readyz") if config.probes else own
 
 
 def create(service: Service) -> AccessLog | None:

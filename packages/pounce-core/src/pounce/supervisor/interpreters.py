@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pounce
+from pounce.contract.wire import Fleet
 from pounce.errors import PounceError, SupervisorError
 from pounce.importer import RemoteTraceback
 from pounce.left_threads import LeftThreads
@@ -47,6 +48,7 @@ from pounce.supervisor.messages import (
     Spec,
     Start,
     Stop,
+    Tell,
 )
 from pounce.supervisor.process import BEAT, ServerProcess, wait_for_start
 from pounce.worker.datagram_shares import DatagramShares
@@ -207,6 +209,7 @@ class WorkerInterpreters:
     ) -> None:
         self._spec = spec
         self._max_connections = spec.config.max_connections
+        self._fleet: Fleet | None = None
         self._listeners = listeners
         self._on_change = on_change
         self._on_recycle = on_recycle
@@ -256,7 +259,10 @@ class WorkerInterpreters:
             first_worker=number,
             listeners=tuple((listener.bind, os.dup(listener.sock.fileno())) for listener in self._listeners),
         )
-        self._interpreters.append(WorkerInterpreter(spec, on_change=self._on_change, on_recycle=self._on_recycle))
+        interpreter = WorkerInterpreter(spec, on_change=self._on_change, on_recycle=self._on_recycle)
+        self._interpreters.append(interpreter)
+        if self._fleet is not None:
+            interpreter.tell(Tell(self._fleet))
         self._share_out()
 
     def settle(self) -> list[PounceError]:
@@ -305,6 +311,12 @@ class WorkerInterpreters:
     def numbers(self) -> list[int]:
         """Of the workers that serve."""
         return [each.number for each in self._interpreters if not each.told and not each.ended.is_set()]
+
+    def tell(self, fleet: Fleet | None) -> None:
+        """Let them know how all workers of the server are, also those that are ending."""
+        self._fleet = fleet
+        for each in self._interpreters:
+            each.tell(Tell(fleet))
 
     def states(self) -> list[WorkerState]:
         """How the workers are doing, also those that are ending."""

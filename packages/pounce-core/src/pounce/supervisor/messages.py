@@ -6,7 +6,7 @@
         ◀────────────────────── Beat ──   every second from then on
         ◀─────────────────── Recycle ──   wishes to be replaced
         ── Receive, Resize, Limit, ───▶
-           ReopenLogs
+           ReopenLogs, Tell
         ── Stop, Force ───────────────▶   drains; ends
 
 A server process and an interpreter in it say the same to each other, and Announce and Left.
@@ -15,6 +15,7 @@ A server process and an interpreter in it say the same to each other, and Announ
 from dataclasses import dataclass
 
 from pounce.config import ServerConfig
+from pounce.contract.wire import Fleet
 from pounce.errors import PounceError
 from pounce.net.bind import Bind
 from pounce.supervisor.modes import Mode
@@ -23,7 +24,7 @@ from pounce.worker.state import Description, WorkerState
 
 __all__ = [
     "Announce", "Beat", "Failed", "Force", "Left", "Limit", "Message", "Ready", "Receive", "Recycle", "ReopenLogs",
-    "Resize", "Spec", "Start", "Stop",
+    "Resize", "Spec", "Start", "Stop", "Tell",
 ]  # fmt: skip
 
 
@@ -112,6 +113,13 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class Tell:
+    """How the workers of the whole server are; where `probes` asks for it."""
+
+    fleet: Fleet | None
+
+
+@dataclass(frozen=True, slots=True)
 class ReopenLogs:
     """Open the files of the log again: they were moved away."""
 
@@ -142,5 +150,18 @@ class Left:
 
 
 type Message = (
-    Announce | Left | Start | Ready | Failed | Beat | Receive | Recycle | Resize | Limit | ReopenLogs | Stop | Force
+    Announce
+    | Left
+    | Start
+    | Ready
+    | Failed
+    | Beat
+    | Receive
+    | Recycle
+    | Resize
+    | Limit
+    | ReopenLogs
+    | Stop
+    | Force
+    | Tell
 )

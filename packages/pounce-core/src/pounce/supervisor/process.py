@@ -17,6 +17,7 @@ from math import inf
 from types import FrameType
 from typing import NoReturn, Protocol
 
+from pounce.contract.wire import Fleet
 from pounce.errors import PounceError, SupervisorError
 from pounce.exchange.service import ASGIApp
 from pounce.importer import application_traceback
@@ -42,6 +43,7 @@ from pounce.supervisor.messages import (
     Spec,
     Start,
     Stop,
+    Tell,
 )
 from pounce.worker.loop import import_loop
 from pounce.worker.shared import prepare
@@ -139,6 +141,7 @@ class Workers(Protocol):
     def states(self) -> list[WorkerState]: ...
     def stack(self, ident: int) -> str: ...
     def limit(self, max_connections: int) -> None: ...
+    def tell(self, fleet: Fleet | None) -> None: ...
     def announce_end(self) -> None: ...
     def reopen_logs(self) -> None: ...
     def stop(self, *, empty: bool, hurry: bool = False) -> None: ...
@@ -298,11 +301,15 @@ class ServerProcess:
                     self._resize(workers, count)
                 case Limit(max_connections):
                     workers.limit(max_connections)
+                case Tell(fleet):
+                    workers.tell(fleet)
                 case ReopenLogs():
                     reopen_log_files()
                     workers.reopen_logs()
         if self._channel.ended and not self._stopping:
             log.error("The supervisor is gone: no further connections are accepted")
+            # Nobody says any more how the others are.
+            workers.tell(None)
             self._stop(workers, empty=True)
 
     def _stop(self, workers: Workers, *, empty: bool) -> None:

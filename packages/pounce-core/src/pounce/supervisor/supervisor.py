@@ -31,6 +31,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig
+from pounce.contract.wire import Fleet
 from pounce.errors import ConfigError, PounceError, SupervisorError
 from pounce.importer import RemoteTraceback
 from pounce.net.bind import Listener, names_of, open_listeners
@@ -40,7 +41,7 @@ from pounce.supervisor.child import Child, State, fork, spawn
 from pounce.supervisor.control import Answer, ControlSocket
 from pounce.supervisor.datagrams import DatagramSockets
 from pounce.supervisor.drain_bound import DRAIN_MARGIN, drain_bound
-from pounce.supervisor.messages import Beat, Failed, Limit, Message, Ready, Recycle, ReopenLogs, Resize, Spec
+from pounce.supervisor.messages import Beat, Failed, Limit, Message, Ready, Recycle, ReopenLogs, Resize, Spec, Tell
 from pounce.supervisor.modes import mode_of, workers_of
 from pounce.supervisor.orphans import cannot_reap
 from pounce.supervisor.restart_budget import LONGEST_PAUSE, RestartBudget
@@ -116,6 +117,10 @@ class Supervisor:
         self._successor: Successor | None = None
         self._folder = StartFolder()
         self._places: list[Place] = []
+        self._fleet: Fleet | None = None
+        """What the workers were last told of each other."""
+        self._relieved = False
+        """Another server has taken over."""
         self._generation = predecessor.generation + 1 if predecessor is not None else 0
         """How often all processes were replaced; where that failed the number is not used again."""
         self._coming: list[Place] = []
@@ -197,6 +202,7 @@ class Supervisor:
                 for key, _ in self._selector.select(self._until_next_deadline()):
                     key.data()
                 self._look_at_deadlines()
+                self._tell_fleet()
         finally:
             restore()
             self._close()
@@ -274,6 +280,30 @@ class Supervisor:
 
     def _must_be_polled(self, child: Child) -> bool:
         return child.channel.ended and child not in self._pidfds
+
+    def _tell_fleet(self) -> None:
+        """Let all workers know how the others are, where somebody asks them for it."""
+        if not self._config.probes:
+            return
+        serving = starting = draining = 0
+        for child in self._children:
+            workers = child.beat.workers if child.beat is not None else ()
+            count = len(workers) or child.spec.workers
+            if child.state is State.STARTING:
+                starting += count
+            elif child.state is State.SERVING:
+                leaving = sum(worker.draining for worker in workers)
+                serving += count - leaving
+                draining += leaving
+            elif child.state is State.DRAINING:
+                draining += count
+        ready = self._relieved or (not self._stopping and serving > 0)
+        fleet = Fleet(self._workers, serving, starting, draining, ready)
+        if fleet != self._fleet:
+            self._fleet = fleet
+            for child in self._children:
+                if child.ready is not None and not child.channel.ended:
+                    child.channel.send(Tell(fleet))
 
     def _look_at_deadlines(self) -> None:
         now = time.monotonic()
@@ -520,6 +550,8 @@ class Supervisor:
 
     def _on_child_ready(self, child: Child) -> None:
         log.debug("Process %d serves", child.pid)
+        # It has not been told yet.
+        self._fleet = None
         for place in (*self._places, *self._coming):
             if place.successor is child:
                 before, place.child, place.successor = place.child, child, None
@@ -711,6 +743,7 @@ class Supervisor:
         self._sets = [[replace(listener, owner=0) for listener in listeners] for listeners in self._sets]
         if self._datagrams is not None:
             self._datagrams.leave()
+        self._relieved = True
         self._stop(empty=False)
 
     def _forget_successor(self) -> None:
@@ -830,6 +863,8 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
+        # Before they drain: by itself none can tell a reload from the end.
+        self._tell_fleet()
         if self._successor is not None:
             self._successor.give_up()
         self._notifier.stopping()

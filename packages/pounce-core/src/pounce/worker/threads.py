@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pounce.contract.wire import Fleet
 from pounce.errors import PounceError, SupervisorError
 from pounce.gil import gil_enabled
 from pounce.immortal import Immortals, own_copy
@@ -205,6 +206,7 @@ class WorkerThreads:
         """
         self._shared = shared
         self._max_connections = shared.config.max_connections
+        self._fleet: Fleet | None = None
         self._on_recycle = on_recycle
         self._siblings = siblings
         self._datagrams = DatagramShares(WorkerThread.receive)
@@ -330,11 +332,20 @@ class WorkerThreads:
         for number, worker in enumerate(workers):
             worker.service.max_connections = portion_of(self._max_connections, len(workers), number)
             worker.service.workers = len(workers)
+            worker.service.fleet = self._fleet
 
     def limit(self, max_connections: int) -> None:
         """Have no more connections than these from now on; 0 sets no limit."""
         self._max_connections = max_connections
         self._share_out()
+
+    def tell(self, fleet: Fleet | None) -> None:
+        """Let them know how all workers of the server are, also those that are ending."""
+        self._fleet = fleet
+        for thread in self._threads:
+            if thread.worker is not None:
+                # One of the few fields of a service that others may set.
+                thread.worker.service.fleet = fleet
 
     def states(self) -> list[WorkerState]:
         """How the workers are doing, also those that are ending."""
