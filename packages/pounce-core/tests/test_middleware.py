@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pounce import ConfigError, CORSMiddleware, SecurityHeadersMiddleware
-from pounce.middleware import AllowedHosts, Dispatch, HTTPSRedirect
+from pounce.middleware import AllowedHosts, Dispatch, HTTPSRedirect, ProxyHeaders
 
 ORIGIN = "https://app.example"
 
@@ -377,3 +377,54 @@ def test_application_that_cannot_start_ends_the_start(loop: asyncio.Runner) -> N
 def test_mount_without_a_path_is_refused() -> None:
     with pytest.raises(ConfigError):
         Dispatch({"api": says()})
+
+
+# Proxies
+
+
+def told(ask: Ask, *, kind: str = "http", settings: Any = None, **fields: str) -> dict[str, Any]:
+    """What the application is told of a request from 10.0.0.1, or what the client is answered."""
+    seen: dict[str, Any] = {}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.update(scope)
+
+    async def from_a_proxy(scope: Any, receive: Any, send: Any) -> None:
+        given = scope | {"client": ("10.0.0.1", 50000), "server": ("10.0.0.9", 8000)}
+        await ProxyHeaders(app, **(settings or {"trusted_hosts": "10.0.0.0/8"}))(given, receive, send)
+
+    answer = ask(from_a_proxy, kind=kind, host="inside", **fields)
+    return seen or {"status": answer.status}
+
+
+FORWARDED = {"x_forwarded_for": "1.1.1.1, 192.0.2.7", "x_forwarded_proto": "https"}
+
+
+def test_client_is_who_a_trusted_proxy_says(ask: Ask) -> None:
+    scope = told(ask, **FORWARDED, x_forwarded_host="example.org")
+    assert (scope["client"], scope["server"], scope["scheme"]) == (("192.0.2.7", 0), ("example.org", 443), "https")
+    assert (b"host", b"example.org") in scope["headers"]
+    assert told(ask, kind="websocket", **FORWARDED)["scheme"] == "wss"
+
+
+def test_fields_of_others_are_taken_away(ask: Ask) -> None:
+    scope = told(ask, settings={"trusted_hosts": ["192.0.2.0/24"]}, **FORWARDED, forwarded="for=3.3.3.3")
+    assert (scope["client"], scope["scheme"]) == (("10.0.0.1", 50000), "http")
+    assert scope["headers"] == [(b"host", b"inside")]
+
+
+def test_prefix_is_where_the_application_is_mounted(ask: Ask) -> None:
+    settings = {"trusted_hosts": ["*"], "prefix": True}
+    scope = told(ask, settings=settings, x_forwarded_prefix="/app")
+    assert (scope["root_path"], scope["path"], scope["raw_path"]) == ("/app", "/app/", b"/app/")
+
+
+def test_forwarded_that_cannot_be_read_is_answered_400(ask: Ask) -> None:
+    settings = {"trusted_hosts": ["*"], "family": "forwarded"}
+    assert told(ask, settings=settings, forwarded='for="192.0.2.7') == {"status": 400}
+    assert told(ask, settings=settings, forwarded="for=192.0.2.7;proto=https")["client"] == ("192.0.2.7", 0)
+
+
+def test_settings_of_proxies_are_checked() -> None:
+    with pytest.raises(ConfigError, match="trusted_hosts"):
+        ProxyHeaders(says(), trusted_hosts=["nowhere"])

@@ -83,7 +83,7 @@ class Forwarding:
         said = tuple([field for field in head.headers if kinds[field[0]]])
         if not said:
             return True
-        key = (said, head.scheme, connection.id)
+        key = (said, head.scheme, connection.peer, connection.local, connection.bound)
         judged = self._known.get(key)
         if judged is None:
             judged = self._judge(said, head.scheme, connection, networks)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pounce.middleware.dispatch import Dispatch
     from pounce.middleware.hosts import AllowedHosts
     from pounce.middleware.https_redirect import HTTPSRedirect
+    from pounce.middleware.proxy_headers import ProxyHeaders
     from pounce.middleware.security_headers import SecurityHeadersMiddleware
     from pounce.middleware.static import StaticFiles
 
@@ -20,6 +21,7 @@ __all__ = [
     "Compression",
     "Dispatch",
     "HTTPSRedirect",
+    "ProxyHeaders",
     "SecurityHeadersMiddleware",
     "StaticFiles",
 ]
@@ -30,6 +32,7 @@ _HOMES = {
     "Compression": "compression",
     "Dispatch": "dispatch",
     "HTTPSRedirect": "https_redirect",
+    "ProxyHeaders": "proxy_headers",
     "SecurityHeadersMiddleware": "security_headers",
     "StaticFiles": "static",
 }

@@ -1,9 +1,10 @@
 """What our middleware have in common: settings first, the application later, and the fields of answers."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Self, cast
 
-__all__ = ["App", "Headers", "Middleware", "Scope", "Send", "add_vary", "refuse"]
+__all__ = ["App", "Headers", "Middleware", "Scope", "Send", "add_vary", "called_like_a_coroutine_function", "refuse"]
 
 type Scope = MutableMapping[str, Any]
 type Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -20,6 +21,10 @@ class Middleware:
     app: App
     _settings: dict[str, Any]
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        called_like_a_coroutine_function(cls)
+
     def _remember(self, app: App | None, **settings: Any) -> None:
         self.app = app if app is not None else _no_application
         self._settings = settings
@@ -28,6 +33,17 @@ class Middleware:
         """The same settings around an application."""
         made: Self = cast(Any, type(self))(app, **self._settings)
         return made
+
+
+def called_like_a_coroutine_function[T: type](cls: T) -> T:
+    """A class whose instances are applications: say that a call gives a coroutine, also where it is not written so.
+
+    It is by this that servers and frameworks tell ASGI 3 from what was before.
+    """
+    call = cls.__dict__.get("__call__")
+    if call is not None and not inspect.iscoroutinefunction(call):
+        inspect.markcoroutinefunction(call)
+    return cls
 
 
 async def _no_application(scope: Any, receive: Any, send: Any) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from pounce.errors import ConfigError
-from pounce.middleware.base import App, Scope, Send, refuse
+from pounce.middleware.base import App, Scope, Send, called_like_a_coroutine_function, refuse
 
 __all__ = ["Dispatch"]
 
@@ -28,6 +28,7 @@ class _Mounted:
         )
 
 
+@called_like_a_coroutine_function
 class Dispatch:
     """An ASGI application that hands requests on by host and path: `Dispatch({"/api": api, "/": site})`.
 
