@@ -19,6 +19,7 @@ OTHERS = ("pounce_h1fast", "pounce_ws")
 FREE_OF_CIRCLES = (
     "pounce_h1fast",
     "pounce_h2",
+    "pounce_h3",
     "pounce_ws",
 )  # fmt: skip
 """Packages in which each file can be read after those that it imports."""

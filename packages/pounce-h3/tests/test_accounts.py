@@ -13,10 +13,11 @@ from tests.conformance.wires import answer, read_body
 from pounce.exchange.budget import Budget
 from pounce.exchange.huffman import HuffmanDecoder
 from pounce_h3.codes import H3_EXCESSIVE_LOAD, H3_REQUEST_CANCELLED, H3_REQUEST_REJECTED
-from pounce_h3.connection import HEAD_MEMORY, RESETS_MAX
 from pounce_h3.engine import QuicError, QuicEvent, StopSending, StreamData, StreamReset
 from pounce_h3.frames import HEADERS, frame, frame_head
+from pounce_h3.heads import HEAD_MEMORY
 from pounce_h3.qpack_decode import FieldDecoder
+from pounce_h3.streams import RESETS_MAX
 
 from .scripted import ScriptedConnection
 
@@ -148,9 +149,9 @@ async def test_two_requests_that_are_answered_make_up_for_one_that_is_given_up()
 
 def check(client: Client) -> None:
     """What is held is what its streams hold, and no more than there may be."""
-    streams = client.h3._streams.values()
-    assert client.h3.head_memory == sum(stream.held_head for stream in streams)
-    assert client.h3.head_memory <= client.h3.head_memory_max
+    streams = client.h3.streams.open.values()
+    assert client.h3.heads.memory == sum(stream.held_head for stream in streams)
+    assert client.h3.heads.memory <= client.h3.heads.memory_max
 
 
 @in_loop
@@ -184,7 +185,7 @@ async def test_heads_of_requests_that_run_take_no_more_memory_than_they_may() ->
         client.feed(StopSending(stream, CANCEL))
     assert client.code is None
     check(client)
-    assert client.h3.head_memory == 0
+    assert client.h3.heads.memory == 0
 
 
 @in_loop

@@ -18,10 +18,11 @@ from pounce.net.tls import ServerTLS
 from pounce.registry import Registry
 from pounce.testing.memory import memory_service
 from pounce.worker.ticker import Ticker
-from pounce_h3.connection import BATCH, DATAGRAM_STEPS, LATE_MAX, H3Connection
+from pounce_h3.connection import BATCH, DATAGRAM_STEPS, LATE_MAX
 from pounce_h3.endpoint import OPEN_STEPS, STRANGERS_MAX, Endpoint
 from pounce_h3.engine import Closed, QuicEvent, StreamData, StreamReset
 from pounce_h3.frames import DATA, HEADERS, PRIORITY_UPDATE, frame, varint
+from pounce_h3.peer_streams import PeerStreams
 from pounce_h3.plugin import plugin
 
 from .scripted import CONTROL, SERVER, ScriptedConnection
@@ -135,14 +136,14 @@ async def test_control_frames_are_read_so_many_in_each_turn(flood: bytes, monkey
     app = Counting()
     peer = Peer(app)
     read = 0
-    check = H3Connection._check_control_frame
+    check = PeerStreams._check_control_frame
 
-    def counting(self: H3Connection, kind: int, length: int) -> None:
+    def counting(self: PeerStreams, kind: int, length: int) -> None:
         nonlocal read
         read += 1
         check(self, kind, length)
 
-    monkeypatch.setattr(H3Connection, "_check_control_frame", counting)
+    monkeypatch.setattr(PeerStreams, "_check_control_frame", counting)
     peer.feed(StreamData(CONTROL, flood * 1000, False), *requests(1))
     turns = [read, *(await peer.work_of_turns(lambda: read))]
     assert max(turns) <= STEPS

@@ -19,14 +19,16 @@ from pounce.exchange.http import HttpExchange
 from pounce.registry import Registry
 from pounce_h3 import ids
 from pounce_h3.codes import H3_EXCESSIVE_LOAD
-from pounce_h3.connection import RESETS_MAX, H3Connection
+from pounce_h3.connection import H3Connection
 from pounce_h3.frames import frame, varint
 from pounce_h3.ids import ID_LENGTH, TOKEN_LIFETIME, Keys
+from pounce_h3.output import Output
 from pounce_h3.packets import INITIAL, destination, long_header
 from pounce_h3.plugin import plugin
 from pounce_h3.qh3_engine import Qh3Connection, Quic
 from pounce_h3.qpack import Qpack
 from pounce_h3.stream import H3Stream
+from pounce_h3.streams import RESETS_MAX, Streams
 
 from .endpoints import SECRET, all_endpoints, endpoint_of, endpoints_of, keys_of
 from .forged import initial_packet
@@ -471,8 +473,9 @@ def test_finished_requests_leave_nothing_behind(start: Start, app: App) -> None:
         for _ in range(300):
             client.request("GET", "/")
         [connection] = endpoint_of(server)._open
-        assert (connection._streams, connection.waiting, connection._queue) == ({}, set(), set())
-        assert (connection._held, connection._unwanted) == (0, set())
+        streams, output = connection.streams, connection.output
+        assert (streams.open, output.waiting, output._queue) == ({}, set(), set())
+        assert (streams.windows.held, streams.unwanted) == (0, set())
 
 
 @pytest.fixture
@@ -510,7 +513,7 @@ def test_finished_requests_leave_nothing_to_the_collector(start: Start, app: App
 @pytest.mark.usefixtures("no_collector")
 def test_ended_connections_leave_nothing_behind(start: Start, app: App) -> None:
     server = start(app)
-    ours = (H3Connection, H3Stream, HttpExchange, Quic, Qh3Connection, Qpack)
+    ours = (H3Connection, Output, Streams, H3Stream, HttpExchange, Quic, Qh3Connection, Qpack)
     before = count(*ours), bridges()
     for _ in range(20):
         with connect(server) as client:

@@ -13,7 +13,7 @@ from tests.conformance.h3 import literal_section
 
 from pounce.worker.ticker import Ticker
 from pounce_h3.codes import H3_REQUEST_CANCELLED
-from pounce_h3.connection import AHEAD_MAX
+from pounce_h3.output import AHEAD_MAX
 
 from .scripted import ScriptedConnection
 

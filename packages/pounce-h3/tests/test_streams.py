@@ -15,9 +15,9 @@ from pounce.errors import ClientGone
 from pounce.plugin import API_VERSION, Headers, Plugin, RequestHead, Service, Stream, Upgrade
 from pounce.registry import Registry
 from pounce_h3.codes import H3_FRAME_UNEXPECTED, H3_INTERNAL_ERROR, H3_NO_ERROR, H3_REQUEST_REJECTED
-from pounce_h3.connection import HOLD_MAX
 from pounce_h3.frames import frame
 from pounce_h3.qh3_engine import CONNECTION_WINDOW, STREAM_WINDOW
+from pounce_h3.windows import HOLD_MAX
 
 Start = Callable[..., Started]
 
@@ -389,7 +389,7 @@ def test_answer_arrives_whole_before_the_connection_is_closed(start: Start) -> N
 
 
 def test_peer_that_is_gone_holds_up_no_drain(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pounce_h3.connection.LINGER", 0.2)
+    monkeypatch.setattr("pounce_h3.ending.LINGER", 0.2)
     server = start(nothing)
     client = connect(server)
     client.sock.close()

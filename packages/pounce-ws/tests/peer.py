@@ -463,7 +463,8 @@ class MemoryDatagrams:
     @property
     def largest_waiting(self) -> int:
         """Bytes that wait for the client, which has not been unstalled yet."""
-        return sum(stream.unsent() for connection in self._endpoint._open for stream in connection._streams.values())
+        connections = self._endpoint._open
+        return sum(stream.unsent() for connection in connections for stream in connection.streams.open.values())
 
 
 class H3Memory:

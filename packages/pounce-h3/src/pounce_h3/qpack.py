@@ -14,14 +14,12 @@ from pounce_h3.codes import QPACK_DECODER_STREAM_ERROR
 from pounce_h3.engine import QuicError
 from pounce_h3.qpack_decode import FieldDecoder
 from pounce_h3.qpack_encode import PREFIX, content_length_field, encode_field, encode_fields
+from pounce_h3.settings import BLOCKED_STREAMS
 
 if TYPE_CHECKING:
     from pounce.plugin import Headers, Service
 
-__all__ = ["BLOCKED_STREAMS", "Qpack"]
-
-BLOCKED_STREAMS = 16
-"""Requests that may wait for the peer's dynamic table."""
+__all__ = ["Qpack"]
 
 
 class Qpack(FieldDecoder):

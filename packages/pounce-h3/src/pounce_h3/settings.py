@@ -1,11 +1,26 @@
-"""Settings of the plugin that the server does not share with others."""
+"""Settings: those of the plugin that the server does not share with others, and those that both ends announce (RFC 9114
+7.2.4)."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pounce.errors import ConfigError
 from pounce.plugin import option
+from pounce_h3.codes import H3_FRAME_ERROR, H3_SETTINGS_ERROR
+from pounce_h3.engine import QuicError
+from pounce_h3.frames import SETTINGS, frame, varint
 
-__all__ = ["H3Settings"]
+if TYPE_CHECKING:
+    from pounce.config import ServerConfig
+
+__all__ = ["BLOCKED_STREAMS", "H3Settings", "announced", "check_settings"]
+
+BLOCKED_STREAMS = 16
+"""Requests that may wait for the peer's dynamic table."""
+
+# RFC 9114 7.2.4.1, RFC 9204 5, RFC 9220 5
+QPACK_MAX_TABLE_CAPACITY, MAX_FIELD_SECTION_SIZE, QPACK_BLOCKED_STREAMS, ENABLE_CONNECT_PROTOCOL = 0x1, 0x6, 0x7, 0x8
+HTTP2_SETTINGS = frozenset((0x0, 0x2, 0x3, 0x4, 0x5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +43,28 @@ class H3Settings:
     def __post_init__(self) -> None:
         if 0 < len(self.secret) < 16:
             raise ConfigError("h3.secret must be a text of at least 16 characters, or empty")
+
+
+def announced(config: ServerConfig) -> bytes:
+    """Our SETTINGS."""
+    capacity = config.http3_qpack_max_table_capacity
+    settings = {
+        QPACK_MAX_TABLE_CAPACITY: capacity,
+        # It counts 32 octets more for each field than max_header_size does: whatever is within it is served.
+        MAX_FIELD_SECTION_SIZE: config.max_header_size,
+        QPACK_BLOCKED_STREAMS: BLOCKED_STREAMS if capacity else 0,
+        ENABLE_CONNECT_PROTOCOL: 1,
+    }
+    return frame(SETTINGS, b"".join(varint(name) + varint(value) for name, value in settings.items()))
+
+
+def check_settings(values: list[int] | None) -> None:
+    """Those of the peer, or None where its frame is not made of integers. Raises `QuicError`."""
+    if values is None or len(values) % 2:
+        raise QuicError(H3_FRAME_ERROR, "SETTINGS is not made of pairs")
+    settings = dict(zip(values[::2], values[1::2], strict=True))
+    if len(settings) * 2 != len(values) or settings.keys() & HTTP2_SETTINGS:
+        raise QuicError(H3_SETTINGS_ERROR, "a setting is repeated or reserved")
+    if settings.get(ENABLE_CONNECT_PROTOCOL, 0) > 1:
+        raise QuicError(H3_SETTINGS_ERROR, "SETTINGS_ENABLE_CONNECT_PROTOCOL is neither 0 nor 1")
+    # What the peer's decoder can do is of no interest: nothing is put into its table.

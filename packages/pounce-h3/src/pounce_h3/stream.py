@@ -11,12 +11,17 @@ MUTED is over for the peer; the application goes on, and is still to hear when t
 Frames are cut here (RFC 9114 4.1): `_left` bytes of a DATA or unknown frame are still to come, or `_buffer` waits
 until it holds `_need` bytes of a frame that must be complete, or `_unread` for the connection's next turn. `_blocked`
 is a field section that waits for entries of the peer's table (RFC 9204 2.1.2), and what comes behind it waits in
-`_buffer`. What is written goes to the connection, which decides which stream's bytes leave first.
+`_buffer`. What is written goes to the output, which decides which stream's bytes leave first.
+
+A stream is in its connection's table (`streams.py`) until both halves are over. What only some requests have is an
+object of its own, made when it is needed: a body (`windows.Upload`), a wait for the peer (`output.Wait`). The halves
+are one object, and this file is one thing, because each ends the other, and most requests are over with a few calls of
+both: another object for each of them would cost more than it would tell.
 """
 
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from pounce.contract.head import BODILESS, RequestHead, unreadable_head
 from pounce.errors import BadRequest, ClientGone
@@ -35,30 +40,59 @@ from pounce_h3.codes import (
 )
 from pounce_h3.engine import FieldSectionTooLarge, QuicError, StreamBlocked
 from pounce_h3.frames import DATA, HEADERS, NOT_ON_REQUEST, frame, frame_head, pull
+from pounce_h3.heads import SCHEME
+from pounce_h3.windows import Upload
 
 if TYPE_CHECKING:
-    from pounce.plugin import Body, ConnectionInfo, Exchange
-    from pounce.plugin import Headers as Fields
-    from pounce_h3.connection import H3Connection
+    from collections.abc import Callable
 
-__all__ = ["SENT", "H3Stream"]
+    from pounce.plugin import Body, ConnectionInfo, Exchange, Service
+    from pounce.plugin import Headers as Fields
+    from pounce_h3.heads import Heads
+    from pounce_h3.output import Output, Wait
+    from pounce_h3.windows import Windows
+
+__all__ = ["HEAD", "NO_EXCHANGE", "SENT", "H3Stream", "Table"]
 
 PENDING_HIGH = 65536
 """Bytes that wait to be sent at which the exchange has to wait."""
 PENDING_LOW = 16384
 BLOCKED_MAX = 262_144
 """Bytes kept behind a field section that waits for the peer's table."""
-RATE_GRACE = 5.0
-"""Seconds before min_body_rate applies."""
 REQUEST_STEPS = 4
 """What a request takes from its connection's share of a turn."""
-FRAME_HEAD_MAX = 16
-"""Bytes of a frame's type and length."""
 
 
 # What the next frame is, and how far the answer is; see the diagram above. Numbers: `pounce.immortal` tells why.
 HEAD, BODY, TRAILERS, DONE, TUNNEL, STOPPED = range(6)
 READY, OPEN, MUTED, SENT = range(4)
+
+NO_EXCHANGE = cast("Exchange", None)
+
+
+class Table(Protocol):
+    """What a stream needs of its connection's table, and finds there."""
+
+    service: Service
+    info: ConnectionInfo
+    output: Output
+    heads: Heads
+    windows: Windows
+    priorities: dict[int, Priority]
+    """Of requests that have not arrived yet."""
+    requests: int
+    answered: int
+    """Requests so far, and those that were answered since one was given up."""
+    is_early: bool
+    """What arrives may be a replay."""
+    unread: list[Callable[[], None]]
+    """What goes on reading in the connection's next turn."""
+
+    def ended(self, stream: H3Stream) -> None:
+        """A direction of a stream is done with."""
+
+    def count_reset(self) -> None:
+        """A request was made malformed. Raises `QuicError`."""
 
 
 class H3Stream:
@@ -66,62 +100,60 @@ class H3Stream:
 
     __slots__ = (
         "_blocked",
-        "_body_deadline_base",
         "_buffer",
-        "_client_waits",
-        "_early",
         "_ended",
         "_head_size",
         "_left",
         "_need",
-        "_received",
         "_skip",
-        "_taken",
         "_unread",
         "_unread_at",
-        "_unsent",
-        "_waits_since",
         "connection",
         "deadline",
         "exchange",
         "given_up",
-        "h3",
-        "has_trailers",
         "head",
+        "heads",
         "held_head",
         "id",
+        "output",
         "pending",
         "pending_end",
         "pending_size",
         "priority",
         "reading",
-        "sends_files",
-        "unconsumed",
+        "table",
+        "upload",
+        "wait",
         "writable",
-        "write_deadline",
         "writing",
     )
 
-    def __init__(self, h3: H3Connection, stream_id: int, connection: ConnectionInfo) -> None:
-        self.h3 = h3
+    sends_files = False
+    has_trailers = True
+
+    def __init__(self, table: Table, stream_id: int) -> None:
+        self.table = table
+        self.output = table.output
+        self.heads = table.heads
         self.id = stream_id
-        self.connection = connection
-        self.exchange: Exchange = cast("Exchange", None)
+        self.connection = table.info
+        self.exchange = NO_EXCHANGE
         self.head: RequestHead | None = None
         self.writable = True
-        self.sends_files = False
-        self.has_trailers = True
         self.reading = HEAD
         self.writing = READY
         self.priority = DEFAULT
-        self.deadline = h3.loop.time() + h3.service.config.header_timeout
-        self.write_deadline = inf
-        self.unconsumed = 0
-        """Bytes that the exchange has and the application has not taken."""
+        windows = table.windows
+        self.deadline = windows.time() + windows.config.header_timeout
+        self.upload: Upload | None = None
+        """Its body, where it has one."""
+        self.wait: Wait | None = None
+        """While the peer has to take something."""
         self.given_up = False
         """The peer has given up the request before it was answered."""
         self.held_head = 0
-        """Bytes of the connection's `head_memory` that are this stream's."""
+        """Bytes of the connection's `Heads.memory` that are this stream's."""
         self.pending: list[bytes | memoryview] = []
         """What waits to be handed to the engine."""
         self.pending_size = 0
@@ -135,15 +167,6 @@ class H3Stream:
         self._blocked = b""
         self._head_size = 0
         self._ended = False
-        self._early: list[bytes] = []
-        self._received = 0
-        self._client_waits = False
-        self._body_deadline_base = 0.0
-        self._unsent = 0
-        """What `unsent()` was when the wait began that `write_deadline` ends."""
-        self._taken: int | None = None
-        """`H3Connection.taken()`, once it was looked at."""
-        self._waits_since = 0.0
 
     # Reading
 
@@ -153,7 +176,7 @@ class H3Stream:
             self._ended = True
         if self.reading == STOPPED:
             if end:
-                self.h3.stream_ended(self)
+                self.table.ended(self)
             return
         if self._buffer or self._blocked:
             self._buffer += data
@@ -176,7 +199,7 @@ class H3Stream:
         if self.reading != STOPPED:
             self._go_on(data, self._unread_at)
         elif self._ended:
-            self.h3.stream_ended(self)
+            self.table.ended(self)
 
     def _read(self, data: bytes, at: int) -> None:
         size = len(data)
@@ -193,7 +216,7 @@ class H3Stream:
                 share.left -= 1
                 if share.left <= 0:
                     self._unread, self._unread_at = data, at
-                    self.h3.read_later(self._next_turn)
+                    self.table.unread.append(self._next_turn)
                     return
             kind = pull(data, at)
             length = pull(data, kind[1]) if kind is not None else None
@@ -211,7 +234,7 @@ class H3Stream:
                 is_tunnel = self.head is not None and self.head.upgrade is not None
                 if (self.reading != HEAD and self.reading != BODY) or is_tunnel:
                     raise QuicError(H3_FRAME_UNEXPECTED, "HEADERS out of place")
-                if length[0] > self.h3.max_section:
+                if length[0] > self.heads.section_max:
                     self._too_large()
                     return
                 stop = payload + length[0]
@@ -242,20 +265,21 @@ class H3Stream:
 
     def _hold_head(self) -> bool:
         """Have what there is of field sections held against the connection; False when it is too much."""
-        h3 = self.h3
+        heads = self.heads
         self._account()
         # What comes behind a blocked field section is not held back by the credit of its stream.
-        if h3.head_memory <= h3.head_memory_max and not (self._blocked and len(self._buffer) > BLOCKED_MAX):
+        if heads.memory <= heads.memory_max and not (self._blocked and len(self._buffer) > BLOCKED_MAX):
             return True
-        h3.service.count("h3_head_memory", "h3: too much that belongs to heads of requests, resetting a stream")
+        table = self.table
+        table.service.count("h3_head_memory", "h3: too much that belongs to heads of requests, resetting a stream")
         # RFC 9114 8.1: a request that was rejected may be sent again.
         self.fail(H3_REQUEST_REJECTED if self.head is None else H3_EXCESSIVE_LOAD)
-        h3.count_reset()
+        table.count_reset()
         return False
 
     def _account(self) -> None:
         held = self._head_size + len(self._buffer) + len(self._blocked)
-        self.h3.head_memory += held - self.held_head
+        self.heads.memory += held - self.held_head
         self.held_head = held
 
     def _section_received(self, section: bytes, last: bool) -> None:
@@ -286,9 +310,9 @@ class H3Stream:
             self._malformed(error)
 
     def _head_received(self, section: bytes, last: bool) -> None:
-        started = monotonic() if self.h3.times_heads else 0.0
+        started = monotonic() if self.heads.are_timed else 0.0
         try:
-            (found, priority, size), path = self.h3.understand(self.id, section)
+            (found, priority, size), path = self.heads.understand(self.id, section)
         except BadRequest as error:
             if error.status == 400:
                 raise
@@ -311,45 +335,44 @@ class H3Stream:
             found.expect_continue and length != 0,
             relayed=found.relayed,
         )
-        head.extensions = {"pounce.h3.stream_id": self.id, "pounce.h3.is_0rtt": self.h3.is_early}
+        head.extensions = {"pounce.h3.stream_id": self.id, "pounce.h3.is_0rtt": self.table.is_early}
         if started:
             head.extensions["pounce.parsed_in"] = monotonic() - started
         self._head_size = size if path is None else size + len(path) - len(found.target)
         if self._hold_head():
-            self._open(head, priority)
+            self._open(head, priority, ended)
 
     def _trailers_received(self, section: bytes) -> None:
-        trailers = checked_trailers(self.h3.codec.decode(self.id, section)[0])
+        trailers = checked_trailers(self.heads.codec.decode(self.id, section)[0])
         self.reading = TRAILERS
         self._end_body(trailers)
 
-    def _open(self, head: RequestHead, priority: Priority) -> None:
-        h3 = self.h3
+    def _open(self, head: RequestHead, priority: Priority, ended: bool) -> None:
+        table = self.table
         self.head = head
         self.reading = BODY
         self.deadline = inf
         self.connection.share.left -= REQUEST_STEPS
-        if head.content_length != 0:
-            self._client_waits = head.expect_continue
-            self._body_deadline_base = h3.loop.time() + RATE_GRACE
+        if not ended:
+            self.upload = Upload(table.windows, head)
         # RFC 9218 7: the frame says all; what it leaves out is default, whatever the field said.
-        self.priority = h3.priorities.pop(self.id, priority)
-        h3.requests += 1
-        if h3.is_early:
-            h3.service.open_early(head, self)
+        self.priority = table.priorities.pop(self.id, priority)
+        table.requests += 1
+        if table.is_early:
+            table.service.open_early(head, self)
         else:
-            h3.service.open(head, self)
+            table.service.open(head, self)
 
     def _malformed(self, error: BadRequest) -> None:
-        self.h3.service.count(error.code, "h3: %s", error.message)
+        self.table.service.count(error.code, "h3: %s", error.message)
         self.fail(H3_MESSAGE_ERROR)
         # A peer that makes us give up its requests gives them up itself (CVE-2025-8671).
-        self.h3.count_reset()
+        self.table.count_reset()
 
     def _refuse(self, error: BadRequest) -> None:
         """Answer what is no request that could be served, or no longer one."""
         if self.head is None:
-            self.h3.service.refuse(unreadable_head("3", self.connection.scheme), self, error)
+            self.table.service.refuse(unreadable_head("3", SCHEME), self, error)
         else:
             self.exchange.stream_lost(error)
         self._stop_reading(H3_NO_ERROR)
@@ -357,7 +380,7 @@ class H3Stream:
     def _too_large(self, many: bool = False) -> None:
         if self._ended:
             # Nobody is asked to stop, but it is not read, or not to its end (RFC 9204 2.2.2.2).
-            self.h3.codec.cancel(self.id)
+            self.heads.codec.cancel(self.id)
         self._refuse(
             BadRequest(
                 "Too many header fields" if many else "Header fields too large",
@@ -367,28 +390,13 @@ class H3Stream:
         )
 
     def _body_received(self, data: bytes) -> None:
-        self._received += len(data)
-        head = self.head
-        assert head is not None
-        self._client_waits = False
-        if self.reading == TUNNEL:
-            self._hold(data)
-            return
-        if head.upgrade is not None:
-            # RFC 8441 5: bytes of the tunnel; they wait until there is one.
-            self._early.append(data)
-            self._hold(data)
-            return
-        if head.content_length is not None and self._received > head.content_length:
-            raise malformed("The body is longer than Content-Length")
-        self._hold(data)
-
-    def _hold(self, data: bytes) -> None:
-        if not self.unconsumed:
-            self._waits_since = self.h3.loop.time()
-        self.unconsumed += len(data)
-        self.h3.hold(len(data))
-        if self.reading == TUNNEL or self.head is None or self.head.upgrade is None:
+        upload = self.upload
+        # Nothing follows a head that was the end of its stream.
+        assert upload is not None
+        upload.add(data)
+        if upload.is_tunnel and self.reading != TUNNEL:
+            upload.early.append(data)
+        else:
             self.exchange.data_received(data)
 
     def _end_received(self) -> None:
@@ -404,12 +412,13 @@ class H3Stream:
             self.exchange.eof_received()
         else:
             self.reading = DONE
-        self.h3.stream_ended(self)
+        self.table.ended(self)
 
     def _end_body(self, trailers: Fields | None) -> None:
         head = self.head
         assert head is not None
-        if head.content_length is not None and self._received != head.content_length:
+        upload = self.upload
+        if upload is not None and head.content_length is not None and upload.received != head.content_length:
             raise malformed("The body is shorter than Content-Length")
         self.deadline = inf
         if trailers is None:
@@ -422,15 +431,15 @@ class H3Stream:
         self._ended = True
         if self.reading == DONE or self.reading == TRAILERS or self.reading == STOPPED:
             # The request is complete, or was refused: its answer may still be wanted.
-            self.h3.stream_ended(self)
+            self.table.ended(self)
             return
-        self.h3.codec.cancel(self.id)
+        self.heads.codec.cancel(self.id)
         self._blocked = b""
         self._stop_reading(H3_REQUEST_CANCELLED)
         self.lose()
         if self.writing != SENT:
             self._abandon(H3_REQUEST_CANCELLED)
-        self.h3.stream_ended(self)
+        self.table.ended(self)
 
     def stop_received(self) -> None:
         """The peer wants no more of the answer."""
@@ -439,13 +448,15 @@ class H3Stream:
         self.writable = True
         self.lose()
         self._stop_reading(H3_REQUEST_CANCELLED)
-        self.h3.stream_ended(self)
+        self.table.ended(self)
 
     def lose(self) -> None:
         """The request is over before its end."""
-        exchange, self.exchange = self.exchange, cast("Exchange", None)
-        self.deadline = self.write_deadline = inf
-        self._release()
+        exchange, self.exchange = self.exchange, NO_EXCHANGE
+        self.deadline = inf
+        self.wait = None
+        if self.upload is not None:
+            self.upload.discard()
         if exchange is not None:
             exchange.stream_lost(ClientGone("the client gave up the request"))
 
@@ -454,7 +465,7 @@ class H3Stream:
         self.lose()
         self._abandon(code)
         self._stop_reading(code)
-        self.h3.stream_ended(self)
+        self.table.ended(self)
 
     def break_off(self) -> None:
         """End the stream because of an error of ours, which it had while it was written."""
@@ -464,8 +475,8 @@ class H3Stream:
         self._drop_pending()
         self.writing = SENT
         self.writable = True
-        self.h3.reset(self.id, code)
-        self.h3.transmit_soon()
+        self.output.reset(self.id, code)
+        self.output.soon()
 
     def _stop_reading(self, code: int) -> None:
         if self.reading == DONE or self.reading == STOPPED:
@@ -473,42 +484,32 @@ class H3Stream:
         self.reading = STOPPED
         self.deadline = inf
         if self._blocked or not self._ended:
-            self.h3.codec.cancel(self.id)
-            self.h3.transmit_soon()
-        self._blocked = b""
-        self._buffer.clear()
-        self._early.clear()
-        self._account()
-        self._release()
+            self.heads.codec.cancel(self.id)
+            self.output.soon()
+        if self._blocked or self._buffer:
+            self._blocked = b""
+            self._buffer.clear()
+            self._account()
+        if self.upload is not None:
+            self.upload.early.clear()
+            self.upload.discard()
         if not self._ended:
-            self.h3.stop(self.id, code)
-
-    def _release(self) -> None:
-        """Nobody will take what is here."""
-        count, self.unconsumed = self.unconsumed, 0
-        if count:
-            self.h3.release(count)
+            self.output.stop(self.id, code)
 
     # Deadlines
 
     def _set_body_deadline(self) -> None:
-        """The next piece is due within request_timeout, the whole at no less than min_body_rate."""
-        if self._client_waits or self.unconsumed or (self.head is not None and self.head.upgrade is not None):
-            self.deadline = inf
-            return
-        h3 = self.h3
-        config = h3.service.config
-        deadline = h3.loop.time() + config.request_timeout
-        if config.min_body_rate:
-            deadline = min(deadline, self._body_deadline_base + self._received / config.min_body_rate)
-        self.deadline = deadline
-        h3.watch(deadline)
+        if self.upload is not None:
+            self.deadline = due = self.upload.due()
+            if due != inf:
+                self.output.watch(due)
 
     def postpone(self, seconds: float) -> None:
         """For so long the connection took nothing from its peer."""
         if self.deadline != inf:
             self.deadline += seconds
-            self._body_deadline_base += seconds
+            if self.upload is not None:
+                self.upload.postpone(seconds)
 
     def deadline_passed(self) -> None:
         """The head or the next piece of the body did not come in time."""
@@ -521,50 +522,23 @@ class H3Stream:
             BadRequest(f"The request {where} did not arrive in time", status=408, code=code, hint=f"See {setting}.")
         )
 
-    def write_deadline_passed(self) -> None:
-        """The peer had `write_timeout` to take what it has to."""
-        service = self.h3.service
-        unsent = self.unsent()
-        if self._unsent - unsent >= service.least_taken or not self._is_held_up():
-            self._wait_for_peer(unsent)
-        else:
-            service.count("write_timeout", "h3: peer takes too little, giving a request up")
-            self.fail(H3_REQUEST_CANCELLED)
-
-    def _is_held_up(self) -> bool:
-        """Whether it is because of the peer that so little has left."""
-        h3 = self.h3
-        if not h3.quic.unsent(self.id):
-            # Others have their turn.
-            return False
-        if not h3.quic.is_congested:
-            # The peer gives no credit.
-            return True
-        before, self._taken = self._taken, h3.taken()
-        return before is not None and self._taken - before < h3.service.least_taken
-
     def unsent(self) -> int:
         """Bytes written that have not left."""
-        return self.pending_size + self.h3.unsent(self)
-
-    def _wait_for_peer(self, unsent: int) -> None:
-        self._unsent = unsent
-        self.write_deadline = self.h3.loop.time() + self.h3.service.config.write_timeout
-        self.h3.watch_write(self.write_deadline)
+        return self.pending_size + self.output.unsent(self)
 
     # Stream: called by the exchange
 
     def start(self, status: int, headers: Fields, body: Body, more: bool) -> None:
         data = cast("bytes", body)
         has_body = status not in BODILESS and not (self.head and self.head.method == b"HEAD")
-        section, priority = self.h3.codec.answer(status, headers, len(data) if has_body and not more else None)
+        section, priority = self.heads.codec.answer(status, headers, len(data) if has_body and not more else None)
         if priority is not None:
             # RFC 9218 8: the application knows better than the client.
             self.priority = parse_priority(priority, self.priority)
         encoded = frame_head(HEADERS, len(section)) + section
         if more and not has_body:
             self.writing = MUTED
-            self._write([encoded], True)
+            self.output.send(self, [encoded], True)
         else:
             self.writing = OPEN
             self._write_body(encoded, data, more)
@@ -576,14 +550,14 @@ class H3Stream:
             self._sent()
 
     def inform(self, status: int, headers: Fields) -> None:
-        if status == 100 and not self._client_waits:
+        upload = self.upload
+        if status == 100 and not (upload is not None and upload.client_waits):
             return
         if self.writing == READY:
             fields = [(b":status", b"%d" % status), *headers]
-            self._write([frame(HEADERS, self.h3.codec.encode(fields))], False)
-        if status == 100:
-            self._client_waits = False
-            self._body_deadline_base = self.h3.loop.time() + RATE_GRACE
+            self.output.send(self, [frame(HEADERS, self.heads.codec.encode(fields))], False)
+        if status == 100 and upload is not None:
+            upload.asked_for()
             self._set_body_deadline()
 
     def tunnel(self, headers: Fields) -> None:
@@ -592,28 +566,25 @@ class H3Stream:
         if self.reading == BODY:
             self.reading = TUNNEL
         self.deadline = inf
-        if self._early:
+        if self.upload is not None and self.upload.early:
             # Rule 2: not from inside a Stream method.
-            self.h3.loop.call_soon(self._tunnel_begins)
+            self.output.loop.call_soon(self._tunnel_begins, self.upload)
 
-    def _tunnel_begins(self) -> None:
-        early, self._early = self._early, []
+    def _tunnel_begins(self, upload: Upload) -> None:
+        early, upload.early = upload.early, []
         for data in early:
             if self.exchange is not None:
                 self.exchange.data_received(data)
 
     def trailers(self, headers: Fields) -> None:
         if self.writing == OPEN:
-            self._write([frame(HEADERS, self.h3.codec.encode(headers))] if headers else [], True)
+            self.output.send(self, [frame(HEADERS, self.heads.codec.encode(headers))] if headers else [], True)
             self._sent()
 
     def consumed(self, count: int) -> None:
-        count = min(count, self.unconsumed)
-        self.unconsumed -= count
-        self.h3.release(count)
-        if not self.unconsumed and self.reading == BODY:
-            # Time during which the application lets the body wait does not count.
-            self._body_deadline_base += self.h3.loop.time() - self._waits_since
+        upload = self.upload
+        if upload is not None and upload.consumed(count) and self.reading == BODY:
+            upload.go_on()
             self._set_body_deadline()
 
     def reset(self) -> None:
@@ -625,9 +596,9 @@ class H3Stream:
         self._drop_pending()
         self.writing = SENT
         self.writable = True
-        self.h3.reset_soon(self.id, H3_INTERNAL_ERROR)
+        self.output.reset_soon(self.id, H3_INTERNAL_ERROR)
         self._stop_reading(H3_NO_ERROR)
-        self.h3.stream_ended(self)
+        self.table.ended(self)
 
     # Writing
 
@@ -638,27 +609,22 @@ class H3Stream:
             pieces = [head + frame_head(DATA, len(body)) + body]
         else:
             pieces = [head + frame_head(DATA, len(body)), body]
-        self._write(pieces, not more)
+        self.output.send(self, pieces, not more)
         if not more:
             self._sent()
         elif self.pending_size > PENDING_HIGH or (
-            self.pending_size and self.h3.unsent(self) + self.pending_size > PENDING_HIGH
+            self.pending_size and self.output.unsent(self) + self.pending_size > PENDING_HIGH
         ):
             self._pause()
 
-    def _write(self, pieces: list[bytes], end: bool) -> None:
-        self.h3.send(self, pieces, end)
-
     def _pause(self) -> None:
         self.writable = False
-        self.h3.waiting.add(self)
-        self._taken = None
-        self._wait_for_peer(self.unsent())
+        self.output.wait(self, self.unsent())
 
     def _sent(self) -> None:
         """The answer is complete, as far as the wire is concerned."""
         self.writing = SENT
-        self.h3.answered += 1
+        self.table.answered += 1
         if self.pending_size:
             self._pause()
         if self.reading != DONE:
@@ -667,18 +633,18 @@ class H3Stream:
                 self.reading = DONE
             else:
                 self._stop_reading(H3_NO_ERROR)
-        self.h3.stream_ended(self)
+        self.table.ended(self)
 
     def bytes_left(self) -> None:
         """Some of what was waiting has left: go on, if it was enough."""
         unsent = self.unsent()
         if unsent > (0 if self.writing == SENT else PENDING_LOW):
             return
-        self.h3.waiting.discard(self)
+        self.output.waiting.discard(self)
         self.writable = True
-        self.write_deadline = inf
+        self.wait = None
         exchange = self.exchange
-        self.h3.stream_ended(self)
+        self.table.ended(self)
         if exchange is not None:
             exchange.resume_writing()
 
@@ -686,8 +652,8 @@ class H3Stream:
         self.pending.clear()
         self.pending_size = 0
         self.pending_end = False
-        self.h3.forget_pending(self)
-        self.write_deadline = inf
+        self.output.forget(self)
+        self.wait = None
 
     @property
     def is_answered(self) -> bool:
