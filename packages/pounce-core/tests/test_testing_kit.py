@@ -9,12 +9,11 @@ import pytest
 
 from pounce import BadRequest, ConfigError, LifespanError
 from pounce.contract.head import RequestHead
-from pounce.h1.connection import H1Connection
 from pounce.h1.h11_parser import H11Parser
 from pounce.h1.plugin import create_h11
 from pounce.h1.plugin import plugin as h1
-from pounce.plugin import EndOfBody, ParserLimits, Wire
-from pounce.testing import CheckFailed, MemoryConnection, TestServer, check_parser, check_wire, serve
+from pounce.plugin import EndOfBody, ParserLimits
+from pounce.testing import MemoryConnection, TestServer, check_parser, check_wire, serve
 
 REQUESTS = [
     b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -22,113 +21,8 @@ REQUESTS = [
 ]
 
 
-def broken_wire(connection: type[H1Connection]) -> Wire:
-    return Wire(name="broken", connect=connection)
-
-
 def test_wire_of_the_core_keeps_the_contract() -> None:
     check_wire(h1.wires[0], REQUESTS)
-
-
-# Wires that break a rule
-
-
-class CallsBackFromStart(H1Connection):
-    def start(self, *args: Any) -> None:
-        super().start(*args)
-        self.exchange.resume_writing()
-
-
-class CallsBackFromWrite(H1Connection):
-    def write(self, *args: Any) -> None:
-        super().write(*args)
-        self.exchange.resume_writing()
-
-
-class CallsBackFromConsumed(H1Connection):
-    def consumed(self, count: int) -> None:
-        super().consumed(count)
-        self.exchange.resume_writing()
-
-
-class LosesBytesOnSplit(H1Connection):
-    def data_received(self, data: bytes) -> None:
-        if self.parser.buffered and data != b"\r\n":
-            data = data.replace(b"c", b"")
-        super().data_received(data)
-
-
-class LosesTheEndOfTheBody(H1Connection):
-    def _body_ended(self, event: object) -> None:
-        if self._body_read > 2 and self.corked:
-            super()._body_ended(event)
-
-
-class IgnoresBackPressure(H1Connection):
-    def pause_writing(self) -> None:
-        pass
-
-
-class NeverResumes(H1Connection):
-    def resume_writing(self) -> None:
-        self.writable = True
-
-
-class DoesNotTellOfTheLoss(H1Connection):
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.service.connection_closed(self)
-
-
-class ForgetsToLeave(H1Connection):
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self.service.connections.add(self)
-
-
-class CutsOffADrain(H1Connection):
-    def drain(self) -> None:
-        self.abort()
-
-
-class NeverDrains(H1Connection):
-    def drain(self) -> None:
-        pass
-
-    def deadline_passed(self) -> None:
-        self.deadline = float("inf")
-
-
-class AnswersTwice(H1Connection):
-    def _open(self, head: RequestHead) -> None:
-        super()._open(head)
-        self.service.open(RequestHead(b"GET", b"/again", [], "1.1"), self)
-
-
-class ChangesTheTarget(H1Connection):
-    calls = 0
-
-    def _open(self, head: RequestHead) -> None:
-        type(self).calls += 1
-        head.target += b"%d" % self.calls
-        super()._open(head)
-
-
-class GivesEmptyPieces(H1Connection):
-    def _body_received(self, data: bytes) -> None:
-        super()._body_received(data)
-        self.exchange.data_received(b"")
-
-
-BROKEN_WIRES = [
-    CallsBackFromStart, CallsBackFromWrite, CallsBackFromConsumed, LosesBytesOnSplit, IgnoresBackPressure, NeverResumes,
-    DoesNotTellOfTheLoss, ForgetsToLeave, CutsOffADrain, NeverDrains, ChangesTheTarget, GivesEmptyPieces,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("connection", BROKEN_WIRES)
-def test_check_wire_catches_a_wire_that(connection: type[H1Connection]) -> None:
-    with pytest.raises(CheckFailed, match="broken"):
-        check_wire(broken_wire(connection), REQUESTS)
 
 
 # Parsers that are too lax

@@ -540,4 +540,4 @@ def test_contract_of_wires() -> None:
     """The windows are wide open, since the peer of the kit opens none."""
     begin = PREFACE + setting(Setting.INITIAL_WINDOW_SIZE, 2**24) + frame(Kind.WINDOW_UPDATE, 0, 0, number(2**24))
     upload = head(1, POST, END_HEADERS) + frame(Kind.DATA, END_STREAM, 1, b"body")
-    check_wire(plugin.wires[0], [begin + head(1), begin + upload], registry=Registry.of(h1, plugin))
+    check_wire(plugin.wires[0], [begin + head(1), begin + upload], registry=Registry.of(h1, plugin), multiplexed=True)

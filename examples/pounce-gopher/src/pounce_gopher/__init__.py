@@ -26,7 +26,7 @@ class GopherConnection(Connection):
 
     def __init__(self, service: Service) -> None:
         super().__init__(service, "gopher")
-        self.exchange: Exchange | None = None  # type: ignore[assignment]
+        self.exchange: Exchange | None = None
         self._line = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -48,9 +48,10 @@ class GopherConnection(Connection):
             self.close()
 
     def eof_received(self) -> bool:
-        if self.exchange is not None:
-            self.exchange.half_closed()
-        return self.exchange is not None
+        if self.exchange is None:
+            return False
+        self.exchange.half_closed()
+        return True
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -78,6 +79,7 @@ class GopherConnection(Connection):
         self.send(body)
         self.reset_when_closed(more)  # An orderly end says that this was all of the document.
         if not more:
+            self.watch_flush()
             self.close()
 
     def inform(self, status: int, headers: Headers) -> None:

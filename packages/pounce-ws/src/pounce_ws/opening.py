@@ -27,4 +27,4 @@ def open_websocket(service: Service, head: RequestHead, stream: Stream) -> Excha
         return refusal
     exchange = WebSocketExchange(service, head, stream, handshake)
     service.call_app(exchange)
-    return stream.exchange
+    return stream.exchange or exchange

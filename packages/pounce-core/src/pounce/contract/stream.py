@@ -100,8 +100,6 @@ class Stream(Protocol):
     """The outgoing half of one request; a wire implements it. No method waits, none calls the exchange back."""
 
     connection: ConnectionInfo
-    exchange: Exchange
-    """Bound by the exchange's constructor, before the application can run."""
     writable: bool
     """When False, wait for `Exchange.resume_writing()`. After the last piece False means that bytes are still on
     their way; `resume_writing()` follows when the last one has left."""
@@ -109,6 +107,14 @@ class Stream(Protocol):
     """`start` and `write` take a `FileRange`."""
     has_trailers: bool
     """`trailers` reaches the peer."""
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """Bound by the exchange's constructor, before the application can run; a plain attribute will do. None before
+        that, and once the wire has nothing more to tell it."""
+
+    @exchange.setter
+    def exchange(self, exchange: Exchange) -> None: ...
 
     def start(self, status: int, headers: Headers, body: Body, more: bool) -> None:
         """The head of the answer and the first piece of its body; `more` False ends the answer."""

@@ -32,6 +32,8 @@ class MemoryTransport(asyncio.Transport):
         self.waiting = bytearray()
         self.largest_waiting = 0
         """Most bytes that ever waited for the peer."""
+        self.writes = 0
+        """How often something was written."""
         self.reading = True
         self.unread: list[bytes] = []
         """What the peer has sent while reading was paused."""
@@ -82,6 +84,7 @@ class MemoryTransport(asyncio.Transport):
         return self._low, self._high
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes += 1
         if self._closing or self.closed:
             return
         if self.ended:
