@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import random
 from typing import Any
 
@@ -9,8 +10,13 @@ import pytest
 from h2_peer import Peer, echo, in_loop, request, say
 
 from pounce.exchange.http import HttpExchange
+from pounce.exchange.service import Service
+from pounce.h1.plugin import plugin as h1
+from pounce.registry import Registry
+from pounce.testing.memory import memory_service
 from pounce_h2.connection import Tables
 from pounce_h2.frames import ACK, END_HEADERS, END_STREAM, Kind, Setting, frame, settings_frame, window_update_frame
+from pounce_h2.plugin import plugin
 from pounce_h2.settings import H2Settings
 from pounce_h2.stream import H2Stream
 
@@ -104,14 +110,17 @@ class Client:
 
 @pytest.mark.parametrize("part", range(4))
 @in_loop
-async def test_accounts_are_right_after_any_conversation(part: int) -> None:
+async def test_accounts_are_right_after_any_conversation(part: int, caplog: pytest.LogCaptureFixture) -> None:
+    # Tracebacks of the application that fails take longer than all else.
+    caplog.set_level(logging.CRITICAL, "pounce")
+    service = memory_service(app, Registry.of(h1, plugin), date_header=False, request_timeout=5.0)
     for seed in range(part, CONVERSATIONS, 4):
-        await converse(seed)
+        await converse(seed, service)
 
 
-async def converse(seed: int) -> None:
+async def converse(seed: int, service: Service) -> None:
     choice = random.Random(seed)
-    peer = Peer(app, settings={Setting.INITIAL_WINDOW_SIZE: choice.choice([0, 10, 65_535])}, request_timeout=5.0)
+    peer = Peer(None, settings={Setting.INITIAL_WINDOW_SIZE: choice.choice([0, 10, 65_535])}, service=service)
     client = Client(choice, peer)
     if choice.random() < 0.1:
         peer.transport.stall()

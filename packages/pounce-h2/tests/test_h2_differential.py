@@ -4,7 +4,7 @@ Frames are drawn from a few streams and small values, so that most sequences mee
 are compared frame by frame, up to the first that either refuses; the exceptions are listed, with their reason.
 """
 
-import asyncio
+import random
 from typing import Any
 
 import h2.config
@@ -13,16 +13,15 @@ import h2.events
 import h2.exceptions
 import hpack
 import pytest
-from h2_peer import Peer
+from h2_peer import Peer, hang, in_loop
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.huffman_table import decode_huffman
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from tests.sequences import trials
 
 from pounce.exchange.huffman import HuffmanDecoder
 from pounce_h2.decode import CompressionError, FieldDecoder
-from pounce_h2.frames import PREFACE, ErrorCode, Kind, frame, settings_frame
+from pounce_h2.frames import ACK, PREFACE, ErrorCode, Kind, frame, settings_frame
 
 GET = b"\x82\x86\x84\x01\x0bexample.org"
 POST = b"\x83\x86\x84\x01\x0bexample.org"
@@ -47,46 +46,27 @@ BLOCKS = [
     b"\x82\x86\x84",
     b"",
 ]
-NUMBERS = st.sampled_from([0, 1, 3, 5, 100, 16_383, 16_384, 2**24, 2**31 - 1, 2**31, 2**32 - 1]).map(
-    lambda value: value.to_bytes(4)
-)
-STREAMS = st.sampled_from([0, 1, 1, 1, 3, 3, 5, 2])
+NUMBERS = [number.to_bytes(4) for number in (0, 1, 3, 5, 100, 16_383, 16_384, 2**24, 2**31 - 1, 2**31, 2**32 - 1)]
+STREAMS = [0, 1, 1, 1, 3, 3, 5, 2]
+FRAMES: list[tuple[int, list[int], list[int], list[bytes]]] = [
+    # Type, flags, streams, payloads
+    (Kind.HEADERS, [4, 4, 5, 5, 0, 1, 0x2D, 0x0D], STREAMS, BLOCKS),
+    (Kind.DATA, [0, 1, 8], STREAMS, [b"", b"x", b"xy", b"\x02xyz"]),
+    (Kind.PRIORITY, [0], STREAMS, [bytes(5), b"\0\0\0\x01\x10", bytes(4)]),
+    (Kind.RST_STREAM, [0], STREAMS, [*NUMBERS, b"\0"]),
+    (Kind.SETTINGS, [0], [0, 0, 0, 1], [bytes((0, setting)) + number for setting in range(2, 7) for number in NUMBERS]),
+    (Kind.SETTINGS, [ACK], [0, 0, 0, 1], [b""]),
+    (Kind.PING, [0, 1], [0, 0, 1], [bytes(8), bytes(7)]),
+    (Kind.WINDOW_UPDATE, [0], STREAMS, [*NUMBERS, b"\0"]),
+    (Kind.CONTINUATION, [0, 4], STREAMS, BLOCKS),
+    (Kind.PUSH_PROMISE, [4], STREAMS, [b"\0\0\0\x02" + GET]),
+    (0x42, [0], STREAMS, [b"x"]),
+]
 
 
-def built(kind: int, flags: list[int], streams: st.SearchStrategy[int], payloads: list[bytes]) -> Any:
-    return st.builds(frame, st.just(kind), st.sampled_from(flags), streams, st.sampled_from(payloads))
-
-
-FRAMES = st.one_of(
-    st.builds(
-        frame, st.just(Kind.HEADERS), st.sampled_from([4, 4, 5, 5, 0, 1, 0x2D, 0x0D]), STREAMS, st.sampled_from(BLOCKS)
-    ),
-    st.builds(
-        frame, st.just(Kind.DATA), st.sampled_from([0, 1, 8]), STREAMS, st.sampled_from([b"", b"x", b"xy", b"\x02xyz"])
-    ),
-    st.builds(
-        frame, st.just(Kind.PRIORITY), st.just(0), STREAMS, st.sampled_from([bytes(5), b"\0\0\0\x01\x10", bytes(4)])
-    ),
-    st.builds(frame, st.just(Kind.RST_STREAM), st.just(0), STREAMS, NUMBERS | st.just(b"\0")),
-    st.builds(
-        lambda flags, stream, id, value: frame(Kind.SETTINGS, flags, stream, b"" if flags else bytes((0, id)) + value),
-        st.sampled_from([0, 0, 0, 1]),
-        st.sampled_from([0, 0, 0, 1]),
-        st.sampled_from([2, 3, 4, 5, 6]),
-        NUMBERS,
-    ),
-    st.builds(
-        frame,
-        st.just(Kind.PING),
-        st.sampled_from([0, 1]),
-        st.sampled_from([0, 0, 1]),
-        st.sampled_from([bytes(8), bytes(7)]),
-    ),
-    st.builds(frame, st.just(Kind.WINDOW_UPDATE), st.just(0), STREAMS, NUMBERS | st.just(b"\0")),
-    st.builds(frame, st.just(Kind.CONTINUATION), st.sampled_from([0, 4]), STREAMS, st.sampled_from(BLOCKS)),
-    st.builds(frame, st.just(Kind.PUSH_PROMISE), st.just(4), STREAMS, st.just(b"\0\0\0\x02" + GET)),
-    st.builds(frame, st.just(0x42), st.just(0), STREAMS, st.just(b"x")),
-)
+def any_frame(rng: random.Random) -> bytes:
+    kind, flags, streams, payloads = rng.choice(FRAMES)
+    return frame(kind, rng.choice(flags), rng.choice(streams), rng.choice(payloads))
 
 
 def oracle() -> h2.connection.H2Connection:
@@ -131,74 +111,97 @@ def differs_for_a_reason(data: bytes, ours: str, theirs: str, resets: int) -> bo
     return kind in (Kind.WINDOW_UPDATE, Kind.RST_STREAM) and theirs == "error"
 
 
-@settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-@example(
-    [
-        b"\x00\x00\x10\x01\x04\x00\x00\x00\x01\x82\x86\x84\x01\x0bexample.org",
-        b"\x00\x00\x04\x03\x00\x00\x00\x00\x03\x00\x00\x00\x00",
-    ]
-)
-@example(
-    [b"\x00\x00\x10\x01\x04\x00\x00\x00\x03\x82\x86\x84\x01\x0bexample.org", b"\x00\x00\x00\x00\x00\x00\x00\x00\x01"]
-)
-@given(st.lists(FRAMES, max_size=8))
-def test_the_h2_library_has_the_same_opinion(frames: list[bytes]) -> None:
-    async def run() -> None:
-        started: list[bytes] = []
+async def compare(peer: Peer, frames: list[bytes]) -> None:
+    theirs = oracle()
+    for data in frames:
+        seen = len(peer.resets())
+        requests = peer.service.requests
+        peer.feed(data)
+        await peer.settle(2)
+        resets = len(peer.resets()) - seen
+        ours = "ok" if peer.failed is None else "error"
+        verdict, opened = oracle_says(theirs, data)
+        if ours != verdict:
+            assert differs_for_a_reason(data, ours, verdict, resets), (ours, verdict, peer.failed, data)
+            break
+        if ours == "error":
+            break
+        if not resets:
+            assert peer.service.requests - requests == len(opened), data
+    peer.lose()
+    await peer.wait_until(lambda: not peer.service.tasks)
 
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            started.append(scope["raw_path"])
-            while (await receive())["type"] != "http.disconnect":
-                pass
 
-        peer = Peer(app, max_request_size=0)
-        theirs = oracle()
-        for data in frames:
-            seen = len(peer.resets())
-            requests = peer.service.requests
-            peer.feed(data)
-            await peer.settle(2)
-            resets = len(peer.resets()) - seen
-            ours = "ok" if peer.failed is None else "error"
-            verdict, opened = oracle_says(theirs, data)
-            if ours != verdict:
-                assert differs_for_a_reason(data, ours, verdict, resets), (ours, verdict, peer.failed, data)
-                break
-            if ours == "error":
-                break
-            if not resets:
-                assert peer.service.requests - requests == len(opened), data
-        peer.lose()
-        await peer.settle(3)
-        assert not peer.service.tasks
+DIFFERED = [
+    [frame(Kind.HEADERS, 4, 1, GET), frame(Kind.RST_STREAM, 0, 3, bytes(4))],
+    [frame(Kind.HEADERS, 4, 3, GET), frame(Kind.DATA, 0, 1)],
+]
+"""What had to be settled at one time."""
 
-    asyncio.run(run())
+
+@pytest.mark.parametrize("frames", DIFFERED)
+@in_loop
+async def test_the_h2_library_has_the_same_opinion_of_what_once_differed(frames: list[bytes]) -> None:
+    await compare(Peer(hang, max_request_size=0), frames)
+
+
+@in_loop
+async def test_the_h2_library_has_the_same_opinion() -> None:
+    service = Peer(hang, max_request_size=0).service
+    for trial in trials("sequences of frames, HTTP/2", 800):
+        with trial as rng:
+            await compare(Peer(None, service=service), [any_frame(rng) for _ in range(rng.randrange(1, 12))])
 
 
 # Field blocks
 
 HUFFMAN = HuffmanDecoder()
-NAMES = st.sampled_from([b":method", b":path", b"host", b"cookie", b"x-a", b"accept", b"set-cookie", b"content-length"])
-VALUES = st.one_of(st.sampled_from([b"", b"GET", b"/", b"200", b"gzip, deflate"]), st.binary(max_size=40))
-SECTIONS = st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=12), max_size=8)
+NAMES = [b":method", b":path", b"host", b"cookie", b"x-a", b"accept", b"set-cookie", b"content-length"]
+VALUES = [b"", b"GET", b"/", b"200", b"gzip, deflate"]
 
 
-@settings(max_examples=200, deadline=None)
-@given(SECTIONS, st.booleans(), st.lists(st.sampled_from([0, 64, 100, 4096]), max_size=8))
-def test_what_hpack_encodes_is_decoded(sections: Any, huffman: bool, sizes: list[int]) -> None:
-    encoder = hpack.Encoder()
-    decoder = FieldDecoder(4096, 2**20, 1000, HUFFMAN)
-    for number, section in enumerate(sections):
-        if number < len(sizes):
-            encoder.header_table_size = sizes[number]
-        found = decoder.decode(encoder.encode(section, huffman=huffman))
-        assert found is not None
-        assert found == (section, sum(len(name) + len(value) + 32 for name, value in section))
+def any_section(rng: random.Random) -> list[tuple[bytes, bytes]]:
+    return [
+        (rng.choice(NAMES), rng.choice(VALUES) if rng.randrange(2) else rng.randbytes(rng.randrange(41)))
+        for _ in range(rng.randrange(13))
+    ]
 
 
-@settings(max_examples=1500, deadline=None)
-@given(st.lists(st.one_of(st.binary(max_size=30), st.sampled_from(BLOCKS)), max_size=4))
-def test_any_octets_mean_the_same_to_hpack(blocks: list[bytes]) -> None:
+def test_what_hpack_encodes_is_decoded() -> None:
+    for trial in trials("sequences of field sections", 300):
+        with trial as rng:
+            encoder = hpack.Encoder()
+            decoder = FieldDecoder(4096, 2**20, 1000, HUFFMAN)
+            huffman = rng.randrange(2) == 1
+            for _ in range(rng.randrange(9)):
+                if rng.randrange(2):
+                    encoder.header_table_size = rng.choice([0, 64, 100, 4096])
+                section = any_section(rng)
+                found = decoder.decode(encoder.encode(section, huffman=huffman))
+                assert found == (section, sum(len(name) + len(value) + 32 for name, value in section))
+
+
+def any_block(rng: random.Random) -> bytes:
+    """One of the usual ones, with an octet changed or broken off at times, or any octets."""
+    if rng.randrange(3) == 0:
+        return rng.randbytes(rng.randrange(31))
+    block = bytearray(rng.choice(BLOCKS))
+    if block and rng.randrange(2):
+        at = rng.randrange(len(block))
+        if rng.randrange(3):
+            block[at] = rng.randrange(256)
+        else:
+            del block[at:]
+    return bytes(block)
+
+
+def test_any_octets_mean_the_same_to_hpack() -> None:
+    for trial in trials("sequences of field blocks", 3000):
+        with trial as rng:
+            have_the_same_meaning([any_block(rng) for _ in range(rng.randrange(1, 5))])
+
+
+def have_the_same_meaning(blocks: list[bytes]) -> None:
     theirs = hpack.Decoder(max_header_list_size=2**20)
     theirs.max_allowed_table_size = 4096
     ours = FieldDecoder(4096, 2**20, 1000, HUFFMAN)
@@ -217,27 +220,30 @@ def test_any_octets_mean_the_same_to_hpack(blocks: list[bytes]) -> None:
         assert found[0] == expected
 
 
-@settings(max_examples=1500, deadline=None)
-@given(st.binary(max_size=12), st.sampled_from([b"", b"\x7f", b"\xff", b"\xff\xff\xff\xff"]))
-def test_any_octets_are_the_same_huffman_code_to_hpack(start: bytes, end: bytes) -> None:
-    found: bytes | None
-    try:
-        expected: bytes | None = bytes(decode_huffman(start + end))
-    except hpack.HPACKDecodingError:
-        expected = None
-    try:
-        found = HUFFMAN.decode(start + end, True)
-    except ValueError:
-        found = None
-    assert found == expected
+def test_any_octets_are_the_same_huffman_code_to_hpack() -> None:
+    for trial in trials("Huffman codes", 6000):
+        with trial as rng:
+            data = rng.randbytes(rng.randrange(13)) + rng.choice([b"", b"\x7f", b"\xff", b"\xff\xff\xff\xff"])
+            try:
+                expected: bytes | None = bytes(decode_huffman(data))
+            except hpack.HPACKDecodingError:
+                expected = None
+            try:
+                found: bytes | None = HUFFMAN.decode(data, True)
+            except ValueError:
+                found = None
+            assert found == expected, data
 
 
-@settings(deadline=None)
-@given(st.binary(max_size=100))
-def test_every_octet_has_its_huffman_code(data: bytes) -> None:
+def test_every_octet_has_its_huffman_code() -> None:
     encoder = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
-    encoded = encoder.encode(data)
-    assert [HUFFMAN.decode(encoded, secret) for secret in (True, False, False)] == [data] * 3
+    for trial in trials("texts in the Huffman code", 300):
+        with trial as rng:
+            data = rng.randbytes(rng.randrange(101))
+            encoded = encoder.encode(data)
+            assert [HUFFMAN.decode(encoded, secret) for secret in (True, False, False)] == [data] * 3
+    every = bytes(range(256))
+    assert HUFFMAN.decode(encoder.encode(every), False) == every
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))

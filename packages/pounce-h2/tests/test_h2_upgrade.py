@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from h2_peer import Peer, answer, hang, in_loop, request, say
 
+from pounce.exchange.service import Service
 from pounce.h1.plugin import plugin as h1
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection
@@ -38,9 +39,9 @@ def h2c(
 class UpgradePeer(Peer):
     """A client that begins in HTTP/1.1; once `switched()`, its frames are read as those of other peers."""
 
-    def __init__(self, app: Any, *, upgrade: bool = True, **config: Any) -> None:
+    def __init__(self, app: Any, *, upgrade: bool = True, service: Service | None = None, **config: Any) -> None:
         config = {"date_header": False, "server_header": "", "plugin_settings": {"h2": {"upgrade": upgrade}}} | config
-        MemoryConnection.__init__(self, app, registry=Registry.of(h1, plugin), **config)
+        MemoryConnection.__init__(self, app, registry=Registry.of(h1, plugin), service=service, **config)
         self._switched = False
 
     def switched(self) -> bool:
@@ -92,12 +93,14 @@ async def test_application_sees_the_request_without_what_asked_for_the_change() 
 @in_loop
 async def test_every_split_means_the_same() -> None:
     data = h2c() + BEGIN
+    service = UpgradePeer(answer).service
     for at in range(1, len(data)):
-        peer = UpgradePeer(answer)
+        peer = UpgradePeer(None, service=service)
         peer.feed(data[:at])
-        await settled(peer, data[at:])
-        assert peer.switched(), at
+        peer.feed(data[at:])
+        await peer.wait_until(lambda peer=peer: peer.switched() and peer.ended(1))
         assert (peer.body(1), peer.failed) == (b"/path", None), at
+        peer.lose()
 
 
 @in_loop
