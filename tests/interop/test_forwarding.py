@@ -1,10 +1,11 @@
-"""nginx and HAProxy in front, alone and behind one another: who the client is, and by which scheme it came."""
+"""nginx, HAProxy and Caddy in front, alone and behind one another: who the client is, and by which scheme it came."""
 
 import json
 import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
@@ -17,8 +18,10 @@ from websockets.sync.client import connect
 from pounce.testing import TestServer
 
 PATIENCE = 60.0
-CLIENT, HAPROXY, NGINX = "127.0.0.9", "127.0.0.7", "127.0.0.8"
-"""Where the connections of each come from: all of 127.0.0.0/8 is this machine."""
+CLIENT, HAPROXY, NGINX, CADDY = "127.0.0.9", "127.0.0.7", "127.0.0.8", "127.0.0.1"
+"""Where the connections of each come from: all of 127.0.0.0/8 is this machine. Caddy cannot choose."""
+CADDY_AT = "127.0.0.6"
+has_caddy = pytest.mark.skipif(shutil.which("caddy") is None, reason="Caddy is not installed")
 pytestmark = [
     pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed"),
     pytest.mark.skipif(shutil.which("haproxy") is None, reason="HAProxy is not installed"),
@@ -57,6 +60,11 @@ def running(command: list[str], listening: socket.socket, **environment: str) ->
         process.wait(PATIENCE)
 
 
+def for_haproxy(backend: str) -> str:
+    """`unix:/path:` is what nginx calls it."""
+    return backend[5:-1] if backend.startswith("unix:") else f"{backend} source {HAPROXY}"
+
+
 @contextmanager
 def haproxy(folder: Path, backend: str) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -64,7 +72,8 @@ def haproxy(folder: Path, backend: str) -> Iterator[int]:
         path.write_text(
             "defaults\n mode http\n timeout connect 10s\n timeout client 30s\n timeout server 30s\n option forwardfor\n"
             f"listen site\n bind fd@{listening.fileno()}\n http-request set-header X-Forwarded-Proto https\n"
-            f" http-request set-header X-Forwarded-Host %[req.hdr(host)]\n server next {backend} source {HAPROXY}\n"
+            f" http-request set-header X-Forwarded-Host %[req.hdr(host)]\n"
+            f" server next {for_haproxy(backend)}\n"
         )
         with running(["haproxy", "-db", "-f", str(path)], listening) as port:
             yield port
@@ -105,9 +114,54 @@ def nginx(folder: Path, backend: str, proto: str = "https") -> Iterator[int]:
             yield port
 
 
-def ask(port: int) -> Any:
+@contextmanager
+def caddy(folder: Path, backend: str, versions: str = "1.1") -> Iterator[int]:
+    with socket.create_server((CADDY_AT, 0)) as found:
+        port = found.getsockname()[1]
+    to = backend.rstrip(":").replace("unix:", "unix/") if backend.startswith("unix:") else backend
+    path = folder / "Caddyfile"
+    path.write_text(f"""
+        {{
+            admin off
+            auto_https off
+            storage file_system {folder}
+        }}
+        http://:{port} {{
+            bind {CADDY_AT}
+            reverse_proxy {to} {{
+                header_up X-Forwarded-Proto https
+                header_up Host backend.internal
+                transport http {{
+                    versions {versions}
+                }}
+            }}
+        }}
+    """)
+    process = subprocess.Popen(
+        ["caddy", "run", "--config", str(path), "--adapter", "caddyfile"],
+        env={**os.environ, "HOME": str(folder)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        # It takes over no sockets, so that somebody has to look when it is there.
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                socket.create_connection((CADDY_AT, port), PATIENCE).close()
+                break
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.02)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def ask(port: int, host: str = "127.0.0.1") -> Any:
     """What is shown to a client that lies about itself."""
-    connection = HTTPConnection("127.0.0.1", port, PATIENCE, source_address=(CLIENT, 0))
+    connection = HTTPConnection(host, port, PATIENCE, source_address=(CLIENT, 0))
     forged = {"Host": "site.example", "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "ftp"}
     connection.request("GET", "/", headers=forged)
     shown = json.loads(connection.getresponse().read())
@@ -149,13 +203,22 @@ def test_first_proxy_is_the_client_where_only_the_second_is_trusted(tmp_path: Pa
     assert shown["client"] == [HAPROXY, 0]
 
 
-def test_proxy_on_the_other_end_of_a_unix_socket_is_trusted_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("proxy", [haproxy, nginx])
+def test_proxy_on_the_other_end_of_a_unix_socket_is_trusted_by_name(proxy: Any, tmp_path: Path) -> None:
     path = tmp_path / "s"
     with (
         TestServer(app, uds=str(path), trusted_hosts=["unix"]),
-        nginx(tmp_path, f"unix:{path}:") as port,
+        proxy(tmp_path, f"unix:{path}:") as port,
     ):
         assert ask(port) == TOLD
+
+
+def seen_by_a_websocket(port: int, host: str = "127.0.0.1") -> Any:
+    with (
+        socket.create_connection((host, port), PATIENCE, source_address=(CLIENT, 0)) as sock,
+        connect("ws://site.example/", sock=sock, open_timeout=PATIENCE) as websocket,
+    ):
+        return json.loads(websocket.recv(PATIENCE))
 
 
 @pytest.mark.parametrize("proxy", [haproxy, nginx])
@@ -163,8 +226,67 @@ def test_websocket_has_the_client_and_scheme_of_the_proxy(proxy: Any, tmp_path: 
     with (
         TestServer(app, trusted_hosts=[HAPROXY, NGINX]) as server,
         proxy(tmp_path, f"127.0.0.1:{server.port}") as port,
-        socket.create_connection(("127.0.0.1", port), PATIENCE, source_address=(CLIENT, 0)) as sock,
-        connect("ws://site.example/", sock=sock, open_timeout=PATIENCE) as websocket,
     ):
-        shown = json.loads(websocket.recv(PATIENCE))
-    assert shown == TOLD | {"scheme": "wss"}
+        assert seen_by_a_websocket(port) == TOLD | {"scheme": "wss"}
+
+
+def test_client_is_found_behind_two_proxies_and_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with ExitStack() as stack:
+        stack.enter_context(TestServer(app, uds=str(path), trusted_hosts=["unix", HAPROXY]))
+        inner = stack.enter_context(nginx(tmp_path, f"unix:{path}:"))
+        outer = stack.enter_context(haproxy(tmp_path, f"127.0.0.1:{inner}"))
+        assert ask(outer) == TOLD
+        assert seen_by_a_websocket(outer) == TOLD | {"scheme": "wss"}
+
+
+def test_proxy_protocol_names_the_proxy_behind_the_one_that_is_connected(tmp_path: Path) -> None:
+    """HAProxy names nginx by the PROXY protocol, and nginx the client by a field, which nginx is trusted with."""
+    with ExitStack() as stack:
+        settings: Any = {"proxy_protocol": True, "proxy_protocol_from": ["unix", HAPROXY]}
+        path = tmp_path / "s"
+        server = stack.enter_context(
+            TestServer(app, bind=["127.0.0.1:0", f"unix:{path}"], trusted_hosts=[NGINX], **settings)
+        )
+        for backend in (f"127.0.0.1:{server.port}", f"unix:{path}:"):
+            inner = stack.enter_context(passing_on(tmp_path, backend))
+            outer = stack.enter_context(nginx(tmp_path, f"127.0.0.1:{inner}"))
+            assert ask(outer) == TOLD
+            assert seen_by_a_websocket(outer) == TOLD | {"scheme": "wss"}
+            # Somebody else whom it names is not believed.
+            assert ask(inner)["client"][0] == CLIENT
+
+
+@contextmanager
+def passing_on(folder: Path, backend: str) -> Iterator[int]:
+    """HAProxy that passes connections on as they are, and says by the PROXY protocol whose they are."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        path = folder / f"passing-{listening.getsockname()[1]}.cfg"
+        path.write_text(
+            "defaults\n mode tcp\n timeout connect 10s\n timeout client 30s\n timeout server 30s\n"
+            f"listen site\n bind fd@{listening.fileno()}\n server next {for_haproxy(backend)} send-proxy-v2\n"
+        )
+        with running(["haproxy", "-db", "-f", str(path)], listening) as port:
+            yield port
+
+
+@has_caddy
+@pytest.mark.parametrize("versions", ["1.1", "h2c"])
+def test_caddy_names_the_client_and_the_scheme(versions: str, tmp_path: Path) -> None:
+    with (
+        TestServer(app, trusted_hosts=[CADDY]) as server,
+        caddy(tmp_path, f"127.0.0.1:{server.port}", versions) as port,
+    ):
+        assert ask(port, CADDY_AT) == TOLD
+
+
+@has_caddy
+def test_client_is_found_behind_caddy_and_nginx(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with ExitStack() as stack:
+        stack.enter_context(TestServer(app, uds=str(path), trusted_hosts=["unix", CADDY]))
+        inner = stack.enter_context(nginx(tmp_path, f"unix:{path}:"))
+        outer = stack.enter_context(caddy(tmp_path, f"127.0.0.1:{inner}"))
+        shown = ask(outer, CADDY_AT)
+        assert (shown["client"], shown["scheme"]) == ([CLIENT, 0], "https")
+        assert seen_by_a_websocket(outer, CADDY_AT)["scheme"] == "wss"
