@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gzip
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from compression import zstd
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any
 import brotlicffi
 import pytest
 
-from pounce import ConfigError, load_dictionary
-from pounce.middleware.compression import LARGE, Compression
+from pounce import AppError, ConfigError, load_dictionary
+from pounce.middleware.compression import CHUNK, LARGE, Compression
 from pounce.middleware.dictionaries import MAGIC
 
 TEXT = b"the quick brown fox jumps over the lazy dog. " * 40
@@ -260,15 +261,60 @@ def test_interim_answers_and_trailers_pass(ask: Ask) -> None:
     assert answer.decoded == TEXT
 
 
-def test_file_that_the_server_sends_is_left_to_it(ask: Ask) -> None:
+def sends_a_file(message: Any, kind: str = "text/plain", before: bytes = b"", after: bytes | None = None) -> Any:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        headers = [(b"content-type", b"text/plain"), (b"content-length", b"9999")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.pathsend", "path": "/etc/hostname"})
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind.encode())]})
+        if before:
+            await send({"type": "http.response.body", "body": before, "more_body": True})
+        await send(message)
+        if after is not None:
+            await send({"type": "http.response.body", "body": after})
 
-    answer = ask(app)
-    assert [message["type"].rpartition(".")[2] for message in answer.messages] == ["start", "pathsend"]
+    return app
+
+
+@pytest.fixture
+def large_file(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(TEXT * (2 * CHUNK // len(TEXT) + 1))
+    return path
+
+
+def test_file_of_a_type_that_shrinks_is_coded(ask: Ask, large_file: Path) -> None:
+    answer = ask(sends_a_file({"type": "http.response.pathsend", "path": str(large_file)}))
+    assert answer.coding == "zstd"
+    assert answer.decoded == large_file.read_bytes()
+
+
+@pytest.mark.parametrize("before", [b"", b"before"])
+def test_parts_of_open_files_are_coded_in_their_place(ask: Ask, large_file: Path, before: bytes) -> None:
+    whole = large_file.read_bytes()
+    with large_file.open("rb") as file:
+        file.seek(7)
+        sent = {"type": "http.response.zerocopysend", "file": file, "count": CHUNK + 1, "more_body": True}
+        answer = ask(sends_a_file(sent, before=before, after=b"after"))
+        # As the server leaves it.
+        assert file.tell() == CHUNK + 8
+    assert answer.decoded == before + whole[7 : CHUNK + 8] + b"after"
+
+
+def test_file_that_does_not_shrink_is_left_to_the_server(ask: Ask, large_file: Path) -> None:
+    sent = {"type": "http.response.pathsend", "path": str(large_file)}
+    answer = ask(sends_a_file(sent, kind="image/png"))
+    assert answer.messages[1:] == [sent]
     assert answer.coding is None
+
+
+def test_file_that_becomes_shorter_breaks_the_answer(ask: Ask, large_file: Path, monkeypatch: Any) -> None:
+    pread = os.pread
+
+    def cut_before(fd: int, count: int, offset: int) -> bytes:
+        large_file.write_bytes(b"x")
+        return pread(fd, count, offset)
+
+    monkeypatch.setattr(os, "pread", cut_before)
+    with pytest.raises(AppError, match="shorter"):
+        ask(sends_a_file({"type": "http.response.pathsend", "path": str(large_file)}))
 
 
 def test_large_body_is_coded_beside_the_loop(ask: Ask, monkeypatch: Any) -> None:

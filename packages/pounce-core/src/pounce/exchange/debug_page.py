@@ -210,9 +210,8 @@ h2 { font-size: 1.1rem; margin: 1.8rem 0 .5rem; overflow-wrap: anywhere }
 details { border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0; overflow: hidden }
 details details { border-width: 1px 0 0; border-radius: 0; margin: 0 }
 summary { padding: .45rem .7rem; background: var(--soft); cursor: pointer; overflow-wrap: anywhere }
-ol { margin: 0; padding: .4rem 0; overflow-x: auto; list-style-position: inside;
-  font: 13px/1.55 ui-monospace, monospace }
-li { white-space: pre; padding: 0 .7rem }
+ol { margin: 0; padding: .4rem 0 .4rem 3.6rem; overflow-x: auto; font: 13px/1.55 ui-monospace, monospace }
+li { white-space: pre; padding: 0 .7rem 0 .4rem }
 li::marker { color: GrayText }
 li.here { background: var(--here) }
 table { border-collapse: collapse; width: 100%; font: 13px/1.5 ui-monospace, monospace; margin: .3rem 0 }

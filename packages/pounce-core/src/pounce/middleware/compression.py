@@ -4,11 +4,12 @@ An answer goes through these states:
 
     WAITING ──start──▶ PASSING                                  not to be coded, as its fields say
                │
-               └────▶ HELD ──first body──▶ PASSING               it is small, or a file that the server sends
+               └────▶ HELD ──first body──▶ PASSING               it is small
                                  └───────▶ CODING ──last body──▶ PASSING
 
 HELD keeps the head until the first piece of the body tells whether this is all of it: then what is coded has a
-Content-Length. Otherwise each piece is flushed, so that nobody waits for what was sent.
+Content-Length. Otherwise each piece is flushed, so that nobody waits for what was sent. Of what is to be coded no file
+is left to the server to send: it is read here, piece by piece.
 
 Nothing is coded that would lose by it or that somebody downstream relies on: parts of a whole (206), what is coded or
 compressed already, bodies under `min_size`, `no-transform`, digests of the content, streams of events unless asked for.
@@ -16,12 +17,13 @@ compressed already, bodies under `min_size`, `no-transform`, digests of the cont
 
 import asyncio
 import importlib
+import os
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
-from pounce.errors import ConfigError
+from pounce.errors import AppError, ConfigError
 from pounce.exchange.accept import Qualities, qualities
 from pounce.middleware.base import App, Headers, Middleware, Scope, Send, add_vary
 from pounce.middleware.dictionaries import CompressionDictionary, Dictionaries
@@ -30,6 +32,8 @@ __all__ = ["TYPES", "Compression"]
 
 LARGE = 65_536
 """Bytes of a piece from which it is coded on a thread of the loop's executor."""
+CHUNK = 262_144
+"""Bytes of a file that are read at once."""
 WINDOW_LOG = 19
 """Size of the windows of streams as a power of 2: what a stream keeps in memory is a few times that."""
 TYPES = (
@@ -202,9 +206,10 @@ class _Answer:
             if state == CODING:
                 return self._code(body, message.get("more_body", False))
             return self._first(message, body)
+        if kind in _FILES:
+            return self._file(message)
         if kind == "http.response.trailers" or state == CODING:
             return self._send(message)
-        # The server sends a file in place of the body.
         return self._release(message)
 
     def _begin(self, message: dict[str, Any]) -> Awaitable[None]:
@@ -281,6 +286,36 @@ class _Answer:
         if coded or not more:
             await self._send({"type": "http.response.body", "body": coded, "more_body": more})
 
+    async def _file(self, message: dict[str, Any]) -> None:
+        """A file that the server would send in place of the body, or of a part of it."""
+        if message["type"] == "http.response.pathsend":
+            with open(message["path"], "rb", buffering=0) as file:
+                await self._read(file.fileno(), 0, os.fstat(file.fileno()).st_size, False)
+            return
+        file, offset, count = message["file"], message.get("offset"), message.get("count")
+        fd = file if isinstance(file, int) else file.fileno()
+        start = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
+        rest = max(os.fstat(fd).st_size - start, 0)
+        count = rest if count is None else min(count, rest)
+        if offset is None:
+            # As the server does: the next one begins where this one ends.
+            os.lseek(fd, start + count, os.SEEK_SET)
+        await self._read(fd, start, count, message.get("more_body", False))
+
+    async def _read(self, fd: int, offset: int, count: int, more: bool) -> None:
+        loop = asyncio.get_running_loop()
+        while count > CHUNK:
+            piece = await loop.run_in_executor(None, os.pread, fd, CHUNK, offset)
+            if not piece:
+                break
+            offset += len(piece)
+            count -= len(piece)
+            await self({"type": "http.response.body", "body": piece, "more_body": True})
+        piece = await loop.run_in_executor(None, os.pread, fd, count, offset)
+        if len(piece) < count:
+            raise AppError("the file became shorter while it was sent", code="POUNCE_APP_BAD_LENGTH")
+        await self({"type": "http.response.body", "body": piece, "more_body": more})
+
     async def _release(self, message: dict[str, Any]) -> None:
         """Send what was held as it is."""
         self._state = PASSING
@@ -317,6 +352,7 @@ class _Answer:
         return message if dictionaries is None else dictionaries.advertised(self._scope, message)
 
 
+_FILES = ("http.response.zerocopysend", "http.response.pathsend")
 _NEVER = (204, 205, 206, 304)
 _FORBID = frozenset(b"content-encoding content-range content-digest repr-digest content-md5 digest".split())
 
