@@ -12,6 +12,7 @@ from tests.conformance.wires import answer, read_body
 
 from pounce.exchange.budget import Budget
 from pounce.exchange.huffman import HuffmanDecoder
+from pounce.worker.ticker import Ticker
 from pounce_h3.codes import H3_EXCESSIVE_LOAD, H3_REQUEST_CANCELLED, H3_REQUEST_REJECTED
 from pounce_h3.engine import QuicError, QuicEvent, StopSending, StreamData, StreamReset
 from pounce_h3.frames import HEADERS, frame, frame_head
@@ -262,3 +263,26 @@ async def test_answer_with_a_large_field_ends_nothing_else() -> None:
     streams = [client.ask(section) for section in (GET, literal_section([*REQUEST[:3], (b":path", b"/b")]), GET)]
     await settle()
     assert [client.answer(stream)[1] for stream in streams] == [b"done"] * 3
+
+
+# Time
+
+
+@in_loop
+async def test_body_of_no_bytes_whose_end_comes_later_has_the_time_of_any_body() -> None:
+    told: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await read_body(receive)
+        told.append((await receive())["type"])
+
+    client = ScriptedConnection(app)
+    client.ask(literal_section([*REQUEST, (b"content-length", b"0")]), end=False)
+    await settle()
+    Ticker(client.service).sweep(client.service.loop.time() + 1)
+    await settle()
+    assert told == []
+    assert client.quic.written.keys().isdisjoint({0})
+    client.h3.abort()
+    await settle()
+    assert told == ["http.disconnect"]
