@@ -62,8 +62,12 @@ def main() -> int:
 
 
 def able(servers: list[Server], load: str) -> list[Server]:
-    """Those that speak the load's protocol."""
-    return [server for server in servers if server.h2 or not LOADS[load].streams]
+    """Those that speak the load's protocol, and have what it is about."""
+    return [
+        server
+        for server in servers
+        if (server.h2 or not LOADS[load].streams) and server.command(LOADS[load].kind)
+    ]
 
 
 def parse_arguments() -> argparse.Namespace:

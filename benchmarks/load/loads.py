@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 
-from benchmarks.load import apps
+from benchmarks.load import apps, around_apps
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,12 @@ class Load:
     """Requests at once on each connection, over HTTP/2; 0 stands for HTTP/1.1."""
     websocket: str = ""
     """`echo` or `broadcast`: the body is a message, and so is what is expected; see `websocket_client`."""
+    kind: str = ""
+    """`files`, `gzip` or `wsgi`: what servers are started with for it; see `servers.Server`."""
 
     def request(self, port: int) -> bytes:
-        """The request as it goes on the wire; `{id}` stands for a number that differs for every request."""
+        """The request as it goes on the wire; `{id}` stands for a number that differs for every request, `{of20}` for
+        it modulo 20."""
         lines = [f"{self.method} {self.path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *self.headers]
         if self.body:
             lines.append(f"Content-Length: {len(self.body)}")
@@ -38,6 +41,7 @@ class Load:
 RAW = "benchmarks.load.apps:"
 FASTAPI = "benchmarks.load.fastapi_app:"
 WEBSOCKET = "benchmarks.load.websocket_apps:"
+AROUND = "benchmarks.load.around_apps:"
 
 BROWSER = (
     "Connection: keep-alive",
@@ -64,6 +68,11 @@ OCTETS = ("Content-Type: application/octet-stream",)
 def echo(name: str, size: int) -> Load:
     body = b"x" * size
     return Load(name, RAW + "echo", expected=body, method="POST", headers=OCTETS, body=body)
+
+
+def static(name: str, file: str) -> Load:
+    content = around_apps.FILES[file.replace("{of20}", "00")]
+    return Load(name, RAW + "hello", content, path=f"/static/{file}", kind="files")
 
 
 def over_h2(load: Load, name: str = "", connections: int = 8, streams: int = 16) -> Load:
@@ -115,6 +124,12 @@ LOADS = {
             headers=("Content-Type: application/json",),
             body=ITEM,
         ),
+        static("static-64k", "64k.bin"),
+        static("static-1m", "1m.bin"),
+        static("static-20", "small-{of20}.css"),
+        Load("gzip-json", AROUND + "table", around_apps.TABLE, headers=("Accept-Encoding: gzip",), kind="gzip"),
+        Load("wsgi-hello", AROUND + "wsgi_hello", apps.HELLO, kind="wsgi"),
+        replace(echo("wsgi-echo-64k", 2**16), app=AROUND + "wsgi_echo", kind="wsgi"),
         websocket("websocket-64", "echo", 64),
         websocket("websocket-16k", "echo", 2**14),
         websocket("websocket-broadcast", "broadcast", 64),

@@ -1,5 +1,6 @@
 """One measurement: a fresh server, a verified answer, a warm-up, a load, and what is left afterwards."""
 
+import gzip
 import json
 import re
 import resource
@@ -52,7 +53,7 @@ class WrongAnswer(Exception):
 def measure(server: Server, workers: int, python: Path, load: Load, seconds: int, round_number: int) -> Sample:
     sample = Sample(round_number, load.name, label(server, workers))
     began, started = time.perf_counter(), 0
-    with Running(server, python, load.app, load.tls, workers) as running:
+    with Running(server, python, load.app, load.tls, workers, load.kind) as running:
         try:
             wait_for_answer(running, load)
             sample.start = (time.perf_counter() - began) * 1000
@@ -148,10 +149,15 @@ def probe(port: int, load: Load) -> int:
         return probe_websocket(port, load)
     with connect(port, load.tls) as connection:
         try:
-            connection.sendall(load.request(port).replace(b"{id}", b"%012d" % secrets.randbelow(10**12)))
+            request = load.request(port).replace(b"{id}", b"%012d" % secrets.randbelow(10**12))
+            connection.sendall(request.replace(b"{of20}", b"%02d" % secrets.randbelow(20)))
             response = HTTPResponse(connection, method=load.method)
             response.begin()
             body = response.read()
+            if load.kind == "gzip":
+                if response.getheader("content-encoding") != "gzip":
+                    raise WrongAnswer("the answer is not compressed")
+                body = gzip.decompress(body)
         except (OSError, HTTPException) as error:
             raise WrongAnswer(f"no answer: {error!r}") from error
         if response.status != load.status:
@@ -280,6 +286,8 @@ def complaints(result: dict[str, Any], load: Load, size: int) -> list[str]:
 
 
 def import_milliseconds(server: Server, python: Path) -> float:
+    if not server.module:
+        return float("nan")
     code = f"import time; t = time.perf_counter(); import {server.module}; print(time.perf_counter() - t)"
     command = ["taskset", "-c", SERVER_CORE, str(python), "-P", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=60)

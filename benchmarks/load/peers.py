@@ -11,6 +11,7 @@ from pathlib import Path
 PINNED = (
     "bengal-pounce==0.9.2",
     "granian==2.8.7",
+    "gunicorn==27.0.1",
     "h11==0.16.0",
     "httptools==0.9.0",
     "hypercorn==0.18.0",

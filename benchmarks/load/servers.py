@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from benchmarks.load.around_apps import write_files
 from benchmarks.load.certificate import certificate_files
 
 SERVER_CORE = "0"
@@ -20,7 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 class Server:
     """`arguments` follow `python -m`; `{app}`, `{port}`, `{workers}` and `{here}`, this folder, are filled in. `tls` is
     added for loads over TLS, with `{certificate}` and `{key}`. `h2` says that the server has HTTP/2, `h2_requests`
-    after how many requests it breaks off each connection of it; 0 stands for never."""
+    after how many requests it breaks off each connection of it; 0 stands for never.
+
+    `files`, `gzip` and `wsgi` are in place of `arguments` for loads of that kind; a server without them has none. Of
+    what is no module of Python's, `arguments` are empty, and they begin with a program. `{folder}` is where it runs."""
 
     name: str
     arguments: str
@@ -28,20 +32,44 @@ class Server:
     peer: bool = True
     h2: bool = False
     h2_requests: int = 0
+    files: str = ""
+    gzip: str = ""
+    wsgi: str = ""
 
     @property
     def module(self) -> str:
-        return self.arguments.split()[0].removesuffix("_cli")
+        return self.arguments.split()[0].removesuffix("_cli") if self.arguments else ""
+
+    def command(self, kind: str) -> str:
+        """The arguments for loads of a kind; empty where it is not for them."""
+        return {"": self.arguments, "files": self.files, "gzip": self.gzip, "wsgi": self.wsgi}[kind]
 
 
 POUNCE = "pounce_cli serve {app} --port {port} --workers {workers} --no-access-log --log-level warning"
+AROUND = "benchmarks.load.around_apps:"
 UVICORN = "uvicorn {app} --port {port} --workers {workers} --no-access-log --log-level warning"
+
+GRANIAN = "granian {app} --port {port} --workers {workers} --loop uvloop --no-access-log --log-level warning"
+
+
+def pounce(name: str, loop: str) -> Server:
+    common = f"{POUNCE} --http-parser h1fast --loop {loop}"
+    return Server(
+        name,
+        common,
+        peer=False,
+        h2=True,
+        files=common + " --static-files /static=static",
+        gzip=common,
+        wsgi=common + " --interface wsgi --wsgi-threads 8",
+    )
+
 
 SERVERS = {
     server.name: server
     for server in (
-        Server("pounce", POUNCE + " --http-parser h1fast --loop asyncio", peer=False, h2=True),
-        Server("pounce-uvloop", POUNCE + " --http-parser h1fast --loop uvloop", peer=False, h2=True),
+        pounce("pounce", "asyncio"),
+        pounce("pounce-uvloop", "uvloop"),
         Server(
             "pounce-processes",
             POUNCE + " --http-parser h1fast --loop asyncio --worker-mode process",
@@ -49,14 +77,21 @@ SERVERS = {
             h2=True,
         ),
         Server("pounce-h11", POUNCE + " --http-parser h11 --loop asyncio", peer=False),
-        Server("uvicorn", UVICORN + " --http httptools --loop uvloop"),
+        Server(
+            "uvicorn",
+            UVICORN + " --http httptools --loop uvloop",
+            files=UVICORN.replace("{app}", AROUND + "files --factory") + " --http httptools --loop uvloop",
+            gzip=UVICORN.replace("{app}", AROUND + "gzipped --factory") + " --http httptools --loop uvloop",
+        ),
         Server("uvicorn-zttp", UVICORN + " --http zttp --http2 --loop uvloop", h2=True, h2_requests=4000),
         Server("uvicorn-h11-asyncio", UVICORN + " --http h11 --loop asyncio"),
         Server("uvicorn-wsproto", UVICORN + " --http httptools --loop uvloop --ws wsproto"),
         Server(
             "granian",
-            "granian {app} --port {port} --interface asgi --workers {workers} --loop uvloop "
-            "--no-access-log --log-level warning",
+            GRANIAN + " --interface asgi",
+            files=GRANIAN + " --interface asgi --static-path-route /static --static-path-mount static",
+            gzip=GRANIAN.replace("{app}", AROUND + "gzipped --factory") + " --interface asgi",
+            wsgi=GRANIAN + " --interface wsgi --blocking-threads 8",
             tls="--ssl-certificate {certificate} --ssl-keyfile {key}",
             h2=True,
         ),
@@ -67,6 +102,13 @@ SERVERS = {
             tls="--certfile {certificate} --keyfile {key}",
             h2=True,
         ),
+        Server(
+            "gunicorn",
+            "",
+            wsgi="gunicorn {app} --bind 127.0.0.1:{port} --workers {workers} --worker-class gthread --threads 8 "
+            "--keep-alive 60 --log-level warning",
+        ),
+        Server("nginx", "", files="/nginx -p {folder} -c {folder}/nginx.conf"),
         Server(
             "bengal-pounce",
             "pounce serve --app {app} --host 127.0.0.1 --port {port} --workers {workers} --no-access-log "
@@ -95,6 +137,7 @@ class Running:
     app: str
     tls: bool = False
     workers: int = 1
+    kind: str = ""
     port: int = field(init=False)
     process: subprocess.Popen[bytes] = field(init=False)
     folder: tempfile.TemporaryDirectory[str] = field(init=False)
@@ -103,11 +146,27 @@ class Running:
         self.port = free_port()
         # An empty working directory: servers look for settings in the current one.
         self.folder = tempfile.TemporaryDirectory(prefix="bench-")
+        folder = Path(self.folder.name)
+        if self.kind == "files":
+            write_files(folder)
+        if self.server.name == "nginx":
+            text = (Path(__file__).parent / "nginx.conf").read_text()
+            # By itself it changes to a user who may not look into the folder.
+            user = "" if os.geteuid() else "user root;"
+            (folder / "nginx.conf").write_text(
+                text.format(port=self.port, folder=folder, workers=self.workers, user=user)
+            )
         certificate, key = certificate_files(Path(self.folder.name)) if self.tls else ("", "")
-        command = self.server.arguments + (" " + self.server.tls if self.tls else "")
+        command = self.server.command(self.kind) + (" " + self.server.tls if self.tls else "")
         here = Path(__file__).parent
         arguments = command.format(
-            app=self.app, port=self.port, workers=self.workers, certificate=certificate, key=key, here=here
+            app=self.app,
+            port=self.port,
+            workers=self.workers,
+            certificate=certificate,
+            key=key,
+            here=here,
+            folder=folder,
         ).split()
         # One worker has a core of its own; several need more than the one that the load leaves to them.
         cores = SERVER_CORE if self.workers == 1 else ALL_CORES
@@ -124,6 +183,8 @@ class Running:
         return self
 
     def _command(self, cores: str, arguments: list[str]) -> list[str]:
+        if arguments[0].startswith("/"):
+            return ["taskset", "-c", cores, arguments[0][1:], *arguments[1:]]
         return ["taskset", "-c", cores, str(self.python), "-m", *arguments]
 
     def __exit__(self, *_: object) -> None:

@@ -1,5 +1,5 @@
 -- Arguments: a file with the raw request, the first id. Every "{id}" in the request becomes an id that no other
--- request of the run has.
+-- request of the run has, and every "{of20}" that modulo 20.
 local parts, id = {}, 0
 
 function init(arguments)
@@ -10,7 +10,13 @@ function init(arguments)
   for part in (template .. "{id}"):gmatch("(.-){id}") do
     parts[#parts + 1] = part
   end
-  if #parts == 1 then
+  local cycles = template:find("{of20}", 1, true) ~= nil
+  if cycles then
+    request = function()
+      id = id + 1
+      return (table.concat(parts, string.format("%012d", id)):gsub("{of20}", string.format("%02d", id % 20)))
+    end
+  elseif #parts == 1 then
     -- wrk calls format once when there is no request function, and then never enters Lua again.
     wrk.format = function() return template end
   else

@@ -17,6 +17,7 @@ and by pieces of bodies. A client that sends one request after the other takes n
 """
 
 import asyncio
+import sys
 from math import inf
 from typing import TYPE_CHECKING, cast
 
@@ -49,7 +50,7 @@ RATE_GRACE = 5.0
 """Seconds before min_body_rate applies."""
 COPY_MAX = 4096
 """Bytes of a body that are rather copied behind their head than written as a piece of their own."""
-FILE_BLOCK = 131072
+FILE_BLOCK = 1_048_576
 """Bytes of a file that are sent between two looks at the write deadline."""
 
 # What is taken from the share of a turn.
@@ -514,8 +515,8 @@ class H1Connection(Connection, guarded=("eof_received",)):
         elif framing == NONE:
             self.send(head)
         elif isinstance(body, FileRange):
-            self._send_file(head, body, more)
-            return
+            if not self._send_file(head, body, more):
+                return
         elif framing == CHUNKED:
             tail = b"" if more else LAST_CHUNK
             if not body:
@@ -559,23 +560,33 @@ class H1Connection(Connection, guarded=("eof_received",)):
         else:
             self._linger()
 
-    def _send_file(self, head: bytes, file: FileRange, more: bool) -> None:
+    def _send_file(self, head: bytes, file: FileRange, more: bool) -> bool:
+        """False where the peer does not take all of it at once: it goes on by itself then."""
         if self._framing == CHUNKED:
             head += chunk_head(file.count)
         if head:
             self.send(head)
         self.flush()
+        sent = self.send_file_at_once(file.fd, file.offset, min(file.count, FILE_BLOCK))
+        if sent == file.count:
+            if self._framing == CHUNKED:
+                self.send(b"\r\n" if more else b"\r\n" + LAST_CHUNK)
+            return True
         self.writable = False
-        self._file = self.loop.create_task(self._copy_file(file, more))
+        rest = FileRange(file.fd, file.offset + sent, file.count - sent)
+        self._file = self.loop.create_task(self._copy_file(rest, more))
+        return False
 
     async def _copy_file(self, file: FileRange, more: bool) -> None:
         """Hand a file to the kernel block by block, so that the write deadline sees progress."""
         offset, end = file.offset, file.offset + file.count
+        # Of TCP connections the kernel tells what the peer takes meanwhile.
+        block = FILE_BLOCK if self.connection.peer is not None and sys.platform == "linux" else FILE_BLOCK // 8
         try:
             with open(file.fd, "rb", buffering=0, closefd=False) as reader:
                 while offset < end:
                     self.wait_for_peer()
-                    sent = await self.loop.sendfile(self.transport, reader, offset, min(FILE_BLOCK, end - offset))
+                    sent = await self.loop.sendfile(self.transport, reader, offset, min(block, end - offset))
                     if not sent:
                         raise ConnectionError("the file became shorter while it was sent")
                     offset += sent

@@ -340,6 +340,19 @@ class Connection(asyncio.Protocol):
             self._direct = False
             self.transport.writelines(pieces)
 
+    def send_file_at_once(self, fd: int, offset: int, count: int) -> int:
+        """Send as much of a file as the kernel takes without waiting, and tell how much that was. What follows is for
+        `loop.sendfile()`, which also finds out why it is none."""
+        if self._fd < 0 or self._cork or self.transport.get_write_buffer_size():
+            return 0
+        sent = 0
+        try:
+            while sent < count and (more := os.sendfile(self._fd, fd, offset + sent, count - sent)):
+                sent += more
+        except OSError:
+            pass
+        return sent
+
     def flush(self) -> None:
         """Hand what is corked to the transport."""
         cork = self._cork
