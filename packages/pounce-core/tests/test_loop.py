@@ -1,6 +1,7 @@
 """The event loops a worker can run on."""
 
 import asyncio
+import selectors
 import socket
 from collections.abc import Coroutine
 from contextlib import ExitStack
@@ -9,10 +10,10 @@ from typing import Any
 import pytest
 
 from pounce.errors import ConfigError
-from pounce.worker import loop
-from pounce.worker.loop import loop_factory, run_on_new_loop
+from pounce.worker.loop import HAS_OWN, loop_factory, run_on_new_loop
 
-EPOLL = hasattr(loop, "FairSelector")
+if HAS_OWN:
+    from pounce.net.epoll_loop import BATCH, FairSelector
 
 
 def test_asyncio_names_a_loop_of_the_standard_library() -> None:
@@ -32,24 +33,24 @@ def test_a_loop_that_cannot_be_had_is_an_error_that_names_it(name: str) -> None:
     assert name.partition(":")[0] in str(raised.value)
 
 
-@pytest.mark.skipif(not EPOLL, reason="this system has no epoll")
+@pytest.mark.skipif(not HAS_OWN, reason="this system has no epoll")
 def test_no_more_than_a_batch_of_events_is_handled_before_new_ones_are_looked_for() -> None:
     with ExitStack() as stack:
-        selector = stack.enter_context(loop.FairSelector())
-        for _ in range(loop.BATCH + 5):
+        selector = stack.enter_context(FairSelector())
+        for _ in range(BATCH + 5):
             reader, writer = (stack.enter_context(end) for end in socket.socketpair())
-            selector.register(reader, loop.selectors.EVENT_READ)
+            selector.register(reader, selectors.EVENT_READ)
             writer.send(b"x")
-        assert len(selector.select(0)) == loop.BATCH
+        assert len(selector.select(0)) == BATCH
 
 
-@pytest.mark.skipif(not EPOLL, reason="this system has no epoll")
+@pytest.mark.skipif(not HAS_OWN, reason="this system has no epoll")
 def test_those_that_were_not_in_a_batch_come_first_in_the_next() -> None:
     with ExitStack() as stack:
-        selector = stack.enter_context(loop.FairSelector())
-        for _ in range(loop.BATCH + 5):
+        selector = stack.enter_context(FairSelector())
+        for _ in range(BATCH + 5):
             reader, writer = (stack.enter_context(end) for end in socket.socketpair())
-            selector.register(reader, loop.selectors.EVENT_READ)
+            selector.register(reader, selectors.EVENT_READ)
             writer.send(b"x")
         first = {key.fd for key, _ in selector.select(0)}
         second = [key.fd for key, _ in selector.select(0)]

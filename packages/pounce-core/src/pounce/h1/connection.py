@@ -120,6 +120,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.write_past_transport()
+        self.read_past_transport()
         self.sends_files = (
             self.connection.tls is None
             and isinstance(self.loop, asyncio.BaseEventLoop)
@@ -573,6 +574,8 @@ class H1Connection(Connection, guarded=("eof_received",)):
                 self.send(b"\r\n" if more else b"\r\n" + LAST_CHUNK)
             return True
         self.writable = False
+        # It reads nothing while it sends a file.
+        self.read_by_transport()
         rest = FileRange(file.fd, file.offset + sent, file.count - sent)
         self._file = self.loop.create_task(self._copy_file(rest, more))
         return False
@@ -597,6 +600,8 @@ class H1Connection(Connection, guarded=("eof_received",)):
             self.abort()
             return
         self._file = None
+        if not self._ended_by_peer:
+            self.read_past_transport()
         self.write_deadline = inf
         self.writable = True
         if self._framing == CHUNKED:

@@ -55,6 +55,10 @@ REST_MIN = 16_384
 somebody goes on watching it."""
 
 
+# Who reads from the socket: the transport; the connection itself, at the moment or when it is resumed; nobody any more.
+BY_TRANSPORT, READING, PAUSED, ENDED = range(4)
+
+
 class WireFailed(Exception):
     """An OSError that a wire let escape. asyncio would take it for the network's and say nothing."""
 
@@ -96,6 +100,7 @@ class Connection(asyncio.Protocol):
         "_fd",
         "_held_for",
         "_paused",
+        "_reads",
         "_rest_is_lost",
         "_resting",
         "_second",
@@ -160,6 +165,7 @@ class Connection(asyncio.Protocol):
         """The descriptor of a socket that is written to past its transport, else -1."""
         self._direct = False
         """Nothing waits in the transport, which would have to leave first."""
+        self._reads = BY_TRANSPORT
 
     # Events from the transport; call the base when overriding
 
@@ -238,10 +244,71 @@ class Connection(asyncio.Protocol):
         transport = self.transport
         if transport.is_closing():
             return
-        if on:
+        if self._reads != BY_TRANSPORT:
+            self._set_reading_directly(on)
+        elif on:
             transport.resume_reading()
         else:
             transport.pause_reading()
+
+    def read_past_transport(self) -> None:
+        """Read from the socket itself from now on, which takes less time; for wires that call `write_past_transport()`.
+
+        Such a wire pauses and resumes by the methods here alone. Without effect where it cannot be done: over TLS, and
+        on other loops than the server's own.
+        """
+        if self._fd >= 0 and hasattr(self.loop, "read_directly"):
+            self.transport.pause_reading()
+            self._reads = PAUSED
+            if not self._resting and not self._paused:
+                self._set_reading(True)
+
+    def read_by_transport(self) -> None:
+        """Leave reading to the transport again."""
+        reads = self._reads
+        if reads != BY_TRANSPORT:
+            if reads == READING:
+                self._set_reading_directly(False)
+            self._reads = BY_TRANSPORT
+            if not self._resting and not self._paused and reads != ENDED:
+                self.transport.resume_reading()
+
+    def _set_reading_directly(self, on: bool) -> None:
+        loop = cast(Any, self.loop)
+        if on and self._reads == PAUSED:
+            self._reads = READING
+            loop.read_directly(self._fd, self._read_ready)
+        elif not on and self._reads == READING:
+            self._reads = PAUSED
+            loop.stop_reading(self._fd)
+
+    def _read_ready(self) -> None:
+        """What asyncio's transports do with what has come."""
+        try:
+            data = os.read(self._fd, RECV_MAX)
+        except BlockingIOError, InterruptedError:
+            return
+        except OSError:
+            # The connection is gone, and all that was to be sent.
+            self._rest_is_lost = True
+            self.transport.abort()
+            return
+        try:
+            if data:
+                self.data_received(data)
+            else:
+                self._set_reading_directly(False)
+                self._reads = ENDED
+                if not self.eof_received():
+                    self.transport.close()
+        except SystemExit, KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - it goes where asyncio has it go
+            name = "data_received" if data else "eof_received"
+            context = {"exception": exc, "transport": self.transport, "protocol": self}
+            self.loop.call_exception_handler({"message": f"Fatal error: protocol.{name}() call failed."} | context)
+            self._rest_is_lost = True
+            self.transport.abort()
 
     def park(self) -> None:
         """The share of this turn is used up, and bytes are left here: `next_turn()` goes on with them."""
@@ -464,6 +531,7 @@ class Connection(asyncio.Protocol):
             protocol = ForeignConnection(self.service, wire, protocol)
         protocol.proxied = self.proxied
         protocol.share = self.share
+        self.read_by_transport()
         if self._resting or self._paused:
             self._set_reading(True)
         # Whatever it may still be called for, reading is not its business any more.

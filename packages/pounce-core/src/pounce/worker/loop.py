@@ -2,9 +2,8 @@
 
 import asyncio
 import importlib
-import math
 import select
-import selectors
+import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,49 +13,20 @@ from pounce.errors import ConfigError, SupervisorError
 
 __all__ = ["executor", "import_loop", "loop_factory", "run_on_new_loop"]
 
-BATCH = 16
-"""Events that are handled before the loop looks for new ones."""
 END_TIMEOUT = 2.0
 """Seconds that what is left on a loop gets to end when the loop does."""
 EXECUTOR = "pounce executor"
+HAS_OWN = sys.implementation.name == "cpython" and sys.version_info < (3, 15) and hasattr(select, "epoll")
+"""`EpollLoop` is known to work here."""
 
 
-if hasattr(selectors, "EpollSelector"):
+def own_loop() -> asyncio.AbstractEventLoop:
+    """The loop that `loop = "asyncio"` means: asyncio's own, with a shorter way to connections where there is epoll."""
+    if not HAS_OWN:
+        return asyncio.new_event_loop()
+    from pounce.net.epoll_loop import EpollLoop
 
-    class FairSelector(selectors.EpollSelector):
-        """Gives out at most `BATCH` events at a time, those first that have waited longest.
-
-        asyncio takes all there are, and looks for new ones only when it is through with them. A request that comes in
-        just too late then waits for two rounds over all busy connections instead of one: that is the 99th percentile.
-        """
-
-        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            # epoll_wait has a resolution of one millisecond; round up, so as not to wake before it is time.
-            wait = -1.0 if timeout is None else 0.0 if timeout <= 0 else math.ceil(timeout * 1e3) * 1e-3
-            try:
-                found = self._selector.poll(wait, BATCH)  # type: ignore[attr-defined]
-            except InterruptedError:
-                return []
-            keys = self._fd_to_key  # type: ignore[attr-defined]
-            ready = []
-            for fd, event in found:
-                key = keys.get(fd)
-                if event == select.EPOLLIN and key is not None:
-                    ready.append((key, selectors.EVENT_READ))
-                elif key is not None:
-                    # As in the base class: an error or a hang-up makes a descriptor readable and writable.
-                    events = (event & ~select.EPOLLIN and selectors.EVENT_WRITE) | (
-                        event & ~select.EPOLLOUT and selectors.EVENT_READ
-                    )
-                    ready.append((key, events & key.events))
-            return ready
-
-    def fair_loop() -> asyncio.AbstractEventLoop:
-        """asyncio's own loop with a `FairSelector`."""
-        return asyncio.SelectorEventLoop(FairSelector())
-
-else:
-    fair_loop = asyncio.new_event_loop
+    return EpollLoop()
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -66,13 +36,13 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     arguments. Raises `ConfigError`.
     """
     if name == "asyncio":
-        return fair_loop
+        return own_loop
     if name in ("auto", "uvloop"):
         try:
             import uvloop
         except ImportError as exc:
             if name == "auto":
-                return fair_loop
+                return own_loop
             if not isinstance(exc, ModuleNotFoundError):
                 raise ConfigError(f"loop is uvloop, which cannot be used here: {exc}") from exc
             raise ConfigError(

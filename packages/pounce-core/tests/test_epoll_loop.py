@@ -1,0 +1,365 @@
+"""The server's own loop: asyncio's contract where it differs from asyncio, and connections that are read directly."""
+
+import asyncio
+import contextvars
+import importlib.util
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import unittest
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pounce.h1.connection import H1Connection
+from pounce.testing.memory import memory_service
+from pounce.worker.loop import HAS_OWN
+
+if not HAS_OWN:
+    pytest.skip("this system has no epoll", allow_module_level=True)
+
+from pounce.net.epoll_loop import BATCH, EpollLoop
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.fixture(params=[False, True], ids=["normal", "debug"])
+def loop(request: pytest.FixtureRequest) -> Iterator[EpollLoop]:
+    made = EpollLoop()
+    made.set_debug(request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.settimeout(30)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_callbacks_run_in_the_order_in_which_they_were_asked_for(loop: EpollLoop) -> None:
+    seen: list[int] = []
+    for number in range(5):
+        loop.call_soon(seen.append, number)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_what_a_callback_asks_for_waits_for_the_next_turn(loop: EpollLoop) -> None:
+    seen: list[str] = []
+    loop.call_soon(lambda: loop.call_soon(seen.append, "later"))
+    loop.call_soon(seen.append, "now")
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == ["now"]
+
+
+def test_cancelled_callback_is_not_called(loop: EpollLoop) -> None:
+    seen: list[int] = []
+    loop.call_soon(seen.append, 1).cancel()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == []
+
+
+def test_callback_runs_in_the_context_that_it_was_given(loop: EpollLoop) -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+    context = contextvars.copy_context()
+    context.run(variable.set, 7)
+    seen: list[int] = []
+    loop.call_soon(lambda: seen.append(variable.get()), context=context)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == [7]
+
+
+def test_callback_that_raises_is_reported_and_the_loop_goes_on(loop: EpollLoop) -> None:
+    reported: list[Any] = []
+    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    error = ValueError("its own")
+
+    def fail() -> None:
+        raise error
+
+    loop.call_soon(fail)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert reported == [error]
+
+
+def test_timers_come_in_the_order_of_their_times(loop: EpollLoop) -> None:
+    seen: list[str] = []
+    now = loop.time()
+    loop.call_at(now + 0.002, seen.append, "second")
+    loop.call_at(now + 0.001, seen.append, "first")
+    loop.call_at(now + 0.003, loop.stop)
+    loop.run_forever()
+    assert seen == ["first", "second"]
+
+
+def test_many_cancelled_timers_are_forgotten_before_their_time(loop: EpollLoop) -> None:
+    for _ in range(300):
+        loop.call_later(3600, print).cancel()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert not loop._scheduled
+
+
+def test_another_thread_wakes_the_loop(loop: EpollLoop) -> None:
+    thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(loop.stop))
+    loop.call_soon(thread.start)
+    loop.run_forever()
+    thread.join()
+
+
+def test_signal_is_handled_on_the_loop(loop: EpollLoop) -> None:
+    loop.add_signal_handler(signal.SIGUSR1, loop.stop)
+    loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+    loop.run_forever()
+    assert loop.remove_signal_handler(signal.SIGUSR1)
+
+
+def test_subprocess_is_run_and_its_end_seen(loop: EpollLoop) -> None:
+    async def run() -> bytes:
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(sys.executable, "-Sc", "print(7)", stdout=pipe)
+        return (await process.communicate())[0]
+
+    assert loop.run_until_complete(run()) == b"7\n"
+
+
+def test_callback_on_a_closed_loop_is_refused() -> None:
+    closed = EpollLoop()
+    closed.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        closed.call_soon(print)
+
+
+def test_direct_reader_is_called_while_there_is_something_to_read(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    seen: list[bytes] = []
+
+    def read() -> None:
+        seen.append(ours.recv(1))
+        if len(seen) == 3:
+            loop.stop()
+
+    loop.read_directly(ours.fileno(), read)
+    theirs.send(b"abc")
+    loop.run_forever()
+    assert seen == [b"a", b"b", b"c"]
+
+
+def test_reader_that_a_callback_of_the_same_turn_takes_away_is_not_called(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    seen: list[bytes] = []
+    loop.read_directly(ours.fileno(), lambda: seen.append(ours.recv(1)))
+    theirs.send(b"a")
+    loop.call_soon(loop.stop_reading, ours.fileno())
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == []
+
+
+def test_reader_of_asyncio_takes_the_place_of_a_direct_one(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    loop.read_directly(ours.fileno(), pytest.fail)
+    loop.add_reader(ours, loop.stop)
+    theirs.send(b"a")
+    loop.run_forever()
+    assert loop.remove_reader(ours)
+
+
+def test_direct_reader_and_a_writer_share_a_descriptor(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    seen: list[object] = []
+
+    def write() -> None:
+        seen.append("written")
+        loop.remove_writer(ours)
+        theirs.send(b"a")
+
+    def read() -> None:
+        seen.append(ours.recv(1))
+        loop.stop()
+
+    loop.read_directly(ours.fileno(), read)
+    loop.add_writer(ours, write)
+    loop.run_forever()
+    assert seen == ["written", b"a"]
+
+
+def test_no_more_than_a_batch_of_readers_is_called_in_one_turn(loop: EpollLoop) -> None:
+    pairs = [socket.socketpair() for _ in range(BATCH + 5)]
+    seen: list[int] = []
+    for ours, theirs in pairs:
+        loop.read_directly(ours.fileno(), lambda ours=ours: seen.append(len(ours.recv(1))))  # type: ignore[misc]
+        theirs.send(b"x")
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()
+    assert len(seen) == BATCH
+
+
+# Connections
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    while (await receive())["more_body"]:
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"Hello"})
+
+
+def connected(loop: EpollLoop, ours: socket.socket, app: Any = hello, **settings: Any) -> H1Connection:
+    """An HTTP/1.1 connection on the loop."""
+
+    async def connect() -> H1Connection:
+        service = memory_service(app, **settings)
+        _, protocol = await loop.connect_accepted_socket(lambda: H1Connection(service), ours)
+        return protocol
+
+    return loop.run_until_complete(connect())
+
+
+def run_until(loop: EpollLoop, true: Any) -> None:
+    async def wait() -> None:
+        async with asyncio.timeout(30):
+            while not true():
+                await asyncio.sleep(0)
+
+    loop.run_until_complete(wait())
+
+
+def readable(sock: socket.socket) -> bool:
+    return bool(select.select([sock], [], [], 0)[0])
+
+
+def test_connection_is_read_past_its_transport(loop: EpollLoop, pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    connection = connected(loop, ours)
+    assert not connection.transport.is_reading()
+    theirs.send(REQUEST)
+    run_until(loop, lambda: readable(theirs))
+    assert theirs.recv(4096).endswith(b"Hello")
+    connection.abort()
+    run_until(loop, lambda: not connection.service.connections)
+
+
+def test_end_of_the_peer_ends_an_idle_connection(loop: EpollLoop, pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    connection = connected(loop, ours)
+    theirs.close()
+    run_until(loop, lambda: not connection.service.connections)
+    assert connection.transport.is_closing()
+
+
+def test_answer_follows_the_end_of_the_peers_half(loop: EpollLoop, pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    go_on = asyncio.Event()
+
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        await go_on.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"Hello"})
+
+    connection = connected(loop, ours, waits)
+    theirs.send(REQUEST)
+    theirs.shutdown(socket.SHUT_WR)
+    run_until(loop, lambda: connection._ended_by_peer)
+    go_on.set()
+    run_until(loop, lambda: not connection.service.connections)
+    assert theirs.recv(4096).endswith(b"Hello")
+
+
+def test_reset_by_the_peer_ends_the_connection(loop: EpollLoop) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    ours.setblocking(False)
+    connection = connected(loop, ours)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    theirs.close()
+    run_until(loop, lambda: not connection.service.connections)
+    assert connection.transport.is_closing()
+
+
+def test_body_that_nobody_takes_is_left_in_the_socket(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    go_on = asyncio.Event()
+    size = 4_000_000
+
+    async def late(scope: Any, receive: Any, send: Any) -> None:
+        await go_on.wait()
+        await hello(scope, receive, send)
+
+    connection = connected(loop, ours, late, max_request_size=0)
+    sender = threading.Thread(
+        target=theirs.sendall, args=(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + bytes(size),)
+    )
+    sender.start()
+    run_until(loop, lambda: connection._paused)
+    held = connection._unconsumed
+    go_on.set()
+    run_until(loop, lambda: readable(theirs))
+    sender.join()
+    assert theirs.recv(4096).endswith(b"Hello")
+    assert held < 300_000
+    connection.abort()
+    run_until(loop, lambda: not connection.service.connections)
+
+
+def test_connection_whose_reading_fails_costs_itself_and_is_reported(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = pair
+    connection = connected(loop, ours)
+    reported: list[Any] = []
+    loop.set_exception_handler(lambda _, context: reported.append((context["protocol"], str(context["exception"]))))
+
+    def fail(data: bytes) -> None:
+        raise ValueError("broken")
+
+    monkeypatch.setattr(connection.parser.__class__, "receive_data", lambda self, data: fail(data))
+    theirs.send(REQUEST)
+    run_until(loop, lambda: not connection.service.connections)
+    assert reported == [(connection, "broken")]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("module", ["test_sock_lowlevel", "test_server", "test_sendfile", "test_streams"])
+def test_loop_passes_the_tests_of_asyncio(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if importlib.util.find_spec("test") is None or importlib.util.find_spec("test.test_asyncio") is None:
+        pytest.skip("this interpreter has no tests")
+
+    class Loop(EpollLoop):
+        def __init__(self, selector: Any = None) -> None:
+            if selector is not None:
+                selector.close()
+            super().__init__()
+
+    monkeypatch.setattr(asyncio, "SelectorEventLoop", Loop)
+    monkeypatch.setattr(asyncio, "EventLoop", Loop)
+    suite = unittest.defaultTestLoader.loadTestsFromName(f"test.test_asyncio.{module}")
+    result = unittest.TextTestRunner(verbosity=0).run(suite)
+    assert result.wasSuccessful()
