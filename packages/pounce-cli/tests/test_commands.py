@@ -68,8 +68,8 @@ def test_a_command_that_cannot_be_loaded_is_an_error_of_its_plugin(capsys):
 
 
 def test_a_plugin_cannot_take_the_name_of_a_built_in_command(capsys):
-    taken = registry(Command(name="serve", load=lambda: greet))
-    assert main(["--help"], discover=lambda: taken) == 7
+    command = Command(name="serve", load=lambda: greet)
+    assert main(["--help"], discover=lambda: registry(command)) == 7
     assert "POUNCE_PLUGIN_CONFLICT" in capsys.readouterr().err
 
 

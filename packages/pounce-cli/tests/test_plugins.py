@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pounce.plugin import API_VERSION, ParserChoice, Plugin
+from pounce.plugin import API_VERSION, Command, ParserChoice, Plugin
 from pounce.registry import Loaded, Registry
 from pounce_cli.main import main
 
@@ -14,6 +14,7 @@ def create(limits: object) -> object:
 
 
 PLUGIN = Plugin(name="swift", api=API_VERSION, parsers=(ParserChoice(name="swift", priority=1, create=create),))  # type: ignore[arg-type]
+FINE = Plugin(name="fine", api=API_VERSION)
 REGISTRY = Registry(
     [
         Loaded("swift", "swift-parser", "1.2.3", PLUGIN, load_time=0.0125, gil_enabled=True),
@@ -34,6 +35,7 @@ def test_json_tells_everything_of_a_plugin(capsys: pytest.CaptureFixture[str]) -
         "load_ms": 12.5,
         "gil_enabled": True,
         "skipped": None,
+        "errors": [],
     }
 
 
@@ -68,3 +70,28 @@ def test_names_and_reasons_cannot_drive_the_terminal(capsys: pytest.CaptureFixtu
         out = capsys.readouterr().out
         assert "[2J" in out
         assert all(line.isprintable() for line in out.split("\n"))
+
+
+def test_what_contradicts_another_is_listed_and_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    command = Command(name="serve", load=lambda: print)
+    again = Plugin(name="swift", api=API_VERSION, parsers=PLUGIN.parsers, commands=(command,))
+    registry = Registry(
+        [Loaded("swift", "one", "1", PLUGIN), Loaded("swift", "two", "2", again), Loaded("fine", "three", "3", FINE)],
+        lenient=True,
+    )
+    assert main(["plugins", "--json"], discover=lambda: registry) == 0
+    shown = json.loads(capsys.readouterr().out)["plugins"]
+    assert [entry["distribution"] for entry in shown] == ["one", "two", "three"]
+    assert [len(entry["errors"]) for entry in shown] == [0, 4, 0]
+    assert shown[1]["errors"][0] == "entry point 'swift' is claimed by swift (one) and swift (two)"
+    assert "command 'serve' is claimed by pounce itself" in shown[1]["errors"][3]
+    assert main(["plugins"], discover=lambda: registry) == 0
+    assert "ERROR: parser 'swift' is claimed by" in capsys.readouterr().out
+
+
+def test_a_plugin_that_is_not_well_made_is_listed_and_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    broken = Plugin(name="fake", api=API_VERSION, parsers=PLUGIN.parsers[0])  # type: ignore[arg-type]
+    registry = Registry([Loaded("fake", "one", "1", broken)], lenient=True)
+    for words in (["--json"], []):
+        assert main(["plugins", *words], discover=lambda: registry) == 0
+        assert "parsers must be a tuple" in capsys.readouterr().out

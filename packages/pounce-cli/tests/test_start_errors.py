@@ -58,6 +58,41 @@ def test_each_kind_of_error_has_its_exit_code(pounce, tmp_path, words, exit_code
     assert said in stderr
 
 
+PLUGIN = """
+from pounce.plugin import *
+def create(service): raise ValueError("no such table")
+plugin = Plugin(name="bad", api=API_VERSION, {piece})
+"""
+NOT_MADE = "could not be made: ValueError: no such table"
+MALFORMED = "upgrades must be a tuple (got one Upgrade"
+PIECES = {
+    NOT_MADE: "responders=(Responder(name='r', create=create),)",
+    MALFORMED: "upgrades=Upgrade(token=b'x', open=print)",
+}
+MODES = {
+    "one": [],
+    "threads": ["--workers", "2"],
+    "processes": ["--workers", "2", "--worker-mode", "process"],
+    "interpreters": ["--workers", "2", "--worker-mode", "subinterpreter"],
+}
+
+
+@pytest.mark.parametrize(("mode", "said"), [*((mode, NOT_MADE) for mode in MODES), ("processes", MALFORMED)])
+def test_a_plugin_that_fails_at_the_start_is_named_in_every_mode(pounce, tmp_path, monkeypatch, mode, said):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "bad_plugin.py").write_text(PLUGIN.format(piece=PIECES[said]))
+    info = tmp_path / "bad-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[pounce.plugins]\nbad = bad_plugin:plugin\n")
+    ended, stderr = pounce.fails("serve", "main:app", "--port", "0", *MODES[mode], "--log-format", "text")
+    assert ended == 7
+    assert stderr.startswith("Error: plugin bad")
+    assert said in stderr
+    assert "\n  Code: POUNCE_PLUGIN_E\n" in stderr
+    assert "Traceback" not in stderr
+
+
 @pytest.mark.parametrize(
     "words", [["main:app"], ["srve", "main:app"], ["--port", "1"], ["status"], ["serve", "main:app", "--prot", "1"]]
 )

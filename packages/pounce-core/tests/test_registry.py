@@ -1,5 +1,6 @@
 """The registry: installed plugins, their conflicts, and what is looked up in them."""
 
+import asyncio
 import dataclasses
 import logging
 import sys
@@ -10,9 +11,23 @@ import pytest
 
 from pounce import ConfigError, PluginError, ServerConfig
 from pounce.h1.plugin import plugin as h1
-from pounce.plugin import API_VERSION, Command, DatagramWire, ParserChoice, Plugin, Switch, Upgrade, Wire
-from pounce.registry import GROUP, Loaded, Registry, installed_options
+from pounce.plugin import (
+    API_VERSION,
+    Command,
+    DatagramWire,
+    MiddlewareChoice,
+    ObserverFactory,
+    ParserChoice,
+    Plugin,
+    Preface,
+    Responder,
+    Switch,
+    Upgrade,
+    Wire,
+)
+from pounce.registry import BUILT_IN_COMMANDS, GROUP, Loaded, Registry, installed_options
 from pounce.server import Server
+from pounce.testing.memory import memory_service
 
 
 def wire(name: str, **more: Any) -> Wire:
@@ -196,19 +211,19 @@ CONFLICTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "longer-preface": ({"wires": (wire("x", preface=b"P"),)}, {"wires": (wire("y", preface=b"PRI"),)}, "preface 'P'"),
     "upgrade": (
-        {"upgrades": (Upgrade(token=b"ws", open=None),)},  # type: ignore[arg-type]
-        {"upgrades": (Upgrade(token=b"ws", open=None),)},  # type: ignore[arg-type]
+        {"upgrades": (Upgrade(token=b"ws", open=print),)},  # type: ignore[arg-type]
+        {"upgrades": (Upgrade(token=b"ws", open=print),)},  # type: ignore[arg-type]
         "upgrade token 'ws'",
     ),
     "switch": (
-        {"upgrades": (Upgrade(token=b"ws", open=None),)},  # type: ignore[arg-type]
-        {"switches": (Switch(token=b"ws", connect=None),)},  # type: ignore[arg-type]
+        {"upgrades": (Upgrade(token=b"ws", open=print),)},  # type: ignore[arg-type]
+        {"switches": (Switch(token=b"ws", connect=print),)},  # type: ignore[arg-type]
         "upgrade token 'ws'",
     ),
     "parser": ({"parsers": (parser("p"),)}, {"parsers": (parser("p"),)}, "parser 'p'"),
     "command": (
-        {"commands": (Command(name="c", load=None),)},  # type: ignore[arg-type]
-        {"commands": (Command(name="c", load=None),)},  # type: ignore[arg-type]
+        {"commands": (Command(name="c", load=print),)},  # type: ignore[arg-type]
+        {"commands": (Command(name="c", load=print),)},  # type: ignore[arg-type]
         "command 'c'",
     ),
 }  # fmt: skip
@@ -234,9 +249,77 @@ def test_two_plugins_of_the_same_name_are_a_conflict() -> None:
         Registry([Loaded("a", "pounce-a", "1", plugin("same")), Loaded("b", "pounce-b", "1", plugin("same"))])
 
 
+def test_two_distributions_with_one_entry_point_name_are_a_conflict(site: Site) -> None:
+    site.install("pounce-one", "same", code("one"))
+    site.install("pounce-two", "same", code("two"))
+    with pytest.raises(PluginError, match=r"entry point 'same' .*pounce-one.* and .*pounce-two") as caught:
+        Registry.discover(ServerConfig())
+    assert caught.value.code == "POUNCE_PLUGIN_CONFLICT"
+    assert "uninstall one" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("name", BUILT_IN_COMMANDS)
+def test_a_command_with_the_name_of_a_built_in_one_is_a_conflict(name: str) -> None:
+    with pytest.raises(PluginError, match="pounce itself") as caught:
+        Registry.of(plugin("a", commands=(Command(name=name, load=lambda: print),)))
+    assert caught.value.code == "POUNCE_PLUGIN_CONFLICT"
+
+
+def test_a_lenient_registry_keeps_what_is_wrong_and_the_first_of_what_is_claimed_twice() -> None:
+    first, second = wire("w"), wire("w")
+    loaded = [Loaded("a", "A", "1", plugin("a", wires=(first,))), Loaded("b", "B", "1", plugin("b", wires=(second,)))]
+    registry = Registry(loaded, lenient=True)
+    assert [(entry.name, error.code) for entry, error in registry.errors] == [("b", "POUNCE_PLUGIN_CONFLICT")]
+    assert registry.wires["w"] is first
+
+
+MALFORMED: dict[str, dict[str, Any]] = {
+    "a tuple .got one Upgrade": {"upgrades": Upgrade(token=b"x", open=print)},  # type: ignore[arg-type]
+    "wires must be a tuple of Wire .got list": {"wires": [wire("a")]},
+    "must be a tuple of Wire .it has": {"wires": (parser("a"),)},
+    "name must be text": {"wires": (wire(""),)},
+    "connect must be callable": {"wires": (Wire(name="a", connect=None),)},  # type: ignore[arg-type]
+    "alpn must be a tuple of text": {"wires": (wire("a", alpn="h9"),)},
+    "preface must be bytes": {"wires": (wire("a", preface="AAA"),)},
+    "token must be bytes in lower case": {"upgrades": (Upgrade(token=b"X", open=print),)},  # type: ignore[arg-type]
+    "where must be one of": {"middleware": (MiddlewareChoice(name="m", create=print, where="top"),)},  # type: ignore[arg-type]
+    "priority must be a number": {"parsers": (ParserChoice(name="p", priority="1", create=print),)},  # type: ignore[arg-type]
+    "settings must be a dataclass": {"settings": {"a": 1}},
+}
+
+
+@pytest.mark.parametrize("said", MALFORMED)
+def test_a_plugin_of_another_shape_than_the_contract_says_is_an_error_that_names_it(said: str) -> None:
+    with pytest.raises(PluginError, match=said) as caught:
+        Registry.of(plugin("odd", **MALFORMED[said]))
+    assert "plugin odd" in caught.value.message
+
+
+def fails(*args: object) -> Any:
+    raise ValueError("no such table")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        {"responders": (Responder(name="x", create=fails),)},
+        {"observers": (ObserverFactory(name="x", create=fails),)},
+        {"middleware": (MiddlewareChoice(name="x", create=fails),)},
+    ],
+    ids=["responder", "observer", "middleware"],
+)
+def test_what_cannot_be_made_is_an_error_that_names_the_plugin(piece: Any, request: pytest.FixtureRequest) -> None:
+    async def make() -> None:
+        memory_service(None, Registry.of(h1, plugin("odd", **piece)))
+
+    kind = request.node.callspec.id
+    with pytest.raises(PluginError, match=f"plugin odd: the {kind} x could not be made: ValueError: no such table"):
+        asyncio.run(make())
+
+
 def test_conflict_is_gone_when_one_is_disabled(site: Site) -> None:
     for name in ("one", "two"):
-        site.install(f"pounce-{name}", name, code(name, f"wires=(Wire(name={name!r}, connect=None, alpn=('z',)),)"))
+        site.install(f"pounce-{name}", name, code(name, f"wires=(Wire(name={name!r}, connect=print, alpn=('z',)),)"))
     with pytest.raises(PluginError, match="ALPN"):
         Registry.discover(ServerConfig())
     registry = Registry.discover(ServerConfig(disable_plugin=("two",)))
@@ -254,7 +337,7 @@ def test_alpn_offers_http_1_last() -> None:
 TABLE = Registry.of(
     h1,
     plugin("a", wires=(wire("a", alpn=("a1", "a2"), preface=b"AAA"), wire("b", preface=b"BBB"), wire("c"))),
-    plugin("d", datagrams=(DatagramWire(name="d", connect=None),)),  # type: ignore[arg-type]
+    plugin("d", datagrams=(DatagramWire(name="d", connect=print),)),  # type: ignore[arg-type]
 )
 
 
@@ -278,6 +361,30 @@ def test_bind_chooses_among_the_wires_that_it_names(
     assert (table.default.name, table.alpn, set(table.by_preface), table.needs_alpn) == (
         default, alpn, prefaces, needs_alpn,
     )  # fmt: skip
+
+
+def rule(name: str, wanted: bytes, size: int) -> Wire:
+    """A wire whose connections have `wanted` somewhere in their first `size` bytes."""
+    return wire(name, preface=Preface(lambda first: True if wanted in first else None, size))
+
+
+def test_a_rule_chooses_the_wire_by_the_first_bytes() -> None:
+    table = Registry.of(h1, plugin("a", wires=(rule("r", b":", 8), wire("b", preface=b"BBB")))).wire_table()
+    assert table.of_preface(b"12") is None
+    assert table.of_preface(b"12:") is table.by_rule[0][1]
+    assert table.of_preface(b"BBB:") is table.by_preface[b"BBB"]
+    assert table.of_preface(b"12345678") is table.default
+    assert table.of_preface(b"12345678:") is table.default
+
+
+def test_a_rule_that_says_no_at_once_holds_up_nobody() -> None:
+    table = Registry.of(h1, plugin("a", wires=(wire("r", preface=Preface(lambda first: False, 8)),))).wire_table()
+    assert table.of_preface(b"G") is table.default
+
+
+def test_rules_count_only_where_their_wire_is_spoken() -> None:
+    registry = Registry.of(h1, plugin("a", wires=(rule("r", b":", 8), rule("s", b";", 8))))
+    assert [wire.name for _, wire in registry.wire_table(("h1", "s")).by_rule] == ["s"]
 
 
 def test_bind_that_names_nothing_over_tcp_is_an_error() -> None:

@@ -14,6 +14,7 @@ from pounce.config import ServerConfig
 from pounce.errors import PluginError
 from pounce.options import Option
 from pounce.plugin import Command
+from pounce.registry import BUILT_IN_COMMANDS as BUILT_IN
 from pounce.registry import Registry
 from pounce_cli.errors import UsageError
 from pounce_cli.flags import (
@@ -31,7 +32,6 @@ from pounce_cli.foreign import COMMANDS, about_flag
 
 __all__ = ["run"]
 
-BUILT_IN = ("serve", "config", "plugins", "status", "reload", "stop")
 SERVE_HELP = """Serve an ASGI application, or the files of a folder.
 
 The application is module:attribute, or module:factory() for a function that makes it. \
@@ -56,7 +56,7 @@ def run(
     `discover` finds the plugins whose commands there are, and `serve` does what `pounce serve` says.
     """
     options = (*flags(), *(plugin_flags(words[1:]) if words[:1] in (["serve"], ["config"]) else ()))
-    app = _app(serve or _serve, discover or _installed, options)
+    app = _app(serve or _serve, discover, options)
     commands: Mapping[str, Command] = {}
     skipped: list[str] = []
     if not words or words[0] in HELP or not (words[0].startswith("-") or words[0] in BUILT_IN):
@@ -82,7 +82,12 @@ def _installed() -> Registry:
     return Registry.discover(ServerConfig())
 
 
-def _app(serve: Callable[[Given], None], discover: Callable[[], Registry], options: Sequence[Option]) -> App:
+def _all_installed() -> Registry:
+    """Also where they contradict one another: what is installed has to be seen then more than ever."""
+    return Registry.discover(ServerConfig(), lenient=True)
+
+
+def _app(serve: Callable[[Given], None], discover: Callable[[], Registry] | None, options: Sequence[Option]) -> App:
     app = App(
         name="pounce",
         help="ASGI server for free-threaded Python.",
@@ -96,7 +101,8 @@ def _app(serve: Callable[[Given], None], discover: Callable[[], Registry], optio
     config = App(name="config", help="Look at the configuration.")
     config.command(_show_command(options), name="show", help="Show every setting, and where its value comes from.")
     app.command(config)
-    app.command(_plugins_command(discover), name="plugins", help="Show the installed plugins, and why one is skipped.")
+    plugins = _plugins_command(discover or _all_installed)
+    app.command(plugins, name="plugins", help="Show the installed plugins, and why one is skipped.")
     app.command(_status_command, name="status", help="Show how a running server does.")
     app.command(_control_command("reload"), name="reload", help="Have a running server start with new processes.")
     app.command(_control_command("stop"), name="stop", help="Have a running server finish its requests and end.")
@@ -267,10 +273,6 @@ def _parameter(name: str, annotation: Any, kind: Any = inspect.Parameter.KEYWORD
 def _add_commands(app: App, commands: Mapping[str, Command], first: str) -> None:
     """Add the commands of plugins as far as the line needs them: the one it begins with, all for the list of them."""
     for command in commands.values():
-        if command.name in BUILT_IN:
-            raise PluginError(
-                f"command {command.name!r} of a plugin is one of pounce itself", code="POUNCE_PLUGIN_CONFLICT"
-            )
         if first == command.name:
             app.command(_loaded(command), name=command.name)
         elif first in HELP:

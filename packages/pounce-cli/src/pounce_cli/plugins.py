@@ -2,11 +2,11 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pounce.observe.logs import escaped_line
 from pounce.plugin import API_VERSION, Plugin
+from pounce.plugin_checks import fault_of
 
 if TYPE_CHECKING:
     from pounce.registry import Loaded, Registry
@@ -18,22 +18,29 @@ def show_plugins(registry: Registry, *, as_json: bool = False) -> None:
     """Print the plugins of `registry` on standard output, as a table or as JSON."""
     if as_json:
         contract = ".".join(map(str, API_VERSION))
-        print(json.dumps({"contract": contract, "plugins": [_described(entry) for entry in registry.loaded]}, indent=2))
+        plugins = [_described(entry, registry) for entry in registry.loaded]
+        print(json.dumps({"contract": contract, "plugins": plugins}, indent=2))
     else:
-        _print_table(registry.loaded)
+        _print_table(registry)
 
 
-def _described(entry: Loaded) -> dict[str, object]:
+def _errors(entry: Loaded, registry: Registry) -> list[str]:
+    """Why the server does not start with this plugin."""
+    return [error.message for owner, error in registry.errors if owner is entry]
+
+
+def _described(entry: Loaded, registry: Registry) -> dict[str, object]:
     plugin = entry.plugin
     return {
         "name": entry.name,
         "distribution": entry.distribution,
         "version": entry.version,
         "contract": ".".join(map(str, plugin.api)) if plugin is not None else None,
-        "provides": _provided(plugin) if plugin is not None else {},
+        "provides": _provided(plugin) if plugin is not None and fault_of(plugin) is None else {},
         "load_ms": round(entry.load_time * 1000, 2) if plugin is not None else None,
         "gil_enabled": entry.gil_enabled,
         "skipped": entry.skipped,
+        "errors": _errors(entry, registry),
     }
 
 
@@ -55,19 +62,21 @@ def _provided(plugin: Plugin) -> dict[str, list[str]]:
     return {kind: names for kind, names in found.items() if names}
 
 
-def _print_table(entries: Sequence[Loaded]) -> None:
+def _print_table(registry: Registry) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table("name", "distribution", "version", "contract", "provides", "load", box=box.SIMPLE_HEAD)
-    for entry in entries:
+    for entry in registry.loaded:
         plugin = entry.plugin
         contract, load = "", ""
         if plugin is None:
             lines = [f"skipped: {entry.skipped}"]
         else:
-            lines = [f"{kind}: {', '.join(names)}" for kind, names in _provided(plugin).items()]
+            provided = _provided(plugin) if fault_of(plugin) is None else {}
+            lines = [f"{kind}: {', '.join(names)}" for kind, names in provided.items()]
+            lines += [f"ERROR: {error}" for error in _errors(entry, registry)]
             contract, load = ".".join(map(str, plugin.api)), f"{entry.load_time * 1000:.1f} ms"
         if entry.gil_enabled:
             lines.append("switches the GIL on")

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
@@ -23,13 +23,15 @@ from pounce.plugin import (
     ObserverFactory,
     ParserChoice,
     Plugin,
+    Preface,
     Responder,
     Switch,
     Upgrade,
     Wire,
 )
+from pounce.plugin_checks import Blaming, blaming, fault_of
 
-__all__ = ["GROUP", "Loaded", "Registry", "installed_options"]
+__all__ = ["BUILT_IN_COMMANDS", "GROUP", "Loaded", "Registry", "installed_options"]
 
 GROUP = "pounce.plugins"
 CORE = "pounce-core"
@@ -50,14 +52,22 @@ class Loaded:
     """Importing it switched the GIL on."""
 
 
+BUILT_IN_COMMANDS = ("serve", "config", "plugins", "status", "reload", "stop")
+"""Those of pounce itself, which no plugin may take the name of."""
+
+
 class Registry:
     """The plugins a server uses; read-only once made.
 
-    Raises `PluginError` when two of them claim the same name, ALPN id, preface, token or parser.
+    Raises `PluginError` when a plugin has fields of another shape than the contract says, and when two of them claim
+    the same name, ALPN id, preface, token, parser or command. With `lenient` it keeps all such errors in `errors`, for
+    whoever shows what is installed; of what is claimed twice the first one counts.
     """
 
-    def __init__(self, loaded: Iterable[Loaded]) -> None:
+    def __init__(self, loaded: Iterable[Loaded], *, lenient: bool = False) -> None:
         self.loaded = tuple(loaded)
+        self.errors: list[tuple[Loaded, PluginError]] = []
+        self._lenient = lenient
         self._owners: dict[tuple[str, object], Loaded] = {}
         self.wires: dict[str, Wire] = {}
         self.datagrams: dict[str, DatagramWire] = {}
@@ -71,12 +81,13 @@ class Registry:
         self._settings: dict[str, type] = {}
         self._by_alpn: dict[str, Wire] = {}
         self._by_preface: dict[bytes, Wire] = {}
+        self._by_rule: tuple[tuple[Preface, Wire], ...] = ()
         for entry in self.loaded:
             if entry.plugin is not None:
                 self._add(entry, entry.plugin)
 
     @classmethod
-    def discover(cls, config: ServerConfig) -> Registry:
+    def discover(cls, config: ServerConfig, *, lenient: bool = False) -> Registry:
         """Import what is installed under the entry-point group, as far as the configuration wants it.
 
         One that cannot be used is skipped with a reason, unless `only_plugins` names it; then it is an error.
@@ -92,7 +103,7 @@ class Registry:
         for entry in loaded:
             if entry.skipped and entry.name in config.only_plugins:
                 raise PluginError(f"plugin {entry.name} cannot be used: {entry.skipped}")
-        return cls(loaded)
+        return cls(loaded, lenient=lenient)
 
     @classmethod
     def of(cls, *plugins: Plugin) -> Registry:
@@ -112,50 +123,63 @@ class Registry:
         return {call.__module__.partition(".")[0] for call in calls}
 
     def _add(self, entry: Loaded, plugin: Plugin) -> None:
+        fault = fault_of(plugin)
+        if fault is not None:
+            self._error(entry, PluginError(f"plugin {entry.name} ({entry.distribution}) is not well made: {fault}"))
+            return
+        self._claim("entry point", entry.name, entry)
         self._claim("plugin", plugin.name, entry)
         for wire in plugin.wires:
-            self._claim("wire", wire.name, entry)
-            self.wires[wire.name] = wire
+            if self._claim("wire", wire.name, entry):
+                self.wires[wire.name] = wire
             for protocol in wire.alpn:
-                self._claim("ALPN id", protocol, entry)
-                self._by_alpn[protocol] = wire
-            if wire.preface is not None:
+                if self._claim("ALPN id", protocol, entry):
+                    self._by_alpn[protocol] = wire
+            if isinstance(wire.preface, Preface):
+                self._by_rule += ((wire.preface, wire),)
+            elif wire.preface is not None:
                 for other in self._by_preface:
                     if other.startswith(wire.preface) or wire.preface.startswith(other):
                         self._claim("preface", other, entry)
-                self._claim("preface", wire.preface, entry)
-                self._by_preface[wire.preface] = wire
+                if self._claim("preface", wire.preface, entry):
+                    self._by_preface[wire.preface] = wire
         for datagram in plugin.datagrams:
-            self._claim("datagram wire", datagram.name, entry)
-            self.datagrams[datagram.name] = datagram
+            if self._claim("datagram wire", datagram.name, entry):
+                connect = Blaming(plugin.name, f"the datagram wire {datagram.name}", datagram.connect)
+                self.datagrams[datagram.name] = replace(datagram, connect=connect)
         for upgrade in plugin.upgrades:
-            self._claim("upgrade token", upgrade.token, entry)
-            self.upgrades[upgrade.token] = upgrade
+            if self._claim("upgrade token", upgrade.token, entry):
+                self.upgrades[upgrade.token] = upgrade
         for switch in plugin.switches:
-            self._claim("upgrade token", switch.token, entry)
-            self.switches[switch.token] = switch
+            if self._claim("upgrade token", switch.token, entry):
+                self.switches[switch.token] = switch
         for parser in plugin.parsers:
-            self._claim("parser", parser.name, entry)
-            self.parsers[parser.name] = parser
+            if self._claim("parser", parser.name, entry):
+                self.parsers[parser.name] = parser
         for command in plugin.commands:
-            self._claim("command", command.name, entry)
-            self.commands[command.name] = command
-        self.responders += plugin.responders
-        self.observers += plugin.observers
-        self.middleware += plugin.middleware
+            if command.name in BUILT_IN_COMMANDS:
+                self._error(entry, _conflict(f"command {command.name!r}", "pounce itself", _named(entry), [entry.name]))
+            elif self._claim("command", command.name, entry):
+                self.commands[command.name] = command
+        self.responders += blaming(plugin.name, "responder", plugin.responders)
+        self.observers += blaming(plugin.name, "observer", plugin.observers)
+        self.middleware += blaming(plugin.name, "middleware", plugin.middleware)
         if plugin.settings is not None:
-            self._settings[plugin.name] = plugin.settings
+            self._settings.setdefault(plugin.name, plugin.settings)
 
-    def _claim(self, kind: str, what: object, entry: Loaded) -> None:
+    def _claim(self, kind: str, what: object, entry: Loaded) -> bool:
+        """Note whose it is; False where it is another's, which is kept as an error if it is not raised."""
         owner = self._owners.setdefault((kind, what), entry)
         if owner is not entry:
             shown = what.decode("ascii", "backslashreplace") if isinstance(what, bytes) else what
-            raise PluginError(
-                f"{kind} {shown!r} is claimed by {owner.name} ({owner.distribution})"
-                f" and {entry.name} ({entry.distribution})",
-                code="POUNCE_PLUGIN_CONFLICT",
-                hint=f"Leave one out: disable_plugin {entry.name} or disable_plugin {owner.name}.",
-            )
+            names = list(dict.fromkeys((entry.name, owner.name)))
+            self._error(entry, _conflict(f"{kind} {shown!r}", _named(owner), _named(entry), names))
+        return owner is entry
+
+    def _error(self, entry: Loaded, error: PluginError) -> None:
+        if not self._lenient:
+            raise error
+        self.errors.append((entry, error))
 
     def wire_table(self, names: Sequence[str] = ()) -> WireTable:
         """What a connection's wire is chosen from: all there are, or those that its bind names.
@@ -167,7 +191,7 @@ class Registry:
             raise PluginError("there is no HTTP/1.1 wire", hint="pounce-core brings one; do not disable plugin h1.")
         http1 = self.wires["h1"]
         if not names:
-            return WireTable(http1, self._by_alpn, self._by_preface)
+            return WireTable(http1, self._by_alpn, self._by_preface, by_rule=self._by_rule)
         wires = [self.wire_named(name) for name in names if name not in self.datagrams]
         if not wires:
             raise ConfigError(
@@ -182,6 +206,7 @@ class Registry:
             {protocol: wire for protocol, wire in self._by_alpn.items() if wire in wires},
             {preface: wire for preface, wire in self._by_preface.items() if wire in wires},
             needs_alpn=default is not http1 and bool(default.alpn),
+            by_rule=tuple((rule, wire) for rule, wire in self._by_rule if wire in wires),
         )
 
     def wire_named(self, name: str) -> Wire:
@@ -216,6 +241,19 @@ class Registry:
                     hint=f"Plugins with settings: {', '.join(self._settings) or 'none'}.",
                 )
         return {name: _settings_of(name, cls, given.get(name, {})) for name, cls in self._settings.items()}
+
+
+def _named(entry: Loaded) -> str:
+    return f"{entry.name} ({entry.distribution})"
+
+
+def _conflict(what: str, owner: str, other: str, names: Sequence[str]) -> PluginError:
+    hint = f"Leave one out: {' or '.join(f'disable_plugin {name}' for name in names)}."
+    if len(names) == 1:
+        hint = f"Leave it out: disable_plugin {names[0]}."
+        if owner != "pounce itself":
+            hint = "disable_plugin goes by this name and leaves out both: uninstall one of them."
+    return PluginError(f"{what} is claimed by {owner} and {other}", code="POUNCE_PLUGIN_CONFLICT", hint=hint)
 
 
 OWN_PARSERS = {"h1fast": "pounce-h1fast"}

@@ -24,6 +24,7 @@ __all__ = [
     "DatagramWire",
     "Fleet",
     "LiveConnection",
+    "Preface",
     "Service",
     "Switch",
     "Upgrade",
@@ -198,19 +199,33 @@ class Service(Protocol):
         """Count an event by name, and log it at debug level where a message is given."""
 
 
+@dataclass(frozen=True, slots=True)
+class Preface:
+    """A rule by which a wire is known, where no constant will do.
+
+    `matches` gets the first bytes of a connection, as many as have come and no more than `size`: True says that the
+    connection is the wire's, False that it is not, None that more of them will tell. It is asked anew with each piece
+    that comes, and no longer than until `size` bytes are there, after which None counts as False.
+    """
+
+    matches: Callable[[bytes], bool | None]
+    size: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wire:
     """A protocol over a byte stream.
 
     `connect(service)` makes the protocol object for one connection; any `asyncio.Protocol` will do. A connection
     gets the wire that its bind names (`name://host:port`), else that of its negotiated ALPN id, else the one
-    whose preface its first bytes are, else HTTP/1.1.
+    whose preface its first bytes are, else HTTP/1.1. Constant prefaces come before rules, and rules in the order of the
+    names of their plugins.
     """
 
     name: str
     connect: Callable[[Service], asyncio.Protocol]
     alpn: tuple[str, ...] = ()
-    preface: bytes | None = None
+    preface: bytes | Preface | None = None
 
 
 class DatagramSocket(Protocol):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from pounce.net.connection import Connection
 
 if TYPE_CHECKING:
-    from pounce.contract.wire import Service, Wire
+    from pounce.contract.wire import Preface, Service, Wire
     from pounce.net.proxy_protocol import ProxyHeader
 
 __all__ = ["WireChooser", "WireTable"]
@@ -24,6 +24,7 @@ class WireTable:
     by_preface: dict[bytes, Wire]
     needs_alpn: bool = False
     """Over TLS a protocol has to be negotiated: nothing here is spoken without (RFC 9113 3.2)."""
+    by_rule: tuple[tuple[Preface, Wire], ...] = ()
 
     @property
     def alpn(self) -> tuple[str, ...]:
@@ -36,9 +37,17 @@ class WireTable:
         for preface, wire in self.by_preface.items():
             if first.startswith(preface):
                 return wire
-        if any(preface.startswith(first) for preface in self.by_preface):
-            return None
-        return self.default
+        undecided = any(preface.startswith(first) for preface in self.by_preface)
+        for rule, wire in self.by_rule:
+            try:
+                said = rule.matches(first[: rule.size])
+            except Exception as exc:
+                exc.add_note(f"in the preface of the wire {wire.name}")
+                raise
+            if said:
+                return wire
+            undecided |= said is None and len(first) < rule.size
+        return None if undecided else self.default
 
 
 class WireChooser(Connection):
@@ -75,7 +84,7 @@ class WireChooser(Connection):
             self._opened()
             return
         wire = self._named or wire
-        if wire is None and not table.by_preface:
+        if wire is None and not (table.by_preface or table.by_rule):
             wire = table.default
         if wire is not None:
             self.transport = transport  # type: ignore[assignment]
