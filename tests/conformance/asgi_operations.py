@@ -14,7 +14,7 @@ from tests.conformance.asgi_send import START, Send, body, start
 from tests.conformance.client import PATIENCE
 from tests.conformance.wires import Started, Wire, answer, read_body
 
-from pounce import ServerConfig
+from pounce import AppImportError, ServerConfig
 from pounce.observe.access_entry import AccessEntry
 from pounce.observe.access_log import FIELD_MAX
 from pounce.observe.logs import JSONFormatter, TextFormatter
@@ -539,3 +539,80 @@ def test_body_above_a_limit_that_was_set_is_none(wire: Wire, caplog: pytest.LogC
     assert server.request("POST", "/", body=bytes(1001)).status == 413
     server.stop()
     assert [record for record in caplog.records if "max_request_size" in record.getMessage()] == []
+
+
+# Error pages
+
+
+class Oops:
+    """An error application: what it is told is what it answers."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        told = scope["extensions"]["pounce.error"]
+        message = await receive()
+        shown = {"path": scope["path"], "body": message["body"].decode(), "more": message["more_body"], **told}
+        body = json.dumps(shown).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-page", b"own")]})
+        await send({"type": "http.response.body", "body": body})
+
+
+oops = Oops()
+
+
+async def oops_fails(scope: Any, receive: Any, send: Any) -> None:
+    raise ValueError("the error application")
+
+
+async def fails(scope: Any, receive: Any, send: Any) -> None:
+    if scope["path"] == "/begun":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+    raise LookupError("the application")
+
+
+PAGES = {"5xx": f"{__name__}:oops", "413": f"{__name__}:oops"}
+
+
+@pytest.mark.parametrize("path", ["/", "/begun"])
+def test_application_answers_for_one_that_failed(wire: Wire, path: str, lines: Lines) -> None:
+    server = wire.start(fails, error_pages=PAGES, access_log=True, request_id=True)
+    response = server.request("GET", path)
+    assert response.status == 500
+    assert response.headers[b"x-pounce-error-code"] == b"POUNCE_APP_E"
+    assert response.headers[b"x-page"] == b"own"
+    assert len(response.headers[b"x-request-id"]) == 32
+    told = {"status": 500, "code": "POUNCE_APP_E", "message": "The application failed"}
+    assert json.loads(response.body) == {"path": path, "body": "", "more": False, **told}
+    server.stop()
+    assert [(entry.target, entry.status, entry.complete) for entry in lines.entries] == [(path, 500, True)]
+
+
+def test_application_answers_for_a_refused_request_and_gets_no_body(wire: Wire) -> None:
+    server = wire.start(hello, error_pages=PAGES, max_request_size=5)
+    with server.connect() as client:
+        response = client.request("POST", "/", body=b"x" * 6)
+        assert (response.status, response.headers[b"x-page"]) == (413, b"own")
+        shown = json.loads(response.body)
+        assert (shown["code"], shown["body"]) == ("POUNCE_LIMIT_REQUEST_TOO_LARGE", "")
+        # The connection can still be used.
+        assert client.request("GET", "/").body == b"from the application"
+
+
+def test_page_of_the_server_stands_in_for_an_error_application_that_fails(wire: Wire) -> None:
+    response = wire.start(fails, error_pages={"500": f"{__name__}:oops_fails"}).request("GET", "/")
+    assert (response.status, response.body) == (500, b"Internal Server Error")
+
+
+def test_errors_that_have_no_application_have_a_page(wire: Wire) -> None:
+    server = wire.start(fails, error_pages={"404": f"{__name__}:oops"})
+    assert server.request("GET", "/").body == b"Internal Server Error"
+
+
+def test_debug_page_is_shown_in_place_of_the_application_for_it(wire: Wire) -> None:
+    response = wire.start(fails, error_pages=PAGES, debug=True, debug_hosts=("*",)).request("GET", "/")
+    assert (response.status, b"LookupError" in response.body) == (500, True)
+
+
+@pytest.mark.parametrize("page", ["no_such_module:oops", f"{__name__}:no_such_name"])
+def test_error_application_that_is_not_there_ends_the_start(wire: Wire, page: str) -> None:
+    with pytest.raises(AppImportError):
+        wire.start(hello, error_pages={"500": page})

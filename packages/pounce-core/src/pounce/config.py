@@ -93,7 +93,7 @@ class ServerConfig:
     )
     error_pages: Mapping[str, str] = option(
         dict,
-        "Files with the server's own error pages, by status or class: 404=404.html, 5xx=oops.html. May be repeated.",
+        "Error pages, files or applications, by status or class: 404=404.html, 5xx=main:oops. May be repeated.",
         group="application",
         factory=True,
     )

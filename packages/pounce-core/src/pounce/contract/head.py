@@ -4,6 +4,7 @@ from typing import Any
 
 __all__ = [
     "BODILESS",
+    "UNREADABLE",
     "AnswerFields",
     "ExtendedFields",
     "Headers",
@@ -14,6 +15,8 @@ __all__ = [
 
 type Headers = list[tuple[bytes, bytes]]
 
+UNREADABLE = b"-"
+"""Target of a head that could not be read; no other has it."""
 BODILESS = frozenset((204, 205, 304))
 """RFC 9110 6.4.1: answers with these have no content; 15.3.6: nor have 205 ones."""
 
@@ -161,4 +164,4 @@ class RequestHead:
 
 def unreadable_head(version: str, scheme: str) -> RequestHead:
     """Stands for a head that could not be read, in the answer to it and in the log."""
-    return RequestHead(b"-", b"-", [], version, scheme, keep_alive=False)
+    return RequestHead(UNREADABLE, UNREADABLE, [], version, scheme, keep_alive=False)

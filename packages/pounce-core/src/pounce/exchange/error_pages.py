@@ -1,10 +1,11 @@
 """Answers the server gives in its own name. They never repeat anything from the request, unless `debug` asks for it.
 
 Browsers get a page, clients that prefer JSON a problem (RFC 9457), all others text. A file of the site's own may take
-their place, by status.
+their place, by status; for an application see `error_apps`.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -16,6 +17,8 @@ from pounce.exchange.accept import preferred_type
 
 __all__ = ["ErrorPages", "app_failed", "app_gave_no_answer", "error_response", "shutting_down"]
 
+SHUTTING_DOWN = "POUNCE_SHUTTING_DOWN"
+_import_string = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\(\))?").fullmatch
 TEXT, HTML, JSON, PROBLEM = b"text/plain", b"text/html", b"application/json", b"application/problem+json"
 OFFERED = (TEXT, HTML, PROBLEM, JSON)
 TYPES = {".html": b"text/html; charset=utf-8", ".json": b"application/json", ".txt": b"text/plain; charset=utf-8"}
@@ -123,9 +126,20 @@ class ErrorPages:
         return ("unix" if peer is None else peer[0]) in self._debug_hosts
 
 
-def _own(key: str, path: str) -> tuple[bytes, bytes]:
+def is_application(key: str, page: str) -> bool:
+    """Whether an error page is `module:attribute`, which names an application. Raises `ConfigError` where `key` is no
+    status."""
+    _check(key)
+    return _import_string(page) is not None
+
+
+def _check(key: str) -> None:
     if not (len(key) == 3 and key[0] in "45" and (key[1:] == "xx" or key.isdigit())):
         raise ConfigError(f"error_pages has {key!r}, which is no status", hint="For example 404, 503, 4xx or 5xx.")
+
+
+def _own(key: str, path: str) -> tuple[bytes, bytes]:
+    _check(key)
     try:
         with open(path, "rb") as file:
             body = file.read()
@@ -158,4 +172,4 @@ def app_gave_no_answer() -> PounceError:
 
 def shutting_down() -> PounceError:
     """The application was cancelled because the time for shutting down was over."""
-    return PounceError("The server is shutting down", status=503, code="POUNCE_SHUTTING_DOWN")
+    return PounceError("The server is shutting down", status=503, code=SHUTTING_DOWN)

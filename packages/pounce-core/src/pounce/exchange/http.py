@@ -28,7 +28,7 @@ from pounce.contract.head import BODILESS
 from pounce.contract.stream import FileRange
 from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_from_client_gone
 from pounce.exchange.crossing import running_loop
-from pounce.exchange.error_pages import app_failed, app_gave_no_answer, shutting_down
+from pounce.exchange.error_pages import SHUTTING_DOWN, app_failed, app_gave_no_answer, shutting_down
 from pounce.exchange.scope import http_scope
 from pounce.exchange.values import plain_bytes
 
@@ -233,11 +233,26 @@ class HttpExchange:
         if self._lost is not None:
             return
         if self.answer == WAITING or self.answer == HELD:
-            self.respond(self.service.error_pages.answer(error, self.head, self.stream, failure))
+            if not self._answer_by_app(error, failure):
+                self.respond(self.service.error_pages.answer(error, self.head, self.stream, failure))
         elif self.answer == MUTED:
             self._end_muted()
         elif self.answer != DONE:
             self._break_off()
+
+    def _answer_by_app(self, error: PounceError, failure: BaseException | None) -> bool:
+        """Leave the answer, and the stream with it, to the error application for it; False where there is none."""
+        apps = self.service.error_apps
+        if apps is None or error.code == SHUTTING_DOWN:
+            return False
+        found = apps.answer(error, self.head, self.stream, self.started, failure)
+        if found:
+            # This one is never completed: the other is.
+            self.service.held.discard(self)
+            self.answer = DONE
+            self._completed = True
+            self._wake_readers()
+        return found
 
     async def receive(self) -> dict[str, Any]:
         """The next `http.request` or `http.disconnect` message; waits until there is one."""

@@ -10,13 +10,13 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from pounce.config import ServerConfig, describe
-from pounce.contract.head import RequestHead, unreadable_head
+from pounce.contract.head import UNREADABLE, RequestHead, unreadable_head
 from pounce.contract.parser import Parser
 from pounce.contract.pieces import MiddlewareChoice, Observer, ObserverFactory, Responder, Response
 from pounce.contract.stream import Completed, ConnectionInfo, Exchange, RunsApp, Stream
 from pounce.contract.turns import Turns
 from pounce.contract.wire import ASGIApp, Certificates, Fleet, LiveConnection, Switch, Upgrade
-from pounce.errors import BadRequest
+from pounce.errors import BadRequest, PounceError
 from pounce.exchange.crossing import Crossing
 from pounce.exchange.draining import DrainNotice
 from pounce.exchange.error_pages import ErrorPages, plugin_failed
@@ -58,6 +58,14 @@ class Identity(Protocol):
     def keep_alive_timeout(self, connection: ConnectionInfo) -> float: ...
 
 
+class ErrorApps(Protocol):
+    """What answers in place of error pages; see `pounce.exchange.error_apps`."""
+
+    def answer(
+        self, error: PounceError, head: RequestHead, stream: Stream, started: float, failure: BaseException | None
+    ) -> bool: ...
+
+
 class Service:
     """What one worker does with requests. It belongs to one event loop; nothing of it is shared, and what comes from
     another loop comes through `crossing`.
@@ -83,6 +91,7 @@ class Service:
         tls: Certificates | None = None,
         on_app_error: Callable[[BaseException], object] | None = None,
         identity: Identity | None = None,
+        error_apps: Mapping[str, ASGIApp] = MappingProxyType({}),
     ) -> None:
         self.config = config
         self.app = app
@@ -128,7 +137,8 @@ class Service:
         self.shared: dict[str, Any] = {}
         """What the connections of this worker share, by a name that begins with the wire's."""
         self.response_headers = ResponseHeaders(config)
-        self.error_pages = ErrorPages(config.error_pages, debug=config.debug, debug_hosts=config.debug_hosts)
+        files = {key: page for key, page in config.error_pages.items() if key not in error_apps}
+        self.error_pages = ErrorPages(files, debug=config.debug, debug_hosts=config.debug_hosts)
         # For this loop's thread alone; see `pounce.immortal`.
         exchange_class: type[HttpExchange] = HttpExchange
         self.request_id_field = config.request_id_header.lower().encode()
@@ -147,6 +157,11 @@ class Service:
             if create_parser is not None:
                 self.create_parser = timed(create_parser)
         self._exchange_class = own_class(exchange_class, "receive", "send")
+        self.error_apps: ErrorApps | None = None
+        if error_apps:
+            from pounce.exchange.error_apps import ErrorApps as Found
+
+            self.error_apps = Found(self, error_apps, exchange_class, debug=config.debug)
         self._task_class: type[asyncio.Task[None]] = own_class(asyncio.Task)
         self._future_class: type[asyncio.Future[None]] = own_class(asyncio.Future)
         self.methods = {method.encode(): method for method in METHODS}
@@ -257,11 +272,15 @@ class Service:
         Wires of another version than HTTP/1.1 give an `unreadable_head()` then.
         """
         self.count(error.code, "%s", error.message)
+        readable = head is not None and head.target != UNREADABLE
         if head is None:
             head = unreadable_head("1.1", stream.connection.scheme)
         if self._identity is not None and (head.extensions is None or "request_id" not in head.extensions):
             self._identity.name(head)
         exchange = self._exchange_class(self, head, stream)
+        if readable:
+            exchange.settle(error)
+            return stream.exchange or exchange
         exchange.respond(self.error_pages.answer(error, head, stream))
         return exchange
 

@@ -12,6 +12,7 @@ from pounce.config import ServerConfig
 from pounce.contract.parser import ParserLimits
 from pounce.contract.pieces import MiddlewareChoice
 from pounce.errors import LifespanError
+from pounce.exchange.error_pages import is_application
 from pounce.exchange.service import ASGIApp, Service
 from pounce.net.bind import Listener
 from pounce.net.connection import Connection
@@ -72,6 +73,16 @@ def _middleware_of(config: ServerConfig) -> tuple[MiddlewareChoice, ...]:
     return middleware_of(config)
 
 
+def _error_apps_of(config: ServerConfig) -> dict[str, ASGIApp]:
+    """The error pages that are applications, by status. Raises `AppImportError`."""
+    names = {key: page for key, page in config.error_pages.items() if is_application(key, page)}
+    if not names:
+        return {}
+    from pounce.importer import import_app
+
+    return {key: import_app(name, config)[0] for key, name in names.items()}
+
+
 class Worker:
     """One event loop's share of the server. Everything it owns is made on, and used from, that loop."""
 
@@ -121,6 +132,7 @@ class Worker:
             tls=tls,
             on_app_error=on_app_error,
             identity=_identity_of(config, listeners),
+            error_apps=_error_apps_of(config),
         )
         kind = Acceptor if accepts else Intake
         self._acceptors = []

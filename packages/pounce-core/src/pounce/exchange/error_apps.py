@@ -1,0 +1,92 @@
+"""Applications that answer in place of the server's error pages, by the status of the error.
+
+Such an application gets the request in question with `scope["extensions"]["pounce.error"]`, which has `status`, `code`
+and `message`, and no body. Whatever status it gives, the answer has that of the error, and the fields that the server's
+own page would have. One that fails in turn is answered by that page.
+
+The request may have been with the user's application before, which may not have ended: so the error has an exchange of
+its own, which takes over the stream.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from pounce.contract.head import RequestHead
+from pounce.exchange.http import HttpExchange
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pounce.contract.head import Headers
+    from pounce.contract.stream import Stream
+    from pounce.contract.wire import ASGIApp
+    from pounce.errors import PounceError
+    from pounce.exchange.service import Service
+
+__all__ = ["ErrorApps"]
+
+
+class ErrorApps:
+    """The error applications of one worker."""
+
+    def __init__(
+        self, service: Service, apps: Mapping[str, ASGIApp], exchange_class: type[HttpExchange], *, debug: bool
+    ) -> None:
+        """`apps` are by status, as `404`, or by class, as `5xx`."""
+        self._service = service
+        self._apps = apps
+        self._debug = debug
+        self._exchange_class: Any = type("ErrorExchange", (_ForError, exchange_class), {"__slots__": ("error",)})
+
+    def answer(
+        self, error: PounceError, head: RequestHead, stream: Stream, started: float, failure: BaseException | None
+    ) -> bool:
+        """Have the application for this error answer, if there is one. What it raised is shown by the page, though."""
+        app = self._apps.get(str(error.status)) or self._apps.get(f"{error.status // 100}xx")
+        if app is None or (self._debug and failure is not None):
+            return False
+        exchange = self._exchange_class(self._service, _told(head, error), stream)
+        exchange.error = error
+        exchange.started = started
+        self._service.call_app(exchange, app)
+        return True
+
+
+class _ForError(HttpExchange):
+    """The exchange of an error application."""
+
+    __slots__ = ()
+
+    error: PounceError
+
+    def data_received(self, data: bytes) -> None:
+        self.stream.consumed(len(data))
+
+    def eof_received(self, trailers: Headers | None = None) -> None:
+        pass
+
+    def _send_start(self, message: Any) -> None:
+        if int(message["status"]) >= 200:
+            fields = [(b"x-pounce-error-code", self.error.code.encode())]
+            if self.error.status == 503:
+                fields.append((b"retry-after", b"5"))
+            message = {**message, "status": self.error.status, "headers": [*message.get("headers", ()), *fields]}
+        super()._send_start(message)
+
+    def _answer_by_app(self, error: PounceError, failure: BaseException | None) -> bool:
+        return False
+
+
+def _told(head: RequestHead, error: PounceError) -> RequestHead:
+    """The head of the request as its error application is told of it: there is no body for it."""
+    told = {"status": error.status, "code": error.code, "message": error.message}
+    return RequestHead(
+        head.method,
+        head.target,
+        head.headers,
+        head.version,
+        head.scheme,
+        content_length=0,
+        keep_alive=head.keep_alive,
+        extensions={**(head.extensions or {}), "pounce.error": told},
+        origin=head.origin,
+    )
