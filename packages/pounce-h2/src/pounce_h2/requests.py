@@ -35,7 +35,7 @@ PROTOCOL_ERROR, FRAME_SIZE_ERROR = ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZ
 class Requests:
     """The requests of one connection, until the service has them."""
 
-    __slots__ = ("_connect_protocol", "_ending", "_heads", "_service", "_streams", "_windows")
+    __slots__ = ("_connect_protocol", "_ending", "_heads", "_requests_max", "_service", "_streams", "_windows")
 
     def __init__(self, service: Service, heads: Heads, streams: Streams, ending: Ending) -> None:
         self._service = service
@@ -44,6 +44,7 @@ class Requests:
         self._windows = streams.windows
         self._ending = ending
         self._connect_protocol = bool(service.upgrades)
+        self._requests_max = service.config.max_requests_per_connection
 
     # RFC 9113 6.2 HEADERS, 6.10 CONTINUATION
 
@@ -124,8 +125,7 @@ class Requests:
         path: bytes | None = None
         if known_or_error is None:
             known_or_error, path = self._heads.understand(block)
-        last = self._ending.last
-        if last is not None and id > last:
+        if self._ending.last is not None and id > self._ending.last:
             streams.ignore(id)
             return
         if len(streams.open) >= streams.limit - len(streams.abandoned) and streams.is_full():
@@ -271,14 +271,13 @@ class Requests:
                 del opening[count:]
                 streams.output.connection.park()
         service = self._service
-        limit = service.config.max_requests_per_connection
         for stream, head in opening:
             if stream.receiving == LOST:
                 continue
             if stream.id > streams.last_opened:
                 streams.last_opened = stream.id
             streams.requests += 1
-            if streams.requests == limit:
+            if streams.requests == self._requests_max:
                 self._ending.leave()
             if isinstance(head, BadRequest):
                 service.refuse(unreadable_head("2", streams.info.scheme), stream, head)
