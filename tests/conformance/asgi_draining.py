@@ -78,22 +78,22 @@ def drained(wire: Wire, app: Streaming, *, hurry: bool = False, **settings: Any)
 
 def test_a_stream_that_waits_for_the_notice_ends_in_its_own_way(wire: Wire) -> None:
     app = Streaming("notice")
-    asked, seconds = drained(wire, app, shutdown_timeout=30.0)
+    asked, seconds = drained(wire, app, shutdown_timeout=2 * PATIENCE)
     assert asked.response.body == b"begun, ended"
     assert app.was_set == [False, True]
-    assert seconds < 8
+    assert seconds < PATIENCE
 
 
 def test_a_stream_that_waits_for_the_disconnect_is_told_in_time_to_end_in_its_own_way(wire: Wire) -> None:
     app = Streaming("disconnect")
-    asked, seconds = drained(wire, app, shutdown_timeout=5.0, drain_disconnect=10)
+    asked, seconds = drained(wire, app, shutdown_timeout=PATIENCE, drain_disconnect=1)
     assert asked.response.body == b"begun, ended"
-    assert 0.5 <= seconds < 4
+    assert PATIENCE / 100 <= seconds < PATIENCE
 
 
 def test_a_stream_is_told_after_a_second_where_somebody_waits_for_the_end(wire: Wire) -> None:
     app = Streaming("disconnect")
-    asked, seconds = drained(wire, app, hurry=True, shutdown_timeout=60.0)
+    asked, seconds = drained(wire, app, hurry=True, shutdown_timeout=2 * PATIENCE)
     assert asked.response.body == b"begun, ended"
     assert 1.0 <= seconds < PATIENCE
 
@@ -102,7 +102,7 @@ def test_an_application_that_is_told_and_gives_up_its_answer_breaks_it_off_witho
     wire: Wire, caplog: Any
 ) -> None:
     app = Streaming("disconnect", finishes=False)
-    asked, _ = drained(wire, app, shutdown_timeout=5.0, drain_disconnect=0)
+    asked, _ = drained(wire, app, shutdown_timeout=PATIENCE, drain_disconnect=0)
     assert asked.response is None or asked.response.body == b"begun"
     assert [record.getMessage() for record in caplog.records if record.levelname in ("ERROR", "WARNING")] == []
 
@@ -118,7 +118,7 @@ def test_an_application_that_listens_to_nothing_is_cancelled_when_the_time_is_ov
     app = Streaming("nothing")
     _, seconds = drained(wire, app, shutdown_timeout=0.3)
     assert app.cancelled
-    assert 0.3 <= seconds < 5
+    assert 0.3 <= seconds < PATIENCE
 
 
 def test_connections_are_accepted_and_health_says_draining_during_the_delay(wire: Wire) -> None:
@@ -130,18 +130,28 @@ def test_connections_are_accepted_and_health_says_draining_during_the_delay(wire
         notices.append(scope["extensions"]["pounce.worker.draining"].is_set())
         await answer(send, b"served")
 
-    started = wire.start(app, drain_delay=1.0, health_check_path="/health")
+    started = wire.start(app, drain_delay=2 * PATIENCE, health_check_path="/health")
     assert started.request("GET", "/health").status == 200
-    began = time.monotonic()
+    end = time.monotonic() + PATIENCE
     started.server.shutdown()
     health = started.request("GET", "/health")
-    while health.status == 200 and time.monotonic() < began + 0.8:
+    while health.status == 200 and time.monotonic() < end:
         health = started.request("GET", "/health")
     assert (health.status, json.loads(health.body)["status"]) == (503, "draining")
     assert started.request("GET", "/").body == b"served"
+    started.server.shutdown(force=True)
     started.stop()
-    assert 1.0 <= time.monotonic() - began < 6
     assert notices == [False]
+
+
+def test_the_server_ends_after_the_delay(wire: Wire) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise NotImplementedError
+
+    started = wire.start(app, drain_delay=0.3)
+    began = time.monotonic()
+    started.stop()
+    assert 0.3 <= time.monotonic() - began < PATIENCE
 
 
 def test_a_second_shutdown_cuts_the_delay_short(wire: Wire) -> None:
@@ -150,9 +160,9 @@ def test_a_second_shutdown_cuts_the_delay_short(wire: Wire) -> None:
             raise NotImplementedError
         await answer(send)
 
-    started = wire.start(app, drain_delay=60.0)
+    started = wire.start(app, drain_delay=2 * PATIENCE)
     began = time.monotonic()
     started.server.shutdown()
     started.server.shutdown(force=True)
     started.stop()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PATIENCE

@@ -184,22 +184,22 @@ def _backlog(site: Any) -> int:
 
 
 def test_idle_connections_are_closed_without_waiting(serve: Any) -> None:
-    site = serve(path_app, shutdown_timeout=60.0, keep_alive_timeout=60.0)
+    site = serve(path_app, shutdown_timeout=2 * PATIENCE, keep_alive_timeout=2 * PATIENCE)
     with site.client() as client:
         client.send(get())
         client.answer()
         started = time.monotonic()
         site.server.stop()
         assert client.rest() == b""
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < PATIENCE
 
 
 def test_a_connection_that_never_brought_a_request_does_not_hold_the_end_up(serve: Any) -> None:
-    site = serve(path_app, shutdown_timeout=60.0, header_timeout=60.0)
+    site = serve(path_app, shutdown_timeout=2 * PATIENCE, header_timeout=2 * PATIENCE)
     with site.client():
         started = time.monotonic()
         site.server.stop()
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < PATIENCE
 
 
 def test_new_connections_are_refused_while_draining(serve: Any) -> None:
@@ -227,7 +227,7 @@ def test_the_wait_is_bounded_by_shutdown_timeout_and_the_application_is_cancelle
         started = time.monotonic()
         site.server.stop()
         took = time.monotonic() - started
-        assert 0.4 <= took < 4.0
+        assert 0.4 <= took < PATIENCE
         assert app.cancelled.acquire(blocking=False)
         answers = client.answers()
     assert [(answer.status, answer.closes) for answer in answers] == [(503, True)]
@@ -252,7 +252,7 @@ def test_an_answer_that_is_cut_off_at_the_end_is_visibly_broken(serve: Any, capl
 
 def test_a_second_shutdown_ends_the_wait_at_once(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
     app = Held()
-    site = serve(app, shutdown_timeout=60.0)
+    site = serve(app, shutdown_timeout=2 * PATIENCE)
     with site.client() as client:
         client.send(get("/held"))
         app.wait_until_begun()
@@ -261,7 +261,7 @@ def test_a_second_shutdown_ends_the_wait_at_once(serve: Any, caplog: pytest.LogC
         started = time.monotonic()
         site.server.shutdown(force=True)
         site.server.stop()
-        assert time.monotonic() - started < 4.0
+        assert time.monotonic() - started < PATIENCE
         assert app.cancelled.acquire(blocking=False)
 
 
@@ -274,10 +274,10 @@ def test_a_client_that_does_not_read_does_not_hold_the_end_up(serve: Any, caplog
         while True:
             await send({"type": "http.response.body", "body": b"." * 100_000, "more_body": True})
 
-    site = serve(app, shutdown_timeout=0.3, write_timeout=60.0)
+    site = serve(app, shutdown_timeout=0.3, write_timeout=2 * PATIENCE)
     with site.client() as client:
         client.send(get())
         assert begun.wait(PATIENCE)
         started = time.monotonic()
         site.server.stop()
-        assert time.monotonic() - started < 5.0
+        assert time.monotonic() - started < PATIENCE

@@ -29,6 +29,11 @@ async def app(scope, receive, send):
     path, query = scope["path"], scope["query_string"].decode()
     if path == "/slow":
         await asyncio.sleep(float(query.partition("&")[0]))
+    elif path == "/held":
+        with open("reached", "ab") as reached:
+            reached.write(b".")
+        while not os.path.exists("released"):
+            await asyncio.sleep(0.01)
     elif path == "/block":
         time.sleep(float(query))
     elif path == "/segfault":
@@ -176,6 +181,15 @@ class Running:
         """What the application answers over a connection of its own."""
         with self.connect() as client:
             return ask(client, path)
+
+    def reached(self, count: int = 1) -> None:
+        """Wait until the application has so many requests for `/held`."""
+        path = self.folder / "reached"
+        eventually(lambda: path.exists() and path.stat().st_size >= count)
+
+    def release(self) -> None:
+        """Let the application answer requests for `/held`."""
+        (self.folder / "released").touch()
 
     def children(self) -> list[int]:
         """The processes that this one has started."""

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -86,10 +85,11 @@ def test_old_processes_end_after_a_reload(server: Running) -> None:
 def test_request_that_runs_is_finished_by_the_old_process(server: Running) -> None:
     old = server.children()
     with server.connect() as client:
-        client.sendall(b"GET /slow?4 HTTP/1.1\r\nHost: test\r\n\r\n")
-        time.sleep(0.2)  # it has to be in the application, and nothing tells that it is
+        client.sendall(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
+        server.reached()
         server.write(version(2))
         reload(server)
+        server.release()
         answer = read_answer(client)
     assert answer["pid"] in old
     assert (answer["version"], answer["close"]) == (1, True)
@@ -429,7 +429,7 @@ def test_process_that_does_not_even_beat_is_replaced(tmp_path: Path) -> None:
 def pounce(*words: str) -> subprocess.CompletedProcess[str]:
     script = shutil.which("pounce", path=str(Path(os.sys.executable).parent))  # type: ignore[attr-defined]
     assert script is not None
-    return subprocess.run([script, *words], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([script, *words], capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_running_server_is_controlled_by_its_socket(tmp_path: Path) -> None:
@@ -438,7 +438,6 @@ def test_running_server_is_controlled_by_its_socket(tmp_path: Path) -> None:
     with Running(tmp_path, "--workers", "2", "--control-socket", str(path), "--pid-file", str(pid_file)) as server:
         assert path.stat().st_mode & 0o777 == 0o600
         assert int(pid_file.read_text()) == server.process.pid
-        time.sleep(1.1)  # the first sign of life has to have come
         shown = pounce("status", "--control-socket", str(path))
         assert (shown.returncode, shown.stderr) == (0, "")
         assert f"pid {server.process.pid}" in shown.stdout

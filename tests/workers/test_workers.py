@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -215,13 +214,20 @@ def test_threads_get_connections_evenly(tmp_path: Path) -> None:
 
 
 def test_worker_that_stands_still_is_given_nothing_that_another_can_do(tmp_path: Path) -> None:
-    with Running(tmp_path, "--workers", "2", "--worker-mode", "thread") as server, server.connect() as blocker:
-        blocker.sendall(b"GET /block?6 HTTP/1.1\r\nHost: test\r\n\r\n")
-        time.sleep(0.1)  # it has to be in the application, and nothing tells that it is
-        begin = time.monotonic()
+    app = APP.replace(
+        "        time.sleep(float(query))\n",
+        """        open("blocked", "w").close()
+        while not os.path.exists("released"):
+            time.sleep(0.01)
+""",
+    )
+    workers = ("--workers", "2", "--worker-mode", "thread", "--worker-timeout", "0")
+    with Running(tmp_path, *workers, app=app) as server, server.connect() as blocker:
+        blocker.sendall(b"GET /block HTTP/1.1\r\nHost: test\r\n\r\n")
+        eventually((tmp_path / "blocked").exists)
         with ThreadPoolExecutor(16) as pool:
             answers = list(pool.map(lambda _: server.get(), range(16)))
-        assert time.monotonic() - begin < 5
+        (tmp_path / "released").touch()
         assert len({answer["thread"] for answer in answers}) == 1
         assert read_answer(blocker)["thread"] not in {answer["thread"] for answer in answers}
 
@@ -277,10 +283,11 @@ def test_processes_end_when_the_supervisor_is_killed(server: Running) -> None:
     children = server.children()
     assert children
     with server.connect() as client:
-        client.sendall(b"GET /slow?0.5 HTTP/1.1\r\nHost: test\r\n\r\n")
-        time.sleep(0.2)  # it has to be in the application, and nothing tells that it is
+        client.sendall(b"GET /held?it HTTP/1.1\r\nHost: test\r\n\r\n")
+        server.reached()
         server.process.kill()
-        assert read_answer(client)["query"] == "0.5"
+        server.release()
+        assert read_answer(client)["query"] == "it"
     eventually(lambda: not any(map(is_running, children)))
 
 
@@ -362,10 +369,12 @@ def test_port_in_use_ends_the_server(server: Running, tmp_path: Path) -> None:
 def test_signal_drains_all_workers(server: Running) -> None:
     clients = [server.connect() for _ in range(8)]
     for client in clients:
-        client.sendall(b"GET /slow?0.7 HTTP/1.1\r\nHost: test\r\n\r\n")
-    time.sleep(0.2)  # they have to be in the application, and nothing tells that they are
+        client.sendall(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
+    server.reached(len(clients))
     children = server.children()
     server.kill(signal.SIGTERM)
+    server.wait_for_message("Shutting down")
+    server.release()
     assert [read_answer(client)["close"] for client in clients] == [True] * 8
     for client in clients:
         client.close()
@@ -376,21 +385,22 @@ def test_signal_drains_all_workers(server: Running) -> None:
 def test_what_waits_to_be_accepted_at_the_end_is_served(server: Running) -> None:
     for child in server.children():
         os.kill(child, signal.SIGSTOP)
-    with ThreadPoolExecutor(20) as pool:
-        answers = [pool.submit(server.get, f"/?{number}") for number in range(20)]
-        time.sleep(0.3)  # the connections have to be in the kernel's queue
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(20)]
+        for number, client in enumerate(clients):
+            client.sendall(f"GET /?{number} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
         server.kill(signal.SIGTERM)
         for child in server.children():
             os.kill(child, signal.SIGCONT)
-        assert [answer.result()["query"] for answer in answers] == [str(number) for number in range(20)]
+        assert [read_answer(client)["query"] for client in clients] == [str(number) for number in range(20)]
     assert server.wait() == 0
 
 
 def test_second_signal_ends_all_workers_at_once(server: Running) -> None:
     children = server.children()
     with server.connect() as client:
-        client.sendall(b"GET /slow?60 HTTP/1.1\r\nHost: test\r\n\r\n")
-        time.sleep(0.2)
+        client.sendall(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
+        server.reached()
         server.kill(signal.SIGTERM)
         server.wait_for_message("Shutting down")
         server.kill(signal.SIGTERM)
@@ -412,11 +422,13 @@ def test_process_that_is_still_starting_does_not_hold_up_the_error_of_another_on
 
 def test_signals_to_the_whole_group_are_the_supervisors(mode: str, tmp_path: Path) -> None:
     with Running(tmp_path, "--workers", "2", "--worker-mode", mode) as server, server.connect() as client:
-        client.sendall(b"GET /slow?0.5 HTTP/1.1\r\nHost: test\r\n\r\n")
-        time.sleep(0.2)
+        client.sendall(b"GET /held?it HTTP/1.1\r\nHost: test\r\n\r\n")
+        server.reached()
         for pid in [*server.children(), server.process.pid]:
             os.kill(pid, signal.SIGINT)
-        assert read_answer(client)["query"] == "0.5"
+        server.wait_for_message("Shutting down")
+        server.release()
+        assert read_answer(client)["query"] == "it"
         assert server.wait() == 0
 
 

@@ -31,10 +31,10 @@ import asyncio, sys, time
 
 async def hold(scope):
     if scope["path"] == "/thread":
-        await asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
+        await asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)
     while scope["path"] == "/swallow":
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(600)
         except asyncio.CancelledError:
             pass
 
@@ -42,7 +42,7 @@ async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         print("starting", file=sys.stderr, flush=True)
         await receive()
-        await asyncio.sleep(60 if "slow" in sys.argv else 0)
+        await asyncio.sleep(600 if "slow" in sys.argv else 0)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
@@ -79,7 +79,7 @@ class Process:
         began = time.monotonic()
         for number in signals:
             os.kill(self.popen.pid, number)
-        _, rest = self.popen.communicate(timeout=30)
+        _, rest = self.popen.communicate(timeout=120)
         return self.popen.returncode, time.monotonic() - began, rest
 
 
@@ -109,7 +109,7 @@ def test_an_application_that_does_not_end_cannot_keep_the_process(process: Any, 
     with request(server.port(), path):
         server.line_with("called")
         _, seconds, _ = server.end(signal.SIGTERM)
-    assert seconds < 10
+    assert seconds < 60
 
 
 def test_program_goes_on_after_the_server_whose_calls_in_threads_go_on(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_threads_of_the_program_around_the_server_are_waited_for(tmp_path: Path)
         os.kill(server.popen.pid, signal.SIGTERM)
         server.line_with("are left")
         release.touch()
-        out, _ = server.popen.communicate(timeout=30)
+        out, _ = server.popen.communicate(timeout=120)
     assert out == "own thread ended\n"
 
 
@@ -174,13 +174,13 @@ def test_connections_are_refused_once_a_drain_has_begun() -> None:
 
 
 def test_a_client_that_never_finishes_its_tls_handshake_does_not_delay_the_end(tls_files: tuple[str, str]) -> None:
-    server = TestServer(answer, ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1], shutdown_timeout=20.0)
+    server = TestServer(answer, ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1], shutdown_timeout=120.0)
     server.start()
     with socket.create_connection((server.host, server.port)):
         httpx.get(server.url, verify=False)  # accepted after the silent one, so that one is being opened
         began = time.monotonic()
         server.stop()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 class EndsAtDrain:

@@ -65,11 +65,11 @@ def test_blocked_stream_does_not_block_who_logs() -> None:
     stream = BlockedStream()
     with Logs(config(), stream):
         log.info("first")
-        assert stream.reached.wait(10)
+        assert stream.reached.wait(60)
         started = time.monotonic()
         for _ in range(20_000):
             log.info("more")
-        assert time.monotonic() - started < 9
+        assert time.monotonic() - started < 60
         stream.released.set()
     assert "log records were dropped" in stream.getvalue()
 

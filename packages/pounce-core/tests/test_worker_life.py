@@ -109,7 +109,7 @@ def test_a_later_hook_that_does_not_work_keeps_nothing_from_ending(how: str, kin
     with TestServer(app, worker_hooks=True, shutdown_timeout=0.2):
         pass
     assert app.events[-1] == "lifespan.shutdown"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 # Recycling
