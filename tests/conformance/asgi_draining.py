@@ -102,7 +102,7 @@ def test_an_application_that_is_told_and_gives_up_its_answer_breaks_it_off_witho
     wire: Wire, caplog: Any
 ) -> None:
     app = Streaming("disconnect", finishes=False)
-    asked, _ = drained(wire, app, shutdown_timeout=PATIENCE, drain_disconnect=0)
+    asked, _ = drained(wire, app, shutdown_timeout=2 * PATIENCE, drain_disconnect=0)
     assert asked.response is None or asked.response.body == b"begun"
     assert [record.getMessage() for record in caplog.records if record.levelname in ("ERROR", "WARNING")] == []
 

@@ -393,6 +393,23 @@ def test_exception_in_a_wire_leaves_others_alone(start: Any, connect: Any) -> No
     assert server.serves_http()
 
 
+def test_peer_that_never_says_that_it_closes_does_not_hold_up_the_end_over_tls(start: Any, tls_files: Any) -> None:
+    class Waits(Connection):
+        def data_received(self, data: bytes) -> None:
+            self.send(data)
+
+    plugins = registry(Wire(name="gopher", connect=lambda service: Waits(service, "gopher")))
+    settings = {"ssl_certfile": tls_files[0], "ssl_keyfile": tls_files[1], "shutdown_timeout": 2 * PATIENCE}
+    server = start(plugins, bind=("gopher://127.0.0.1:0",), **settings)
+    with socket.create_connection((server.server.host, server.server.port), PATIENCE) as plain:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with context.wrap_socket(plain) as sock:
+            sock.sendall(b"hello")
+            assert sock.recv(65536) == b"hello"
+            server.server.stop(timeout=20)
+
+
 @pytest.mark.parametrize("method", ["drain", "close"])
 def test_exception_while_the_server_ends_does_not_keep_it_from_ending(
     start: Any, method: str, caplog: pytest.LogCaptureFixture

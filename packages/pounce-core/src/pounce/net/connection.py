@@ -22,6 +22,7 @@ from pounce.contract.stream import ConnectionInfo
 from pounce.contract.turns import STEPS, Share
 from pounce.contract.wire import Service
 from pounce.net.delivery import (
+    LINGER_TIMEOUT,
     acknowledged,
     is_full,
     leave_to_kernel,
@@ -455,13 +456,19 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits()
 
     def close(self) -> None:
-        """Close once everything written has left; a peer that does not take it in time is not waited for."""
+        """Close once everything written has left; a peer that does not take it in time is not waited for.
+
+        Over TLS the peer has a moment to say that it closes too: `deadline_passed()` is called then, which has to call
+        `let_go()` as that of this class does.
+        """
         if self.transport.is_closing():
             # asyncio's TLS transport forgets its protocol when it is closed again, and cannot even abort then.
             return
         self.flush()
         if self._is_tls:
             self._second = second_descriptor(self.transport)
+            # TLS waits for close_notify, which a peer that keeps its connection for later never sends.
+            self.deadline = min(self.deadline, self.loop.time() + LINGER_TIMEOUT)
         self.transport.close()
         self.watch_unsent()
 

@@ -17,6 +17,7 @@ if sys.platform == "linux":
     import termios
 
 __all__ = [
+    "LINGER_TIMEOUT",
     "acknowledged",
     "is_dead",
     "is_full",
@@ -27,6 +28,8 @@ __all__ = [
     "undelivered",
 ]
 
+LINGER_TIMEOUT = 2.0
+"""Seconds that the peer has to end its half of a connection when ours has ended."""
 INFO_SIZE = 128
 """Bytes of `struct tcp_info` (linux/tcp.h) up to and with tcpi_bytes_acked, which RFC 4898 calls
 tcpEStatsAppHCThruOctetsAcked."""

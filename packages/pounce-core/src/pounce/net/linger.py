@@ -19,7 +19,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from pounce.net.connection import Connection
-from pounce.net.delivery import is_dead, leave_to_kernel, reset_when_closed, undelivered
+from pounce.net.delivery import LINGER_TIMEOUT, is_dead, leave_to_kernel, reset_when_closed, undelivered
 
 if TYPE_CHECKING:
     from pounce.contract.wire import Service
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["LINGER_MAX", "LINGER_TIMEOUT", "go_on"]
 
 LINGER_MAX = 16_777_216
-LINGER_TIMEOUT = 2.0
-"""How much and how long (seconds) is read after the last answer, so that a reset does not destroy it."""
+"""How much is read after the last answer, so that a reset does not destroy it; for how long says `LINGER_TIMEOUT`."""
 
 
 def go_on(service: Service, wire: str, sock: socket.socket, exc: Exception | None) -> None:
