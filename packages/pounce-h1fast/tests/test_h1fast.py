@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import judges
 import pytest
@@ -198,7 +199,7 @@ def test_a_pattern_keeps_no_value_that_may_differ() -> None:
     for number in range(3):
         reader.receive_data(like(b"secret-%d" % number, b"%d" % number))
         assert isinstance(reader.next_event(), RequestHead)
-        kept = repr([getattr(reader._pattern, name) for name in h1fast.Pattern.__slots__])
+        kept = repr([getattr(kind, name) for kind in reader._kinds for name in h1fast.Pattern.__slots__])
         assert ("secret" in kept) is (number == 0)
 
 
@@ -226,6 +227,91 @@ def test_a_body_of_the_same_length_follows_the_same_fields() -> None:
         assert (head.method, head.content_length) == (b"POST", 3)
         assert reader.next_event() == b"ab%d" % number
         assert isinstance(reader.next_event(), EndOfBody)
+
+
+def post(length: bytes, more: bytes = b"") -> bytes:
+    return POST + b"Content-Length: " + length + b"\r\n" + more + b"\r\n"
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n", b"Upgrade: x\r\nConnection: upgrade\r\n"])
+@pytest.mark.parametrize("length", [b"4", b"04", b"0", b"00", b" 12\t", b"123456789012345678", b"1234567890123456789"])
+def test_a_length_that_differs_is_read_as_if_it_came_first(length: bytes, more: bytes) -> None:
+    cold = heads(post(length, more))[0]
+    reader = parser()
+    for number in range(1, 4):
+        reader.receive_data(post(b"%d" % number, more) + bytes(number))
+        assert isinstance(reader.next_event(), RequestHead)
+        assert (reader.next_event(), type(reader.next_event())) == (bytes(number), EndOfBody)
+    reader.receive_data(post(length, more))
+    warm = reader.next_event()
+    assert isinstance(warm, RequestHead)
+    for name in RequestHead.__slots__:
+        assert getattr(warm, name) == getattr(cold, name), name
+
+
+@pytest.mark.parametrize("length", [b"", b"-1", b"+1", b"1_0", b"0x1", b"1 1", b"1,1", b"1" * 20, b"\xb2"])
+def test_a_length_that_is_none_is_refused_after_others(length: bytes) -> None:
+    before = [post(b"1") + b"a", post(b"22") + bytes(22)]
+    reader = parser()
+    reader.receive_data(b"".join(before))
+    while reader.next_event() is not None:
+        pass
+    reader.receive_data(post(length))
+    with pytest.raises(BadRequest) as warm:
+        reader.next_event()
+    assert warm.value.code == error_of(post(length)).code
+
+
+def test_kinds_of_requests_that_take_turns_are_all_known() -> None:
+    reader = parser()
+    kinds = [
+        lambda number: request(b"X-Id: %d\r\n" % number),
+        lambda number: post(b"%d" % (number + 10), b"X-Id: %d\r\n" % number) + bytes(number + 10),
+        lambda number: POST + b"X-Id: %d\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n" % number,
+    ]
+    missed = -1
+    for number in range(30):
+        if number == 9:
+            missed = reader._lines.hits + reader._lines.misses
+        reader.receive_data(kinds[number % 3](number))
+        while reader.next_event() is not None:
+            pass
+    assert reader._lines.hits + reader._lines.misses == missed
+
+
+def test_a_connection_keeps_no_more_than_a_few_kinds() -> None:
+    reader = parser()
+    for number in range(50):
+        reader.receive_data(request(b"X-%d: 1\r\n" % number + b"Y: " + b"y" * 2000 + b"\r\n"))
+        assert isinstance(reader.next_event(), RequestHead)
+        assert sum(kind.size for kind in reader._kinds) <= h1fast.KINDS_ROOM
+        assert len(reader._kinds) <= h1fast.KINDS_MAX
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"2\r\nab\r\n0\r\n\r\n", b"0002\r\nab\r\n0\r\n\r\n", b"A\r\n0123456789\r\n0\r\n\r\n",
+        b"2\r\nab\r\n00\r\n\r\n", b"2\r\nab\r\n0\r\nX: y\r\n\r\n", b"2;a=b\r\nab\r\n0\r\n\r\n",
+        b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n", b"0\r\n\r\n", b"2\r\nab\r\n0;a\r\n\r\n", b"00002\r\nab\r\n0\r\n\r\n",
+    ],
+)  # fmt: skip
+def test_small_chunked_body_is_the_same_whole_and_in_pieces(chunks: bytes) -> None:
+    data = POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + request()
+
+    def read(size: int) -> tuple[bytes, list[Any]]:
+        reader = parser()
+        body, ends = b"", []
+        for at in range(0, len(data), size):
+            reader.receive_data(data[at : at + size])
+            while (event := reader.next_event()) is not None:
+                if isinstance(event, bytes):
+                    body += event
+                else:
+                    ends.append(event.trailers if isinstance(event, EndOfBody) else event.method)
+        return body, ends
+
+    assert read(len(data)) == read(1)
 
 
 def test_a_request_with_a_body_does_not_pass_its_length_on() -> None:
@@ -268,8 +354,7 @@ def test_an_idle_connection_keeps_no_large_fields() -> None:
         head = reader.next_event()
         assert isinstance(head, RequestHead)
         assert len(head.headers[1][1]) == size
-        assert reader._pattern is not None
-        assert len(reader._pattern.end) <= h1fast.BLOCK_MAX
+        assert sum(len(kind.end) for kind in reader._kinds) <= h1fast.BLOCK_MAX
 
 
 @pytest.mark.parametrize("size", [1, 1000, 70_000])

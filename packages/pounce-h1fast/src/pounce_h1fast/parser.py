@@ -6,6 +6,7 @@ and `Accept-Encoding: gzip, deflate, br` is the same for half the world. A line 
 against the grammar, whole, so that no CR, LF or control inside it can pass. A connection whose next request has the
 very same fields skips even the look-ups. When it differs in a few values, what the two have in common is kept as a
 pattern: a request that fits is compared piece by piece, and only its values are checked, with no line taken apart.
+A connection has patterns of several kinds of requests, such as some with a body and some without.
 
 What is taken from an earlier request, and why that equals reading anew. Three things are, and no other:
 
@@ -17,7 +18,9 @@ What is taken from an earlier request, and why that equals reading anew. Three t
 3. What the fields say about the request (`content_length`, `keep_alive`, `upgrade`, and `relayed`, which their names
    decide). For HTTP/1.1 with a path as target, `request_head` concludes the others from the special fields alone, with
    Host among them. They are in the pattern's texts, name and value, so that a request that fits has the very same
-   ones, in the same order.
+   ones, in the same order. But for one: the value of the only Content-Length may be left to the request at hand. It is
+   read there as `content_length()` reads it, and nothing else depends on it, because such a pattern has neither Upgrade
+   nor Expect nor Transfer-Encoding, and its first request had a body, as each that fits it has.
 
 A pattern is made at once, of a section that was accepted, and never changed: no state of it stands for "nothing yet"
 and could be taken for a section that is short or empty. One without values to read has that whole section as its only
@@ -54,6 +57,8 @@ __all__ = ["FastParser", "LineTable"]
 _REQUEST_LINE = re.compile(rb"([!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,%d}) ([\x21-\x7e]+) HTTP/(1\.[0-9])" % METHOD_MAX)
 # RFC 9112 5: field-line = field-name ":" OWS field-value OWS, and RFC 9110 5.1: field-name = token
 _FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# RFC 9112 7.1: chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF
+_SMALL_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,4})\r\n")
 # RFC 9110 5.5: field-value has VCHAR, obs-text, SP and HTAB, and no other byte
 _VALUE_BYTES = frozenset((9, *range(32, 127), *range(128, 256)))
 # A table for `translate`: NUL for what a value must not have. Looking for NUL then takes a third of any other check.
@@ -76,10 +81,16 @@ CHUNKS_AT_ONCE = 16
 GENERATION = 8192
 """Misses after which a new generation begins even if the young one is not full, so that habits may change."""
 BLOCK_MAX = 4096
-"""Bytes of the fields that a connection makes a pattern of: what an idle one may hold."""
+"""Bytes of the fields that a connection makes a pattern of."""
+KINDS_ROOM = 6144
+"""Bytes of all its patterns: what an idle connection may hold."""
 
 PATTERN_MAX = 8
 """Values that may differ from request to request without each being read from scratch."""
+LENGTH_DIGITS = 18
+"""Of a Content-Length that is taken as it is."""
+KINDS_MAX = 4
+"""Patterns of one connection."""
 
 END_OF_BODY = EndOfBody()
 
@@ -101,12 +112,13 @@ class LineTable:
     `hits` and `misses` count the fields of heads that were read line by line, by whether their line was in the table.
     """
 
-    __slots__ = ("field_name", "hits", "misses", "names", "old", "request_line", "young")
+    __slots__ = ("field_name", "hits", "misses", "names", "old", "request_line", "small_chunk", "young")
 
     def __init__(self) -> None:
         # Of this thread alone; see `pounce.immortal`.
         self.field_name = _FIELD_NAME.fullmatch
         self.request_line = _REQUEST_LINE.fullmatch
+        self.small_chunk = _SMALL_CHUNK.match
         self.young: dict[bytes, tuple[bytes, bytes]] = {}
         self.old: dict[bytes, tuple[bytes, bytes]] = {}
         self.names: dict[bytes, Name] = {}
@@ -163,12 +175,20 @@ class Pattern:
     lines. Without pieces there is one text, the field section of an accepted request.
     """
 
-    __slots__ = ("content_length", "end", "headers", "keep_alive", "pieces", "relayed", "upgrade")
+    __slots__ = ("content_length", "end", "headers", "keep_alive", "length_at", "pieces", "relayed", "size", "upgrade")
 
     def __init__(
-        self, like: RequestHead | Pattern, headers: list[Any], pieces: list[tuple[bytes, int, bytes]], end: bytes
+        self,
+        like: RequestHead | Pattern,
+        headers: list[Any],
+        pieces: list[tuple[bytes, int, bytes]],
+        end: bytes,
+        length_at: int = -1,
     ) -> None:
+        self.size = len(end) + sum(len(text) for text, _, _ in pieces)
         self.pieces = pieces
+        self.length_at = length_at
+        """Index of the Content-Length that is to be read; -1 where `content_length` is that of all that fit."""
         """The text before a value, and index and name of the field that it belongs to."""
         self.end = end
         """The text after the last value."""
@@ -199,26 +219,41 @@ class Pattern:
 
     def with_values_of(self, block: bytes) -> Pattern | None:
         """What this one, which has no pieces, has in common with another section; None when that is not enough."""
-        lines, before = block.split(b"\r\n"), self.end.split(b"\r\n")
-        if len(lines) != len(before):
+        if block.count(b"\r\n") != self.end.count(b"\r\n"):
             return None
+        lines, before = block.split(b"\r\n"), self.end.split(b"\r\n")
         headers = self.headers.copy()
         pieces: list[tuple[bytes, int, bytes]] = []
         start = read = 0
+        length_at = -1
         for index, line in enumerate(lines):
             if line != before[index]:
                 name, colon, _ = line.partition(b":")
                 lower = headers[index - 1][0]
                 # A name in other letters means the same, but is not the one that was checked.
-                if not colon or not before[index].startswith(name + colon) or lower in SPECIAL_FIELDS:
+                if not colon or not before[index].startswith(name + colon):
                     return None
+                if lower in SPECIAL_FIELDS:
+                    if lower != b"content-length" or not self._may_differ_in_length():
+                        return None
+                    length_at = index - 1
                 if len(pieces) == PATTERN_MAX:
                     return None
                 headers[index - 1] = None
                 pieces.append((block[read : start + len(name) + 1], index - 1, lower))
                 read = start + len(line)
             start += len(line) + 2
-        return Pattern(self, headers, pieces, block[read:])
+        return Pattern(self, headers, pieces, block[read:], length_at)
+
+    def _may_differ_in_length(self) -> bool:
+        """Nothing but the length of a body depends on the value of Content-Length. (There is one of them, and no
+        Transfer-Encoding, since the section was accepted; and no Expect, of which no pattern is made.)"""
+        return bool(self.content_length) and all(name != b"upgrade" for name, _ in self.headers)
+
+
+def _length(value: bytes) -> int:
+    """The length of a body by the value of its Content-Length; 0 for none, and for what is left to others to read."""
+    return int(value) if value.isdigit() and len(value) <= LENGTH_DIGITS else 0
 
 
 # What comes next in the buffer. Numbers: `pounce.immortal` tells why not an Enum.
@@ -231,11 +266,11 @@ class FastParser:
     __slots__ = (
         "_at",
         "_buffer",
+        "_kinds",
         "_limits",
         "_lines",
         "_max_head",
         "_overhead",
-        "_pattern",
         "_remaining",
         "_scanned",
         "_state",
@@ -254,8 +289,8 @@ class FastParser:
         self._state = HEAD
         self._remaining = 0
         self._overhead = 0
-        self._pattern: Pattern | None = None
-        """What the next request on this connection probably has in common with one before."""
+        self._kinds: list[Pattern] = []
+        """What the next request on this connection probably has in common with one before; the last one first."""
 
     def receive_data(self, data: bytes) -> None:
         buffer = self._buffer
@@ -335,24 +370,30 @@ class FastParser:
             block = bytes(block)
         # With any other request line the fields alone do not tell what the request is.
         if version == b"1.1" and target[0] == 47 and b"#" not in target and method != b"CONNECT":
-            headers: Headers | None = None
-            pattern = self._pattern
-            if pattern is None:
-                pass
-            elif pattern.pieces:
-                headers = pattern.read(block)
-            elif block == pattern.end:
-                headers = pattern.headers.copy()
-            else:
-                pattern = pattern.with_values_of(block)
-                if pattern is not None:
+            kinds = self._kinds
+            for index, pattern in enumerate(kinds):
+                if pattern.pieces:
                     headers = pattern.read(block)
-                    self._pattern = pattern
-            if headers is not None and pattern is not None:
+                    if headers is None:
+                        continue
+                elif block == pattern.end:
+                    headers = pattern.headers.copy()
+                else:
+                    continue
                 length = pattern.content_length
+                if pattern.length_at >= 0:
+                    length = _length(headers[pattern.length_at][1])
+                    if not length:
+                        continue
+                if index:
+                    # The others keep their order: those that take turns are found where they were.
+                    kinds.insert(0, kinds.pop(index))
                 if length:
                     self._state = LENGTH_BODY
                     self._remaining = length
+                elif length is None:
+                    self._state = CHUNK_LINE
+                    self._overhead = 0
                 # As `_consume()` does.
                 end += 4
                 if end == len(buffer):
@@ -395,14 +436,27 @@ class FastParser:
         if length is None:
             self._state = CHUNK_LINE
             self._overhead = 0
-            return head
-        if length:
+        elif length:
             self._state = LENGTH_BODY
             self._remaining = length
         if version == b"1.1" and target[0] == 47 and len(block) <= BLOCK_MAX and not head.expect_continue:
             # The head's own list goes to the application.
-            self._pattern = Pattern(head, headers.copy(), [], block)
+            self._learn(Pattern(head, headers.copy(), [], block))
         return head
+
+    def _learn(self, pattern: Pattern) -> None:
+        """Keep the pattern of a section that fitted none, or what it has in common with that of an earlier one."""
+        kinds = self._kinds
+        for index, earlier in enumerate(kinds):
+            if not earlier.pieces:
+                common = earlier.with_values_of(pattern.end)
+                if common is not None:
+                    pattern = common
+                    del kinds[index]
+                    break
+        kinds.insert(0, pattern)
+        while len(kinds) > KINDS_MAX or sum(kind.size for kind in kinds) > KINDS_ROOM:
+            kinds.pop()
 
     # Bodies
 
@@ -426,6 +480,16 @@ class FastParser:
         pieces: list[bytes | bytearray] = []
         buffer = self._buffer
         at = self._at
+        if self._state == CHUNK_LINE and (match := self._lines.small_chunk(buffer, at)) is not None:
+            start = match.end()
+            end = start + int(match[1], 16)
+            if end > start and buffer[end : end + 7] == b"\r\n0\r\n\r\n":
+                # All of what is left is here, in one chunk without extensions, and without trailers.
+                data = bytes(buffer[start:end])
+                self._consume(end + 7)
+                self._state = LENGTH_BODY
+                self._remaining = 0
+                return data
         try:
             while True:
                 state = self._state

@@ -390,6 +390,34 @@ class HttpExchange:
         self.service.held.add(self)
 
     def _send_body(self, body: Body, more: bool) -> None:
+        if (
+            not more
+            and self.answer == HELD
+            and type(body) is bytes
+            and self._trailers is None
+            and self.head.method != b"HEAD"
+            and self.status not in BODILESS
+        ):
+            self._send_whole(body)
+        else:
+            self._send_piece(body, more)
+
+    def _send_whole(self, body: bytes) -> None:
+        """Nearly every answer: what `_send_piece()` does with a body that is all there when its head leaves."""
+        count = len(body)
+        if self._expected is not None and self._expected != count:
+            self._check_length(count, False)
+        self.bytes_sent = count
+        self.answer = DONE
+        stream = self.stream
+        try:
+            stream.start(self.status, self._headers, body, False)
+        except BaseException as exc:
+            raise self._stream_failed(exc) from exc
+        if stream.writable:
+            self._complete()
+
+    def _send_piece(self, body: Body, more: bool) -> None:
         if type(body) is not bytes and not isinstance(body, FileRange):
             plain = plain_bytes(body)
             if plain is None:

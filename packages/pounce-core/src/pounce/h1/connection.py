@@ -21,11 +21,12 @@ import sys
 from math import inf
 from typing import TYPE_CHECKING, cast
 
-from pounce.contract.head import Headers, RequestHead
+from pounce.contract.head import AnswerFields, Headers, RequestHead
+from pounce.contract.parser import EndOfBody
 from pounce.contract.stream import Body, Exchange, FileRange
 from pounce.contract.turns import STEPS
 from pounce.errors import BadRequest, ClientGone
-from pounce.h1.encode import LAST_CHUNK, chunk_head, encode_fields, encode_head, status_line
+from pounce.h1.encode import LAST_CHUNK, AnswerHead, chunk_head, encode_fields, encode_head, status_line
 from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, LENGTH, NONE, answer_framing
 from pounce.net.connection import LONG_READ, Connection, WireFailed
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT
@@ -78,7 +79,9 @@ class H1Connection(Connection, guarded=("eof_received",)):
         "_held_back",
         "_idle_timeout",
         "_keep_alive",
+        "_most_requests",
         "_paused_at",
+        "_scheme",
         "_unconsumed",
         "exchange",
         "has_trailers",
@@ -103,6 +106,9 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self.has_trailers = True
         self._framing = NONE
         self._idle_timeout = 0.0
+        self._scheme: str | None = None
+        """That of requests, where it is not the one that parsers give them."""
+        self._most_requests: float = service.config.max_requests_per_connection or inf
         self._keep_alive = True
         self._ended_by_peer = False
         self._unconsumed = 0
@@ -127,6 +133,8 @@ class H1Connection(Connection, guarded=("eof_received",)):
             and transport.get_extra_info("socket") is not None
         )
         self._idle_timeout = self.service.keep_alive_timeout(self.connection)
+        if self.connection.scheme != "http":
+            self._scheme = self.connection.scheme
         # The first head is due even if no byte of it ever comes.
         self.deadline = self.loop.time() + self.service.config.header_timeout
 
@@ -135,20 +143,21 @@ class H1Connection(Connection, guarded=("eof_received",)):
         if len(data) > LONG_READ:
             self.rest()
         reading = self.reading
-        if reading == CLOSED:
-            self._linger_over(len(data))
-            return
-        if reading == TUNNEL:
-            self._tunnel_received(data)
-            return
-        parser = self.parser
-        parser.receive_data(data)
-        if reading == DONE and (self.writing != SENT or not self.writable):
-            # A request is being served: what follows it waits.
-            if parser.buffered > BUFFER_HIGH:
-                self._held_back = True
-                self.pause_reading()
-            return
+        if reading >= DONE:
+            if reading == CLOSED:
+                self._linger_over(len(data))
+                return
+            if reading == TUNNEL:
+                self._tunnel_received(data)
+                return
+            if self.writing != SENT or not self.writable:
+                # A request is being served: what follows it waits.
+                self.parser.receive_data(data)
+                if self.parser.buffered > BUFFER_HIGH:
+                    self._held_back = True
+                    self.pause_reading()
+                return
+        self.parser.receive_data(data)
         self.corked = True
         try:
             self._read()
@@ -214,11 +223,9 @@ class H1Connection(Connection, guarded=("eof_received",)):
         try:
             while True:
                 reading = self.reading
-                if reading == DONE:
-                    if self.writing != SENT or not self.writable or not self._next_request():
+                if reading >= DONE:
+                    if reading != DONE or self.writing != SENT or not self.writable or not self._next_request():
                         return
-                elif reading == CLOSED or reading == TUNNEL:
-                    return
                 event = self.parser.next_event()
                 if type(event) is RequestHead:
                     self._open(event)
@@ -239,11 +246,10 @@ class H1Connection(Connection, guarded=("eof_received",)):
     def _open(self, head: RequestHead) -> None:
         self.requests += 1
         self.head = head
-        if self.connection.scheme != "http":
-            head.scheme = self.connection.scheme
+        if self._scheme is not None:
+            head.scheme = self._scheme
         self.has_trailers = head.version != "1.0"
-        limit = self.service.config.max_requests_per_connection
-        self._keep_alive = head.keep_alive and (not limit or self.requests < limit)
+        self._keep_alive = head.keep_alive and self.requests < self._most_requests
         if head.content_length == 0:
             self.reading = DONE
             self.deadline = inf
@@ -259,7 +265,11 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self._client_waits = head.expect_continue and not self.parser.buffered
         self._body_deadline_base = self.loop.time() + RATE_GRACE
         body = b""
-        if head.content_length and self.parser.buffered:
+        if head.content_length is None:
+            if self.parser.buffered:
+                self._open_with_chunks(head)
+                return
+        elif head.content_length and self.parser.buffered:
             # A body without chunks cannot be wrong, so that the application may be told of it before it starts.
             body = cast(bytes, self.parser.next_event())
             self._body_read = len(body)
@@ -269,6 +279,38 @@ class H1Connection(Connection, guarded=("eof_received",)):
                 self.reading = DONE
                 self.deadline = inf
         self.service.open(head, self, body, self.reading == DONE)
+
+    def _open_with_chunks(self, head: RequestHead) -> None:
+        """Open a request that came with chunks. Where they are all of its body and right to their end, and no trailers
+        follow, the application may be told of it before it starts; else it learns the one thing after the other."""
+        parser = self.parser
+        first = second = None
+        error: BadRequest | None = None
+        try:
+            first = parser.next_event()
+            if type(first) is bytes:
+                second = parser.next_event()
+        except BadRequest as exc:
+            error = exc
+        if type(second) is EndOfBody and type(first) is bytes and second.trailers is None:
+            self.share.left -= PIECE_STEPS
+            self._client_waits = False
+            self._body_read = len(first)
+            self._hold(len(first))
+            self.reading = DONE
+            self.deadline = inf
+            self.service.open(head, self, first, True)
+            return
+        self.service.open(head, self)
+        for event in (first, second):
+            if event is not None and self.reading != CLOSED:
+                if type(event) is bytes:
+                    self._body_received(event)
+                    self.share.left -= PIECE_STEPS
+                else:
+                    self._body_ended(event)
+        if error is not None and self.reading != CLOSED:
+            raise error
 
     def _switched(self, head: RequestHead) -> bool:
         """Hand the connection over to the wire that the token names, if there is one and it takes the request."""
@@ -340,9 +382,17 @@ class H1Connection(Connection, guarded=("eof_received",)):
 
     def _next_request(self) -> bool:
         """Make ready for the next request; False when nothing of it is here, or this was the last one."""
+        buffered = self.parser.buffered
+        if not (buffered or self._paused_at or self._held_back or self._ended_by_peer or self.service.draining):
+            if self._keep_alive:
+                # What follows comes to the same.
+                self.exchange = self.head = None  # type: ignore[assignment]
+                self.reading = IDLE
+                self.writing = READY
+                self.deadline = self.loop.time() + self._idle_timeout
+                return False
         self.exchange = cast(Exchange, None)
         head, self.head = self.head, None
-        buffered = self.parser.buffered
         if not self._keep_alive or (not buffered and (self.service.draining or self._ended_by_peer)):
             if head is not None and not head.keep_alive and not buffered:
                 # RFC 9112 9.6: the client that asked for it sends no further requests.
@@ -398,9 +448,32 @@ class H1Connection(Connection, guarded=("eof_received",)):
     # Stream: called by the exchange
 
     def start(self, status: int, headers: Headers, body: Body, more: bool) -> None:
+        if not more and self.reading == DONE and type(headers) is AnswerFields and type(body) is bytes:
+            encoded = headers.encoded
+            if (
+                type(encoded) is AnswerHead
+                and encoded.complete
+                and encoded.status == status
+                and self._keep_alive
+                and self.has_trailers
+                and len(body) < COPY_MAX
+                and not self._ended_by_peer
+                and not self.service.draining
+            ):
+                # What follows comes to the same. To HEAD, or with 204 or 304, there is no body here.
+                self._framing = LENGTH
+                self.writing = SENT
+                self.send(encoded.whole + body)
+                if not (self.corked and self._cork):
+                    self._sent()
+                return
+        self._start(status, headers, body, more)
+
+    def _start(self, status: int, headers: Headers, body: Body, more: bool) -> None:
         request = self.head
         method, version = (request.method, request.version) if request is not None else (b"", "1.1")
-        _, head, whole, has_length, closes = encode_head(status, headers)
+        encoded = encode_head(status, headers)
+        head, has_length, closes = encoded.data, encoded.has_length, encoded.closes
         if has_length and method != b"HEAD" and status != 204 and status != 304:
             # As the table of `answer_framing()` has it, without the call.
             framing = LENGTH
@@ -422,7 +495,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         elif version == "1.0":
             head += b"connection: keep-alive\r\n\r\n"
         else:
-            head = whole if has_length else head + b"\r\n"
+            head = encoded.whole if has_length else head + b"\r\n"
         self._write_piece(head, body, more)
 
     def write(self, body: Body, more: bool) -> None:

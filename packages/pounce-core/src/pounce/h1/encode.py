@@ -1,7 +1,6 @@
 """Bytes of an HTTP/1.1 answer (RFC 9112 4, 5)."""
 
 from http import HTTPStatus
-from typing import NamedTuple
 
 from pounce.contract.head import AnswerFields, ExtendedFields, Headers
 
@@ -27,29 +26,34 @@ def chunk_head(count: int) -> bytes:
     return b"%x\r\n" % count
 
 
-class AnswerHead(NamedTuple):
+class AnswerHead:
     """The encoded part of a head that does not depend on the connection: status line and the exchange's fields."""
 
-    status: int
-    data: bytes
-    whole: bytes
-    """`data` with the empty line after it."""
-    has_length: bool
-    """Content-Length is among the fields."""
-    closes: bool
-    """The application asked for the connection to be closed."""
+    __slots__ = ("closes", "complete", "data", "has_length", "status", "whole")
+
+    def __init__(self, status: int, data: bytes, has_length: bool, closes: bool) -> None:
+        self.status = status
+        self.data = data
+        self.whole = data + b"\r\n"
+        """`data` with the empty line after it."""
+        self.has_length = has_length
+        """Content-Length is among the fields."""
+        self.closes = closes
+        """The application asked for the connection to be closed."""
+        self.complete = has_length and not closes
+        """Where the connection goes on as usual, `whole` is all that there is to send."""
 
 
-def encode_head(status: int, headers: Headers) -> tuple[int, bytes, bytes, bool, bool]:
-    """The head of an answer without framing fields: an `AnswerHead`, or a tuple like it. What answers share is encoded
-    once."""
+def encode_head(status: int, headers: Headers) -> AnswerHead:
+    """The head of an answer without framing fields. What answers share is encoded once."""
     if type(headers) is not AnswerFields:
         if type(headers) is not ExtendedFields:
             return _encode(status, headers)
-        _, data, _, has_length, closes = encode_head(status, headers.shared)
+        shared = encode_head(status, headers.shared)
+        data = shared.data
         for field in headers.own:
             data += b"%b: %b\r\n" % field
-        return status, data, data + b"\r\n", has_length, closes
+        return AnswerHead(status, data, shared.has_length, shared.closes)
     found = headers.encoded
     if type(found) is not AnswerHead or found.status != status:
         found = headers.encoded = _encode(status, headers)
@@ -66,4 +70,4 @@ def _encode(status: int, headers: Headers) -> AnswerHead:
         fields.append((b"connection", b"upgrade"))
     has_length = any(name == b"content-length" for name, _ in fields)
     data = status_line(status) + encode_fields(fields)
-    return AnswerHead(status, data, data + b"\r\n", has_length, closes)
+    return AnswerHead(status, data, has_length, closes)

@@ -375,23 +375,22 @@ class Connection(asyncio.Protocol):
         """Write `data`; while the connection is corked it is gathered with what follows."""
         if self.corked:
             self._cork.append(data)
-            self._cork_size += len(data)
-            if self._cork_size >= CORK_LIMIT:
+            self._cork_size = size = self._cork_size + len(data)
+            if size >= CORK_LIMIT:
                 self.flush()
         else:
             self._write(data)
 
     def _write(self, data: bytes) -> None:
         """Write to the socket itself where nothing waits in the transport, to the transport what that leaves over."""
-        if not self._direct and self._fd >= 0:
-            self._direct = not self.transport.get_write_buffer_size()
-        if self._direct:
+        if self._direct or (self._fd >= 0 and not self.transport.get_write_buffer_size()):
             try:
                 sent = os.write(self._fd, data)
             except OSError:
                 # The transport will meet the same, and knows what to do.
                 sent = 0
             if sent == len(data):
+                self._direct = True
                 return
             self._direct = False
             data = data[sent:]
