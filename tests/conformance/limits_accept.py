@@ -28,6 +28,7 @@ from tests.conformance.rfc9112_support import (
 )
 
 from pounce.net.bind import Bind
+from pounce.observe.access_log import plugin as access_log_plugin
 from pounce.plugin import API_VERSION, Plugin, Wire
 from pounce.testing.memory import memory_service
 from pounce.worker.acceptor import Acceptor
@@ -54,6 +55,25 @@ def test_a_connection_above_max_connections_is_told_so(serve: Any, socket_kind: 
             assert answer.headers["x-pounce-error-code"] == "POUNCE_LIMIT_CONNECTIONS"
         client.send(get("/2"))
         assert client.answer().body == b"/2"
+
+
+def test_a_connection_that_is_turned_away_has_a_line_and_an_id(
+    serve: Any, socket_kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if socket_kind == "tls":
+        pytest.skip("TLS connections are closed before their handshake")
+    caplog.set_level("INFO", "pounce.access")
+    site = serve(path_app, access_log_plugin, max_connections=1, access_log=True, request_id=True)
+    with site.client() as first:
+        first.send(get("/1"))
+        assert first.answer().status == 200
+        with site.client() as refused:
+            number = refused.answer().headers["x-request-id"]
+    site.server.stop(timeout=PATIENCE)
+    entries = [record.msg for record in caplog.records if record.name == "pounce.access"]
+    (entry,) = [entry for entry in entries if entry.status == 503]
+    assert (entry.target, entry.request_id, entry.complete) == ("-", number, True)
+    assert entry.client.startswith("unix" if socket_kind == "unix" else "127.0.0.1:")
 
 
 def test_a_client_that_sends_at_once_can_read_that_there_are_too_many(serve: Any, socket_kind: str) -> None:

@@ -8,6 +8,8 @@ import socket
 import ssl
 from typing import TYPE_CHECKING
 
+from pounce.errors import BadRequest
+from pounce.h1.turned_away import TurnedAway
 from pounce.net.bind import Listener
 from pounce.net.proxy_protocol import ProxyPolicy
 from pounce.net.sniff import WireChooser, WireTable
@@ -32,9 +34,11 @@ PAUSE = 0.5
 _GONE = {errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-OVERLOADED = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 19\r\n"
-    b"Retry-After: 5\r\nX-Pounce-Error-Code: POUNCE_LIMIT_CONNECTIONS\r\nConnection: close\r\n\r\nService Unavailable"
+OVERLOADED = BadRequest(
+    "There are too many connections",
+    status=503,
+    code="POUNCE_LIMIT_CONNECTIONS",
+    hint="The limit is max_connections.",
 )
 
 
@@ -107,15 +111,13 @@ class Intake:
         task.add_done_callback(self.handshakes.discard)
 
     def _turn_away(self, sock: socket.socket) -> None:
-        """Over max_connections: say so where the client can read it, at no further cost."""
+        """Over max_connections: say so where the client can read it without a handshake."""
         self._service.count("max_connections", "max_connections reached, connection turned away")
         try:
             if self._tls is None and self._speaks_http:
-                sock.send(OVERLOADED)
-                sock.shutdown(socket.SHUT_WR)
-                # What the client has sent already would turn the close into a reset that destroys the answer.
-                sock.recv(65536)
+                self._service.refuse(None, TurnedAway(sock), OVERLOADED)
         except OSError:
+            # The peer is gone.
             pass
         sock.close()
 
