@@ -90,6 +90,7 @@ def test_times_add_up(wire: Wire) -> None:
         value for name, value in [*response.headers, *(response.trailers or ())] if name == b"server-timing"
     )
     times = {name.decode(): float(time) for name, time in re.findall(rb"([a-z]+);dur=([0-9.]+)", values)}
+    assert times["parse"] > 0
     # Rounded to microseconds each.
     assert times["parse"] + times["queue"] + times["app"] <= times["total"] + 0.01
 

@@ -40,7 +40,7 @@ from pounce_h2.ending import Ending
 from pounce_h2.frames import ACK, FRAME_HEAD, PREFACE, ErrorCode, Kind, frame
 from pounce_h2.heads import Heads
 from pounce_h2.output import Output
-from pounce_h2.requests import Requests
+from pounce_h2.requests import Requests, TimedRequests
 from pounce_h2.settings import H2Settings, PeerSettings, announced
 from pounce_h2.streams import Streams
 from pounce_h2.windows import Windows
@@ -135,7 +135,8 @@ class H2Connection(Connection, guarded=("eof_received",)):
         self.streams = Streams(service, info, self.output, self._settings)
         self.windows = self.streams.windows
         self.ending = Ending(service, self.output, self.streams)
-        self.requests = Requests(service, self.heads, self.streams, self.ending)
+        kind = TimedRequests if service.config.server_timing else Requests
+        self.requests = kind(service, self.heads, self.streams, self.ending)
         self.output.emit(announced(self._settings, service.config, bool(service.upgrades)))
         self.windows.announce()
         self.deadline = self.streams.idle_since + service.config.header_timeout

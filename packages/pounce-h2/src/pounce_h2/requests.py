@@ -5,6 +5,7 @@ never reaches the application. Those beyond the first take from the connection's
 when it is used up waits for the next one.
 """
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from pounce.contract.head import Headers, RequestHead, unreadable_head
@@ -24,7 +25,7 @@ from pounce_h2.windows import HELD_PIECES_MAX, ROOM_MIN, Upload
 if TYPE_CHECKING:
     from pounce.contract.wire import Service
 
-__all__ = ["Requests"]
+__all__ = ["Requests", "TimedRequests"]
 
 REQUEST_STEPS = 4
 """Steps of a turn's share for a request that is opened."""
@@ -305,3 +306,16 @@ def unpadded(payload: bytes) -> bytes:
     if end < 1:
         raise ConnectionFailed(PROTOCOL_ERROR, "a frame is padded beyond its size")
     return payload[1:end]
+
+
+class TimedRequests(Requests):
+    """The same for a server that tells how long it took to read a head (`server_timing`)."""
+
+    __slots__ = ()
+
+    def _request(self, flags: int, id: int, block: bytes, depends_on_itself: bool) -> None:
+        opening = self._streams.opening
+        count, started = len(opening), monotonic()
+        super()._request(flags, id, block, depends_on_itself)
+        if len(opening) > count and isinstance(head := opening[-1][1], RequestHead):
+            head.extensions = {"pounce.parsed_in": monotonic() - started}
