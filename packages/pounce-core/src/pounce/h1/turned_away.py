@@ -26,7 +26,7 @@ class TurnedAway:
         self.sends_files = self.has_trailers = False
 
     def start(self, status: int, headers: Headers, body: Body, more: bool) -> None:
-        head = encode_head(status, headers)[1]
+        head = encode_head(status, headers).data
         try:
             self._sock.send(head + b"connection: close\r\n\r\n" + cast(bytes, body))
             self._sock.shutdown(socket.SHUT_WR)
