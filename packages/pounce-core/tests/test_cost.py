@@ -79,7 +79,7 @@ def test_nothing_of_what_is_off_is_called() -> None:
 @pytest.mark.parametrize(
     ("bound", "fields", "settings"),
     [
-        (180, b"", {"request_id": True}),
+        (205, b"", {"request_id": True}),
         (210, FORWARDED, {"trusted_hosts": ("192.0.2.1",)}),
         (200, FORWARDED, {}),
     ],

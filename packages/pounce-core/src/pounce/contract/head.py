@@ -46,8 +46,8 @@ class AnswerFields(list[tuple[bytes, bytes]]):
 class ExtendedFields(list[tuple[bytes, bytes]]):
     """The fields of an answer that shares all but the last of them with others, such as all but the id of its request.
 
-    A wire may take what it has made of `shared`, and encode `own` alone. Those say nothing of framing, of the
-    connection, or of anything else that a wire looks at.
+    A wire may take what it has made of `shared`, and encode `own` alone: what it keeps in `encoded` has a method
+    `extended(fields)` then. Those say nothing of framing, of the connection, or of anything else that a wire looks at.
     """
 
     __slots__ = ("own", "shared")
@@ -60,6 +60,12 @@ class ExtendedFields(list[tuple[bytes, bytes]]):
         self += own
         self.shared = shared
         self.own = own
+
+    @property
+    def encoded(self) -> Any:
+        """What the wire has made of the shared fields, extended by the others; None where it has yet to do so."""
+        encoded = self.shared.encoded
+        return None if encoded is None else encoded.extended(self.own)
 
 
 class Origin:

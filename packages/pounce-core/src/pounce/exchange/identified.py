@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pounce.contract.head import AnswerFields, ExtendedFields
+from pounce.contract.head import ExtendedFields
 from pounce.exchange.http import HELD, HttpExchange
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class IdentifiedExchange(HttpExchange):
         self._add_id()
 
     def _add_id(self) -> None:
-        fields, extensions = self._headers, self.head.extensions
+        fields: Any = self._headers
         name = self.service.request_id_field
-        if type(fields) is AnswerFields and extensions is not None and name not in (fields.by_name or fields.names()):
-            number: Any = extensions["request_id"]
-            self._headers = ExtendedFields(fields, [(name, number.encode())])
+        extensions: Any = self.head.extensions
+        if name not in (fields.by_name or fields.names()) and extensions is not None:
+            self._headers = ExtendedFields(fields, [(name, extensions["request_id"].encode())])

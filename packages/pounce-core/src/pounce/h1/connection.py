@@ -21,7 +21,7 @@ import sys
 from math import inf
 from typing import TYPE_CHECKING, cast
 
-from pounce.contract.head import AnswerFields, Headers, RequestHead
+from pounce.contract.head import AnswerFields, ExtendedFields, Headers, RequestHead
 from pounce.contract.parser import EndOfBody
 from pounce.contract.stream import Body, Exchange, FileRange
 from pounce.contract.turns import STEPS
@@ -448,7 +448,12 @@ class H1Connection(Connection, guarded=("eof_received",)):
     # Stream: called by the exchange
 
     def start(self, status: int, headers: Headers, body: Body, more: bool) -> None:
-        if not more and self.reading == DONE and type(headers) is AnswerFields and type(body) is bytes:
+        if (
+            not more
+            and self.reading == DONE
+            and (type(headers) is AnswerFields or type(headers) is ExtendedFields)
+            and type(body) is bytes
+        ):
             encoded = headers.encoded
             if (
                 type(encoded) is AnswerHead

@@ -43,17 +43,20 @@ class AnswerHead:
         self.complete = has_length and not closes
         """Where the connection goes on as usual, `whole` is all that there is to send."""
 
+    def extended(self, fields: Headers) -> AnswerHead:
+        """The same with these fields behind its own."""
+        data = self.data
+        for field in fields:
+            data += b"%b: %b\r\n" % field
+        return AnswerHead(self.status, data, self.has_length, self.closes)
+
 
 def encode_head(status: int, headers: Headers) -> AnswerHead:
     """The head of an answer without framing fields. What answers share is encoded once."""
     if type(headers) is not AnswerFields:
         if type(headers) is not ExtendedFields:
             return _encode(status, headers)
-        shared = encode_head(status, headers.shared)
-        data = shared.data
-        for field in headers.own:
-            data += b"%b: %b\r\n" % field
-        return AnswerHead(status, data, shared.has_length, shared.closes)
+        return encode_head(status, headers.shared).extended(headers.own)
     found = headers.encoded
     if type(found) is not AnswerHead or found.status != status:
         found = headers.encoded = _encode(status, headers)
