@@ -2,6 +2,10 @@
 
 The dataclass is the single schema: its field metadata feeds validation, the flags of the command line, files,
 environment and the documentation. Add a setting by adding a field; nothing else lists them.
+
+It is long and one thing: a table with an entry for each setting, in groups, and behind it what no entry can say of
+itself, which is what settings have to do with each other. A group of its own class would be a second level of names for
+everybody who sets or reads one.
 """
 
 import dataclasses
