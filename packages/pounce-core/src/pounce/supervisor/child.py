@@ -6,43 +6,15 @@
 
 import enum
 import os
-import pickle
 import signal
-import subprocess
-import sys
-import threading
 import time
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from math import inf
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
-import pounce
-from pounce.errors import ConfigError
 from pounce.supervisor.channel import Channel
-from pounce.supervisor.messages import Beat, Failed, Force, Ready, Spec, Start, Stop
-from pounce.supervisor.start_folder import StartFolder
+from pounce.supervisor.messages import Beat, Failed, Force, Ready, Spec, Stop
+from pounce.supervisor.signals import DUMP
 
-if TYPE_CHECKING:
-    from pounce.exchange.service import ASGIApp
-
-__all__ = ["DUMP", "SUPERVISORS", "Child", "State", "fork", "spawn"]
-
-START = """\
-import sys
-sys.path.insert(0, {folder!r})
-from pounce.supervisor.process import main
-main({fd})
-"""
-
-DUMP = signal.SIGUSR2
-"""Makes a server process write the stacks of its threads to stderr, also when Python itself stands still."""
-SUPERVISORS = frozenset(
-    {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1}
-)
-"""Signals of a terminal or a process manager, which reach all processes of the server and are for the supervisor."""
+__all__ = ["Child", "State"]
 
 
 class State(enum.Enum):
@@ -136,79 +108,3 @@ class Child:
             return f"was killed by {signal.Signals(-code).name}"
         except ValueError:
             return f"was killed by signal {-code}"
-
-
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """A process that is started within has them blocked until it has its handlers (process.py)."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISORS | {DUMP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def spawn(spec: Spec, folder: StartFolder) -> Child:
-    """Start a fresh interpreter in `folder` that does what `spec` says; the application is named in it.
-
-    Raises `ConfigError` for settings that cannot leave this process.
-    """
-    try:
-        pickled = pickle.dumps(spec)
-    except (pickle.PicklingError, AttributeError, TypeError) as exc:
-        raise ConfigError(
-            f"a setting cannot be handed to another process: {exc}",
-            hint="Functions must be found by their name in a module that can be imported.",
-        ) from exc
-    channel, theirs = Channel.pair()
-    with theirs:
-        # A current directory in front (-c puts one there, -P does not) could hide modules of the standard library.
-        code = START.format(folder=str(Path(pounce.__file__).parents[1]), fd=theirs.fileno())
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        with _signals_held_back():
-            process = subprocess.Popen(
-                [sys.executable, *flags, "-P", "-c", code],
-                pass_fds=(theirs.fileno(), *(fd for _, fd in spec.listeners)),
-            )
-    # Only `Child` waits for it.
-    process.returncode = 0
-    channel.send(Start(folder.name, folder.all_renamed(sys.path), pickled))
-    return Child(process.pid, channel, spec)
-
-
-def fork(spec: Spec, app: ASGIApp, foreign: Iterable[int]) -> Child:
-    """Start a copy of this process that does what `spec` says with `app`; it closes the descriptors in `foreign`."""
-    channel, theirs = Channel.pair()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with _signals_held_back(), warnings.catch_warnings():
-        # The only other thread is the one that writes the log, and the child uses nothing of it.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-        if not pid:
-            _forked(Channel(theirs), spec, app, (channel.fileno(), *foreign))
-    theirs.close()
-    return Child(pid, channel, spec)
-
-
-def _forked(channel: Channel, spec: Spec, app: ASGIApp, foreign: Iterable[int]) -> NoReturn:
-    code = 1
-    try:
-        import logging
-
-        from pounce.supervisor.process import handle_signals, serve
-
-        handle_signals()
-        signal.set_wakeup_fd(-1)
-        # A process must see the end of its channel when its supervisor is gone, so no other may hold it.
-        for fd in foreign:
-            os.close(fd)
-        logging.getLogger("pounce").handlers.clear()
-        code = serve(channel, spec, app)
-        # As multiprocessing does: wait for threads, within the bound that they were given.
-        threading._shutdown()  # type: ignore[attr-defined]
-    except BaseException:  # noqa: BLE001 - nothing may get back into the code that forked
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stdout.flush()
-        os._exit(code)

@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent import interpreters
 from dataclasses import replace
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,10 @@ import pounce
 from pounce.contract.wire import Fleet
 from pounce.errors import PounceError, SupervisorError
 from pounce.importer import RemoteTraceback
-from pounce.left_threads import LeftThreads
 from pounce.net.bind import Listener
-from pounce.observe.logs import Logs
 from pounce.supervisor.channel import Channel
 from pounce.supervisor.messages import (
+    BEAT,
     Announce,
     Beat,
     Failed,
@@ -50,57 +48,21 @@ from pounce.supervisor.messages import (
     Stop,
     Tell,
 )
-from pounce.supervisor.process import BEAT, ServerProcess, wait_for_start
 from pounce.worker.datagram_shares import DatagramShares
 from pounce.worker.portion import portion_of
-from pounce.worker.standstill import Standstill
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.threads import translated
 
-__all__ = ["WorkerInterpreters", "main"]
+__all__ = ["WorkerInterpreters"]
 
 log = logging.getLogger("pounce")
 
 START = """\
 import sys
 sys.path.insert(0, {folder!r})
-from pounce.supervisor.interpreters import main
+from pounce.supervisor.interpreter_process import main
 main({fd})
 """
-
-
-# In the interpreter
-
-
-def main(fd: int) -> None:
-    """Entry point of an interpreter: `fd` is the channel to the main one, on which a `Start` comes first."""
-    # A copy: the main interpreter closes the original, whatever becomes of this one.
-    channel = Channel(socket.socket(fileno=os.dup(fd)))
-    try:
-        spec = wait_for_start(channel)
-        if spec is None:
-            return
-        with Logs(spec.config):
-            left = LeftThreads()
-            process = InterpreterProcess(channel, spec)
-            process.run(spec.app)
-            # Nobody else may: an interpreter that is closed waits for them, and has no daemons.
-            if not left.wait(process.time_left()) or process.abandoned:
-                channel.send(Left())
-    finally:
-        channel.close()
-
-
-class InterpreterProcess(ServerProcess):
-    """What is a server process elsewhere, and one interpreter of it here."""
-
-    def _watch(self) -> Standstill:
-        # Only here its stack can be had; the main interpreter does the rest.
-        timeout = self._spec.config.worker_timeout
-        return Standstill(timeout, replaces=False, patience=inf, give_up=lambda state: None)
-
-
-# In the main interpreter
 
 
 class WorkerInterpreter:

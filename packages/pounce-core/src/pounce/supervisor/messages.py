@@ -23,9 +23,12 @@ from pounce.worker.siblings import Siblings
 from pounce.worker.state import Description, WorkerState
 
 __all__ = [
-    "Announce", "Beat", "Failed", "Force", "Left", "Limit", "Message", "Ready", "Receive", "Recycle", "ReopenLogs",
-    "Resize", "Spec", "Start", "Stop", "Tell",
+    "BEAT", "Announce", "Beat", "Failed", "Force", "Left", "Limit", "Message", "Ready", "Receive", "Recycle",
+    "ReopenLogs", "Resize", "Spec", "Start", "Stop", "Tell",
 ]  # fmt: skip
+
+BEAT = 1.0
+"""Seconds between two messages that all is well."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,11 @@ import logging
 import os
 import pickle
 import select
-import signal
 import socket
 import sys
 import time
 import traceback
 from math import inf
-from types import FrameType
 from typing import NoReturn, Protocol
 
 from pounce.contract.wire import Fleet
@@ -26,9 +24,9 @@ from pounce.net.bind import Listener
 from pounce.net.udp import adopt_udp
 from pounce.observe.logs import Logs, reopen_log_files
 from pounce.supervisor.channel import Channel
-from pounce.supervisor.child import DUMP, SUPERVISORS
 from pounce.supervisor.drain_bound import drain_bound
 from pounce.supervisor.messages import (
+    BEAT,
     Announce,
     Beat,
     Failed,
@@ -45,6 +43,7 @@ from pounce.supervisor.messages import (
     Stop,
     Tell,
 )
+from pounce.supervisor.signals import leave_to_supervisor
 from pounce.worker.loop import import_loop
 from pounce.worker.shared import prepare
 from pounce.worker.standstill import Standstill
@@ -52,19 +51,17 @@ from pounce.worker.state import Description, WorkerState
 from pounce.worker.threads import WorkerThreads
 from pounce.worker.worker import SOON
 
-__all__ = ["BEAT", "ServerProcess", "handle_signals", "main", "serve", "wait_for_start"]
+__all__ = ["ServerProcess", "main", "serve", "wait_for_start"]
 
 log = logging.getLogger("pounce")
 
-BEAT = 1.0
-"""Seconds between two messages that all is well."""
 FORCED_END = 5.0
 """Seconds that workers get to end when they are not to wait for anything."""
 
 
 def main(fd: int) -> NoReturn:
     """Entry point of a new interpreter: `fd` is the channel to the supervisor, on which a `Start` comes first."""
-    handle_signals()
+    leave_to_supervisor()
     channel = Channel(socket.socket(fileno=fd))
     spec = wait_for_start(channel)
     sys.exit(serve(channel, spec, spec.app) if spec is not None else 1)
@@ -105,24 +102,6 @@ def serve(channel: Channel, spec: Spec, app: ASGIApp | str) -> int:
         os._exit(code)
     left.bound(spec.config, END_TIMEOUT if code else process.time_left(), code)
     return code
-
-
-def handle_signals() -> None:
-    """Leave to the supervisor what is for it; until this is called it is blocked.
-
-    Handlers, not SIG_IGN: that would be inherited by the programs that an application starts.
-    """
-
-    def leave_it_to_the_supervisor(number: int, frame: FrameType | None) -> None: ...
-
-    # Not to be had in a subinterpreter, which imports this module too.
-    import faulthandler
-
-    # Nobody has asked a process that only starts for its stacks.
-    for number in SUPERVISORS | {DUMP}:
-        signal.signal(number, leave_it_to_the_supervisor)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISORS | {DUMP})
-    faulthandler.register(DUMP, all_threads=True)
 
 
 class Workers(Protocol):
