@@ -161,7 +161,7 @@ class WebSocketExchange:
 
     def half_closed(self) -> None:
         # What ends its half before the handshake is over wants no WebSocket.
-        self.stream.reset()
+        self._output.reset()
         self._end(ABNORMAL)
 
     def resume_writing(self) -> None:
@@ -407,9 +407,14 @@ class WebSocketExchange:
         data = frame(first, payload)
         if output.queue or output.cork:
             output.gather(data, wait=bool(output.queue))
+            if output.lost:
+                raise ClientGone("the message could not be sent")
         else:
             output.bytes_sent += len(data)
-            stream.write(data, True)
+            try:
+                stream.write(data, True)
+            except BaseException as exc:
+                raise output.fail(exc) from exc
         self._portion -= 1
         if not self._portion:
             await self._take_portion()
@@ -455,7 +460,10 @@ class WebSocketExchange:
         if self.service.draining:
             self._deny(shutting_down())
             return
-        self.stream.tunnel(self._handshake.answer(subprotocol) + given)
+        try:
+            self.stream.tunnel(self._handshake.answer(subprotocol) + given)
+        except BaseException as exc:
+            raise self._output.fail(exc) from exc
         self.state = OPEN
         self.status = 101 if self._handshake.accept is not None else 200
         self._pings.begin(self.service.loop.time())
@@ -487,9 +495,11 @@ class WebSocketExchange:
             self._output.last(close_frame(code, reason), more=False)
             self._end(code, reason)
             return
-        self._output.last(close_frame(code, reason), more=True)
         self.state = CLOSING
         self.deadline = self.service.loop.time() + self.service.config.websocket_close_timeout
+        self._output.last(close_frame(code, reason), more=True)
+        if self._output.lost:
+            return
         self._input.reader.discard()
         if self.incomplete:
             self._sockets.grown(self, 0)
@@ -502,7 +512,9 @@ class WebSocketExchange:
         self._end(code)
 
     def _end(self, code: int, reason: str = "") -> None:
-        """The stream has ended, or is lost."""
+        """The stream has ended, or is lost; nothing where it was lost before, in the attempt to end it."""
+        if self.state == CLOSED:
+            return
         opened = self.state != CONNECTING
         self._closing.end(code, reason)
         self.state = CLOSED
@@ -532,7 +544,7 @@ class WebSocketExchange:
         pings = self._pings
         if self.state == CLOSING:
             self.service.count("websocket_close_timeout", "WebSocket: no Close within websocket_close_timeout")
-            self.stream.reset()
+            self._output.reset()
             self._end(ABNORMAL)
         elif self._closing.final is not None:
             self._answer(self._closing.final)
@@ -547,10 +559,12 @@ class WebSocketExchange:
                 self._end_stream(1011)
         else:
             # A client that takes nothing has write_timeout to begin again.
-            if pings.is_due(now) and self.stream.writable:
-                self._output.write(frame(FIN | PING, b""))
+            asks = pings.is_due(now) and self.stream.writable
+            if asks:
                 pings.ask(now)
             self.deadline = pings.deadline()
+            if asks:
+                self._output.write(frame(FIN | PING, b""))
 
 
 REJECTED = BadRequest("the application refused the WebSocket", status=403, code="POUNCE_WS_REJECTED")

@@ -4,17 +4,20 @@ Theory of operation. A message is made a frame, and written, when the stream is 
 behind those that wait already. So however many tasks send, nothing of theirs is copied but what the client is about to
 take. Frames that answer one read are gathered into one write, and so are the pongs that a client asks for.
 
+A stream that raises has failed (`pounce.contract.stream`, rule 7): it is reset, and the exchange told that it is lost.
+
 Deflating takes from the connection's share of a turn of the loop, and goes on in the next turn when it is used up.
 """
 
 import asyncio
 from typing import TYPE_CHECKING
 
+from pounce.errors import ClientGone
 from pounce_ws.frames import FIN, PONG, frame
-from pounce_ws.input import Input, wake
+from pounce_ws.input import Input
 
 if TYPE_CHECKING:
-    from pounce.contract.stream import Stream
+    from pounce.contract.stream import Exchange, Stream
     from pounce.contract.wire import Service
     from pounce_ws.deflate import Deflater
 
@@ -42,6 +45,7 @@ class Output:
         "corked",
         "deflate_min",
         "deflater",
+        "lost",
         "queue",
         "writers",
     )
@@ -60,6 +64,8 @@ class Output:
         self.cork: list[bytes] = []
         self.corked = 0
         """Bytes in there."""
+        self.lost = False
+        """The stream is, or has failed."""
         self._flush_due = False
         self._pong: bytes | None = None
         """Payload of the pong that is due when the stream is writable again."""
@@ -108,19 +114,39 @@ class Output:
     def last(self, data: bytes, *, more: bool) -> None:
         """Write what nothing of the application's may follow, a Close for example; `more` False ends the stream."""
         self.flush()
-        self._send(data, more)
+        if not self.lost:
+            self._send(data, more)
 
     def _send(self, data: bytes, more: bool = True) -> None:
         self.bytes_sent += len(data)
-        self._stream.write(data, more)
+        try:
+            self._stream.write(data, more)
+        except BaseException as exc:  # noqa: BLE001 - logged there
+            self.fail(exc)
 
     def lose(self) -> None:
         """The stream is lost, and what was gathered with it."""
+        self.lost = True
         self.cork.clear()
 
-    def let_go(self) -> None:
-        """Nobody may send any more: those who wait need not."""
-        wake(self.writers)
+    def fail(self, exc: BaseException) -> ClientGone:
+        """A method of the stream has raised: give up this stream, and no other. What to raise for the application."""
+        self._service.count("stream_error")
+        self._service.log.error("The stream of a WebSocket failed", exc_info=exc)
+        self.lose()
+        self.reset()
+        # None where the wire has told it already.
+        exchange: Exchange | None = self._stream.exchange
+        if exchange is not None:
+            exchange.stream_lost(None)
+        return ClientGone("the message could not be sent")
+
+    def reset(self) -> None:
+        """Give up the stream, visibly for the client."""
+        try:
+            self._stream.reset()
+        except BaseException:
+            self._service.log.exception("The stream of a WebSocket cannot be reset")
 
     # Waiting: each waiter has a future of its own, so that cancelling one leaves the others alone
 
