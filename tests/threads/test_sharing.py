@@ -49,6 +49,7 @@ REQUEST_PATH = {
     "pounce_ws.exchange": {"REJECTED"},
     "pounce_ws.input": set(),
     "pounce_ws.output": set(),
+    "pounce_ws.payload": set(),
     "pounce_ws.pings": set(),
     "pounce_ws.frames": set(),
     # For heads that are not like the one before.

@@ -13,6 +13,7 @@ from pounce.testing import MemoryConnection
 from pounce.testing.memory import memory_service
 from pounce_ws.frames import MessageReader
 from pounce_ws.input import QUEUE_HIGH
+from pounce_ws.payload import Payload
 from pounce_ws.violation import Violation
 
 MIB = 2**20
@@ -207,6 +208,19 @@ def test_a_bomb_is_not_inflated_beyond_the_limit() -> None:
         assert tracemalloc.get_traced_memory()[1] < 4 * MIB
     finally:
         tracemalloc.stop()
+
+
+def test_many_small_pieces_take_little_more_than_their_bytes() -> None:
+    payload = Payload()
+    tracemalloc.start()
+    try:
+        for number in range(200_000):
+            payload.add(b"%02d" % (number % 100))
+        assert tracemalloc.get_traced_memory()[0] < 2 * payload.size
+    finally:
+        tracemalloc.stop()
+    assert payload.take() == b"".join(b"%02d" % (number % 100) for number in range(200_000))
+    assert payload.size == 0
 
 
 @in_loop

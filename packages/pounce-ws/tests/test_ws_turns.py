@@ -29,6 +29,7 @@ from pounce_ws.deflate import INFLATE_PART, Deflater, Inflater
 from pounce_ws.exchange import WebSocketExchange
 from pounce_ws.frames import MessageReader
 from pounce_ws.output import DEFLATE_PIECE
+from pounce_ws.payload import Payload
 
 pytestmark = pytest.mark.usefixtures("wire")
 
@@ -163,6 +164,75 @@ async def test_text_is_checked_while_it_is_inflated_in_parts() -> None:
     peer.send(masked(TEXT, deflated, rsv=4), masked(TEXT, bad, rsv=4))
     assert (await peer.one()).close[0] == 1007
     assert app.messages == [good.decode()]
+
+
+GRUEN = "Grün 漢 😀 ".encode() * 40_000
+"""Of characters that are cut wherever a piece ends."""
+
+
+@in_loop
+async def test_long_text_is_decoded_a_part_in_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = App()
+    peer = await opened(app)
+    count = Count(monkeypatch, Payload, "decode", int)
+    frame = masked(TEXT, GRUEN)
+    pieces = [frame[at : at + 50_001] for at in range(0, len(frame), 50_001)]
+    for piece in pieces[:-1]:
+        peer.send(piece)
+    peer.send(pieces[-1], masked(TEXT, b"after"))
+    turns = await count.of_turns(lambda: len(app.messages) == 2)
+    # It is looked at whether there is more to do after a part.
+    assert max(turns) <= 1024 * STEPS + 50_001
+    assert app.messages == [GRUEN.decode(), "after"]
+
+
+@in_loop
+async def test_text_whose_last_piece_is_no_utf_8_is_noticed_while_it_is_decoded() -> None:
+    app = App()
+    peer = await opened(app)
+    frame = masked(TEXT, GRUEN + b"\xf0")
+    for at in range(0, len(frame), 50_000):
+        peer.send(frame[at : at + 50_000])
+    assert (await peer.one()).close[0] == 1007
+    assert app.messages == []
+
+
+@in_loop
+async def test_closing_while_a_long_text_is_decoded_ends_that_too() -> None:
+    app = App(eager=False)
+    peer = await opened(app)
+    frame = masked(TEXT, GRUEN)
+    for at in range(0, len(frame), 50_000):
+        peer.send(frame[at : at + 50_000])
+    await app.close(3000)
+    assert (await peer.one()).close == (3000, "")
+    peer.send(closing(3000))
+    await peer.connection.wait_until(lambda: peer.ended)
+
+
+@in_loop
+async def test_long_text_is_given_out_though_the_client_goes_while_it_is_decoded(wire: str) -> None:
+    if wire == "h3":
+        pytest.skip("a client of HTTP/3 that closes takes back what it has sent")
+    app = App()
+    peer = await opened(app)
+    count = 0
+
+    def counting(payload: Payload) -> int:
+        nonlocal count
+        count += 1
+        return decode(payload)
+
+    decode = Payload.decode
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Payload, "decode", counting)
+        frame = masked(TEXT, GRUEN)
+        for at in range(0, len(frame), 50_000):
+            peer.send(frame[at : at + 50_000])
+        await peer.connection.wait_until(lambda: count > 0)
+        peer.connection.lose()
+        await peer.connection.wait_until(lambda: app.disconnect is not None)
+    assert app.messages == [GRUEN.decode()]
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1000])

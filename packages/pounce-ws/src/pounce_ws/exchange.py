@@ -197,7 +197,7 @@ class WebSocketExchange:
                 held, input.held = input.held, 0
                 if self.state != CLOSED:
                     self.stream.consumed(held)
-                    if len(input.reader.payload) != self.incomplete:
+                    if input.reader.payload.size != self.incomplete:
                         self._count_incomplete()
                     if input.eof:
                         self._end_stream(ABNORMAL)
@@ -212,7 +212,7 @@ class WebSocketExchange:
                 return
 
     def _count_incomplete(self) -> None:
-        size = len(self._input.reader.payload)
+        size = self._input.reader.payload.size
         if size != self.incomplete and self.state != CLOSED:
             self._sockets.grown(self, size)
 
@@ -226,6 +226,9 @@ class WebSocketExchange:
         self._sockets.call(self._read)
         if not self._input.waits:
             self._output.flush()
+        if self.state == CLOSED:
+            # Its stream was lost: whoever waits for what had arrived before may have nothing to wait for.
+            wake(self._input.waiters)
 
     def _control(self, event: Control) -> None:
         if event.opcode == CLOSE:
@@ -327,7 +330,7 @@ class WebSocketExchange:
             closing = self._closing
             if closing.final is not None:
                 self._answer(closing.final)
-            if closing.told is not None:
+            if closing.told is not None and not (input.waits and input.held and self.state == CLOSED):
                 return closing.last_word()
             waiter = self.service.create_future()
             input.waiters.append(waiter)

@@ -6,7 +6,7 @@ is unmasked, inflated, checked as UTF-8 and counted against the limit at once, s
 while it arrives, and no payload is kept that will not be delivered.
 
 Each such step takes from the connection's share of a turn of the loop, and reading stops when that is used up: between
-two frames, or between two parts of what a frame inflates to.
+two frames, between two parts of what a frame inflates to, or between two parts of a long text that is decoded.
 """
 
 import codecs
@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pounce.contract.turns import Share, Turns
 from pounce_ws.deflate import Inflater
 from pounce_ws.mask import unmask
+from pounce_ws.payload import Payload
 from pounce_ws.violation import Violation
 
 __all__ = [
@@ -43,8 +44,10 @@ CONTROL_MAX = 125
 """RFC 6455 5.5: "All control frames MUST have a payload length of 125 bytes or less"."""
 NO_LIMIT = 1 << 62
 NO_STATUS = 1005
-INFLATE_SHIFT = 10
-"""A step for 1024 bytes that were inflated."""
+STEP_SHIFT = 10
+"""A step for 1024 bytes that were inflated, or decoded as a part of a long text."""
+DECODED_AT_ONCE = 131072
+"""Bytes of a text that needs no steps."""
 
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -66,6 +69,7 @@ class MessageReader:
     __slots__ = (
         "_behind",
         "_decoder",
+        "_decodes",
         "_discards",
         "_final",
         "_frame",
@@ -100,8 +104,10 @@ class MessageReader:
         self._behind = -1
         """The same, behind what is being inflated, for which `_left` is 0; -1 when nothing is."""
         self._mask = b""
-        self.payload = bytearray()
+        self.payload = Payload()
         """What is kept of a message that has begun."""
+        self._decodes = False
+        """It is a text, and whole."""
         self._decoder: codecs.IncrementalDecoder | None = None
         self._inflates = False
         self._discards = False
@@ -115,7 +121,7 @@ class MessageReader:
     def discard(self) -> None:
         """Give out no more messages: their payload is thrown away as it arrives. Control frames are still read."""
         self._discards = True
-        self.payload = bytearray()
+        self.payload.clear()
 
     def next_event(self) -> str | bytes | Control | None:
         """The next message (a text is a str) or control frame, None when more bytes are needed.
@@ -177,7 +183,7 @@ class MessageReader:
                 self._inflates = bool(first & RSV1)
                 if self._decoder is not None:
                     self._decoder.reset()
-            if not self._inflates and not self._discards and len(self.payload) + length > self._limit:
+            if not self._inflates and not self._discards and self.payload.size + length > self._limit:
                 raise too_big(self._limit)
         return True
 
@@ -205,6 +211,8 @@ class MessageReader:
         """Read what is here of a frame's payload: the event that it completes, if it does."""
         if self._behind >= 0:
             return self._go_on_inflating()
+        if self._decodes:
+            return self._go_on_decoding()
         at, left = self.at, self._left
         piece = self.buffer[at : at + left]
         size = len(piece)
@@ -233,8 +241,8 @@ class MessageReader:
         inflater = self._inflater
         assert inflater is not None
         if inflater.more and not self._discards:
-            data = inflater.go_on(self._limit - len(self.payload))
-            self._share.left -= len(data) >> INFLATE_SHIFT
+            data = inflater.go_on(self._limit - self.payload.size)
+            self._share.left -= len(data) >> STEP_SHIFT
             self._keep(data, not inflater.more and not self._behind and self._final)
             if inflater.more:
                 return None
@@ -249,13 +257,13 @@ class MessageReader:
         """Keep a piece of the message, of which it may be the last."""
         inflater = self._inflater
         if self._inflates and inflater is not None:
-            data = inflater.inflate(data, self._limit - len(self.payload))
+            data = inflater.inflate(data, self._limit - self.payload.size)
             is_last = is_last and not inflater.more
-            self._share.left -= len(data) >> INFLATE_SHIFT
+            self._share.left -= len(data) >> STEP_SHIFT
         self._keep(data, is_last)
 
     def _keep(self, data: bytes, is_last: bool) -> None:
-        self.payload += data
+        self.payload.add(data)
         if self._message == TEXT and not is_last:
             # The whole is decoded at its end, which notices what a last piece has wrong.
             if self._decoder is None:
@@ -271,13 +279,33 @@ class MessageReader:
         if self._discards:
             return None
         payload = self.payload
-        self.payload = bytearray()
         if self._inflates and self._inflater is not None:
-            payload += self._inflater.end(self._limit - len(payload))
-        return decoded(payload) if is_text else bytes(payload)
+            payload.add(self._inflater.end(self._limit - payload.size))
+        if not is_text:
+            return payload.take()
+        if payload.size <= DECODED_AT_ONCE:
+            return decoded(payload.take())
+        # As within a frame, so that nothing after it is read before.
+        self._decodes, self._left = True, 0
+        return None
+
+    def _go_on_decoding(self) -> str | None:
+        """Decode the next part of a long text; the text when that was the last one."""
+        size = 0
+        if not self._discards:
+            try:
+                size = self.payload.decode()
+            except UnicodeDecodeError:
+                self._decodes, self._left = False, -1
+                raise not_utf8() from None
+            self._share.left -= size >> STEP_SHIFT
+        if size:
+            return None
+        self._decodes, self._left = False, -1
+        return None if self._discards else self.payload.take_text()
 
 
-def decoded(payload: bytes | bytearray) -> str:
+def decoded(payload: bytes) -> str:
     """The text of a message; raises `Violation` (RFC 6455 8.1)."""
     try:
         return payload.decode()
