@@ -17,7 +17,14 @@ WORKSPACE = Path(__file__).parents[2]
 WIRES = ("pounce_h2", "pounce_h3")
 OTHERS = ("pounce_h1fast", "pounce_ws")
 FREE_OF_CIRCLES = (
+    "pounce.contract",
+    "pounce.h1",
+    "pounce.identity",
+    "pounce.middleware",
+    "pounce.observe",
     "pounce.supervisor",
+    "pounce.testing",
+    "pounce.worker",
     "pounce_h1fast",
     "pounce_h2",
     "pounce_h3",
