@@ -41,6 +41,7 @@ lint: setup ## Check style, types and that uv.lock fits the pyproject files
 bench: ## Measure against other servers
 	@scripts/setup --group bench
 	$(BIN)/python -m benchmarks.micro
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.micro.instructions
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.load $(ARGS)
 
 check-packages: setup ## Build every package; install and import each one's wheel alone

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 Message = dict[str, Any]
@@ -13,6 +14,8 @@ DOCUMENT = {"message": "Hello, world!", "numbers": list(range(10)), "nested": {"
 PIECE = b"x" * 127 + b"\n"
 PIECES = 100
 MEBIBYTE = b"x" * 2**20
+SMALL_FILE = str(Path(__file__).with_name("hypercorn.toml"))
+SMALL_FILE_SIZE = b"%d" % Path(SMALL_FILE).stat().st_size
 
 
 async def hello(scope: Message, receive: Receive, send: Send) -> None:
@@ -52,6 +55,30 @@ async def swallow(scope: Message, receive: Receive, send: Send) -> None:
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
     return await answer(send, b"%d" % size, b"text/plain")
+
+
+async def takes_all(scope: Message, receive: Receive, send: Send) -> None:
+    """Says hello when it has read the request to its end."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        more = message.get("more_body", False)
+    return await answer(send, HELLO, b"text/plain")
+
+
+async def sends_path(scope: Message, receive: Receive, send: Send) -> None:
+    """Has the server send a small file by its path, or reads it where the server does not offer that."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    if "http.response.pathsend" not in scope.get("extensions", {}):
+        return await answer(send, Path(SMALL_FILE).read_bytes(), b"text/plain")
+    headers = [(b"content-type", b"text/plain"), (b"content-length", SMALL_FILE_SIZE)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    return await send({"type": "http.response.pathsend", "path": SMALL_FILE})
 
 
 async def stream(scope: Message, receive: Receive, send: Send) -> None:

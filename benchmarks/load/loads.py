@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from benchmarks.load import apps, around_apps
 
@@ -23,15 +24,24 @@ class Load:
     websocket: str = ""
     """`echo` or `broadcast`: the body is a message, and so is what is expected; see `websocket_client`."""
     kind: str = ""
-    """`files`, `gzip` or `wsgi`: what servers are started with for it; see `servers.Server`."""
+    """`files`, `gzip`, `wsgi`, `upload` or `pathsend`: what servers are started with for it; see `servers.Server`."""
+    chunk: int = 0
+    """The body is sent in chunks of so many bytes; 0 stands for a body with a length."""
+    turns: tuple[Load, ...] = ()
+    """Other requests of the same application, with the same answer, that take turns with this one."""
 
     def request(self, port: int) -> bytes:
         """The request as it goes on the wire; `{id}` stands for a number that differs for every request, `{of20}` for
         it modulo 20."""
         lines = [f"{self.method} {self.path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *self.headers]
-        if self.body:
-            lines.append(f"Content-Length: {len(self.body)}")
-        return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
+        body = self.body
+        if self.chunk:
+            pieces = [body[at : at + self.chunk] for at in range(0, len(body), self.chunk)]
+            lines.append("Transfer-Encoding: chunked")
+            body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in [*pieces, b""])
+        elif body:
+            lines.append(f"Content-Length: {len(body)}")
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
     @property
     def framework(self) -> str:
@@ -87,6 +97,10 @@ BROWSER_LIKE = Load(
     path="/shop/item/{id}?q=red%20shoes&page=2&id={id}",
     headers=BROWSER,
 )
+TAKES_ALL = Load("takes-all", RAW + "takes_all", apps.HELLO, path="/items/{id}?q={id}", headers=("X-Number: {id}",))
+POST = replace(TAKES_ALL, method="POST", headers=(*OCTETS, "X-Number: {id}"), body=b"ab")
+CHUNKED = replace(POST, name="chunked", chunk=2)
+LAST = replace(HELLO, headers=("Connection: close",))
 STREAM = Load("stream", RAW + "stream", apps.PIECE * apps.PIECES)
 BODY_1M = Load("body-1m", RAW + "mebibyte", apps.MEBIBYTE)
 
@@ -102,11 +116,17 @@ LOADS = {
         Load("hello-1", RAW + "hello", apps.HELLO, connections=1),
         BROWSER_LIKE,
         Load("hello-tls", RAW + "hello", apps.HELLO, tls=True),
+        replace(TAKES_ALL, name="mixed", turns=(POST, CHUNKED)),
+        CHUNKED,
+        replace(HELLO, name="short-connections", turns=(HELLO,) * 8 + (LAST,)),
         Load("json", RAW + "json_document", json.dumps(apps.DOCUMENT).encode()),
+        Load("tls-json", RAW + "json_document", json.dumps(apps.DOCUMENT).encode(), tls=True),
         echo("echo-1k", 2**10),
         echo("echo-64k", 2**16),
+        replace(POST, name="upload-20m", connections=4, body=b"x" * 20_000_000, kind="upload"),
         STREAM,
         BODY_1M,
+        Load("static-small", RAW + "sends_path", Path(apps.SMALL_FILE).read_bytes(), kind="pathsend"),
         over_h2(HELLO),
         over_h2(HELLO, "h2-hello-1", connections=1, streams=1),
         over_h2(BROWSER_LIKE),

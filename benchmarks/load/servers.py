@@ -42,10 +42,14 @@ class Server:
 
     def command(self, kind: str) -> str:
         """The arguments for loads of a kind; empty where it is not for them."""
+        if kind in OWN:
+            return self.arguments if self.peer else f"{self.arguments} {OWN[kind]}"
         return {"": self.arguments, "files": self.files, "gzip": self.gzip, "wsgi": self.wsgi}[kind]
 
 
 POUNCE = "pounce_cli serve {app} --port {port} --workers {workers} --no-access-log --log-level warning"
+OWN = {"upload": "--max-request-size 0", "pathsend": "--asgi-extensions pathsend"}
+"""What ours is told for loads of a kind; others have no such bound, or offer what they have."""
 AROUND = "benchmarks.load.around_apps:"
 UVICORN = "uvicorn {app} --port {port} --workers {workers} --no-access-log --log-level warning"
 

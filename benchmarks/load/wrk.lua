@@ -7,6 +7,19 @@ function init(arguments)
   local template = file:read("*a")
   file:close()
   id = tonumber(arguments[2])
+  if template:find("{next}", 1, true) then
+    -- Several requests in turn.
+    local turns, turn = {}, 0
+    for text in (template .. "{next}"):gmatch("(.-){next}") do
+      turns[#turns + 1] = text
+    end
+    request = function()
+      id = id + 1
+      turn = turn % #turns + 1
+      return (turns[turn]:gsub("{id}", string.format("%012d", id)))
+    end
+    return
+  end
   for part in (template .. "{id}"):gmatch("(.-){id}") do
     parts[#parts + 1] = part
   end

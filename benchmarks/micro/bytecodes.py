@@ -19,6 +19,7 @@ from pounce.config import ServerConfig
 from pounce.contract.parser import ParserLimits
 from pounce.exchange.service import Service
 from pounce.h1.connection import H1Connection
+from pounce.identity.identity import Identity
 from pounce.registry import Registry
 from pounce.worker.loop import loop_factory
 
@@ -85,7 +86,7 @@ async def _serve(app: _Counting, request: Any, parser: str) -> None:
     registry = Registry.discover(config)
     limits = ParserLimits(max_header_size=config.max_header_size, max_headers=config.max_headers)
     create = registry.parser(parser).create
-    service = Service(config, app, loop, create_parser=lambda: create(limits))
+    service = Service(config, app, loop, create_parser=lambda: create(limits), identity=Identity(config))
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     await loop.connect_accepted_socket(lambda: H1Connection(service), ours)
