@@ -82,8 +82,10 @@ def test_nothing_of_what_is_off_is_called() -> None:
         (205, b"", {"request_id": True}),
         (210, FORWARDED, {"trusted_hosts": ("192.0.2.1",)}),
         (200, FORWARDED, {}),
+        (205, b"Accept-Encoding: gzip, zstd\r\n", {"compression": True}),
+        (45, b"", {"compression": True}),
     ],
-    ids=["request id", "trusted proxy", "fields of others"],
+    ids=["request id", "trusted proxy", "fields of others", "compression of a small answer", "compression for nobody"],
 )
 def test_helper_costs_little(bound: int, fields: bytes, settings: Any) -> None:
     off = executed(fields, proxy_headers=False)

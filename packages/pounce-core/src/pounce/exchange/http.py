@@ -16,6 +16,10 @@ MUTED keeps the stream until the application ends its answer, so that one that n
 client is gone.
 Whatever state it is in, the stream may be lost; `_lost` then holds the reason for the application. A stream that raises
 is lost too: how much of the answer has left nobody knows, so it is reset, visibly for the peer.
+
+It is long, and one thing: every method below, whoever calls it, moves the same answer on, and has to see whether the
+stream is lost meanwhile. What needs neither stands elsewhere: the scope, the fields of answers, error pages, what
+crosses loops. Answers with fields of their own (`identified`, `timed`) and error applications are classes on top of it.
 """
 
 import asyncio

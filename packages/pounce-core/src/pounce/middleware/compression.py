@@ -107,20 +107,19 @@ class Compression(Middleware):
     def __call__(self, scope: Scope, receive: Any, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
             return self.app(scope, receive, send)
-        accepted = available = None
-        for name, value in scope["headers"]:
-            if name == b"accept-encoding":
-                accepted = value if accepted is None else accepted + b"," + value
-            elif name == b"available-dictionary":
-                available = value
+        headers = scope["headers"]
+        fields = dict(headers)
+        accepted = fields.get(b"accept-encoding")
+        if self.dictionaries is None and accepted is None:
+            return self.app(scope, receive, send)
+        if len(fields) != len(headers):
+            # There are several of some name, perhaps of this one.
+            accepted = b",".join(value for name, value in headers if name == b"accept-encoding") or accepted
         if self.dictionaries is not None:
             endpoint = self.dictionaries.endpoint(scope)
             if endpoint is not None:
                 return endpoint(scope, receive, send)
-            return self.app(scope, receive, _Answer(self, scope, send, accepted, available))
-        if accepted is None:
-            return self.app(scope, receive, send)
-        return self.app(scope, receive, _Answer(self, scope, send, accepted, None))
+        return self.app(scope, receive, _Answer(self, scope, send, accepted, fields.get(b"available-dictionary")))
 
     def choose(self, accepted: bytes) -> bytes | None:
         """The coding that a client likes best, between equals the best one; None where it is to have none."""
@@ -217,6 +216,10 @@ class _Answer:
         compression = self._compression
         status = message["status"]
         length = kind = None
+        if compression.dictionaries is None and is_small(message.get("headers", ()), compression.min_size):
+            # As most answers of programs are: nothing else of it matters.
+            self._state = PASSING
+            return self._send(message)
         for name, value in message.get("headers", ()):
             name = name.lower()
             if name == b"content-length":
@@ -350,6 +353,16 @@ class _Answer:
     def _with_links(self, message: dict[str, Any]) -> dict[str, Any]:
         dictionaries = self._compression.dictionaries
         return message if dictionaries is None else dictionaries.advertised(self._scope, message)
+
+
+def is_small(headers: Any, size: int) -> bool:
+    """Whether Content-Length says so, where it is written in lower case; False says nothing."""
+    try:
+        length = dict(headers).get(b"content-length")
+    except TypeError, ValueError:
+        # Something that cannot be hashed, or no pairs: others find out.
+        return False
+    return length is not None and len(length) < 6 and length.isdigit() and int(length) < size
 
 
 _FILES = ("http.response.zerocopysend", "http.response.pathsend")
