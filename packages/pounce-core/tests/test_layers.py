@@ -100,8 +100,9 @@ def test_net_stands_on_contract_and_request_core() -> None:
     assert offenders("pounce.net", lambda name: any(below(name, package) for package in below_it)) == []
 
 
-def test_plugins_are_offered_the_contract_and_nothing_of_the_core_beyond_a_connection() -> None:
-    allowed = ("pounce.contract", "pounce.errors", "pounce.options", "pounce.net.connection")
+def test_plugins_are_offered_the_contract_and_nothing_of_the_core_beyond_connections() -> None:
+    net = ("pounce.net.connection", "pounce.net.incoming", "pounce.net.request_connection")
+    allowed = ("pounce.contract", "pounce.errors", "pounce.options", *net)
     assert offenders("pounce.plugin", lambda name: any(below(name, package) for package in allowed)) == []
 
 

@@ -43,6 +43,8 @@ from pounce.contract.wire import (
 )
 from pounce.errors import BadRequest, ClientGone
 from pounce.net.connection import Connection
+from pounce.net.incoming import Incoming
+from pounce.net.request_connection import RequestConnection
 from pounce.options import option
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "Exchange",
     "FileRange",
     "Headers",
+    "Incoming",
     "MiddlewareChoice",
     "Observer",
     "ObserverFactory",
@@ -72,6 +75,7 @@ __all__ = [
     "ParserLimits",
     "Plugin",
     "Preface",
+    "RequestConnection",
     "RequestHead",
     "Responder",
     "Response",

@@ -73,7 +73,6 @@ class H1Connection(Connection, guarded=("eof_received",)):
         "_body_deadline_base",
         "_body_read",
         "_client_waits",
-        "_ended_by_peer",
         "_file",
         "_framing",
         "_held_back",
@@ -110,7 +109,6 @@ class H1Connection(Connection, guarded=("eof_received",)):
         """That of requests, where it is not the one that parsers give them."""
         self._most_requests: float = service.config.max_requests_per_connection or inf
         self._keep_alive = True
-        self._ended_by_peer = False
         self._unconsumed = 0
         self._body_read = 0
         self._body_deadline_base = 0.0

@@ -33,7 +33,14 @@ from pounce.net.delivery import (
 )
 from pounce.net.proxy_protocol import ProxyHeader
 
-__all__ = ["CORK_LIMIT", "Connection", "ForeignConnection", "WireFailed", "connection_info"]
+__all__ = [
+    "CORK_LIMIT",
+    "LINGER_MAX",
+    "Connection",
+    "ForeignConnection",
+    "WireFailed",
+    "connection_info",
+]
 
 CORK_LIMIT = 16384
 """Bytes that are gathered into one write at the most."""
@@ -51,6 +58,9 @@ LAST_STEPS = 512
 POSTPONE_MIN = 0.25
 """Seconds in which bytes waited for their turn, from which on deadlines are moved."""
 
+LINGER_MAX = 16_777_216
+"""How much is read after the last answer, so that a reset does not destroy it; for how long says `LINGER_TIMEOUT`."""
+
 REST_MIN = 16_384
 """Bytes that the kernel brings to the peer by itself once a connection is closed: an answer or so. For more than that
 somebody goes on watching it."""
@@ -67,6 +77,9 @@ class WireFailed(Exception):
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: Connection) -> Any:
+        self._ended_by_peer = True
+        if self.lingering:
+            return False
         try:
             return method(self)
         except OSError as exc:
@@ -74,6 +87,9 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def call_with(self: Connection, data: bytes) -> Any:
+        if self.lingering:
+            self.linger_over(len(data))
+            return
         if not self.share.waits:
             self.share.left = STEPS
         try:
@@ -98,6 +114,7 @@ class Connection(asyncio.Protocol):
         "_cork",
         "_cork_size",
         "_direct",
+        "_ended_by_peer",
         "_fd",
         "_held_for",
         "_paused",
@@ -112,6 +129,7 @@ class Connection(asyncio.Protocol):
         "corked",
         "deadline",
         "held_since",
+        "lingering",
         "loop",
         "proxied",
         "service",
@@ -145,6 +163,9 @@ class Connection(asyncio.Protocol):
         self.write_deadline = inf
         self.share = Share(service.turns)
         self.held_since = 0.0
+        self.lingering = 0
+        """Bytes that are still thrown away after the last answer; 0 before that. See `linger()`."""
+        self._ended_by_peer = False
         self._held_for = 0.0
         """Seconds that bytes were held, and that deadlines were not moved by."""
         self._paused = False
@@ -471,6 +492,41 @@ class Connection(asyncio.Protocol):
         self.transport.close()
         self.watch_unsent()
 
+    def linger(self, timeout: float = LINGER_TIMEOUT) -> None:
+        """Close in a way that lets the peer read the last answer (RFC 9112 9.6): end our half once everything written
+        has left, throw away what comes for `timeout` seconds, or until the peer ends its half too, then close.
+
+        The wire gets no further bytes; `deadline` is used for the time, so an own `deadline_passed()` calls the base
+        where `lingering` is not 0.
+        """
+        if self.transport.is_closing():
+            return
+        self.lingering = LINGER_MAX
+        self.flush()
+        self.deadline = self.loop.time() + timeout
+        if self._ended_by_peer:
+            self.close()
+            return
+        if not self.transport.can_write_eof():
+            self.resume_reading()
+            self.close()
+            return
+        try:
+            self.transport.write_eof()
+        except OSError:
+            # The peer is gone already, and the transport has yet to find out.
+            self.abort()
+            return
+        self.watch_unsent()
+        self.resume_reading()
+
+    def linger_over(self, count: int) -> None:
+        """So many bytes have come after the last answer; a peer that sends too many is broken off."""
+        self.lingering -= count
+        if self.lingering <= 0:
+            self.lingering = 1
+            self.abort()
+
     def let_go(self) -> None:
         """The peer had its time to end its half as well: close, and wait for no more than that it takes what was
         written."""
@@ -581,7 +637,8 @@ class Connection(asyncio.Protocol):
         """`deadline` lies in the past; called on each tick until that changes, but not while bytes are held that may
         change it. Closes unless overridden."""
         self.deadline = inf
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.lingering:
+            self.deadline = self.loop.time() + LINGER_TIMEOUT if self.lingering else inf
             self.let_go()
         else:
             self.service.log.debug("%s: deadline passed, closing", self.wire)

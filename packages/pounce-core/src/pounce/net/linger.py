@@ -18,16 +18,13 @@ import ssl
 from math import inf
 from typing import TYPE_CHECKING
 
-from pounce.net.connection import Connection
+from pounce.net.connection import LINGER_MAX, Connection
 from pounce.net.delivery import LINGER_TIMEOUT, is_dead, leave_to_kernel, reset_when_closed, undelivered
 
 if TYPE_CHECKING:
     from pounce.contract.wire import Service
 
 __all__ = ["LINGER_MAX", "LINGER_TIMEOUT", "go_on"]
-
-LINGER_MAX = 16_777_216
-"""How much is read after the last answer, so that a reset does not destroy it; for how long says `LINGER_TIMEOUT`."""
 
 
 def go_on(service: Service, wire: str, sock: socket.socket, exc: Exception | None) -> None:
