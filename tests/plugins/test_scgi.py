@@ -118,6 +118,14 @@ def test_what_is_no_request_is_answered_400(server: TestServer, data: bytes) -> 
     assert exchange(server, data).startswith(b"Status: 400 ")
 
 
+def test_a_bind_has_settings_of_its_own(scgi: Any) -> None:
+    binds = ["scgi://127.0.0.1:0", "scgi://127.0.0.1:0?root_path=off"]
+    with TestServer(app, registry=Registry.of(h1, scgi), bind=binds) as server:
+        answers = [exchange(server, request(uri=b"/m/a", SCRIPT_NAME=b"/m"), bind) for bind in (0, 1)]
+    seen = [json.loads(answer.partition(b"\r\n\r\n")[2]) for answer in answers]
+    assert [(each["root_path"], each["path"]) for each in seen] == [("/m", "/m/a"), ("", "/m/a")]
+
+
 def test_a_head_too_large_is_answered_431(server: TestServer) -> None:
     assert exchange(server, request(HTTP_X=b"a" * 100_000)).startswith(b"Status: 431 ")
 

@@ -5,6 +5,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from pounce.plugin import (
     Upgrade,
     Wire,
     coroutine_wire,
+    option,
 )  # fmt: skip
 from pounce.registry import Registry
 from pounce.testing import TestServer
@@ -135,6 +137,48 @@ def test_bind_names_the_wire(start: Any) -> None:
     assert gopher.startswith("gopher://")
     assert server.exchange(b"hello.", url=gopher) == b"gopher:hello."
     assert server.exchange(b"GET / HTTP/1.0\r\n\r\n", url=http).endswith(b"http")
+
+
+@dataclass(frozen=True)
+class GreetingSettings:
+    greeting: str = option("hello", "What connections begin with.")
+    times: int = option(1, "How often.", ge=1)
+    limit: int = option(10, "Bytes.", unit="bytes")
+
+
+class Greets(Connection):
+    def __init__(self, service: Service) -> None:
+        super().__init__(service, "gopher")
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        settings = self.settings
+        self.send((f"{settings.greeting} " * settings.times + str(settings.limit)).encode())
+        self.close()
+
+
+def test_a_bind_has_settings_of_its_own_for_its_wire(start: Any) -> None:
+    plugins = registry(Wire(name="gopher", connect=Greets), settings=GreetingSettings)
+    binds = ("gopher://127.0.0.1:0", "gopher://127.0.0.1:0?times=2&limit=16KiB", "127.0.0.1:0?wire=gopher&greeting=hi")
+    server = start(plugins, bind=binds, plugin_settings={"gopher": {"limit": 3}})
+    answers = [server.exchange(url=url, end=False) for url in server.server.info.urls]
+    assert answers == [b"hello 3", b"hello hello 16384", b"hi 3"]
+
+
+@pytest.mark.parametrize(
+    ("bind", "said"),
+    [
+        ("gopher://127.0.0.1:0?tims=2", "Did you mean gopher.times|gopher.tims"),
+        ("gopher://127.0.0.1:0?times=0", "times"),
+        ("gopher://127.0.0.1:0?times=x", "times"),
+        ("127.0.0.1:0?times=2", "not an option of this bind"),
+        ("127.0.0.1:0?wire=gopher&wire=h1&times=2", "not an option of this bind"),
+        ("gopher://127.0.0.1:0?times=2&times=3", "given twice"),
+    ],
+)
+def test_a_setting_of_a_bind_that_is_wrong_keeps_the_server_from_starting(start: Any, bind: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        start(registry(Wire(name="gopher", connect=Greets), settings=GreetingSettings), bind=(bind,))
 
 
 def test_bind_that_names_an_unknown_wire_does_not_start(start: Any) -> None:

@@ -106,7 +106,7 @@ class ScgiConnection(RequestConnection):
             return None
         if data[end : end + 1] != b",":
             raise bad("the netstring does not end where it says")
-        settings: Settings = self.service.settings["scgi"]
+        settings: Settings = self.settings
         return request_head(variables(data[begin:end]), settings.root_path, config.max_headers), data[end + 1 :]
 
     def encode_head(self, status: int, headers: Headers) -> bytes:

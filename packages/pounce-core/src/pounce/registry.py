@@ -1,5 +1,6 @@
 """Registry: the plugins that are installed, checked against each other, and looked up by what they provide."""
 
+import asyncio
 import difflib
 import functools
 import os
@@ -14,10 +15,11 @@ from pounce.config import ServerConfig
 from pounce.errors import ConfigError, PluginError
 from pounce.gil import gil_enabled
 from pounce.net.sniff import WireTable
-from pounce.options import Option, options_of, unknown_setting
+from pounce.options import Option, options_of, parse_option, unknown_setting
 from pounce.plugin import (
     API_VERSION,
     Command,
+    Connection,
     DatagramWire,
     MiddlewareChoice,
     ObserverFactory,
@@ -25,6 +27,7 @@ from pounce.plugin import (
     Plugin,
     Preface,
     Responder,
+    Service,
     Switch,
     Upgrade,
     Wire,
@@ -217,6 +220,27 @@ class Registry:
             raise ConfigError(f"bind names the wire {name!r}, which is not installed", hint=f"Installed: {installed}.")
         return wire
 
+    def wire_with(
+        self, wire: Wire, written: Sequence[tuple[str, str]], given: Mapping[str, Mapping[str, Any]]
+    ) -> Wire:
+        """The wire of a bind that has settings of its own: its connections have them in place of the server's, which
+        are `given`. Raises `ConfigError`."""
+        if not written:
+            return wire
+        plugin = self._owners["wire", wire.name].plugin
+        assert plugin is not None
+        if plugin.settings is None:
+            raise ConfigError(
+                f"bind has {written[0][0]!r} for the wire {wire.name}, whose plugin {plugin.name} has no settings"
+            )
+        known = {item.field: item for item in options_of(plugin.settings, plugin.name)}
+        table = dict(given.get(plugin.name, {}))
+        for name, text in written:
+            if name not in known:
+                raise unknown_setting(f"{plugin.name}.{name}", [item.name for item in known.values()])
+            table[name] = parse_option(known[name], text)
+        return replace(wire, connect=_WithSettings(wire.connect, _settings_of(plugin.name, plugin.settings, table)))
+
     def parser(self, name: str) -> ParserChoice:
         """The HTTP/1.1 parser of that name, for `auto` the one of highest priority. Raises `ConfigError`."""
         if name == "auto" and self.parsers:
@@ -241,6 +265,20 @@ class Registry:
                     hint=f"Plugins with settings: {', '.join(self._settings) or 'none'}.",
                 )
         return {name: _settings_of(name, cls, given.get(name, {})) for name, cls in self._settings.items()}
+
+
+class _WithSettings:
+    """Connects with the settings of one bind."""
+
+    def __init__(self, connect: Callable[[Service], asyncio.Protocol], settings: Any) -> None:
+        self._connect = connect
+        self._settings = settings
+
+    def __call__(self, service: Service) -> asyncio.Protocol:
+        protocol = self._connect(service)
+        if isinstance(protocol, Connection):
+            protocol.settings = self._settings
+        return protocol
 
 
 def _named(entry: Loaded) -> str:

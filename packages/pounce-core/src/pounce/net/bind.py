@@ -52,7 +52,8 @@ class Bind:
     proxy_protocol_from: tuple[str, ...] = ()
     trusted_hosts: tuple[str, ...] = ()
     """Proxies that are believed here, in place of the setting's."""
-    """Whose headers are believed; empty is the setting's."""
+    settings: tuple[tuple[str, str], ...] = ()
+    """Settings of the plugin whose wire it names, in place of those of the server, as they are written."""
 
     @property
     def place(self) -> str:
@@ -207,13 +208,14 @@ def _parse_place(where: str, text: str) -> Bind:
 
 def _parse_options(written: str, bind: Bind, text: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
+    others: dict[str, str] = {}
     for pair in written.split("&"):
         name, _, value = pair.partition("=")
         if name not in _OPTIONS or (name in ("mode", "user", "group") and bind.path is None):
-            known = [key for key in _OPTIONS if bind.path is not None or key not in ("mode", "user", "group")]
-            raise ConfigError(
-                f"{name!r} is not an option of this bind (got {text!r})", hint=f"It takes {', '.join(known)}."
-            )
+            if name in others:
+                raise ConfigError(f"{name} is given twice in bind {text!r}")
+            others[name] = value
+            continue
         field = _FIELDS.get(name, name)
         allowed, convert = _OPTIONS[name]
         if not re.fullmatch(allowed, value):
@@ -224,6 +226,15 @@ def _parse_options(written: str, bind: Bind, text: str) -> dict[str, Any]:
         if (field in options and not adds_up) or getattr(bind, field) not in (None, ()):
             raise ConfigError(f"{name} is given twice in bind {text!r}")
         options[field] = tuple(dict.fromkeys(options.get(field, ()) + converted)) if adds_up else converted
+    wires = options.get("wires", bind.wires)
+    if others and (len(wires) != 1 or wires[0] in HTTP_WIRES or not all(map(_SETTING.fullmatch, others))):
+        known = [key for key in _OPTIONS if bind.path is not None or key not in ("mode", "user", "group")]
+        raise ConfigError(
+            f"{next(iter(others))!r} is not an option of this bind (got {text!r})", hint=f"It takes {', '.join(known)}."
+        )
+    if others:
+        # Whether the wire's plugin has such settings is known when it is looked up.
+        options["settings"] = tuple(others.items())
     return options
 
 
@@ -231,6 +242,7 @@ def _is_on(value: str) -> bool:
     return value == "on"
 
 
+_SETTING = re.compile(r"(?!mode$|user$|group$)[a-z][a-z0-9_]*")
 _OPTIONS: dict[str, tuple[str, Any]] = {
     "wire": (r"[a-z][a-z0-9+.-]*", lambda value: (value,)),
     "tls": (r"on|off", _is_on),

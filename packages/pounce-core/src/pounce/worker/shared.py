@@ -132,7 +132,11 @@ def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:
 
 def _tls(config: ServerConfig, registry: Registry) -> ServerTLS | None:
     # Also without TLS: whether the wires that binds name are there shows before anything is opened.
-    offers = [registry.wire_table(bind.wires).alpn for bind in binds_of(config)]
+    offers = []
+    for bind in binds_of(config):
+        table = registry.wire_table(bind.wires)
+        registry.wire_with(table.default, bind.settings, config.plugin_settings)
+        offers.append(table.alpn)
     if not config.uses_tls:
         return None
     from pounce.net.tls import ServerTLS

@@ -140,6 +140,8 @@ class Worker:
             bind = listener.bind
             table = registry.wire_table(bind.wires)
             named = table.default if len(bind.wires) == 1 else None
+            if named is not None and bind.settings:
+                named = registry.wire_with(named, bind.settings, config.plugin_settings)
             self._acceptors.append(kind(self.service, listener, table, named, tls if bind.tls is not False else None))
         self._datagrams = Datagrams(self.service, registry, listeners, siblings)
         self._app = app
