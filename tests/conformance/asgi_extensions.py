@@ -325,6 +325,27 @@ class ZeroCopy(Script):
                 await send({"type": "http.response.zerocopysend", "file": given, **part})
 
 
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [({}, b"0123456789"), ({"offset": 3, "count": 4}, b"3456"), ({"offset": 8, "count": 9}, b"89")],
+    ids=str,
+)
+def test_part_of_a_file_is_sent_by_its_path_on_every_wire(
+    wire: Wire, tmp_path: Path, part: dict[str, Any], expected: bytes
+) -> None:
+    path = tmp_path / "digits"
+    path.write_bytes(b"0123456789")
+    sent = {"type": "pounce.response.sendfile", "path": str(path), "more_body": True, **part}
+    server = wire.start(Send(start(), sent, body(b"!")))
+    response = server.request("GET", "/")
+    assert (response.body, response.complete) == (expected + b"!", True)
+
+
+def test_path_that_is_no_file_breaks_off_a_part(wire: Wire, tmp_path: Path) -> None:
+    server = wire.start(Send(start(), {"type": "pounce.response.sendfile", "path": str(tmp_path)}))
+    assert server.request("GET", "/").status == 500
+
+
 @pytest.fixture
 def zero_copy_wire(wire: Wire) -> Wire:
     if not wire.case.sends_files:

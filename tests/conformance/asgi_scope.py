@@ -265,6 +265,11 @@ def test_offers_zero_copy_only_where_bytes_are_not_encrypted(wire: Wire) -> None
     assert ("zerocopysend" in offered(wire, asgi_extensions=["zerocopysend"])) is wire.case.sends_files
 
 
+def test_offers_the_message_of_earlier_versions_where_that_is_asked_for(wire: Wire) -> None:
+    offered = extensions_of(wire, asgi_extensions=["sendfile"])
+    assert ("pounce.sendfile" in offered) is wire.case.sends_files
+
+
 def test_tells_the_worker(wire: Wire) -> None:
     worker = extensions_of(wire)["pounce.worker"]
     assert (worker["worker_id"], worker["generation"]) == (0, 0)

@@ -8,6 +8,7 @@ from pounce import BadRequest, ConfigError, ServerConfig
 from pounce.contract.head import RequestHead
 from pounce.contract.stream import ConnectionInfo
 from pounce.identity.forwarded import Forwarding
+from pounce.identity.identity import Identity
 
 PROXY = ("10.0.0.1", 5000)
 
@@ -234,6 +235,27 @@ def test_families_are_never_mixed() -> None:
     assert (told.peer, told.scheme, told.names) == (("192.0.2.7", 0), "http", [b"host", b"forwarded"])
     told = seen(*both)
     assert (told.peer, told.names) == (("1.1.1.1", 0), [b"host", b"x-forwarded-for", b"x-forwarded-proto"])
+
+
+# Connections
+
+
+@pytest.mark.parametrize(
+    ("settings", "behind", "others"),
+    [
+        ({}, 75.0, 5.0),
+        ({"keep_alive_timeout": 9.0}, 9.0, 9.0),
+        ({"trusted_keep_alive_timeout": 30.0}, 30.0, 5.0),
+        ({"proxy_headers": False}, 5.0, 5.0),
+        ({"trusted_hosts": ()}, 5.0, 5.0),
+    ],
+    ids=str,
+)
+def test_connections_of_trusted_proxies_may_be_idle_for_longer(settings: Any, behind: float, others: float) -> None:
+    identity = Identity(ServerConfig(**{"trusted_hosts": ("10.0.0.0/8", "unix"), **settings}))
+    for peer in (PROXY, None):
+        assert identity.keep_alive_timeout(ConnectionInfo(peer=peer)) == behind
+    assert identity.keep_alive_timeout(ConnectionInfo(peer=("192.0.2.1", 1))) == others
 
 
 # Settings

@@ -38,11 +38,11 @@ type WorkerStartupFailure = Literal["shutdown", "ignore"]
 type Signage = Literal["full", "minimal", "off"]
 type WorkerMode = Literal["auto", "thread", "process", "subinterpreter", "sync", "async"]
 
-EXTENSIONS = ("early_hint", "trailers", "pathsend", "zerocopysend")
+EXTENSIONS = ("early_hint", "trailers", "pathsend", "zerocopysend", "sendfile")
 """Messages beyond ASGI's own that an application may answer with, as `http.response.NAME`: always taken, offered as
-`asgi_extensions` says. Frameworks send the last three because they are offered, and a middleware between them and the
-server that knows start and body alone loses the answer. An early hint is sent where somebody has asked for it, and an
-answer that has lost its hints is whole."""
+`asgi_extensions` says; `sendfile` is `pounce.response.sendfile`. Frameworks send some because they are offered, and a
+middleware between them and the server that knows start and body alone loses the answer. An early hint is sent where
+somebody has asked for it, and an answer that has lost its hints is whole."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class ServerConfig:
     )
     asgi_extensions: tuple[str, ...] = option(
         ("early_hint",),
-        "Offer the application this way to answer: early_hint, trailers, pathsend or zerocopysend; may be repeated.",
+        "Offer the application this way to answer: early_hint, trailers, pathsend, zerocopysend, sendfile.",
         group="application",
     )
     debug: bool = option(False, "Show error codes and hints in the bodies of error answers.", group="application")

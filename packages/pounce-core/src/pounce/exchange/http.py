@@ -359,6 +359,9 @@ class HttpExchange:
         elif kind == "http.response.early_hint":
             self._send_early_hint(message.get("links", ()))
             return
+        elif kind == "pounce.response.sendfile":
+            await self._send_part(message)
+            return
         else:
             raise AppError(f"unknown ASGI message {kind!r}", code="POUNCE_APP_BAD_MESSAGE")
         if not self.stream.writable:
@@ -544,6 +547,17 @@ class HttpExchange:
             await self._send_file(fd, 0, status.st_size, False)
         finally:
             self._close_file(fd)
+
+    async def _send_part(self, message: dict[str, Any]) -> None:
+        """What this server had before there was `zerocopysend`: a part of the file at a path."""
+        path = message["path"]
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise AppError(f"{path!r} is not a regular file", code="POUNCE_APP_BAD_MESSAGE")
+            await self._send_open_file({"offset": 0, **message, "file": fd})
+        finally:
+            os.close(fd)
 
     async def _send_open_file(self, message: dict[str, Any]) -> None:
         file = message["file"]

@@ -22,8 +22,10 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
 def offered_extensions(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """What scopes offer of these extensions for answers; with each the attribute of a stream that says whether it can,
     empty where all can."""
-    needs = {"trailers": "has_trailers", "zerocopysend": "sends_files"}
-    return tuple((f"http.response.{name}", needs.get(name, "")) for name in names)
+    needs = {"trailers": "has_trailers", "zerocopysend": "sends_files", "sendfile": "sends_files"}
+    return tuple(
+        (f"http.response.{name}" if name != "sendfile" else "pounce.sendfile", needs.get(name, "")) for name in names
+    )
 
 
 def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str, Any]:

@@ -291,6 +291,10 @@ class _Answer:
 
     async def _file(self, message: dict[str, Any]) -> None:
         """A file that the server would send in place of the body, or of a part of it."""
+        if message["type"] == "pounce.response.sendfile":
+            with open(message["path"], "rb", buffering=0) as file:
+                await self._file({"offset": 0, **message, "type": "http.response.zerocopysend", "file": file})
+            return
         if message["type"] == "http.response.pathsend":
             with open(message["path"], "rb", buffering=0) as file:
                 await self._read(file.fileno(), 0, os.fstat(file.fileno()).st_size, False)
@@ -365,7 +369,7 @@ def is_small(headers: Any, size: int) -> bool:
     return length is not None and len(length) < 6 and length.isdigit() and int(length) < size
 
 
-_FILES = ("http.response.zerocopysend", "http.response.pathsend")
+_FILES = ("http.response.zerocopysend", "http.response.pathsend", "pounce.response.sendfile")
 _NEVER = (204, 205, 206, 304)
 _FORBID = frozenset(b"content-encoding content-range content-digest repr-digest content-md5 digest".split())
 
