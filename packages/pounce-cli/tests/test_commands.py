@@ -83,7 +83,7 @@ def test_wrong_parameters_of_a_plugin_s_command_are_a_usage_error(capsys):
 @pytest.mark.parametrize(
     ("word", "hint"),
     [("srve", "Did you mean serve?"), ("gret", "Did you mean greet?"), ("main:app", "pounce serve main:app"),
-     ("xyz", "Commands: serve, config, plugins, status, reload, stop, greet.")],
+     ("xyz", "Commands: serve, config, plugins, init, status, reload, stop, greet.")],
 )  # fmt: skip
 def test_an_unknown_command_is_told_what_there_is(capsys, word, hint):
     assert main([word], discover=lambda: registry(GREET)) == 2

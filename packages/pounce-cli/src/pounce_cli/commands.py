@@ -103,6 +103,7 @@ def _app(serve: Callable[[Given], None], discover: Callable[[], Registry] | None
     app.command(config)
     plugins = _plugins_command(discover or _all_installed)
     app.command(plugins, name="plugins", help="Show the installed plugins, and why one is skipped.")
+    app.command(_init_command, name="init", help="Make the folder of a new plugin, with a test.")
     app.command(_status_command, name="status", help="Show how a running server does.")
     app.command(_control_command("reload"), name="reload", help="Have a running server start with new processes.")
     app.command(_control_command("stop"), name="stop", help="Have a running server finish its requests and end.")
@@ -151,6 +152,20 @@ def _plugins_command(discover: Callable[[], Registry]) -> Callable[..., None]:
         show_plugins(discover(), as_json=as_json)
 
     return command
+
+
+def _init_command(
+    *,
+    plugin: Annotated[str, Parameter(name="--plugin", help="Name of the plugin, for example gopher.", metavar="NAME")],
+    kind: Annotated[
+        Literal["wire", "responder", "middleware", "observer"], Parameter(name="--kind", help="What it brings.")
+    ] = "wire",
+) -> None:
+    from pathlib import Path
+
+    from pounce_cli.init import init_plugin
+
+    print(init_plugin(plugin, kind, Path.cwd()).name)
 
 
 _CONTROL = Parameter(
