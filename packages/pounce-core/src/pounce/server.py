@@ -1,4 +1,9 @@
-"""Server: an application, its sockets and its workers, from start to end."""
+"""Server: an application, its sockets and its workers, from start to end.
+
+It is long and one thing: the three ways in which a server runs (one worker on the loop that is there, workers on
+threads of this process, processes that are supervised) begin and end alike, are told of signals, certificates and the
+end by the same few fields, and tell the same. What each of them runs is elsewhere: `worker/`, `supervisor/`.
+"""
 
 import logging
 import os
@@ -74,6 +79,15 @@ class StartInfo:
     worker_mode: str = "thread"
     """What the workers run in."""
 
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port of the first of `urls` that is no Unix socket's; None where there is none."""
+        for url in self.urls:
+            if not url.startswith("unix:"):
+                host, _, port = url.partition("://")[2].rpartition(":")
+                return host.strip("[]"), int(port)
+        return None
+
 
 class Server:
     """One server: `run()` it, or await `serve()` on a loop that is already there.
@@ -117,11 +131,7 @@ class Server:
     @property
     def bound_addr(self) -> tuple[str, int] | None:
         """Host and port of the first TCP socket while the server runs, else None."""
-        for url in self.start_info.urls if self.start_info is not None else ():
-            if not url.startswith("unix:"):
-                host, _, port = url.partition("://")[2].rpartition(":")
-                return host.strip("[]"), int(port)
-        return None
+        return self.start_info.address if self.start_info is not None else None
 
     def run(self) -> None:
         """Serve until SIGINT, SIGTERM or `shutdown()`; blocks. Raises a `PounceError` when it cannot start.

@@ -116,8 +116,10 @@ class TestServer:
         return self._address()[1]
 
     def _address(self) -> tuple[str, int]:
-        host, _, port = self.url.partition("://")[2].rpartition(":")
-        return host.strip("[]"), int(port)
+        address = self.info.address
+        if address is None:
+            raise RuntimeError("the server listens on Unix sockets alone")
+        return address
 
     def __enter__(self) -> Self:
         self.start()
