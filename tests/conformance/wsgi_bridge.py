@@ -223,3 +223,14 @@ def test_number_of_threads_is_bounded_and_all_are_answered(wire: Wire) -> None:
     answers = [request.response().body for request in requests]
     assert answers == [b"done"] * 6
     assert most <= 2
+
+
+def test_short_body_of_a_slow_client_keeps_no_thread(wire: Wire) -> None:
+    server = wire.start(WSGI(echo, threads=1))
+    with server.connect() as slow, server.connect() as other:
+        request = slow.open("POST", "/", [(b"content-length", b"4")], body=True)
+        request.send_body(b"bo")
+        assert other.request("POST", "/", [(b"content-length", b"5")], b"other").body == b"other"
+        request.send_body(b"dy")
+        request.end()
+        assert request.response().body == b"body"

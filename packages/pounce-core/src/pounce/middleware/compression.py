@@ -19,6 +19,7 @@ import asyncio
 import importlib
 import os
 import re
+import struct
 import zlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
@@ -42,6 +43,8 @@ TYPES = (
     r"|font/(?:otf|ttf|collection)|[a-z.-]+/[a-z0-9.+-]+\+(?:json|xml|yaml|text)(?![a-z])"
 )
 """Regular expression for the beginning of media types that shrink, in lower case."""
+GZIP_HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+"""RFC 1952 2.3: deflate, no flags, no time, from a system that is not told."""
 BEST_FIRST = (b"zstd", b"br", b"gzip")
 
 WAITING, HELD, CODING, PASSING = range(4)
@@ -410,17 +413,25 @@ class _Zstd:
 
 
 class _Gzip:
+    """Deflate in the wrapper of RFC 1952, which is made here: zlib takes half as long again when it does that."""
+
     def __init__(self, level: int, size: int | None) -> None:
-        self._compressor = zlib.compressobj(level, zlib.DEFLATED, 31)
+        self._compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+        self._head = GZIP_HEAD
+        self._crc = self._size = 0
 
     def compress(self, data: bytes) -> bytes:
-        return self._compressor.compress(data)
+        head, self._head = self._head, b""
+        self._crc = zlib.crc32(data, self._crc)
+        self._size += len(data)
+        return head + self._compressor.compress(data)
 
     def flush(self) -> bytes:
         return self._compressor.flush(zlib.Z_SYNC_FLUSH)
 
     def finish(self) -> bytes:
-        return self._compressor.flush(zlib.Z_FINISH)
+        end = struct.pack("<II", self._crc, self._size & 0xFFFFFFFF)
+        return self._head + self._compressor.flush(zlib.Z_FINISH) + end
 
 
 class _Brotli:

@@ -1,8 +1,9 @@
 """WSGI applications (PEP 3333) as ASGI applications, each request on a thread of a bounded pool.
 
-Neither body is held in memory. The thread asks the loop for the next piece of the request when the application reads
-it, and hands every piece of the answer to the loop, waiting until the client has room for it; so it is the client's
-pace and the application's that decide, as everywhere else. An answer that is a list of one piece goes back in one step.
+Neither body is held in memory, but for one of a request that says that it is short: that is here before the application
+starts. Of others the thread asks the loop for the next piece of the request when the application reads it, and hands
+every piece of the answer to the loop, waiting until the client has room for it; so it is the client's pace and the
+application's that decide, as everywhere else. An answer that is a list of one piece goes back in one step.
 
 A client that leaves is noticed when the next piece is sent or read: the iteration stops and `close()` is called. A
 request that is cancelled lets its thread go in the same way.
@@ -81,8 +82,15 @@ class _Request:
         self._start: Message | None = None
         self._begun = False
         self._length: int | None = None
+        self._fetched = b"", False
+        """What was received of the body before the application started, and whether that is all."""
 
     async def run(self, pool: ThreadPoolExecutor) -> None:
+        if self._is_short():
+            # Cheaper than that the thread asks for it, and no thread waits for a slow client.
+            if not await self._fetch():
+                # The client has left: there is nobody to answer, and only half a request.
+                return
         context = contextvars.copy_context()
         running = pool.submit(context.run, self._call)
         try:
@@ -97,11 +105,33 @@ class _Request:
         for message in last:
             await self._send(message)
 
+    def _is_short(self) -> bool:
+        """The request has a body, and says that it is short."""
+        length = None
+        for name, value in self._scope["headers"]:
+            if name == b"content-length":
+                length = value
+            elif name == b"expect":
+                # It may be refused before it is sent.
+                return False
+        return length is not None and length.isdigit() and 0 < int(length) <= CHUNK
+
+    async def _fetch(self) -> bool:
+        body = bytearray()
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                return False
+            body += message.get("body", b"")
+            if not message.get("more_body", False):
+                self._fetched = bytes(body), True
+                return True
+
     # On the thread
 
     def _call(self) -> list[Message]:
         """Run the application; what is left to send is returned."""
-        body = _Body(self)
+        body = _Body(self, *self._fetched)
         environ = _environ(self._scope, body)
         result: Any = self._app(environ, self._start_response)
         try:
@@ -222,10 +252,10 @@ def _drop(what: Awaitable[Any]) -> None:
 class _Body:
     """`wsgi.input`: the request body, fetched as far as it is read."""
 
-    def __init__(self, request: _Request) -> None:
+    def __init__(self, request: _Request, fetched: bytes = b"", ended: bool = False) -> None:
         self._request = request
-        self._kept = bytearray()
-        self._ended = False
+        self._kept = bytearray(fetched)
+        self._ended = ended
 
     def _more(self) -> bool:
         """Fetch another piece; False at the end."""
