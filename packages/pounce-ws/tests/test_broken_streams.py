@@ -35,6 +35,10 @@ class BrokenStream(RecordingStream):
         self._maybe_fail("tunnel")
         super().tunnel(headers)
 
+    def consumed(self, count: int) -> None:
+        self._maybe_fail("consumed")
+        super().consumed(count)
+
     def reset(self) -> None:
         super().reset()
         self._maybe_fail("reset")
@@ -120,6 +124,18 @@ async def test_application_that_sends_what_is_gathered_hears_it_with_the_last_on
     with pytest.raises(ClientGone):
         await app.send("lost")
     assert broken.is_given_up
+
+
+@in_loop
+async def test_a_stream_that_fails_over_what_was_taken_is_given_up(failure: BaseException) -> None:
+    app = App(eager=False)
+    broken = Broken(app)
+    await broken.settle()
+    broken.stream.fails["consumed"] = failure
+    broken.exchange.data_received(masked(TEXT, b"1"))
+    assert broken.is_given_up
+    assert (await app.take())["text"] == "1"
+    assert await app.take() == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
 
 
 @in_loop

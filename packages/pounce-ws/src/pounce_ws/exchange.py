@@ -140,7 +140,7 @@ class WebSocketExchange:
 
     def data_received(self, data: bytes) -> None:
         if self.state == CLOSED:
-            self.stream.consumed(len(data))
+            self._output.consumed(len(data))
             return
         size = len(data)
         self._pings.heard = True
@@ -196,7 +196,7 @@ class WebSocketExchange:
             if event is None:
                 held, input.held = input.held, 0
                 if self.state != CLOSED:
-                    self.stream.consumed(held)
+                    self._output.consumed(held)
                     if input.reader.payload.size != self.incomplete:
                         self._count_incomplete()
                     if input.eof:

@@ -131,8 +131,7 @@ class Output:
 
     def fail(self, exc: BaseException) -> ClientGone:
         """A method of the stream has raised: give up this stream, and no other. What to raise for the application."""
-        self._service.count("stream_error")
-        self._service.log.error("The stream of a WebSocket failed", exc_info=exc)
+        self._service.stream_failed(self._stream, exc)
         self.lose()
         self.reset()
         # None where the wire has told it already.
@@ -142,11 +141,18 @@ class Output:
         return ClientGone("the message could not be sent")
 
     def reset(self) -> None:
-        """Give up the stream, visibly for the client."""
+        """Give up the stream, visibly for the client; where even that fails, its connection."""
         try:
             self._stream.reset()
-        except BaseException:
-            self._service.log.exception("The stream of a WebSocket cannot be reset")
+        except BaseException as exc:  # noqa: BLE001 - logged there
+            self._service.stream_failed(self._stream, exc, whole_connection=True)
+
+    def consumed(self, count: int) -> None:
+        """There is room for as much more."""
+        try:
+            self._stream.consumed(count)
+        except BaseException as exc:  # noqa: BLE001 - logged there
+            self.fail(exc)
 
     # Waiting: each waiter has a future of its own, so that cancelling one leaves the others alone
 

@@ -392,8 +392,8 @@ class Service:
                 transport.abort()
         self.loop.call_later(LOST_WITHIN, self._forget, connection)
 
-    def _log_failure(self, wire: str, what: str, error: BaseException | None) -> None:
-        self.count("plugin_error")
+    def _log_failure(self, wire: str, what: str, error: BaseException | None, name: str = "plugin_error") -> None:
+        self.count(name)
         self.log.error("Plugin %s failed on %s", wire, what, exc_info=error)
 
     def _forget(self, connection: LiveConnection) -> None:
@@ -418,10 +418,13 @@ class Service:
         info = stream.connection
         found = (each for each in self.connections if getattr(each, "connection", None) is info)
         connection = next(found, None)
-        if whole_connection and connection is not None:
+        wire = connection.wire if connection is not None else "of a wire"
+        if not whole_connection:
+            self._log_failure(wire, "a request", error, "stream_error")
+        elif connection is not None:
             self.connection_failed(connection, error)
         else:
-            self._log_failure(connection.wire if connection is not None else "of a wire", "a request", error)
+            self._log_failure(wire, "the end of a request", error)
 
     def count(self, name: str, message: str = "", *args: object) -> None:
         """Count an event by name, and log it at debug level where a message is given."""
