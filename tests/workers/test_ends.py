@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.workers.running import APP, Running, eventually
+from tests.workers.running import APP, HANGING, Running, eventually, is_running
 
 APP_WITH_THREADS = (
     APP.replace(
@@ -99,3 +99,12 @@ def test_loop_that_stands_still_is_given_up_with_exit_code_0(mode: str, tmp_path
         eventually((tmp_path / "blocks").exists)
         assert server.end() == 0
         assert "did not end" in server.text()
+
+
+@pytest.mark.parametrize("mode", ["thread", "subinterpreter"])
+def test_process_that_hangs_at_its_start_ends_after_its_supervisor(mode: str, tmp_path: Path) -> None:
+    with Running(tmp_path, *MODES[mode], app=HANGING, wait=False) as server:
+        eventually((tmp_path / "hangs").exists)
+        children = server.children()
+        assert children
+    eventually(lambda: not any(map(is_running, children)))

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import AbstractContextManager, nullcontext
 from math import inf
 
 from pounce.left_threads import LeftThreads
@@ -40,3 +41,7 @@ class InterpreterProcess(ServerProcess):
         # Only here its stack can be had; the main interpreter does the rest.
         timeout = self._spec.config.worker_timeout
         return Standstill(timeout, replaces=False, patience=inf, give_up=lambda state: None)
+
+    def _start_guard(self) -> AbstractContextManager[None]:
+        # Its process has one.
+        return nullcontext()

@@ -10,8 +10,11 @@ import pickle
 import select
 import socket
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from math import inf
 from typing import NoReturn, Protocol
 
@@ -167,8 +170,9 @@ class ServerProcess:
         spec = self._spec
         listeners = [Listener.from_fd(bind, fd) for bind, fd in spec.listeners]
         try:
-            workers = self._workers(app, listeners)
-            workers.start(spec.workers, spec.first_worker)
+            with self._start_guard():
+                workers = self._workers(app, listeners)
+                workers.start(spec.workers, spec.first_worker)
         except BaseException as exc:  # noqa: BLE001 - told to the supervisor
             self._channel.send(_failed(exc))
             # An interpreter that failed may have left something behind.
@@ -185,6 +189,9 @@ class ServerProcess:
             # Nobody else is left to do so.
             spec.siblings.remove_if_empty()
         return self._exit_code
+
+    def _start_guard(self) -> AbstractContextManager[None]:
+        return ended_after(self._channel)
 
     def time_left(self) -> float:
         """Seconds that are left of `shutdown_timeout`, for what applications leave."""
@@ -305,6 +312,31 @@ class ServerProcess:
         free = [number for number in range(count) if number not in numbers]
         for number in free[: count - len(numbers)]:
             workers.add(number)
+
+
+@contextmanager
+def ended_after(supervisor: Channel) -> Iterator[None]:
+    """Within, this process ends soon after its supervisor: a start that hangs, in an import, would not notice."""
+    over, started = socket.socketpair()
+
+    def watch() -> None:
+        poll = select.poll()
+        # Its end alone, which is always told; what it says is for the main thread.
+        poll.register(supervisor, 0)
+        poll.register(over, select.POLLIN)
+        poll.poll()
+        poll.unregister(supervisor)
+        if not poll.poll(FORCED_END * 1000):
+            os._exit(1)
+
+    watcher = threading.Thread(target=watch, name="pounce start")
+    with over:
+        watcher.start()
+        try:
+            yield
+        finally:
+            started.close()
+            watcher.join()
 
 
 def _failed(error: BaseException) -> Failed:
