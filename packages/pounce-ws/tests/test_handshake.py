@@ -275,6 +275,17 @@ async def test_client_that_goes_before_the_answer_is_a_disconnect(how: str) -> N
 
 
 @in_loop
+async def test_answer_has_the_id_that_the_application_is_told_accepted_or_not() -> None:
+    app = App()
+    answer = await Peer(app, request_id=True).open()
+    assert answer[b"x-request-id"].decode() == app.scope["extensions"]["request_id"]
+    refused = await Peer(App(), request_id=True).handshake((b"sec-websocket-version", b"1"))
+    assert len(refused[b"x-request-id"]) == 32
+    own = App(headers=[(b"x-request-id", b"own")])
+    assert (await Peer(own, request_id=True).open()).all(b"x-request-id") == [b"own"]
+
+
+@in_loop
 async def test_access_log_has_a_line_for_the_handshake_and_one_for_the_end(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "pounce.access")
     peer = Peer(Echo(), access_log=True)

@@ -455,6 +455,14 @@ class WebSocketExchange:
     def _out_of_order(self, kind: str) -> AppError:
         return bad_message(f"{kind} is out of order: the WebSocket is {STATES[self.state]}")
 
+    def _with_id(self, fields: Headers) -> Headers:
+        """The answer to the handshake has the id of the request, as others have."""
+        name = self.service.config.request_id_header.lower().encode()
+        number = self.head.extensions.get("request_id") if self.head.extensions is not None else None
+        if number is None or any(each == name for each, _ in fields):
+            return fields
+        return [*fields, (name, str(number).encode())]
+
     def _accept(self, message: dict[str, Any]) -> None:
         """Accept the handshake."""
         subprotocol = subprotocol_of(message, self._handshake.subprotocols)
@@ -464,7 +472,10 @@ class WebSocketExchange:
             self._deny(shutting_down())
             return
         try:
-            self.stream.tunnel(self._handshake.answer(subprotocol) + given)
+            fields = self._handshake.answer(subprotocol) + given
+            if self.service.config.request_id:
+                fields = self._with_id(fields)
+            self.stream.tunnel(fields)
         except BaseException as exc:
             raise self._output.fail(exc) from exc
         self.state = OPEN
@@ -477,7 +488,7 @@ class WebSocketExchange:
 
     def _hand_over(self) -> HttpExchange:
         """Let an HttpExchange answer the handshake; observers see that one."""
-        http = HttpExchange(self.service, self.head, self.stream)
+        http = self.service.exchange_class(self.service, self.head, self.stream)
         http.started = self.started
         self._http = http
         self.state = DENIED

@@ -1,7 +1,6 @@
 """Opening: a handshake becomes a WebSocket, or is refused."""
 
 from pounce.errors import BadRequest
-from pounce.exchange.http import HttpExchange
 from pounce.exchange.service import Service
 from pounce.plugin import Exchange, RequestHead, Stream
 from pounce_ws.exchange import WebSocketExchange
@@ -16,7 +15,7 @@ def open_websocket(service: Service, head: RequestHead, stream: Stream) -> Excha
         handshake = read_handshake(service, head)
     except BadRequest as error:
         service.count(error.code, "%s", error.message)
-        refusal = HttpExchange(service, head, stream)
+        refusal = service.exchange_class(service, head, stream)
         response = service.error_pages.answer(error, head, stream)
         if error.code == "POUNCE_WS_BAD_VERSION":
             # RFC 6455 4.4: the versions that the server does support; RFC 9110 15.5.22: 426 has an Upgrade field.

@@ -156,7 +156,8 @@ class Service:
             )
             if create_parser is not None:
                 self.create_parser = timed(create_parser)
-        self._exchange_class = own_class(exchange_class, "receive", "send")
+        self.exchange_class = own_class(exchange_class, "receive", "send")
+        """What answers requests over HTTP here, refused WebSockets among them."""
         self.error_apps: ErrorApps | None = None
         if error_apps:
             from pounce.exchange.error_apps import ErrorApps as Found
@@ -229,11 +230,11 @@ class Service:
         if self._responders:
             answer = self._ask_responders(head, stream)
             if isinstance(answer, Response):
-                exchange = self._exchange_class(self, head, stream)
+                exchange = self.exchange_class(self, head, stream)
                 exchange.respond(answer)
                 return exchange
             app = answer or app
-        exchange = self._exchange_class(self, head, stream)
+        exchange = self.exchange_class(self, head, stream)
         if body:
             exchange.data_received(body)
             if exchange.status:
@@ -277,7 +278,7 @@ class Service:
             head = unreadable_head("1.1", stream.connection.scheme)
         if self._identity is not None and (head.extensions is None or "request_id" not in head.extensions):
             self._identity.name(head)
-        exchange = self._exchange_class(self, head, stream)
+        exchange = self.exchange_class(self, head, stream)
         if readable:
             exchange.settle(error)
             return stream.exchange or exchange
@@ -289,7 +290,7 @@ class Service:
         self.count("plugin_error")
         token = head.upgrade.decode("ascii", "backslashreplace") if head.upgrade is not None else ""
         self.log.error("Upgrade %s failed", token, exc_info=error)
-        exchange = self._exchange_class(self, head, stream)
+        exchange = self.exchange_class(self, head, stream)
         exchange.give_up()
         return exchange
 
