@@ -100,6 +100,7 @@ class Stream(Protocol):
     """The outgoing half of one request; a wire implements it. No method waits, none calls the exchange back."""
 
     connection: ConnectionInfo
+    """Of the connection that it is on: the same object for all its streams."""
     writable: bool
     """When False, wait for `Exchange.resume_writing()`. After the last piece False means that bytes are still on
     their way; `resume_writing()` follows when the last one has left."""

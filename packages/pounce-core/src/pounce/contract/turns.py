@@ -71,6 +71,7 @@ class Share:
 
     def __init__(self, turns: Turns) -> None:
         self.left = STEPS
+        """Steps that may still be taken; whoever takes them subtracts them, and leaves off when it is not above 0."""
         self.waits = False
         """Somebody waits for the next turn, and comes before what is new."""
         self._turns = turns

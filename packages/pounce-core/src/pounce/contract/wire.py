@@ -50,9 +50,11 @@ class LiveConnection(Protocol):
     held_since: float
     """The loop time since when bytes wait here for their turn, in which no deadline passes; 0 while none do."""
 
-    def deadline_passed(self) -> None: ...
+    def deadline_passed(self) -> None:
+        """`deadline` lies in the past; called on each tick until that changes."""
 
-    def write_deadline_passed(self) -> None: ...
+    def write_deadline_passed(self) -> None:
+        """`write_deadline` lies in the past."""
 
     def drain(self) -> None:
         """The worker is shutting down: finish what runs, start nothing new, then close."""
@@ -110,10 +112,13 @@ class Service(Protocol):
     """
 
     config: ServerConfig
+    """Settings of the server."""
     app: ASGIApp
     """The application with the middleware around it."""
     loop: asyncio.AbstractEventLoop
+    """The worker's own."""
     log: logging.Logger
+    """The logger `pounce`."""
     settings: Mapping[str, Any]
     """Settings of plugins by the name of the plugin: instances of `Plugin.settings`."""
     worker_id: int

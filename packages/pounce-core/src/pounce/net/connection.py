@@ -103,12 +103,7 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Connection(asyncio.Protocol):
-    """Base class of a connection: a wire overrides what it needs, and calls the base where it says so.
-
-    `deadline` is the loop time at which `deadline_passed()` is called; `inf` means never. `share` is what may still be
-    done in this turn; `held_since` is the loop time since when bytes wait for their turn here, 0 while none do. `added`
-    counts the bytes that were written while something waited already: a wire that writes by itself adds its own.
-    """
+    """Base class of a connection: a wire overrides what it needs, and calls the base where it says so."""
 
     __slots__ = (
         "_cork",
@@ -153,17 +148,28 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, service: Service, wire: str = "") -> None:
         self.service = service
+        """That of the worker, by which a wire opens requests."""
         self.loop = service.loop
+        """The worker's event loop, to which everything of the connection belongs."""
         self.wire = wire
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        """Of asyncio, from `connection_made()` on. It is not written to, nor told to read, but by the methods below."""
         self.connection: ConnectionInfo = cast(ConnectionInfo, None)
+        """What is known of it, from `connection_made()` on."""
         self.proxied: ProxyHeader | None = None
+        """What a proxy in front has said by the PROXY protocol."""
         self.writable = True
+        """False between `pause_writing()` and `resume_writing()`: more would pile up."""
         self.corked = False
+        """What is sent is gathered, until `uncork()`."""
         self.deadline = inf
+        """The loop time at which `deadline_passed()` is called; `inf` means never."""
         self.write_deadline = inf
+        """The same for `write_deadline_passed()`; set by `wait_for_peer()`."""
         self.share = Share(service.turns)
+        """What may still be done in this turn of the loop."""
         self.held_since = 0.0
+        """The loop time since when bytes wait for their turn here, 0 while none do."""
         self.lingering = 0
         """Bytes that are still thrown away after the last answer; 0 before that. See `linger()`."""
         self._ended_by_peer = False
@@ -178,6 +184,7 @@ class Connection(asyncio.Protocol):
         self._taken = 0
         """What `taken()` was when the wait for the peer began that `write_deadline` ends."""
         self.added = 0
+        """Bytes that were written while something waited already; a wire that writes by itself adds its own."""
         self._rest_is_lost = False
         """Nobody sees to what the peer has not got once the transport is gone."""
         self._second: socket.socket | None = None

@@ -28,11 +28,14 @@ class RequestConnection(Connection):
     """
 
     sends_files = False
+    """As of every Stream, whose methods are below too."""
     has_trailers = False
+    """The same."""
 
     def __init__(self, service: Service, wire: str = "") -> None:
         super().__init__(service, wire)
         self.exchange: Exchange | None = None
+        """Of the request, until the connection is lost."""
         self.head: RequestHead | None = None
         """The request, once it was read."""
         self._incoming: Incoming | None = None
