@@ -53,7 +53,7 @@ REQUEST_PATH = {
     "pounce_ws.pings": set(),
     "pounce_ws.frames": set(),
     # For heads that are not like the one before.
-    "pounce_h1fast.parser": {"Headers", "_FIELD_NAME", "_REQUEST_LINE", "_tables", "END_OF_BODY"},
+    "pounce_h1fast.parser": {"Headers", "_FIELD_NAME", "_REQUEST_LINE", "_tables", "END_OF_BODY", "_SMALL_CHUNK"},
 }
 """Modules, and the names in them that are used at times other than for each request."""
 

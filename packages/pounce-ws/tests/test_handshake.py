@@ -114,7 +114,8 @@ async def test_scope() -> None:
 async def test_scheme_is_wss_over_tls() -> None:
     app = App()
     peer = Peer(app)
-    peer.connection.protocol.connection.scheme = "https"
+    protocol: Any = peer.connection.protocol
+    protocol.connection.scheme = protocol._scheme = "https"
     await peer.open()
     assert app.scope["scheme"] == "wss"
 
