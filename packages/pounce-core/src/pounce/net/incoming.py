@@ -7,10 +7,8 @@ is read from the socket, and no deadline passes, since it is not the peer then w
 """
 
 from math import inf
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pounce.net.connection import Connection
+from pounce.net.connection import Connection
 
 __all__ = ["HIGH", "LOW", "RATE_GRACE", "Incoming"]
 
