@@ -244,7 +244,7 @@ def test_browser(tls: bool, version: str, tmp_path: Path) -> None:
             protocol, extensions, *seen = page.seen.get(timeout=60)
         finally:
             browser.terminate()
-            browser.wait(10)
+            browser.wait(60)
     assert protocol == "two"
     assert extensions.startswith("permessage-deflate")
     assert seen == [version, "grüße ☃", [0, 255], 200_000, 4000, "as you wish", True]
