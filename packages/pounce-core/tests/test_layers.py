@@ -18,6 +18,7 @@ WIRES = ("pounce_h2", "pounce_h3")
 OTHERS = ("pounce_h1fast", "pounce_ws")
 FREE_OF_CIRCLES = (
     "pounce.contract",
+    "pounce.exchange",
     "pounce.h1",
     "pounce.identity",
     "pounce.middleware",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pounce.contract.stream import Stream
     from pounce.contract.wire import ASGIApp
     from pounce.errors import PounceError
-    from pounce.exchange.service import Service
+    from pounce.exchange.host import Host
 
 __all__ = ["ErrorApps"]
 
@@ -29,7 +29,7 @@ class ErrorApps:
     """The error applications of one worker."""
 
     def __init__(
-        self, service: Service, apps: Mapping[str, ASGIApp], exchange_class: type[HttpExchange], *, debug: bool
+        self, service: Host, apps: Mapping[str, ASGIApp], exchange_class: type[HttpExchange], *, debug: bool
     ) -> None:
         """`apps` are by status, as `404`, or by class, as `5xx`."""
         self._service = service

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pounce.contract.pieces import Response
     from pounce.contract.stream import Body, Stream
     from pounce.contract.wire import ASGIApp
-    from pounce.exchange.service import Service
+    from pounce.exchange.host import Host
 
 __all__ = ["HttpExchange"]
 
@@ -101,7 +101,7 @@ class HttpExchange:
         "stream",
     )
 
-    def __init__(self, service: Service, head: RequestHead, stream: Stream) -> None:
+    def __init__(self, service: Host, head: RequestHead, stream: Stream) -> None:
         stream.exchange = self
         self.stream = stream
         self.service = service

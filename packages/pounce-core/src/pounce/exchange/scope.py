@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 if TYPE_CHECKING:
     from pounce.contract.head import RequestHead
     from pounce.contract.stream import Stream
-    from pounce.exchange.service import Service
+    from pounce.exchange.host import Host
 
 __all__ = ["METHODS", "http_scope", "offered_extensions", "split_target", "websocket_scope"]
 
@@ -28,7 +28,7 @@ def offered_extensions(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str, Any]:
+def http_scope(service: Host, head: RequestHead, stream: Stream) -> dict[str, Any]:
     """The `http` connection scope (ASGI HTTP 2.5, but for what it announces); containers are fresh for each request."""
     connection = stream.connection
     target = head.target
@@ -83,7 +83,7 @@ def http_scope(service: Service, head: RequestHead, stream: Stream) -> dict[str,
     }
 
 
-def websocket_scope(service: Service, head: RequestHead, stream: Stream, subprotocols: list[str]) -> dict[str, Any]:
+def websocket_scope(service: Host, head: RequestHead, stream: Stream, subprotocols: list[str]) -> dict[str, Any]:
     """The `websocket` connection scope (ASGI WebSocket 2.5): that of its handshake, but for what only HTTP has."""
     scope = http_scope(service, head, stream)
     scope["type"] = "websocket"

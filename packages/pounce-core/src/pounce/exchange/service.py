@@ -16,10 +16,11 @@ from pounce.contract.pieces import MiddlewareChoice, Observer, ObserverFactory, 
 from pounce.contract.stream import Completed, ConnectionInfo, Exchange, RunsApp, Stream
 from pounce.contract.turns import Turns
 from pounce.contract.wire import ASGIApp, Certificates, Fleet, LiveConnection, Switch, Upgrade
-from pounce.errors import BadRequest, PounceError
+from pounce.errors import BadRequest
 from pounce.exchange.crossing import Crossing
 from pounce.exchange.draining import DrainNotice
 from pounce.exchange.error_pages import ErrorPages, plugin_failed
+from pounce.exchange.host import ErrorApps
 from pounce.exchange.http import HttpExchange
 from pounce.exchange.response_headers import ResponseHeaders
 from pounce.exchange.scope import METHODS, offered_extensions
@@ -56,14 +57,6 @@ class Identity(Protocol):
     def name(self, head: RequestHead) -> None: ...
 
     def keep_alive_timeout(self, connection: ConnectionInfo) -> float: ...
-
-
-class ErrorApps(Protocol):
-    """What answers in place of error pages; see `pounce.exchange.error_apps`."""
-
-    def answer(
-        self, error: PounceError, head: RequestHead, stream: Stream, started: float, failure: BaseException | None
-    ) -> bool: ...
 
 
 class Service:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pounce.contract.pieces import Response
     from pounce.contract.stream import Stream
     from pounce.contract.wire import ASGIApp
-    from pounce.exchange.service import Service
+    from pounce.exchange.host import Host
 
 __all__ = ["PARSED_IN", "TimedExchange", "TimedParser", "timed"]
 
@@ -36,7 +36,7 @@ class TimedExchange(HttpExchange):
 
     __slots__ = ("_app_has_trailers", "_app_started", "_parsed_in", "_tells_at_the_end")
 
-    def __init__(self, service: Service, head: RequestHead, stream: Stream) -> None:
+    def __init__(self, service: Host, head: RequestHead, stream: Stream) -> None:
         super().__init__(service, head, stream)
         extensions: dict[str, Any] = head.extensions or {}
         self._parsed_in: float = extensions.get(PARSED_IN, 0.0)

@@ -1,0 +1,51 @@
+"""Host: what the exchanges of HTTP requests need of their service, beside what wires and plugins may use of it."""
+
+from typing import Any, Protocol
+
+from pounce.contract import wire
+from pounce.contract.head import RequestHead
+from pounce.contract.pieces import Observer
+from pounce.contract.stream import Stream
+from pounce.errors import BadRequest, PounceError
+from pounce.exchange.crossing import Crossing
+from pounce.exchange.draining import DrainNotice
+from pounce.exchange.error_pages import ErrorPages
+from pounce.exchange.response_headers import ResponseHeaders
+
+__all__ = ["ErrorApps", "Host"]
+
+
+class ErrorApps(Protocol):
+    """What answers in place of error pages; see `pounce.exchange.error_apps`."""
+
+    def answer(
+        self, error: PounceError, head: RequestHead, stream: Stream, started: float, failure: BaseException | None
+    ) -> bool: ...
+
+
+class Host(wire.Service, Protocol):
+    """`pounce.exchange.service.Service` as the requests see it that it opens: their files stand below its own."""
+
+    crossing: Crossing
+    described: dict[str, Any]
+    disconnects: bool
+    drain_notice: DrainNotice
+    error_apps: ErrorApps | None
+    error_pages: ErrorPages
+    held: set[Any]
+    """Exchanges whose head waits for the first piece of the body."""
+    max_request_size: int
+    methods: dict[bytes, str]
+    observers: tuple[Observer, ...]
+    offered: Any
+    receivers: set[Any]
+    """Exchanges whose application waits in `receive()`."""
+    request_id_field: bytes
+    response_headers: ResponseHeaders
+    state: dict[str, Any]
+
+    def app_failed(self, error: BaseException) -> None:
+        """Count and log what the application raised."""
+
+    def too_large(self) -> BadRequest:
+        """The error for a request body above `max_request_size`."""
