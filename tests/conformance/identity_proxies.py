@@ -168,6 +168,23 @@ def test_there_is_none_where_it_is_off(wire: Wire) -> None:
     assert ids(wire.start(app)) == ("", "")
 
 
+@pytest.mark.parametrize("later", ["a b", "a\r\nx-evil: 1", "", None], ids=repr)
+def test_generator_that_fails_later_costs_no_request(wire: Wire, later: str | None, caplog: Any) -> None:
+    made = iter(["first"])
+
+    def generator() -> str:
+        if (given := next(made, later)) is None:
+            raise LookupError("no id today")
+        return given
+
+    server = wire.start(app, request_id=True, request_id_generator=generator)
+    with server.connect() as client:
+        for _ in range(2):
+            response = client.request("GET", "/")
+            assert (response.status, len(dict(response.headers)[b"x-request-id"])) == (200, 32)
+    assert "request_id_generator failed" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("generator", "error"), [("no_such_module:make", AppImportError), (7, ConfigError), (lambda: "a b", ConfigError)]
 )

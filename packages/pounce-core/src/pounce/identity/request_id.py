@@ -1,6 +1,7 @@
 """Request ids: one name for a request in logs, answers and traces."""
 
 import itertools
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -23,12 +24,14 @@ def is_request_id(value: bytes) -> bool:
 def request_ids(generator: str | Callable[[], str] | None) -> Callable[[], str]:
     """What makes ids: `generator` itself or what `module:attribute` names, else 32 hexadecimal digits of our own.
 
-    Those are 80 random bits, which no other worker has, and a number. Raises `AppImportError`, `ConfigError`.
+    Those are 80 random bits, which no other worker has, and a number. They also take the place of what a generator is
+    to make when it fails later, which is logged. Raises `AppImportError`, `ConfigError`.
     """
+    # Unlike a random number it costs no system call. Others can guess it, which an id must not mind.
+    prefix = os.urandom(10).hex()
+    own = map(f"{prefix}%012x".__mod__, itertools.count(1)).__next__
     if generator is None:
-        # Unlike a random number it costs no system call. Others can guess it, which an id must not mind.
-        prefix = os.urandom(10).hex()
-        return map(f"{prefix}%012x".__mod__, itertools.count(1)).__next__
+        return own
     if isinstance(generator, str):
         module, _, attribute = generator.partition(":")
         try:
@@ -48,5 +51,13 @@ def request_ids(generator: str | Callable[[], str] | None) -> Callable[[], str]:
             raise ConfigError(f"request_id_generator made {made!r}, which is no token of up to {ID_MAX} characters")
         return made
 
+    def made_or_own() -> str:
+        try:
+            return checked()
+        except Exception:
+            # A name is no reason to turn a request away, nor the others of its connection.
+            logging.getLogger("pounce").exception("request_id_generator failed, an id of the server's own is used")
+            return own()
+
     checked()
-    return checked
+    return made_or_own
