@@ -597,6 +597,23 @@ def test_application_answers_for_a_refused_request_and_gets_no_body(wire: Wire) 
         assert client.request("GET", "/").body == b"from the application"
 
 
+async def oops_later(scope: Any, receive: Any, send: Any) -> None:
+    fields = [(b"X-Pounce-Error-Code", b"ITS_OWN"), (b"Retry-After", b"60")]
+    await send({"type": "http.response.start", "status": 503, "headers": fields})
+    await send({"type": "http.response.body", "body": b"later"})
+
+
+async def unavailable(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+def test_fields_of_an_error_application_are_not_there_twice(wire: Wire) -> None:
+    response = wire.start(unavailable, error_pages={"500": f"{__name__}:oops_later"}).request("GET", "/")
+    assert [value for name, value in response.headers if name == b"retry-after"] == [b"60"]
+    codes = [value for name, value in response.headers if name == b"x-pounce-error-code"]
+    assert codes == [b"POUNCE_APP_NO_RESPONSE"]
+
+
 def test_page_of_the_server_stands_in_for_an_error_application_that_fails(wire: Wire) -> None:
     response = wire.start(fails, error_pages={"500": f"{__name__}:oops_fails"}).request("GET", "/")
     assert (response.status, response.body) == (500, b"Internal Server Error")

@@ -11,7 +11,7 @@ its own, which takes over the stream.
 from typing import TYPE_CHECKING, Any
 
 from pounce.contract.head import RequestHead
-from pounce.exchange.http import HttpExchange
+from pounce.exchange.http import HELD, HttpExchange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,11 +66,15 @@ class _ForError(HttpExchange):
 
     def _send_start(self, message: Any) -> None:
         if int(message["status"]) >= 200:
-            fields = [(b"x-pounce-error-code", self.error.code.encode())]
-            if self.error.status == 503:
-                fields.append((b"retry-after", b"5"))
-            message = {**message, "status": self.error.status, "headers": [*message.get("headers", ()), *fields]}
+            message = {**message, "status": self.error.status}
         super()._send_start(message)
+        if self.answer == HELD:
+            # As on the page of the server, and once: the code is the server's, when to come back the application's.
+            fields = [field for field in self._headers if field[0] != b"x-pounce-error-code"]
+            fields.append((b"x-pounce-error-code", self.error.code.encode()))
+            if self.error.status == 503 and all(name != b"retry-after" for name, _ in fields):
+                fields.append((b"retry-after", b"5"))
+            self._headers = fields
 
     def _answer_by_app(self, error: PounceError, failure: BaseException | None) -> bool:
         return False
