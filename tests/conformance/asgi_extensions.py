@@ -140,6 +140,14 @@ def test_file_with_a_content_length_of_the_application(wire: Wire, file: Path) -
     assert response.headers[b"content-length"] == length
 
 
+def test_trailers_follow_a_file(wire: Wire, file: Path) -> None:
+    begin = {**START, "trailers": True}
+    trailers = {"type": "http.response.trailers", "headers": [(b"x-sum", b"7")]}
+    response = wire.start(Send(begin, pathsend(file), trailers)).request("GET", "/")
+    assert (response.body, response.complete) == (file.read_bytes(), True)
+    assert list(response.trailers or ()) == [(b"x-sum", b"7")]
+
+
 def test_connection_is_used_again_after_a_file(wire: Wire, file: Path) -> None:
     with wire.start(Send(START, pathsend(file))).connect() as client:
         for _ in range(3):

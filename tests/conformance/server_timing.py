@@ -1,6 +1,7 @@
 """Server-Timing, over every wire: what is told in the head, what in the trailer section, and to whom."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +69,20 @@ def test_trailers_of_the_application_stay(wire: Wire) -> None:
 
     response = ask(wire, trails, TAKES_TRAILERS, asgi_extensions=("trailers",))
     assert [name for name, _ in response.trailers or ()] == [b"x-a", b"x-b", b"server-timing"]
+    assert told(response.trailers) == ["app", "total"]
+
+
+def test_trailers_follow_a_file_that_leaves_by_itself(wire: Wire, tmp_path: Path) -> None:
+    """It is of a size that no peer takes at once."""
+    file = tmp_path / "file"
+    file.write_bytes(b"f" * 6_000_000)
+
+    async def sends_file(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.pathsend", "path": str(file)})
+
+    response = ask(wire, sends_file, TAKES_TRAILERS)
+    assert response.body == file.read_bytes()
     assert told(response.trailers) == ["app", "total"]
 
 

@@ -11,11 +11,13 @@ import sys
 import threading
 import unittest
 from collections.abc import Iterator
+from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pounce.h1.connection import H1Connection
+from pounce.h1.connection import IDLE, H1Connection
 from pounce.testing.memory import memory_service
 from pounce.worker.loop import HAS_OWN
 
@@ -344,6 +346,100 @@ def test_connection_whose_reading_fails_costs_itself_and_is_reported(
     theirs.send(REQUEST)
     run_until(loop, lambda: not connection.service.connections)
     assert reported == [(connection, "broken")]
+
+
+# Files, of which the peer takes so little that the loop sends them
+
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
+FILE_SIZE = 3_000_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    file = tmp_path / "file"
+    file.write_bytes(b"f" * FILE_SIZE)
+    return str(file)
+
+
+def sends_file(path: str) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if scope["path"] == "/":
+            await send({"type": "http.response.pathsend", "path": path})
+        else:
+            await send({"type": "http.response.body", "body": b"Hello"})
+
+    return app
+
+
+def read_to_end(sock: socket.socket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(1_000_000), b""))
+
+
+def test_descriptor_of_a_connection_that_was_broken_off_in_a_file_serves_the_next_one(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket], path: str
+) -> None:
+    ours, theirs = pair
+    number = ours.fileno()
+    connection = connected(loop, ours, sends_file(path))
+    theirs.send(REQUEST)
+    run_until(loop, lambda: readable(theirs) and not connection.writable)
+    connection.abort()
+    run_until(loop, lambda: not connection.service.connections)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        if ours.fileno() != number:
+            os.dup2(ours.fileno(), number)
+            ours = socket.socket(fileno=number)
+        with ours:
+            second = connected(loop, ours, sends_file(path))
+            theirs.send(REQUEST.replace(b"/", b"/hello", 1))
+            run_until(loop, lambda: readable(theirs))
+            assert theirs.recv(4096).endswith(b"Hello")
+            second.abort()
+            run_until(loop, lambda: not second.service.connections)
+
+
+def test_body_that_is_not_read_while_a_file_leaves_is_not_overdue(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket], path: str
+) -> None:
+    ours, theirs = pair
+    connection = connected(loop, ours, sends_file(path))
+    theirs.send(POST + b"bo")
+    run_until(loop, lambda: readable(theirs) and not connection.writable)
+    theirs.send(b"dy")
+    deadline = connection.deadline
+    thread_read: list[bytes] = []
+    reader = threading.Thread(target=lambda: thread_read.append(read_to_end(theirs)))
+    reader.start()
+    run_until(loop, lambda: connection.reading == IDLE)
+    theirs.shutdown(socket.SHUT_WR)
+    run_until(loop, lambda: not connection.service.connections)
+    reader.join()
+    assert deadline == inf
+    assert thread_read[0].endswith(b"f" * FILE_SIZE)
+
+
+def test_piece_that_does_not_wait_for_the_file_before_it_breaks_the_answer_off(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket], path: str
+) -> None:
+    """It must not come to stand in the midst of the file."""
+    ours, theirs = pair
+
+    async def hasty(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with open(path, "rb") as file:
+            part = {"type": "http.response.zerocopysend", "file": file, "more_body": True}
+            piece = {"type": "http.response.body", "body": b"piece"}
+            await asyncio.gather(send(part), send(piece), return_exceptions=True)
+
+    connection = connected(loop, ours, hasty)
+    theirs.send(REQUEST)
+    run_until(loop, lambda: not connection.service.connections)
+    head, _, body = read_to_end(theirs).partition(b"\r\n\r\n")
+    assert b"transfer-encoding: chunked" in head
+    assert set(body.partition(b"\r\n")[2]) == set(b"f")
 
 
 @pytest.mark.soak

@@ -599,7 +599,9 @@ class HttpExchange:
             self._file = None
 
     async def _read_file(self, fd: int, offset: int, count: int, more: bool) -> None:
-        if not more and self._expected is None and self.answer == HELD:
+        # RFC 9112 6.3: over HTTP/1.1 an answer of known length has no trailer section.
+        has_length = self._trailers is None or self.head.version[0] != "1"
+        if not more and self._expected is None and self.answer == HELD and has_length:
             self._headers = [*self._headers, (b"content-length", b"%d" % count)]
             self._expected = count
         self._check_length(count, more)

@@ -74,6 +74,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         "_body_read",
         "_client_waits",
         "_file",
+        "_follows_file",
         "_framing",
         "_held_back",
         "_idle_timeout",
@@ -118,6 +119,8 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self._held_back = False
         """Reading rests because too much follows the request that is being served."""
         self._file: asyncio.Task[None] | None = None
+        self._follows_file: bytes | None = None
+        """The end of an answer that was given before the file in front of it has left."""
 
     # Events from the transport
 
@@ -189,6 +192,10 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self.reading = CLOSED
         if self._file is not None:
             self._file.cancel()
+            if isinstance(self.loop, asyncio.SelectorEventLoop) and (sock := self._socket) is not None:
+                # asyncio does so by the descriptor of the socket, but only when the transport has closed that already.
+                # What stayed behind would keep the next connection with the same number from being read.
+                self.loop.remove_writer(sock)
         self._lose(ClientGone("the client closed the connection"))
 
     def _give_up_request(self) -> None:
@@ -367,9 +374,10 @@ class H1Connection(Connection, guarded=("eof_received",)):
     def _set_body_deadline(self) -> None:
         """The next piece is due within request_timeout, and the whole at no less than min_body_rate.
 
-        Time during which the application lets the body wait does not count.
+        Time during which the application lets the body wait does not count, nor that of a file, while which nothing is
+        read.
         """
-        if self._paused_at or self._client_waits:
+        if self._paused_at or self._client_waits or self._file is not None:
             self.deadline = inf
             return
         config = self.service.config
@@ -433,6 +441,10 @@ class H1Connection(Connection, guarded=("eof_received",)):
     def _refuse(self, error: BadRequest) -> None:
         """Answer bytes that are no request, or no longer one; nothing after them is ever parsed."""
         self._keep_alive = False
+        if self._file is not None:
+            # Another answer can be given no more, nor can this one be ended.
+            self.abort()
+            return
         if self.reading == BODY:
             self.reading = CLOSED
             self.exchange.stream_lost(error)
@@ -510,6 +522,9 @@ class H1Connection(Connection, guarded=("eof_received",)):
                 self._tunnel_write(cast(bytes, body), more)
             else:
                 self._write(cast(bytes, body))
+        elif self._file is not None:
+            # It would come to stand in the midst of the file.
+            raise RuntimeError("a file is being sent, and this piece did not wait for its end")
         elif self.writing == OPEN:
             self._write_piece(b"", body, more)
 
@@ -542,8 +557,12 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self.send(status_line(101) + encode_fields(fields) + b"\r\n")
 
     def trailers(self, headers: Headers) -> None:
-        if self._framing == CHUNKED:
-            self.send(b"0\r\n" + encode_fields(headers) + b"\r\n")
+        end = b"0\r\n" + encode_fields(headers) + b"\r\n" if self._framing == CHUNKED else b""
+        if self._file is not None:
+            self._follows_file = end
+            return
+        if end:
+            self.send(end)
         self._sent()
 
     def consumed(self, count: int) -> None:
@@ -652,12 +671,14 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self.writable = False
         # It reads nothing while it sends a file.
         self.read_by_transport()
+        self.deadline = inf
         rest = FileRange(file.fd, file.offset + sent, file.count - sent)
         self._file = self.loop.create_task(self._copy_file(rest, more))
         return False
 
     async def _copy_file(self, file: FileRange, more: bool) -> None:
         """Hand a file to the kernel block by block, so that the write deadline sees progress."""
+        started = self.loop.time()
         offset, end = file.offset, file.offset + file.count
         # Of TCP connections the kernel tells what the peer takes meanwhile.
         block = FILE_BLOCK if self.connection.peer is not None and sys.platform == "linux" else FILE_BLOCK // 8
@@ -682,11 +703,18 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self.writable = True
         if self._framing == CHUNKED:
             self.send(b"\r\n" if more else b"\r\n" + LAST_CHUNK)
+        if self._follows_file is not None:
+            if self._follows_file:
+                self.send(self._follows_file)
+            more = False
+        self._body_deadline_base += self.loop.time() - started
         if not more:
             self.writing = SENT
             self.watch_flush()
             if self.reading == BODY:
                 self._stop_body()
+        elif self.reading == BODY:
+            self._set_body_deadline()
         if self.writable:
             self.resume_writing()
 
