@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from pounce.config import ServerConfig
 from pounce.exchange.http import HttpExchange
+from pounce.exchange.response_headers import ResponseHeaders
 from pounce.h1.connection import H1Connection
 from pounce.testing import MemoryConnection
 from pounce.testing.memory import memory_service
 
-TRIALS = 300
+TRIALS = 250
 
 
 def requests(rng: random.Random) -> list[bytes]:
@@ -43,7 +45,7 @@ class App:
         rng = self._rng
         if rng.random() < 0.4:
             await receive()
-        if rng.random() < 0.3:
+        if rng.random() < 0.5:
             await asyncio.sleep(0)
         size = rng.choice([0, 1, 13, 4095, 4096, 20_000])
         status = rng.choice([200, 200, 200, 204, 205, 304, 404])
@@ -82,12 +84,14 @@ class Observer:
         self.noted.append((exchange.status, exchange.bytes_sent, exchange.broken))
 
 
-async def outcome(seed: int) -> tuple[Any, ...]:
-    """All that can be told of some requests and their answers."""
+async def outcome(seed: int, known: ResponseHeaders) -> tuple[Any, ...]:
+    """All that can be told of some requests and their answers. `known` has the fields of answers before: what was sent
+    once is sent faster the next time."""
     rng = random.Random(seed)
     app, observer = App(seed), Observer()
     service = memory_service(app, date_header=False)
     service.observers = (observer,)
+    service.response_headers = known
     connection = MemoryConnection(service=service)
     stalled = rng.random() < 0.3
     if stalled:
@@ -98,7 +102,7 @@ async def outcome(seed: int) -> tuple[Any, ...]:
         connection.feed(data)
         if rng.random() < 0.5:
             await connection.settle()
-    if rng.random() < 0.2:
+    if rng.random() < 0.5:
         connection.feed_eof()
     await connection.settle()
     if stalled:
@@ -113,6 +117,10 @@ async def outcome(seed: int) -> tuple[Any, ...]:
     return found
 
 
+def known() -> ResponseHeaders:
+    return ResponseHeaders(ServerConfig(date_header=False))
+
+
 @pytest.fixture
 def the_long_way() -> Iterator[pytest.MonkeyPatch]:
     """With it answers take the way of those that come in pieces."""
@@ -123,6 +131,28 @@ def the_long_way() -> Iterator[pytest.MonkeyPatch]:
 
 
 def test_whole_answer_is_the_same_as_one_that_is_sent_like_pieces(the_long_way: pytest.MonkeyPatch) -> None:
-    long = [asyncio.run(outcome(seed)) for seed in range(TRIALS)]
+    long = [asyncio.run(outcome(seed, known())) for seed in range(TRIALS)]
     the_long_way.undo()
-    assert [asyncio.run(outcome(seed)) for seed in range(TRIALS)] == long
+    shared = known()
+    for _ in range(2):
+        assert [asyncio.run(outcome(seed, shared)) for seed in range(TRIALS)] == long
+
+
+def test_every_answer_after_the_end_of_the_clients_half_says_that_it_is_the_last() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    async def answers() -> list[bytes]:
+        service = memory_service(app)
+        found = []
+        for _ in range(3):
+            connection = MemoryConnection(service=service)
+            connection.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            connection.feed_eof()
+            await connection.settle()
+            found.append(connection.received)
+        return found
+
+    assert [b"connection: close" in answer for answer in asyncio.run(answers())] == [True] * 3

@@ -421,8 +421,15 @@ class HttpExchange:
             stream.start(self.status, self._headers, body, False)
         except BaseException as exc:
             raise self._stream_failed(exc) from exc
-        if stream.writable:
-            self._complete()
+        if stream.writable and not self._completed:
+            # As `_complete()` does.
+            self._completed = True
+            service = self.service
+            service.held.discard(self)
+            if self._readers is not None:
+                self._wake_readers()
+            if service.observers:
+                service.completed(self)
 
     def _send_piece(self, body: Body, more: bool) -> None:
         if type(body) is not bytes and not isinstance(body, FileRange):

@@ -28,7 +28,7 @@ from pounce.contract.turns import STEPS
 from pounce.errors import BadRequest, ClientGone
 from pounce.h1.encode import LAST_CHUNK, AnswerHead, chunk_head, encode_fields, encode_head, status_line
 from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, LENGTH, NONE, answer_framing
-from pounce.net.connection import LONG_READ, Connection, WireFailed
+from pounce.net.connection import CORK_LIMIT, LONG_READ, Connection, WireFailed
 from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT
 
 if TYPE_CHECKING:
@@ -166,8 +166,14 @@ class H1Connection(Connection, guarded=("eof_received",)):
             raise WireFailed(str(exc)) from exc
         finally:
             self.corked = False
-            if self._cork:
-                self.flush()
+            cork = self._cork
+            if cork:
+                if len(cork) == 1 and self.writable:
+                    # As `flush()` does.
+                    self._cork_size = 0
+                    self._write(cork.pop())
+                else:
+                    self.flush()
 
     def eof_received(self) -> bool:
         self._ended_by_peer = True
@@ -478,7 +484,13 @@ class H1Connection(Connection, guarded=("eof_received",)):
                 # What follows comes to the same. To HEAD, or with 204 or 304, there is no body here.
                 self._framing = LENGTH
                 self.writing = SENT
-                self.send(encoded.whole + body)
+                data = encoded.whole + body
+                if self.corked and not self._cork and len(data) < CORK_LIMIT:
+                    # It leaves when all that has come is read.
+                    self._cork.append(data)
+                    self._cork_size = len(data)
+                    return
+                self.send(data)
                 if not (self.corked and self._cork):
                     self._sent()
                 return
