@@ -115,6 +115,18 @@ def test_probes_say_ok(wire: Wire) -> None:
     assert (ready.status, json.loads(ready.body)) == (200, {"status": "ok", "workers": workers})
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz?verbose"])
+def test_health_is_answered_and_not_logged_in_absolute_form(wire: Wire, lines: Lines, path: str) -> None:
+    """RFC 9112 3.2.2: a server must accept it."""
+    if not wire.case.has_reasons:
+        pytest.skip("other wires than HTTP/1.1 have no absolute form")
+    server = wire.start(hello, probes=True, health_check_path="/healthz", access_log=True)
+    response = server.request("GET", f"http://example.org{path}")
+    assert response.headers[b"content-type"] == b"application/json"
+    server.stop()
+    assert lines.entries == []
+
+
 def test_probes_are_off_by_default_and_answer_nothing_else(wire: Wire) -> None:
     for server, method, path in (
         (wire.start(hello), "GET", "/livez"),

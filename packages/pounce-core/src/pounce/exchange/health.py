@@ -51,7 +51,7 @@ def probes(service: Service) -> Callable[[RequestHead], Response | None] | None:
         return None
 
     def respond(head: RequestHead) -> Response | None:
-        path = head.target.partition(b"?")[0]
+        path = split_target(head.target)[0]
         if path not in PROBES or head.method not in (b"GET", b"HEAD"):
             return None
         if path == LIVE:

@@ -5,6 +5,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from pounce.config import ServerConfig
+from pounce.exchange.scope import split_target
 from pounce.observe.access_entry import AccessEntry
 from pounce.plugin import API_VERSION, ObserverFactory, Plugin
 
@@ -35,7 +36,7 @@ class AccessLog:
 
     def completed(self, exchange: Completed) -> None:
         head = exchange.head
-        if self._health and head.target.partition(b"?")[0] in self._health and head.method in (b"GET", b"HEAD"):
+        if self._health and split_target(head.target)[0] in self._health and head.method in (b"GET", b"HEAD"):
             return
         method, target = head.method.decode("latin-1"), head.target.decode("latin-1")
         if self._filter is not None and not self._filter(method, target.partition("?")[0], exchange.status):
