@@ -319,7 +319,7 @@ def has_ended(connection: Connection) -> bool:
 
 @pytest.mark.parametrize("request_", [get("/"), get("/", "Connection: close"), old_get()], ids=["idle", "close", "1.0"])
 def test_client_that_reads_nothing_of_a_whole_answer_leaves_nothing_behind(
-    start: Callable[..., Server], request_: bytes
+    start: Callable[..., Server], request_: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = start(half_read, write_timeout=0.5, keep_alive_timeout=0.2)
     with server.client() as client:
@@ -329,6 +329,7 @@ def test_client_that_reads_nothing_of_a_whole_answer_leaves_nothing_behind(
             assert server.orphaned(client) == 0
             time.sleep(0.01)
         assert server.orphaned(client) == 0
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("request_", [get("/"), get("/", "Connection: close"), old_get()], ids=["idle", "close", "1.0"])

@@ -22,6 +22,7 @@ FREE_OF_CIRCLES = (
     "pounce.h1",
     "pounce.identity",
     "pounce.middleware",
+    "pounce.net",
     "pounce.observe",
     "pounce.supervisor",
     "pounce.testing",

@@ -31,6 +31,7 @@ from pounce.net.delivery import (
     second_descriptor,
     undelivered,
 )
+from pounce.net.linger import LINGER_MAX, go_on
 from pounce.net.proxy_protocol import ProxyHeader
 
 __all__ = [
@@ -57,9 +58,6 @@ LAST_STEPS = 512
 """Steps that are taken at once when a peer has ended TLS: afterwards nothing can be sent to it."""
 POSTPONE_MIN = 0.25
 """Seconds in which bytes waited for their turn, from which on deadlines are moved."""
-
-LINGER_MAX = 16_777_216
-"""How much is read after the last answer, so that a reset does not destroy it; for how long says `LINGER_TIMEOUT`."""
 
 REST_MIN = 16_384
 """Bytes that the kernel brings to the peer by itself once a connection is closed: an answer or so. For more than that
@@ -248,8 +246,6 @@ class Connection(asyncio.Protocol):
             else:
                 leave_to_kernel(sock, self.service.config.write_timeout)
         if second is not None:
-            from pounce.net.linger import go_on
-
             go_on(self.service, self.wire, second, exc)
 
     @property

@@ -22,6 +22,7 @@ __all__ = [
     "is_dead",
     "is_full",
     "leave_to_kernel",
+    "progress",
     "queued",
     "reset_when_closed",
     "second_descriptor",
@@ -69,6 +70,12 @@ def queued(sock: socket.socket) -> int:
     except OSError, ValueError:
         # Closed already.
         return 0
+
+
+def progress(sock: socket.socket) -> int:
+    """A number that grows by one for each byte that the peer takes of what the kernel has."""
+    count = acknowledged(sock)
+    return count if count is not None else -queued(sock)
 
 
 def undelivered(sock: socket.socket) -> int:

@@ -16,15 +16,14 @@ drain.
 import socket
 import ssl
 from math import inf
-from typing import TYPE_CHECKING
 
-from pounce.net.connection import LINGER_MAX, Connection
-from pounce.net.delivery import LINGER_TIMEOUT, is_dead, leave_to_kernel, reset_when_closed, undelivered
-
-if TYPE_CHECKING:
-    from pounce.contract.wire import Service
+from pounce.contract.wire import Service
+from pounce.net.delivery import LINGER_TIMEOUT, is_dead, leave_to_kernel, progress, reset_when_closed, undelivered
 
 __all__ = ["LINGER_MAX", "LINGER_TIMEOUT", "go_on"]
+
+LINGER_MAX = 16_777_216
+"""How much is read after the last answer, so that a reset does not destroy it; for how long says `LINGER_TIMEOUT`."""
 
 
 def go_on(service: Service, wire: str, sock: socket.socket, exc: Exception | None) -> None:
@@ -38,33 +37,31 @@ def go_on(service: Service, wire: str, sock: socket.socket, exc: Exception | Non
         sock.close()
 
 
-class _Remains(Connection):
+class _Remains:
     """What is left of a connection: our half has ended, and what comes is thrown away.
 
     It lasts for as long as it is told to linger, if the peer does not end its half before, and until the peer has
-    everything.
+    everything. Among the connections of the worker it is a `LiveConnection`.
     """
 
-    __slots__ = ("_left", "_sock")
+    __slots__ = ("_left", "_service", "_sock", "_taken", "deadline", "held_since", "wire", "write_deadline")
 
     def __init__(self, service: Service, wire: str, sock: socket.socket, timeout: float) -> None:
-        super().__init__(service, wire)
+        self.wire = wire
+        self.deadline = service.loop.time() + timeout
+        self.write_deadline = inf
+        self.held_since = 0.0
+        self._service = service
         self._sock = sock
         self._left = LINGER_MAX
-        self.deadline = self.loop.time() + timeout
+        self._taken = 0
+        """What `progress()` was when the wait for the peer began that `write_deadline` ends."""
         service.connections.add(self)
         try:
             sock.shutdown(socket.SHUT_WR)
-            self.loop.add_reader(sock, self._readable)
+            service.loop.add_reader(sock, self._readable)
         except OSError:
             self.close()
-
-    @property
-    def _socket(self) -> socket.socket:
-        return self._sock
-
-    def _buffered(self) -> int:
-        return 0
 
     def _readable(self) -> None:
         try:
@@ -78,7 +75,7 @@ class _Remains(Connection):
         if self._left < 0:
             self.abort()
         elif not count:
-            self.loop.remove_reader(self._sock)
+            self._service.loop.remove_reader(self._sock)
             self.deadline_passed()
 
     def deadline_passed(self) -> None:
@@ -86,22 +83,35 @@ class _Remains(Connection):
         if not undelivered(self._sock) or is_dead(self._sock):
             self.close()
             return
-        self.deadline = self.loop.time()
+        self.deadline = self._service.loop.time()
         if self.write_deadline == inf:
-            self.wait_for_peer()
+            self._wait_for_peer()
+
+    def _wait_for_peer(self) -> None:
+        self._taken = progress(self._sock)
+        self.write_deadline = self._service.loop.time() + self._service.config.write_timeout
+
+    def write_deadline_passed(self) -> None:
+        """The peer had `write_timeout` to take what the kernel has: give it as long again when it did, else give it
+        up."""
+        if progress(self._sock) - self._taken >= self._service.least_taken:
+            self._wait_for_peer()
+        else:
+            self._service.count("write_timeout", "%s: peer takes too little, giving it up", self.wire)
+            self.abort()
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:
-            self.loop.remove_reader(self._sock)
+            self._service.loop.remove_reader(self._sock)
             self._sock.close()
-            self.service.connection_closed(self)
+            self._service.connection_closed(self)
 
     def abort(self) -> None:
         reset_when_closed(self._sock)
         self.close()
 
     def end(self) -> None:
-        leave_to_kernel(self._sock, self.service.config.write_timeout)
+        leave_to_kernel(self._sock, self._service.config.write_timeout)
         self.close()
 
     def drain(self) -> None:
