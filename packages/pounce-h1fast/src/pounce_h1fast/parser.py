@@ -28,6 +28,8 @@ text. The values that may differ are not kept, so that none can be given to anot
 
 The table is bounded in entries and in the length of an entry, belongs to one thread, forgets in generations, and has
 only so much room for the lines of one name: ids that never come again push out nothing that does.
+
+It is long and one thing: the proof above is about all of it.
 """
 
 import re

@@ -14,6 +14,10 @@ the parser, and above a bound in the socket.
 
 The loop ends when the connection's share of the turn is used up: by requests that came together with the one before,
 and by pieces of bodies. A client that sends one request after the other takes nothing from it.
+
+It is long and one thing: what is read and what is written stop and start one another, and each request passes through
+all of it, where one more call or object would cost as much as the work. What decides framing and fields is elsewhere
+in `h1/`, and what every wire needs in `net/connection.py`.
 """
 
 import asyncio

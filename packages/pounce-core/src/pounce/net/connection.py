@@ -8,6 +8,9 @@ What a peer sends makes work, and how much of it is done in one turn is bounded 
 steps from `share` for what it reads. When none is left and there is more, it keeps what it has not looked at and calls
 `park()`. Then nothing is read until `next_turn()` goes on. So the end of what the peer sends is never met before what
 came ahead of it; nor is a deadline, which stands still while it is us who keep its bytes waiting.
+
+It is long and one thing: reading, writing, waiting and ending act on the same transport, and each changes what the
+others may do. What knows only a socket is in `net/delivery.py`, and what outlives the transport in `net/linger.py`.
 """
 
 import asyncio

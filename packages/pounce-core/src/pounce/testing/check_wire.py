@@ -5,6 +5,8 @@ network may deliver them, to an application that answers at once, one that strea
 fails; the peer reads slowly, dawdles, never comes to an end, ends its half, or disappears at every position. Time is
 that of the kit, so that hours pass at once. What is against the contract at the moment that it happens is noticed in
 `checked.py`.
+
+It is long and one thing: a list of trials, each some ten lines, that share the applications at its beginning.
 """
 
 import asyncio
