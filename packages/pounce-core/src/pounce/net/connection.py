@@ -298,10 +298,12 @@ class Connection(asyncio.Protocol):
         on other loops than the server's own.
         """
         if self._fd >= 0 and hasattr(self.loop, "read_directly"):
-            self.transport.pause_reading()
-            self._reads = PAUSED
-            if not self._resting and not self._paused:
-                self._set_reading(True)
+            if self._resting or self._paused or self.transport.is_closing():
+                self.transport.pause_reading()
+                self._reads = PAUSED
+            else:
+                self._reads = READING
+                cast(Any, self.loop).take_reading(self.transport, self._fd, self._read_ready)
 
     def read_by_transport(self) -> None:
         """Leave reading to the transport again."""

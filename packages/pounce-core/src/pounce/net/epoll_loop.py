@@ -113,6 +113,12 @@ class EpollLoop(asyncio.SelectorEventLoop):
         self._add_reader(fd, reader)
         self._readers[fd] = reader
 
+    def take_reading(self, transport: Any, fd: int, reader: Callable[[], object]) -> None:
+        """The same for the descriptor of a transport that reads, or is about to: it is told to pause, without a word to
+        the kernel, for which nothing changes."""
+        transport._paused = True
+        self.read_directly(fd, reader)
+
     def stop_reading(self, fd: int) -> None:
         """Call the reader of this descriptor no more."""
         self._remove_reader(fd)
