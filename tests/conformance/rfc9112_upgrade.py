@@ -180,6 +180,19 @@ async def test_the_end_of_the_tunnel_ends_the_connection_after_its_last_byte(par
 
 
 @in_loop
+async def test_a_tunnel_learns_of_an_end_that_came_while_an_earlier_request_was_served(parser: str) -> None:
+    tunnels, app = Tunnels(), Gated()
+    peer = connect(app, parser, tunnels.plugin)
+    peer.feed(get("/first") + HANDSHAKE + b"raw")
+    await peer.settle()
+    peer.feed_eof()
+    await peer.settle()
+    app.open("/first")
+    await peer.settle()
+    assert (bytes(tunnels.opened[0].received), tunnels.opened[0].ended) == (b"raw", True)
+
+
+@in_loop
 async def test_the_peer_can_end_its_half_of_a_tunnel(parser: str) -> None:
     peer, tunnel = await opened(parser)
     peer.feed_eof()

@@ -189,8 +189,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
                 self.exchange.half_closed()
             return self.connection.tls is None
         if reading == TUNNEL:
-            self._tunnel_begins()
-            self.exchange.eof_received()
+            self._tunnel_begins(ended=True)
             return self.connection.tls is None
         self._give_up_request()
         return False
@@ -330,7 +329,9 @@ class H1Connection(Connection, guarded=("eof_received",)):
     def _switched(self, head: RequestHead) -> bool:
         """Hand the connection over to the wire that the token names, if there is one and it takes the request."""
         switch = self.service.switches.get(cast(bytes, head.upgrade))
-        protocol = switch.connect(self.service, head) if switch is not None and self._keep_alive else None
+        # What takes over would wait for an end of the peer's half that has been read already.
+        may_follow = self._keep_alive and not self._ended_by_peer
+        protocol = switch.connect(self.service, head) if switch is not None and may_follow else None
         if switch is None or protocol is None:
             return False
         self._send_101(switch.token, [])
@@ -564,9 +565,9 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self._unconsumed = 0
         if self._paused:
             self.resume_reading()
-        if self.parser.buffered:
+        if self.parser.buffered or self._ended_by_peer:
             # Rule 2: not from inside a Stream method.
-            self.loop.call_soon(self._tunnel_begins)
+            self.loop.call_soon(self._tunnel_begins, self._ended_by_peer)
 
     def _send_101(self, token: bytes, headers: Headers) -> None:
         fields = [(b"upgrade", token), (b"connection", b"Upgrade"), *headers]
@@ -736,11 +737,13 @@ class H1Connection(Connection, guarded=("eof_received",)):
 
     # Tunnel
 
-    def _tunnel_begins(self) -> None:
-        """Pass on what came with the handshake, unless more has come and has taken it along."""
+    def _tunnel_begins(self, ended: bool) -> None:
+        """Pass on what came with the handshake, unless more has come and has taken it along, and the end behind it."""
         try:
             if self.reading == TUNNEL and self.parser.buffered:
                 self._tunnel_received(b"")
+            if ended and self.reading == TUNNEL and self.exchange is not None:
+                self.exchange.eof_received()
         except Exception:  # noqa: BLE001 - as in `_continue`
             self.service.connection_failed(self)
 
