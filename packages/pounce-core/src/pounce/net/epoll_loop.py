@@ -6,9 +6,9 @@ has made. So a connection may have its descriptor read by itself (`read_directly
 read, its reader is called as it is. Everything else goes the way of asyncio, of which this loop is one: other
 descriptors, a connection that is to be written to, has an error or was hung up, and everything in debug mode.
 
-One turn of the loop, as asyncio has it: look for events, begin what timers are due, run what was ready before the turn
-began to run it, readers last. So what happens in a turn begins in the order in which asyncio begins it; and a reader
-that was taken away in the meantime is not called.
+One turn of the loop: look for events, make ready what timers are due, run what is ready, then the readers; one that was
+taken away in the meantime is not called. In asyncio a reader comes before the timers of its turn. Nothing can rely on
+that, since it is the network that decides in which turn bytes come.
 
 At most `BATCH` events are taken at a time. asyncio takes all there are, and looks for new ones only when it is through
 with them. A request that comes in just too late then waits for two rounds over all busy connections instead of one:
