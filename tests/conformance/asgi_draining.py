@@ -72,6 +72,7 @@ def drained(wire: Wire, app: Streaming, *, hurry: bool = False, **settings: Any)
     began = time.monotonic()
     started.server.shutdown(hurry=hurry)
     asked.join(PATIENCE)
+    asked.client.close()
     started.server.stop()
     return asked, time.monotonic() - began
 

@@ -418,8 +418,10 @@ def test_idle_connection_is_closed_at_once(wire: Wire) -> None:
     server = wire.start(hello, keep_alive_timeout=60)
     with server.connect() as client:
         client.request("GET", "/")
-        server.server.stop(timeout=5)
-        assert not server.server.is_running
+        server.server.shutdown()
+        assert client.read_eof()
+    server.server.stop(timeout=30)
+    assert not server.server.is_running
 
 
 def test_nobody_can_connect_after_the_end(wire: Wire) -> None:

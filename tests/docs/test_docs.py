@@ -243,7 +243,9 @@ def test_python_files_do_what_they_are_for(block: Block, tmp_path: Path) -> None
     if block.file == "main.py":
         check_application(block, tmp_path)
     elif block.file.startswith("test_"):
-        run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", block.file)
+        # Plugins that readers need not have, and that take longer to import than the tests to run.
+        without = ("cacheprovider", "xdist", "faker", "hypothesispytest")
+        run(tmp_path, "-m", "pytest", "-q", *(word for name in without for word in ("-p", f"no:{name}")), block.file)
     else:
         run(tmp_path, block.file)
 
