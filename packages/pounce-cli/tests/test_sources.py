@@ -180,7 +180,7 @@ def test_variable_is_a_setting(monkeypatch):
     [
         ("POUNCE_PROT", "Did you mean POUNCE_PORT?"),
         ("POUNCE_H2_STREAM_WINDW", "Did you mean POUNCE_H2_STREAM_WINDOW?"),
-        ("POUNCE_ACCESS_LOG_FILTER", "Did you mean POUNCE_ACCESS_LOG?"),
+        ("POUNCE_ACCESS_LOG_FILTER", "Did you mean POUNCE_ACCESS_LOG_HEALTH?"),
     ],
 )
 def test_unknown_variable_is_an_error_with_a_suggestion(monkeypatch, name, hint):

@@ -436,7 +436,7 @@ def test_worker_that_stands_still_is_replaced_within_the_process(
     workers: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = Blocks()
-    with TestServer(app, workers=workers, worker_mode="thread", worker_timeout=1.0) as server, ExitStack() as stack:
+    with TestServer(app, workers=workers, worker_mode="thread", worker_timeout=2.0) as server, ExitStack() as stack:
         blocked = []
         for _ in range(workers):
             app.blocked.clear()

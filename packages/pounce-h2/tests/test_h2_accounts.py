@@ -167,7 +167,7 @@ def connections() -> set[int]:
     return {
         id(found)
         for found in gc.get_objects()
-        if type(found).__module__.startswith("pounce_h2.") and not isinstance(found, Tables)
+        if str(type(found).__module__).startswith("pounce_h2.") and not isinstance(found, Tables)
     }
 
 

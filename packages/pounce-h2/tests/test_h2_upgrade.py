@@ -207,7 +207,8 @@ async def test_field_is_ignored_without_the_setting() -> None:
 @in_loop
 async def test_field_is_ignored_over_tls() -> None:
     peer = UpgradePeer(answer)
-    peer.protocol.connection.scheme = "https"
+    # Read when the connection is made.
+    peer.protocol._scheme = "https"
     await settled(peer, h2c())
     assert peer.received.startswith(b"HTTP/1.1 200 OK\r\n")
 

@@ -20,6 +20,8 @@ from pounce_h3.frames import frame
 from pounce_h3.qh3_engine import CONNECTION_WINDOW, STREAM_WINDOW
 from pounce_h3.windows import HOLD_MAX
 
+from .endpoints import endpoint_of
+
 Start = Callable[..., Started]
 
 
@@ -77,12 +79,13 @@ def test_upload_is_not_hurried_while_others_hold_up_the_connection(start: Start)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/later":
-            await cast(HeldLoop, asyncio.get_running_loop()).advance(30.0)
+            await cast(HeldLoop, asyncio.get_running_loop()).advance(17.0)
         if scope["path"] == "/slow":
             await gate.wait(scope["path"])
         await answer(send, b"%d" % len(await read_body(receive)))
 
-    settings = {"request_timeout": 20.0, "min_body_rate": 0, "http3_idle_timeout": 600.0}
+    # The idle timeout of the client, which counts for both, is 20 s.
+    settings = {"request_timeout": 15.0, "min_body_rate": 0}
     server = start(app, loop="tests.clock:HeldLoop", **settings)
     client = connect(server)
     quick = client.open("POST", "/quick", body=True)
@@ -90,7 +93,8 @@ def test_upload_is_not_hurried_while_others_hold_up_the_connection(start: Start)
     slow = client.open("POST", "/slow", body=True)
     client.h3.send_data(slow.id, b"x" * 8 * HOLD_MAX, True)
     assert gate.begun.get(timeout=PATIENCE) == "/slow"
-    client.wait_until(lambda: 8 * HOLD_MAX - client.quic.get_send_buffer_size(slow.id) > HOLD_MAX)
+    endpoint = endpoint_of(server)
+    client.wait_until(lambda: any(each.windows.is_shut for each in tuple(endpoint._open)))
     assert connect(server).request("GET", "/later").body == b"0"
     assert not quick.events
     gate.open()

@@ -226,8 +226,6 @@ FLAGS = {
     "--process-name": _TITLE,
     # bengal-pounce
     "--no-http2": f"Write --disable-plugin h2. {_NO_HTTP2_SWITCH}",
-    "--server-timing": "Not there: the access log has the duration of each request.",
-    "--no-server-timing": "Not needed: the access log has the duration of each request.",
     "--app-name": _NO_NAME,
     "--app-tagline": _NO_NAME,
     "--app-version": _NO_NAME,

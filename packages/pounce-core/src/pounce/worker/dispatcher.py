@@ -112,8 +112,10 @@ class Dispatcher:
         self._listeners = listeners
         self._sockets = [listener.sock for listener in listeners]
         self._lock = threading.Lock()
-        """Protects `_inboxes`, and the giving to one of them: after `remove()` an inbox gets nothing more."""
+        """Protects `_inboxes`, `_left` and the giving to one of them: after `remove()` an inbox gets nothing more."""
         self._inboxes: list[Inbox] = []
+        self._left: Inbox | None = None
+        """The last one that was removed, while there is none."""
         self._stopping: Callable[[], None] | None = None
         """What to do last, once the thread is to end."""
         self._accepting = False
@@ -130,15 +132,20 @@ class Dispatcher:
         """Give connections to this worker too."""
         with self._lock:
             self._inboxes.append(inbox)
+            left, self._left = self._left, None
         self._notify()
+        if left is not None:
+            self._give(left.take_back())
 
     def remove(self, inbox: Inbox) -> None:
-        """Give this worker nothing more. What it has not taken yet goes to the others, if there are any."""
+        """Give this worker nothing more. What it has not taken yet goes to the others, or else to the next one to come,
+        unless it takes it before."""
         with self._lock:
             if inbox not in self._inboxes:
                 return
             self._inboxes.remove(inbox)
             if not self._inboxes:
+                self._left = inbox
                 return
         self._give(inbox.take_back())
 
