@@ -50,6 +50,7 @@ from pounce.h1.framing import (
     read_trailers,
     refusal,
     request_head,
+    too_many_fields,
 )
 from pounce.plugin import EndOfBody, ParserLimits
 
@@ -431,7 +432,7 @@ class FastParser:
         del lines[0]
         limit = self._limits.max_headers
         if len(lines) > limit:
-            raise bad("Too many header fields", "TOO_MANY_HEADERS", 431, f"The limit is {limit}.")
+            raise too_many_fields(limit)
         headers = self._fields(lines)
         head = request_head(method, target, version, headers)
         length = head.content_length

@@ -32,6 +32,7 @@ __all__ = [
     "read_trailers",
     "refusal",
     "request_head",
+    "too_many_fields",
     "transfer_encoding",
     "unsupported_version",
 ]
@@ -128,6 +129,11 @@ def check_section(data: bytes | bytearray, start: int, scanned: int, end: int, l
         raise bad("The header section is too large", "HEADERS_TOO_LARGE", 431, f"The limit is {limit} bytes.")
 
 
+def too_many_fields(limit: int) -> BadRequest:
+    """The error for a section that has more than `limit` of them."""
+    return bad("Too many header fields", "TOO_MANY_HEADERS", 431, f"The limit is {limit}.")
+
+
 def refusal(section: bytes, max_headers: int, found: BadRequest) -> BadRequest:
     """Why a head, empty line included, is refused in which a parser has `found` a fault, be it the first or not."""
     try:
@@ -163,7 +169,7 @@ def read_trailers(section: bytes, max_headers: int) -> Headers | None:
 
 def _read_fields(lines: list[bytes], max_headers: int) -> Headers:
     if len(lines) > max_headers:
-        raise bad("Too many header fields", "TOO_MANY_HEADERS", 431, f"The limit is {max_headers}.")
+        raise too_many_fields(max_headers)
     fields: Headers = []
     for line in lines:
         name, colon, value = line.partition(b":")

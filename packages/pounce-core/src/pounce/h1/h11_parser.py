@@ -23,6 +23,7 @@ from pounce.h1.framing import (
     read_trailers,
     refusal,
     request_head,
+    too_many_fields,
     transfer_encoding,
 )
 from pounce.plugin import EndOfBody, ParserLimits
@@ -141,7 +142,7 @@ class H11Parser:
             raise bad("A header field has a control character or a folded line", "BAD_HEADER")
         limit = self._limits.max_headers
         if section.count(b"\r\n") - 2 > limit:
-            raise bad("Too many header fields", "TOO_MANY_HEADERS", 431, f"The limit is {limit}.")
+            raise too_many_fields(limit)
 
     # Bodies
 
