@@ -1,7 +1,9 @@
 """Fixtures of all tests of the workspace."""
 
+import itertools
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
@@ -38,7 +40,14 @@ def tls_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tells how much a long run has tried."""
+    """Tells how much a long run has tried, and with `--durations` what each folder takes; see CONTRIBUTING.md."""
+    if terminalreporter.config.getoption("durations") is not None:
+        seconds: dict[str, float] = defaultdict(float)
+        for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+            if isinstance(report, pytest.TestReport):
+                seconds["/".join(report.nodeid.split("/")[:2])] += report.duration
+        for folder, taken in sorted(seconds.items(), key=lambda item: -item[1]):
+            terminalreporter.write_line(f"{taken:7.0f} s  {folder}")
     if FUZZ_SECONDS:
         for name, count in COUNTS.items():
             terminalreporter.write_line(f"{count:,} {name}")
