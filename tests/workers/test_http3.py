@@ -133,8 +133,12 @@ def test_upload_that_runs_is_finished_by_the_old_process(start: Start, connect: 
         upload.send_body(b"x" * 100_000)
         new_version(server, 2)
         reload(server)
-        with connect(server) as other:
-            assert answer(other)["pid"] not in old
+
+        def served_by() -> int:
+            with connect(server) as other:
+                return int(answer(other)["pid"])
+
+        eventually(lambda: served_by() not in old)
         upload.send_body(b"x" * 900_000)
         upload.end()
         found = json.loads(upload.response().body)

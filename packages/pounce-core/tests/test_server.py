@@ -451,11 +451,13 @@ def test_worker_that_stands_still_is_replaced_within_the_process(
             assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_loop_that_stands_still_is_shown_where_it_is_the_only_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_loop_that_stands_still_is_shown_where_it_is_the_only_one() -> None:
     shown = threading.Event()
+    records: list[logging.LogRecord] = []
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
             shown.set()
 
     beat = time.monotonic() - 60
@@ -466,7 +468,7 @@ def test_loop_that_stands_still_is_shown_where_it_is_the_only_one(caplog: pytest
     assert shown.wait(PATIENCE)
     watch.stop()
     log.removeHandler(handler)
-    (record,) = caplog.records
+    (record,) = records
     assert record.getMessage().startswith("The event loop stands still for 60 s, and there is no other worker:")
     assert "test_loop_that_stands_still_is_shown" in record.getMessage()
 
