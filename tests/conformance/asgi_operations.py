@@ -420,7 +420,7 @@ def test_idle_connection_is_closed_at_once(wire: Wire) -> None:
         client.request("GET", "/")
         server.server.shutdown()
         assert client.read_eof()
-    server.server.stop(timeout=30)
+    server.server.stop(timeout=60)
     assert not server.server.is_running
 
 
@@ -474,13 +474,13 @@ def test_answer_that_takes_too_long_is_broken_off_visibly(wire: Wire) -> None:
 
 def test_force_waits_for_nobody(wire: Wire) -> None:
     app = Held()
-    server = wire.start(app, shutdown_timeout=60)
+    server = wire.start(app, shutdown_timeout=120)
     with server.connect() as client:
         request = client.open("GET", "/")
         app.next()
         server.server.shutdown(force=True)
         assert request.response().status == 503
-        server.server.stop(timeout=5)
+        server.server.stop(timeout=60)
 
 
 def test_background_work_is_finished_before_the_end(wire: Wire) -> None:

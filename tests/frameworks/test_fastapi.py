@@ -331,7 +331,7 @@ class TestDependencies:
         app = FastAPI()
 
         def meet() -> int:
-            return together.wait(10)
+            return together.wait(60)
 
         @app.get("/")
         def answer(place: Annotated[int, Depends(meet)]) -> int:

@@ -587,7 +587,7 @@ class TestConcurrency:
         together = threading.Barrier(3)
 
         def meet(request: Request) -> Response:
-            together.wait(10)
+            together.wait(60)
             return PlainTextResponse(str(threading.get_ident()))
 
         site = serve(Starlette(routes=[Route("/", meet)]))

@@ -33,9 +33,9 @@ class TestHTTPClient:
     def connection(self, url: str, context: ssl.SSLContext) -> Iterator[http.client.HTTPConnection]:
         scheme, _, rest = url.partition("://")
         if scheme == "https":
-            made = http.client.HTTPSConnection(rest, context=context, timeout=20)
+            made = http.client.HTTPSConnection(rest, context=context, timeout=60)
         else:
-            made = http.client.HTTPConnection(rest, timeout=20)
+            made = http.client.HTTPConnection(rest, timeout=60)
         with closing(made):
             yield made
 
@@ -66,7 +66,7 @@ class TestHTTPX:
         async def run() -> list[bytes]:
             limits = httpx.Limits(max_connections=100)
             async with httpx.AsyncClient(
-                base_url=url, verify=context, limits=limits, trust_env=False, timeout=30
+                base_url=url, verify=context, limits=limits, trust_env=False, timeout=60
             ) as client:
                 answers = await asyncio.gather(*(client.post("/echo", content=b"%d" % number) for number in range(300)))
             return [answer.json()["sha256"] for answer in answers]
@@ -74,7 +74,7 @@ class TestHTTPX:
         assert asyncio.run(run()) == [hashlib.sha256(b"%d" % number).hexdigest() for number in range(300)]
 
     def test_sync_client_downloads_and_uploads(self, url: str, context: ssl.SSLContext) -> None:
-        with httpx.Client(base_url=url, verify=context, trust_env=False, timeout=30) as client:
+        with httpx.Client(base_url=url, verify=context, trust_env=False, timeout=60) as client:
             assert hashlib.sha256(client.get("/file").content).hexdigest() == DIGEST
             assert client.post("/echo", content=pieces()).json()["sha256"] == DIGEST
             assert client.get("/stream").content == NUMBERS

@@ -95,5 +95,5 @@ def test_workers_start_and_look_after_themselves_while_another_thread_imports(
                 pass
         monkeypatch.setattr(Immortals, "look", counted)
         with TestServer(app, workers=2, worker_mode="thread"):
-            assert enough.wait(20.0)
+            assert enough.wait(60)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []

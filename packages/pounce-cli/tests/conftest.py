@@ -116,7 +116,7 @@ def pounce(tmp_path: Path) -> Iterator[Pounce]:
 def exchange(sock: socket.socket, path: str = "/") -> tuple[int, bytes]:
     """Status and body of one GET."""
     with sock:
-        sock.settimeout(10)
+        sock.settimeout(60)
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while data := sock.recv(65536):

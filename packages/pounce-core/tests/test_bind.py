@@ -45,12 +45,12 @@ def listening(**settings: Any) -> Iterator[list[Listener]]:
 
 def accepts(listener: Listener, family: int, address: Any) -> bool:
     with socket.socket(family, socket.SOCK_STREAM) as client:
-        client.settimeout(5)
+        client.settimeout(60)
         try:
             client.connect(address)
         except OSError:
             return False
-        listener.sock.settimeout(5)
+        listener.sock.settimeout(60)
         accepted, _ = listener.sock.accept()
         accepted.close()
         return True
@@ -555,7 +555,7 @@ listener.close()
         with process, socket.socket(listener.sock.family) as client:
             assert process.stdout is not None
             assert process.stdout.readline().strip() == listener.url("http")
-            client.settimeout(30)
+            client.settimeout(60)
             client.connect(listener.sock.getsockname())
             assert client.recv(100) == b"from the child"
         assert not unix or (folder / "s").exists()

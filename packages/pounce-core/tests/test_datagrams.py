@@ -453,7 +453,7 @@ def test_transport_sends_when_it_reads_no_more_and_leaves_what_waits() -> None:
         transport.receive([sock])
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.connect(sock.getsockname())
-            client.settimeout(5)
+            client.settimeout(60)
             client.send(b"one")
             async with asyncio.timeout(5):
                 await protocol.news.wait()

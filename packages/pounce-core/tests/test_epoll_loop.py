@@ -41,7 +41,7 @@ def loop(request: pytest.FixtureRequest) -> Iterator[EpollLoop]:
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    theirs.settimeout(30)
+    theirs.settimeout(60)
     with ours, theirs:
         yield ours, theirs
 

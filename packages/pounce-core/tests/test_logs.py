@@ -30,7 +30,7 @@ class BlockedStream(io.StringIO):
 
     def write(self, text: str) -> int:
         self.reached.set()
-        assert self.released.wait(10)
+        assert self.released.wait(60)
         return super().write(text)
 
 
@@ -87,10 +87,10 @@ def test_blocked_stream_does_not_hold_up_the_end_for_ever() -> None:
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     try:
-        assert ended.wait(8)
+        assert ended.wait(60)
     finally:
         stream.released.set()
-        thread.join(10)
+        thread.join(60)
 
 
 def test_dropped_records_are_counted_and_reported_when_there_is_room() -> None:

@@ -451,7 +451,7 @@ def test_peer_that_never_says_that_it_closes_does_not_hold_up_the_end_over_tls(s
         with context.wrap_socket(plain) as sock:
             sock.sendall(b"hello")
             assert sock.recv(65536) == b"hello"
-            server.server.stop(timeout=20)
+            server.server.stop(timeout=60)
 
 
 @pytest.mark.parametrize("method", ["drain", "close"])

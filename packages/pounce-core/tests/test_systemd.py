@@ -24,7 +24,7 @@ class Systemd:
     def __init__(self, address: str) -> None:
         self.address = address
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._sock.settimeout(30)
+        self._sock.settimeout(60)
         self._sock.bind("\0" + address[1:] if address.startswith("@") else address)
 
     def told(self) -> list[str]:
@@ -159,7 +159,7 @@ def test_server_tells_its_start_its_life_and_its_end(systemd: Systemd, folder: P
             while (told := systemd.told()) == ["WATCHDOG=1"]:
                 pass
             assert told == ["STOPPING=1"]
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
 

@@ -352,9 +352,9 @@ def test_peer_that_leaves_within_its_handshake_hurts_nobody(
 
 def test_handshake_that_never_ends_does_not_hold_up_the_end(files: Files) -> None:
     settings = {"ssl_certfile": str(files.cert), "ssl_keyfile": str(files.key)}
-    with TestServer(app, shutdown_timeout=0.1, tls_handshake_timeout=60, **settings) as server, tcp(server):
+    with TestServer(app, shutdown_timeout=0.1, tls_handshake_timeout=120, **settings) as server, tcp(server):
         assert is_served(server, files)
-        server.stop(timeout=5)
+        server.stop(timeout=60)
 
 
 def test_server_knows_its_certificate_after_the_files_are_gone(files: Files, tmp_path: Path) -> None:

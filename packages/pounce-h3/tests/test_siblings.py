@@ -28,7 +28,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 def stranger() -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
-        sock.settimeout(5)
+        sock.settimeout(60)
         yield sock
 
 
@@ -52,7 +52,7 @@ def call(endpoint: Endpoint, function: Callable[..., Any], *arguments: Any) -> A
         done.set()
 
     endpoint._service.loop.call_soon_threadsafe(run)
-    assert done.wait(10)
+    assert done.wait(60)
     return results[0]
 
 
