@@ -15,6 +15,8 @@ from pounce.contract.head import RequestHead
 from pounce.contract.stream import FileRange
 from pounce.exchange.http import HttpExchange
 from pounce.exchange.service import Service
+from pounce.plugin import API_VERSION, Plugin, Responder, Response, Upgrade
+from pounce.registry import Registry
 from pounce.testing import MemoryConnection, RecordingStream
 from pounce.testing.memory import memory_service
 
@@ -596,5 +598,48 @@ def test_file_that_shrinks_while_it_is_read_breaks_the_answer(digits: Path, monk
                 await asyncio.sleep(0)
         assert stream.was_reset
         assert raised
+
+    run(test)
+
+
+def nobody(service: Service) -> Any:
+    """A step of admission that refuses everybody."""
+
+    def admit(head: RequestHead, stream: Any) -> Any:
+        return service.refuse(head, stream, BadRequest("Not now", status=429, code="POUNCE_TEST"))
+
+    return admit
+
+
+@pytest.mark.parametrize(("path", "status"), [(b"/", 429), (b"/own", 204)], ids=["application", "the server itself"])
+def test_what_the_server_answers_itself_needs_no_admission(path: bytes, status: int) -> None:
+    own = Responder(name="own", create=lambda service: lambda head: Response(204) if head.target == b"/own" else None)
+    registry = Registry.of(Plugin(name="own", api=API_VERSION, responders=(own,)))
+
+    async def test() -> None:
+        calls: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            calls.append(scope)
+
+        service = memory_service(app, registry, admission=(lambda service: lambda head, stream: None, nobody))
+        stream = RecordingStream()
+        service.open(RequestHead(b"GET", path, [(b"host", b"h")], "1.1"), stream)
+        assert (stream.status, calls) == (status, [])
+
+    run(test)
+
+
+def test_upgrade_needs_admission_too() -> None:
+    def opens(service: Any, head: RequestHead, stream: Any) -> Any:
+        raise AssertionError("it was opened")
+
+    registry = Registry.of(Plugin(name="own", api=API_VERSION, upgrades=(Upgrade(token=b"own", open=opens),)))
+
+    async def test() -> None:
+        service = memory_service(None, registry, admission=(nobody,))
+        stream = RecordingStream()
+        service.open(head(upgrade=b"own"), stream)
+        assert stream.status == 429
 
     run(test)

@@ -26,7 +26,7 @@ from pounce.exchange.response_headers import ResponseHeaders
 from pounce.exchange.scope import METHODS, offered_extensions
 from pounce.immortal import own_class
 
-__all__ = ["ASGIApp", "Service"]
+__all__ = ["ASGIApp", "Admit", "Service"]
 
 DEFAULT_MAX_REQUEST_SIZE = next(item.default for item in describe() if item.name == "max_request_size")
 
@@ -45,6 +45,10 @@ NO_WEBSOCKET = BadRequest(
     code="POUNCE_WS_NOT_INSTALLED",
     hint="Install the WebSocket plugin: pip install pounce-ws",
 )
+
+
+type Admit = Callable[[RequestHead, Stream], Exchange | None]
+"""Lets a request pass, by None, or answers it."""
 
 
 class Identity(Protocol):
@@ -84,6 +88,7 @@ class Service:
         tls: Certificates | None = None,
         on_app_error: Callable[[BaseException], object] | None = None,
         identity: Identity | None = None,
+        admission: tuple[Callable[[Service], Admit], ...] = (),
         error_apps: Mapping[str, ASGIApp] = MappingProxyType({}),
     ) -> None:
         self.config = config
@@ -177,6 +182,7 @@ class Service:
         made = [(item.name, respond) for item in responders if (respond := item.create(self)) is not None]
         self._responders = tuple(respond for _, respond in made)
         self._responder_names = tuple(name for name, _ in made)
+        self._admission = tuple(create(self) for create in admission)
         self.observers: tuple[Observer, ...] = tuple(
             observer for factory in observers if (observer := factory.create(self)) is not None
         )
@@ -205,6 +211,10 @@ class Service:
         if head.upgrade is not None:
             upgrade = self.upgrades.get(head.upgrade)
             if upgrade is not None:
+                if self._admission:
+                    refusal = self._admit(head, stream)
+                    if refusal is not None:
+                        return refusal
                 try:
                     opened = upgrade.open(self, head, stream)
                 except Exception as exc:  # noqa: BLE001 - logged there
@@ -227,6 +237,10 @@ class Service:
                 exchange.respond(answer)
                 return exchange
             app = answer or app
+        if self._admission and app is self.app:
+            refusal = self._admit(head, stream)
+            if refusal is not None:
+                return refusal
         exchange = self.exchange_class(self, head, stream)
         if body:
             exchange.data_received(body)
@@ -237,6 +251,14 @@ class Service:
             exchange.eof_received()
         self.call_app(exchange, app)
         return exchange
+
+    def _admit(self, head: RequestHead, stream: Stream) -> Exchange | None:
+        """The answer of who does not let the request start; None lets it."""
+        for admit in self._admission:
+            refusal = admit(head, stream)
+            if refusal is not None:
+                return refusal
+        return None
 
     def _ask_responders(self, head: RequestHead, stream: Stream) -> Response | ASGIApp | None:
         """What the server answers itself. For one that fails nobody else answers: what it guards is not to be had by

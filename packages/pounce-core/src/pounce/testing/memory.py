@@ -7,7 +7,7 @@ from typing import Any, cast
 from pounce.config import ServerConfig
 from pounce.contract.head import Headers
 from pounce.contract.stream import Body, ConnectionInfo, Exchange
-from pounce.exchange.service import Service
+from pounce.exchange.service import Admit, Service
 from pounce.identity.identity import Identity
 from pounce.net.connection import Connection, ForeignConnection
 from pounce.plugin import ParserLimits, Wire
@@ -154,7 +154,12 @@ class MemoryTransport(asyncio.Transport):
 
 
 def memory_service(
-    app: Any, registry: Registry | None = None, *, service_class: type[Service] = Service, **settings: Any
+    app: Any,
+    registry: Registry | None = None,
+    *,
+    service_class: type[Service] = Service,
+    admission: tuple[Callable[[Service], Admit], ...] = (),
+    **settings: Any,
 ) -> Service:
     """A Service on the running loop, made as a worker makes it."""
     from pounce.h1.plugin import plugin as h1
@@ -175,6 +180,7 @@ def memory_service(
         settings=registry.settings(config.plugin_settings),
         create_parser=(lambda: create(limits)) if create is not None else None,
         identity=Identity(config) if config.proxy_headers or config.request_id else None,
+        admission=admission,
     )
 
 
