@@ -277,7 +277,13 @@ class Server:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         try:
             worker = Worker(
-                config, shared.application(), shared.registry, listeners, shared.tls, gil_watch=shared.gil_watch
+                config,
+                shared.application(),
+                shared.registry,
+                listeners,
+                shared.tls,
+                gil_watch=shared.gil_watch,
+                admission=shared.admission,
             )
             watch = LoneWatch(config.worker_timeout, lambda: worker.heartbeat)
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 from pounce.contract import wire
 from pounce.contract.head import RequestHead
 from pounce.contract.pieces import Observer
-from pounce.contract.stream import Stream
+from pounce.contract.stream import Exchange, Stream
 from pounce.errors import BadRequest, PounceError
 from pounce.exchange.crossing import Crossing
 from pounce.exchange.draining import DrainNotice
@@ -32,6 +32,8 @@ class Host(wire.Service, Protocol):
     drain_notice: DrainNotice
     error_apps: ErrorApps | None
     error_pages: ErrorPages
+    exchange_class: Any
+    """What answers requests over HTTP here: an `HttpExchange`."""
     held: set[Any]
     """Exchanges whose head waits for the first piece of the body."""
     max_request_size: int
@@ -46,6 +48,9 @@ class Host(wire.Service, Protocol):
 
     def app_failed(self, error: BaseException) -> None:
         """Count and log what the application raised."""
+
+    def open_upgrade(self, upgrade: wire.Upgrade, head: RequestHead, stream: Stream) -> Exchange:
+        """Give a request that may start to the upgrade that it asks for."""
 
     def too_large(self) -> BadRequest:
         """The error for a request body above `max_request_size`."""

@@ -48,7 +48,8 @@ NO_WEBSOCKET = BadRequest(
 
 
 type Admit = Callable[[RequestHead, Stream], Exchange | None]
-"""Lets a request pass, by None, or answers it."""
+"""Lets a request pass, by None, or answers it, or keeps it until more is known (`pounce.exchange.waiting`): then it is
+the last of the steps."""
 
 
 class Identity(Protocol):
@@ -212,13 +213,10 @@ class Service:
             upgrade = self.upgrades.get(head.upgrade)
             if upgrade is not None:
                 if self._admission:
-                    refusal = self._admit(head, stream)
-                    if refusal is not None:
-                        return refusal
-                try:
-                    opened = upgrade.open(self, head, stream)
-                except Exception as exc:  # noqa: BLE001 - logged there
-                    return self._upgrade_failed(head, stream, exc)
+                    other = self._admit(head, stream, body, ended)
+                    if other is not None:
+                        return other
+                opened = self.open_upgrade(upgrade, head, stream)
                 if body:
                     opened.data_received(body)
                 if ended:
@@ -238,9 +236,9 @@ class Service:
                 return exchange
             app = answer or app
         if self._admission and app is self.app:
-            refusal = self._admit(head, stream)
-            if refusal is not None:
-                return refusal
+            other = self._admit(head, stream, body, ended)
+            if other is not None:
+                return other
         exchange = self.exchange_class(self, head, stream)
         if body:
             exchange.data_received(body)
@@ -252,13 +250,25 @@ class Service:
         self.call_app(exchange, app)
         return exchange
 
-    def _admit(self, head: RequestHead, stream: Stream) -> Exchange | None:
-        """The answer of who does not let the request start; None lets it."""
+    def _admit(self, head: RequestHead, stream: Stream, body: bytes, ended: bool) -> Exchange | None:
+        """What has the request where it may not start, or not yet; None lets it."""
         for admit in self._admission:
-            refusal = admit(head, stream)
-            if refusal is not None:
-                return refusal
+            other = admit(head, stream)
+            if other is not None:
+                if getattr(other, "waits", False):
+                    if body:
+                        other.data_received(body)
+                    if ended:
+                        other.eof_received()
+                return other
         return None
+
+    def open_upgrade(self, upgrade: Upgrade, head: RequestHead, stream: Stream) -> Exchange:
+        """Give a request that may start to the upgrade that it asks for."""
+        try:
+            return upgrade.open(self, head, stream)
+        except Exception as exc:  # noqa: BLE001 - logged there
+            return self._upgrade_failed(head, stream, exc)
 
     def _ask_responders(self, head: RequestHead, stream: Stream) -> Response | ASGIApp | None:
         """What the server answers itself. For one that fails nobody else answers: what it guards is not to be had by

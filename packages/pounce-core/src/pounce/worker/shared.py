@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pounce.config import ServerConfig
 from pounce.contract.parser import ParserLimits
 from pounce.errors import AppImportError, ConfigError
-from pounce.exchange.service import ASGIApp
+from pounce.exchange.service import Admit, ASGIApp, Service
 from pounce.gil import gil_enabled
 from pounce.importer import adapted, called, import_app, import_factory, is_factory, made_by
 from pounce.net.bind import binds_of
@@ -39,6 +39,8 @@ class Shared:
     gil_watch: GilWatch
     generation: int = 0
     """How often the server was reloaded before this process started."""
+    admission: tuple[Callable[[Service], Admit], ...] = ()
+    """Makes the steps by which each worker admits requests."""
 
     def describe(self) -> Description:
         """How it is served."""

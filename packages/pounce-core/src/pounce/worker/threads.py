@@ -158,6 +158,7 @@ class WorkerThread:
             gil_watch=shared.gil_watch,
             on_recycle=self._on_recycle,
             on_app_error=self._advice.on_error if self._advice is not None else None,
+            admission=shared.admission,
         )
         immortals = self._immortals
         if immortals is not None:

@@ -13,7 +13,7 @@ from pounce.contract.parser import ParserLimits
 from pounce.contract.pieces import MiddlewareChoice
 from pounce.errors import LifespanError
 from pounce.exchange.error_pages import is_application
-from pounce.exchange.service import ASGIApp, Service
+from pounce.exchange.service import Admit, ASGIApp, Service
 from pounce.net.bind import Listener
 from pounce.net.connection import Connection
 from pounce.observe.logs import keep_enabled
@@ -102,12 +102,14 @@ class Worker:
         gil_watch: GilWatch | None = None,
         on_recycle: Callable[[str], object] | None = None,
         on_app_error: Callable[[BaseException], object] | None = None,
+        admission: tuple[Callable[[Service], Admit], ...] = (),
     ) -> None:
         """With `accepts` False connections come by `take()` alone. `siblings` are the other workers of the server.
 
         `lifespan` is that of the process, where it has one for all its workers, and so is `gil_watch`. `on_recycle` is
         called once, on the loop, with the reason why the worker should be replaced; it serves on. Without it the worker
-        ends itself. `on_app_error` is called with what the application raises, when that is logged.
+        ends itself. `on_app_error` is called with what the application raises, when that is logged. `admission` makes
+        the steps by which requests are admitted.
         """
         loop = asyncio.get_running_loop()
         # Before anything that may import something.
@@ -133,6 +135,7 @@ class Worker:
             on_app_error=on_app_error,
             identity=_identity_of(config, listeners),
             error_apps=_error_apps_of(config),
+            admission=admission,
         )
         kind = Acceptor if accepts else Intake
         self._acceptors = []
