@@ -83,8 +83,9 @@ class Wire:
         self.certificate = certificate
         self._stack = ExitStack()
 
-    def start(self, app: Any, *, registry: Registry | None = None, **settings: Any) -> Started:
-        """A running server; settings are those of `ServerConfig`."""
+    def start(self, app: Any, *, registry: Registry | None = None, options: str = "", **settings: Any) -> Started:
+        """A running server; settings are those of `ServerConfig`, and `options` what its bind has behind a question
+        mark."""
         given = {"max_request_size": 0, **self.case.settings, **settings}
         if self.case.tls:
             given |= {"ssl_certfile": self.certificate.certfile, "ssl_keyfile": self.certificate.keyfile}
@@ -93,6 +94,9 @@ class Wire:
             folder = tempfile.mkdtemp(prefix="pounce-")
             self._stack.callback(shutil.rmtree, folder)
             given["uds"] = os.path.join(folder, "s")
+        if options:
+            path = given.pop("uds", None)
+            given["bind"] = [f"{f'unix:{path}' if path else '127.0.0.1:0'}?{options}"]
         started = Started(self, TestServer(app, registry=registry, **given))
         self._stack.enter_context(started)
         return started

@@ -179,6 +179,14 @@ def test_the_page_on_limits_gives_every_limit_and_deadline_its_default() -> None
     assert {item.name for item in describe() if item.group in ("limits", "deadlines")} <= {row[0] for row in rows}
 
 
+def test_the_settings_of_a_bind_are_those_of_the_code() -> None:
+    text = (DOCS / "network.md").read_text().partition("### Settings of a bind\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.*) \| (`.*`.*) \|$", text, re.MULTILINE)
+    shown = [(group, name) for group, names in rows for name in re.findall(r"`(\w+)`", names)]
+    have = {(item.group, item.name) for item in describe() if item.per_bind} | {("proxies", "trusted_hosts")}
+    assert sorted(shown) == sorted(have)
+
+
 def test_fixed_bounds_have_the_values_of_the_code() -> None:
     rows = re.findall(r"^\| `([\w.]+):(\w+)` \| ([\d.]+) \|", (DOCS / "limits.md").read_text(), re.MULTILINE)
     assert len(rows) > 10

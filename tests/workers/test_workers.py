@@ -92,6 +92,14 @@ def test_processes_have_one_worker_each(tmp_path: Path) -> None:
         assert {pid for pid, _ in placed(server, 40)} <= set(server.children())
 
 
+def test_settings_of_a_bind_hold_in_every_mode(mode: str, tmp_path: Path) -> None:
+    flags = ("--workers", "2", "--worker-mode", mode, "--bind", "127.0.0.1:0?max_headers=2")
+    with Running(tmp_path, *flags) as server, server.connect() as client:
+        assert ask(client)["close"] is False
+        client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nA: 1\r\nB: 2\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 431 ")
+
+
 @pytest.mark.parametrize(("gil", "processes"), [("0", 1), ("1", 2)])
 @pytest.mark.skipif("t" not in sys.abiflags, reason="the GIL cannot be switched off")
 def test_auto_follows_the_gil(gil: str, processes: int, tmp_path: Path) -> None:

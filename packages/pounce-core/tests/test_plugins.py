@@ -165,15 +165,59 @@ def test_a_bind_has_settings_of_its_own_for_its_wire(start: Any) -> None:
     assert answers == [b"hello 3", b"hello hello 16384", b"hi 3"]
 
 
+class ShowsConfig(Connection):
+    def __init__(self, service: Service) -> None:
+        super().__init__(service, "gopher")
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        config, settings = self.service.config, self.service.settings["gopher"]
+        self.send(f"{config.max_request_size} {config.header_timeout:g} {settings.limit}".encode())
+        self.close()
+
+
+def test_a_bind_has_settings_of_the_server_of_its_own(start: Any) -> None:
+    plugins = registry(Wire(name="gopher", connect=ShowsConfig), settings=GreetingSettings)
+    binds = ("gopher://127.0.0.1:0", "gopher://127.0.0.1:0?max_request_size=16MiB&header_timeout=2m&limit=7")
+    server = start(plugins, bind=binds, header_timeout=3.0, max_request_size=5)
+    answers = [server.exchange(url=url, end=False) for url in server.server.info.urls]
+    assert answers == [b"5 3 10", b"16777216 120 7"]
+
+
+@dataclass(frozen=True)
+class NamedAlike:
+    max_headers: int = option(1, "What the server has as well.")
+
+
+class ShowsBoth(Connection):
+    def __init__(self, service: Service) -> None:
+        super().__init__(service, "gopher")
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.send(f"{self.service.config.max_headers} {self.settings.max_headers}".encode())
+        self.close()
+
+
+def test_a_name_that_server_and_plugin_have_is_the_plugins(start: Any) -> None:
+    plugins = registry(Wire(name="gopher", connect=ShowsBoth), settings=NamedAlike)
+    server = start(plugins, bind=("gopher://127.0.0.1:0?max_headers=7",))
+    assert server.exchange(url=server.server.info.urls[0], end=False) == b"100 7"
+
+
 @pytest.mark.parametrize(
     ("bind", "said"),
     [
-        ("gopher://127.0.0.1:0?tims=2", "Did you mean gopher.times|gopher.tims"),
+        ("gopher://127.0.0.1:0?tims=2", "'tims' is not an option of this bind"),
         ("gopher://127.0.0.1:0?times=0", "times"),
         ("gopher://127.0.0.1:0?times=x", "times"),
         ("127.0.0.1:0?times=2", "not an option of this bind"),
         ("127.0.0.1:0?wire=gopher&wire=h1&times=2", "not an option of this bind"),
         ("gopher://127.0.0.1:0?times=2&times=3", "given twice"),
+        ("127.0.0.1:0?max_header_size=1", "bind 127.0.0.1:0: max_header_size must be an integer"),
+        ("127.0.0.1:0?workers=2", "workers is a setting of the whole server"),
+        ("gopher://127.0.0.1:0?workers=2", "workers is a setting of the whole server"),
+        ("127.0.0.1:0?keep_alive_timeout=1&timeout_keep_alive=2", "keep_alive_timeout is given twice"),
     ],
 )
 def test_a_setting_of_a_bind_that_is_wrong_keeps_the_server_from_starting(start: Any, bind: str, said: str) -> None:

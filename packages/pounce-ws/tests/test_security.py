@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from peer import BINARY, CONTINUATION, DEFLATE, PING, REGISTRY, TEXT, App, Echo, Peer, in_loop, masked, opened
 
+from pounce.exchange.bind_service import BindService
 from pounce.testing import MemoryConnection
 from pounce.testing.memory import memory_service
 from pounce_ws.frames import MessageReader
@@ -63,6 +64,18 @@ async def test_no_limit_with_0() -> None:
     peer = await opened(Echo(), websocket_max_message_size=0)
     peer.send(masked(BINARY, bytes(70_000)))
     assert len((await peer.one()).payload) == 70_000
+
+
+@in_loop
+async def test_limits_are_those_of_the_bind() -> None:
+    service = memory_service(Echo(), REGISTRY, websocket_max_message_size=10)
+    config = replace(service.config, websocket_max_message_size=1000)
+    own = BindService(service, config, service.settings, service.create_parser, identity=None)
+    peer = await opened(Echo(), service=own)
+    peer.send(masked(BINARY, bytes(1000)))
+    assert len((await peer.one()).payload) == 1000
+    peer.send(masked(BINARY, bytes(1001)))
+    assert (await peer.one()).close[0] == 1009
 
 
 @in_loop
@@ -188,7 +201,8 @@ async def test_message_that_does_not_end_counts_on_every_wire(wire: str) -> None
     peer.send(masked(BINARY, bytes(900), fin=False))
     await peer.settle()
     assert peer.service.shared["ws"]._incomplete == 900
-    peer.service.config = replace(peer.service.config, websocket_max_message_size=10, websocket_max_incomplete=900)
+    peer.service.config = replace(peer.service.config, websocket_max_incomplete=900)
+    peer.service.shared["ws"]._largest = 10
     peer.send(masked(CONTINUATION, bytes(50), fin=False))
     assert (await peer.one()).close == (1013, "too much is waiting")
     await peer.settle()

@@ -11,13 +11,13 @@ everybody who sets or reads one.
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from pounce.errors import ConfigError
 from pounce.options import Option, Table, option, options_of, unknown_setting
 
-__all__ = ["WORKER_TIMEOUT", "ServerConfig", "describe"]
+__all__ = ["WORKER_TIMEOUT", "ServerConfig", "describe", "setting_of_bind"]
 
 WORKER_TIMEOUT = 30.0
 """Default of `worker_timeout`. Any other one brings a thread to one worker in the calling process."""
@@ -54,7 +54,12 @@ class ServerConfig:
     """
 
     # Application
-    root_path: str = option("", "Path prefix the application is mounted under (ASGI root_path).", group="application")
+    root_path: str = option(
+        "",
+        "Path prefix the application is mounted under (ASGI root_path).",
+        group="application",
+        per_bind=True,
+    )
     factory: bool = option(
         False, "Treat the application as a factory: call it to get the ASGI application.", group="application"
     )
@@ -263,7 +268,7 @@ class ServerConfig:
         None, "Password of the private key.", group="tls", secret=True, needs="ssl_certfile"
     )
     tls_handshake_timeout: float = option(
-        10.0, "Time a TLS handshake may take.", group="tls", unit="seconds", gt=0, needs="ssl_certfile"
+        10.0, "Time a TLS handshake may take.", group="tls", unit="seconds", gt=0, needs="ssl_certfile", per_bind=True
     )
     ssl_keyfile_password_file: str | None = option(
         None, "File whose first line is the password of the private key.", group="tls", needs="ssl_certfile"
@@ -381,16 +386,27 @@ class ServerConfig:
         group="limits",
         unit="bytes",
         ge=256,
+        per_bind=True,
     )
-    max_headers: int = option(100, "Header fields in one head or trailer section.", group="limits", ge=1)
+    max_headers: int = option(
+        100,
+        "Header fields in one head or trailer section.",
+        group="limits",
+        ge=1,
+        per_bind=True,
+    )
     max_request_size: int = option(
-        1_048_576, "Size of a request body; 0 sets no limit.", group="limits", unit="bytes", ge=0
+        1_048_576, "Size of a request body; 0 sets no limit.", group="limits", unit="bytes", ge=0, per_bind=True
     )
     max_connections: int = option(
         10_000, "Open connections; further ones are answered 503. 0 sets no limit.", group="limits", ge=0
     )
     max_requests_per_connection: int = option(
-        0, "Requests served on one connection before it is closed; 0 sets no limit.", group="limits", ge=0
+        0,
+        "Requests served on one connection before it is closed; 0 sets no limit.",
+        group="limits",
+        ge=0,
+        per_bind=True,
     )
     min_body_rate: int = option(
         240,
@@ -398,6 +414,7 @@ class ServerConfig:
         group="limits",
         unit="bytes",
         ge=0,
+        per_bind=True,
     )
     min_write_rate: int = option(
         240,
@@ -406,6 +423,7 @@ class ServerConfig:
         group="limits",
         unit="bytes",
         ge=0,
+        per_bind=True,
     )
 
     # Deadlines
@@ -415,6 +433,7 @@ class ServerConfig:
         group="deadlines",
         unit="seconds",
         gt=0,
+        per_bind=True,
     )
     keep_alive_timeout: float = option(
         5.0,
@@ -423,9 +442,10 @@ class ServerConfig:
         also=("timeout_keep_alive",),
         unit="seconds",
         gt=0,
+        per_bind=True,
     )
     request_timeout: float = option(
-        30.0, "Time between two pieces of a request body.", group="deadlines", unit="seconds", gt=0
+        30.0, "Time between two pieces of a request body.", group="deadlines", unit="seconds", gt=0, per_bind=True
     )
     write_timeout: float = option(
         30.0,
@@ -433,6 +453,7 @@ class ServerConfig:
         group="deadlines",
         unit="seconds",
         gt=0,
+        per_bind=True,
     )
     startup_timeout: float = option(30.0, "Time for the lifespan startup.", group="deadlines", unit="seconds", gt=0)
     shutdown_timeout: float = option(
@@ -466,6 +487,7 @@ class ServerConfig:
         also=("ws_max_size",),
         unit="bytes",
         ge=0,
+        per_bind=True,
     )
     websocket_max_incomplete: int = option(
         268_435_456,
@@ -475,7 +497,10 @@ class ServerConfig:
         ge=0,
     )
     websocket_compression: bool = option(
-        True, "Compress WebSocket messages (permessage-deflate) for clients that offer it.", group="websocket"
+        True,
+        "Compress WebSocket messages (permessage-deflate) for clients that offer it.",
+        group="websocket",
+        per_bind=True,
     )
     websocket_compression_min_size: int = option(
         128,
@@ -484,6 +509,7 @@ class ServerConfig:
         unit="bytes",
         ge=0,
         needs="websocket_compression",
+        per_bind=True,
     )
     websocket_compression_window_bits: int = option(
         12,
@@ -492,17 +518,20 @@ class ServerConfig:
         ge=9,
         le=15,
         needs="websocket_compression",
+        per_bind=True,
     )
     websocket_compression_context_takeover: bool = option(
         True,
         "Keep the windows from message to message: smaller messages, more memory.",
         group="websocket",
         needs="websocket_compression",
+        per_bind=True,
     )
     websocket_origins: tuple[str, ...] = option(
         (),
         "Origins that web pages may connect from, as https://example.org; empty allows all. May be repeated.",
         group="websocket",
+        per_bind=True,
     )
     websocket_ping_interval: float = option(
         20.0,
@@ -511,6 +540,7 @@ class ServerConfig:
         also=("ws_ping_interval",),
         unit="seconds",
         ge=0,
+        per_bind=True,
     )
     websocket_ping_timeout: float = option(
         20.0,
@@ -520,6 +550,7 @@ class ServerConfig:
         unit="seconds",
         ge=0,
         needs="websocket_ping_interval",
+        per_bind=True,
     )
     websocket_idle_timeout: float = option(
         0.0,
@@ -527,9 +558,15 @@ class ServerConfig:
         group="websocket",
         unit="seconds",
         ge=0,
+        per_bind=True,
     )
     websocket_close_timeout: float = option(
-        10.0, "Time for the client's part of the closing handshake.", group="websocket", unit="seconds", gt=0
+        10.0,
+        "Time for the client's part of the closing handshake.",
+        group="websocket",
+        unit="seconds",
+        gt=0,
+        per_bind=True,
     )
 
     # Behind proxies
@@ -559,6 +596,7 @@ class ServerConfig:
         group="proxies",
         unit="seconds",
         gt=0,
+        per_bind=True,
     )
     request_id: bool = option(
         False, "Give every request an id, which its answer and its log line have.", group="proxies"
@@ -799,6 +837,23 @@ def _checked_tables(tables: Any) -> Mapping[str, Mapping[str, Any]]:
 def describe() -> tuple[Option, ...]:
     """Every setting in the order of the class: what the command line and the reference page are made from."""
     return OPTIONS
+
+
+def setting_of_bind(name: str, others: Iterable[str]) -> Option:
+    """The setting of the server that a bind may have its own of, by its name or a second spelling of that.
+
+    `others` are what else the bind takes. Raises `ConfigError`.
+    """
+    items = {spelling: item for item in OPTIONS for spelling in (item.name, *item.also)}
+    item = items.get(name)
+    if item is None:
+        known = [*others, *(spelling for spelling, each in items.items() if each.per_bind)]
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"Did you mean {close[0]}?" if close else f"It takes {', '.join(others)}, and settings of connections."
+        raise ConfigError(f"{name!r} is not an option of this bind", hint=hint)
+    if not item.per_bind:
+        raise ConfigError(f"{name} is a setting of the whole server, of which a bind cannot have its own")
+    return item
 
 
 OPTIONS = options_of(ServerConfig)

@@ -33,13 +33,15 @@ def option(
     secret: bool = False,
     also: tuple[str, ...] = (),
     needs: str | None = None,
+    per_bind: bool = False,
 ) -> Any:
     """A field with what people and programs need to know about it.
 
     `unit` is "seconds", "bytes", "octal" or None; `ge`, `gt` and `le` bound a number; `flag` is False for settings
     that only Python code can give; `factory` says that `default` is called for each instance, `secret` that the value
     must not be shown; `also` lists second spellings of the name. `needs`, for settings of the server alone, names that
-    without which this one does nothing, or several of which one is enough (`a or b`).
+    without which this one does nothing, or several of which one is enough (`a or b`). `per_bind`, for them as well,
+    says that a bind may have its own.
     """
     metadata = dict(  # noqa: C408
         help=help,
@@ -53,6 +55,7 @@ def option(
         secret=secret,
         also=also,
         needs=needs,
+        per_bind=per_bind,
     )
     if factory:
         return dataclasses.field(default_factory=default, metadata=metadata)
@@ -87,6 +90,7 @@ class Option:
     """Second spellings of the name."""
     of_anything: bool
     needs: str | None
+    per_bind: bool
 
     @property
     def field(self) -> str:

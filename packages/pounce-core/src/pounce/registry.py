@@ -1,6 +1,5 @@
 """Registry: the plugins that are installed, checked against each other, and looked up by what they provide."""
 
-import asyncio
 import difflib
 import functools
 import os
@@ -9,9 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pounce.config import ServerConfig
+from pounce.config import ServerConfig, setting_of_bind
 from pounce.errors import ConfigError, PluginError
 from pounce.gil import gil_enabled
 from pounce.net.sniff import WireTable
@@ -19,7 +18,6 @@ from pounce.options import Option, options_of, parse_option, unknown_setting
 from pounce.plugin import (
     API_VERSION,
     Command,
-    Connection,
     DatagramWire,
     MiddlewareChoice,
     ObserverFactory,
@@ -27,17 +25,20 @@ from pounce.plugin import (
     Plugin,
     Preface,
     Responder,
-    Service,
     Switch,
     Upgrade,
     Wire,
 )
 from pounce.plugin_checks import Blaming, blaming, fault_of
 
+if TYPE_CHECKING:
+    from pounce.net.bind import Bind
+
 __all__ = ["BUILT_IN_COMMANDS", "GROUP", "Loaded", "Registry", "installed_options"]
 
 GROUP = "pounce.plugins"
 CORE = "pounce-core"
+NO_PLUGIN = Plugin(name="", api=API_VERSION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,26 +221,39 @@ class Registry:
             raise ConfigError(f"bind names the wire {name!r}, which is not installed", hint=f"Installed: {installed}.")
         return wire
 
-    def wire_with(
-        self, wire: Wire, written: Sequence[tuple[str, str]], given: Mapping[str, Mapping[str, Any]]
-    ) -> Wire:
-        """The wire of a bind that has settings of its own: its connections have them in place of the server's, which
-        are `given`. Raises `ConfigError`."""
-        if not written:
-            return wire
-        plugin = self._owners["wire", wire.name].plugin
-        assert plugin is not None
-        if plugin.settings is None:
-            raise ConfigError(
-                f"bind has {written[0][0]!r} for the wire {wire.name}, whose plugin {plugin.name} has no settings"
-            )
-        known = {item.field: item for item in options_of(plugin.settings, plugin.name)}
-        table = dict(given.get(plugin.name, {}))
-        for name, text in written:
-            if name not in known:
-                raise unknown_setting(f"{plugin.name}.{name}", [item.name for item in known.values()])
-            table[name] = parse_option(known[name], text)
-        return replace(wire, connect=_WithSettings(wire.connect, _settings_of(plugin.name, plugin.settings, table)))
+    def config_of(self, bind: Bind, config: ServerConfig) -> ServerConfig:
+        """The settings of a server as one of its binds has them. Raises `ConfigError`.
+
+        Where the bind names one wire alone, a name that the wire's plugin has among its settings is that one, also
+        where the server has one of the same name.
+        """
+        if not bind.settings and not bind.trusted_hosts:
+            return config
+        plugin = self._plugin_of(bind)
+        known = {item.field: item for item in options_of(plugin.settings, plugin.name)} if plugin.settings else {}
+        own: dict[str, Any] = {"trusted_hosts": bind.trusted_hosts} if bind.trusted_hosts else {}
+        table = dict(config.plugin_settings.get(plugin.name, {}))
+        try:
+            for name, text in bind.settings:
+                if name in known:
+                    table[name] = parse_option(known[name], text)
+                else:
+                    item = setting_of_bind(name, known)
+                    if item.name in own:
+                        raise ConfigError(f"{item.name} is given twice")
+                    own[item.name] = parse_option(item, text)
+            if table:
+                own["plugin_settings"] = {**config.plugin_settings, plugin.name: table}
+            config = replace(config, **own)
+            self.settings(config.plugin_settings)
+        except ConfigError as exc:
+            raise ConfigError(f"bind {bind.place}: {exc.message}", code=exc.code, hint=exc.hint) from exc
+        return config
+
+    def _plugin_of(self, bind: Bind) -> Plugin:
+        """That of the wire which a bind names alone; one without anything where it does not."""
+        entry = self._owners.get(("wire", bind.wires[0])) if len(bind.wires) == 1 else None
+        return (entry.plugin if entry is not None else None) or NO_PLUGIN
 
     def parser(self, name: str) -> ParserChoice:
         """The HTTP/1.1 parser of that name, for `auto` the one of highest priority. Raises `ConfigError`."""
@@ -265,20 +279,6 @@ class Registry:
                     hint=f"Plugins with settings: {', '.join(self._settings) or 'none'}.",
                 )
         return {name: _settings_of(name, cls, given.get(name, {})) for name, cls in self._settings.items()}
-
-
-class _WithSettings:
-    """Connects with the settings of one bind."""
-
-    def __init__(self, connect: Callable[[Service], asyncio.Protocol], settings: Any) -> None:
-        self._connect = connect
-        self._settings = settings
-
-    def __call__(self, service: Service) -> asyncio.Protocol:
-        protocol = self._connect(service)
-        if isinstance(protocol, Connection):
-            protocol.settings = self._settings
-        return protocol
 
 
 def _named(entry: Loaded) -> str:

@@ -46,6 +46,8 @@ class WebSockets:
         self._ended = dict.fromkeys(COUNTED, 0)
         self._incomplete = 0
         """Bytes of messages that have begun and not ended, of all that are open."""
+        self._largest = 0
+        """Size of a message that is welcome on some bind."""
         service.on_tick.add(self.tick)
         service.on_drain.add(self.drain)
 
@@ -55,6 +57,7 @@ class WebSockets:
         found: WebSockets | None = service.shared.get("ws")
         if found is None:
             found = service.shared["ws"] = cls(service)
+        found._largest = max(found._largest, service.config.websocket_max_message_size)
         return found
 
     def opened(self, socket: WebSocket) -> None:
@@ -92,7 +95,7 @@ class WebSockets:
 
     def _limit(self, config: ServerConfig) -> int:
         # A message of the largest size is welcome, however many workers there are.
-        return max(config.websocket_max_incomplete // self._service.workers, config.websocket_max_message_size)
+        return max(config.websocket_max_incomplete // self._service.workers, self._largest)
 
     def tick(self, now: float) -> None:
         """Act on deadlines that lie before `now`, and count."""

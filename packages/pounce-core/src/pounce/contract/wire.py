@@ -112,7 +112,7 @@ class Service(Protocol):
     """
 
     config: ServerConfig
-    """Settings of the server."""
+    """Settings of the server; for what is on a connection with those that its bind has in place of them."""
     app: ASGIApp
     """The application with the middleware around it."""
     loop: asyncio.AbstractEventLoop
@@ -120,7 +120,8 @@ class Service(Protocol):
     log: logging.Logger
     """The logger `pounce`."""
     settings: Mapping[str, Any]
-    """Settings of plugins by the name of the plugin: instances of `Plugin.settings`."""
+    """Settings of plugins by the name of the plugin: instances of `Plugin.settings`. Those of a bind are in their place
+    on its connections."""
     worker_id: int
     """Number of the worker within its server, from 0."""
     generation: int

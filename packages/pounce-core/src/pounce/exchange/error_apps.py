@@ -28,26 +28,29 @@ __all__ = ["ErrorApps"]
 class ErrorApps:
     """The error applications of one worker."""
 
-    def __init__(
-        self, service: Host, apps: Mapping[str, ASGIApp], exchange_class: type[HttpExchange], *, debug: bool
-    ) -> None:
+    def __init__(self, apps: Mapping[str, ASGIApp], exchange_class: type[HttpExchange], *, debug: bool) -> None:
         """`apps` are by status, as `404`, or by class, as `5xx`."""
-        self._service = service
         self._apps = apps
         self._debug = debug
         self._exchange_class: Any = type("ErrorExchange", (_ForError, exchange_class), {"__slots__": ("error",)})
 
     def answer(
-        self, error: PounceError, head: RequestHead, stream: Stream, started: float, failure: BaseException | None
+        self,
+        service: Host,
+        error: PounceError,
+        head: RequestHead,
+        stream: Stream,
+        started: float,
+        failure: BaseException | None,
     ) -> bool:
         """Have the application for this error answer, if there is one. What it raised is shown by the page, though."""
         app = self._apps.get(str(error.status)) or self._apps.get(f"{error.status // 100}xx")
         if app is None or (self._debug and failure is not None):
             return False
-        exchange = self._exchange_class(self._service, _told(head, error), stream)
+        exchange = self._exchange_class(service, _told(head, error), stream)
         exchange.error = error
         exchange.started = started
-        self._service.call_app(exchange, app)
+        service.call_app(exchange, app)
         return True
 
 

@@ -19,7 +19,13 @@ class ErrorApps(Protocol):
     """What answers in place of error pages; see `pounce.exchange.error_apps`."""
 
     def answer(
-        self, error: PounceError, head: RequestHead, stream: Stream, started: float, failure: BaseException | None
+        self,
+        service: Host,
+        error: PounceError,
+        head: RequestHead,
+        stream: Stream,
+        started: float,
+        failure: BaseException | None,
     ) -> bool: ...
 
 

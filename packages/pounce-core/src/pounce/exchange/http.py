@@ -249,7 +249,7 @@ class HttpExchange:
         apps = self.service.error_apps
         if apps is None or error.code == SHUTTING_DOWN:
             return False
-        found = apps.answer(error, self.head, self.stream, self.started, failure)
+        found = apps.answer(self.service, error, self.head, self.stream, self.started, failure)
         if found:
             # This one is never completed: the other is.
             self.service.held.discard(self)

@@ -92,7 +92,6 @@ class Service:
         admission: tuple[Callable[[Service], Admit], ...] = (),
         error_apps: Mapping[str, ASGIApp] = MappingProxyType({}),
     ) -> None:
-        self.config = config
         self.app = app
         self.loop = loop
         self.log = logging.getLogger("pounce")
@@ -101,11 +100,9 @@ class Service:
         """How often the server was reloaded before this worker started."""
         self.described = {"version": 1, "worker_id": worker_id, "generation": generation}
         """What scopes tell of the worker."""
-        self.settings = settings
         self.upgrades = upgrades
         self.switches = switches
         """Tokens of other wires, for the one that has upgrades: HTTP/1.1."""
-        self.create_parser = create_parser
         self.tls = tls
         """Certificates of the server, for wires that do TLS themselves; None without TLS."""
         self.state: dict[str, Any] = {}
@@ -146,37 +143,31 @@ class Service:
 
             exchange_class = IdentifiedExchange
         if config.server_timing:
-            from pounce.exchange.timed import TimedExchange, timed
+            from pounce.exchange.timed import TimedExchange
 
             exchange_class = (
                 type("TimedExchange", (TimedExchange, exchange_class), {"__slots__": ()})
                 if config.request_id
                 else TimedExchange
             )
-            if create_parser is not None:
-                self.create_parser = timed(create_parser)
         self.exchange_class = own_class(exchange_class, "receive", "send")
         """What answers requests over HTTP here, refused WebSockets among them."""
         self.error_apps: ErrorApps | None = None
         if error_apps:
             from pounce.exchange.error_apps import ErrorApps as Found
 
-            self.error_apps = Found(self, error_apps, exchange_class, debug=config.debug)
+            self.error_apps = Found(error_apps, exchange_class, debug=config.debug)
         self._task_class: type[asyncio.Task[None]] = own_class(asyncio.Task)
         self._future_class: type[asyncio.Future[None]] = own_class(asyncio.Future)
         self.methods = {method.encode(): method for method in METHODS}
         """What scopes call the usual methods."""
         self.offered = offered_extensions(config.asgi_extensions)
-        self.max_request_size = config.max_request_size
-        self.least_taken = max(int(config.min_write_rate * config.write_timeout), 1)
-        """Bytes that a peer must take in each `write_timeout` for which something waits for it."""
+        self._take_settings(config, settings, create_parser, identity)
         self.max_connections = config.max_connections
         """This worker's share; 0 sets no limit."""
         self.workers = 1
         """Workers of this process, which share what it may have."""
         self._on_app_error = on_app_error
-        self._identity = identity
-        self._identifies_all = identity is not None and identity.always
         self._connection_id = 0
         self._context = contextvars.copy_context()
         self._logged: set[str] = set()
@@ -191,6 +182,27 @@ class Service:
             from pounce.exchange.pipeline import wrapped
 
             self.app = wrapped(self, app, middleware)
+
+    def _take_settings(
+        self,
+        config: ServerConfig,
+        settings: Mapping[str, Any],
+        create_parser: Callable[[], Parser] | None,
+        identity: Identity | None,
+    ) -> None:
+        """What depends on settings of which a bind may have its own."""
+        self.config = config
+        self.settings = settings
+        self.create_parser = create_parser
+        if config.server_timing and create_parser is not None:
+            from pounce.exchange.timed import timed
+
+            self.create_parser = timed(create_parser)
+        self._identity = identity
+        self._identifies_all = identity is not None and identity.always
+        self.max_request_size = config.max_request_size
+        self.least_taken = max(int(config.min_write_rate * config.write_timeout), 1)
+        """Bytes that a peer must take in each `write_timeout` for which something waits for it."""
 
     def open(self, head: RequestHead, stream: Stream, body: bytes = b"", ended: bool = False) -> Exchange:
         """Take a request: the exchange that this returns gets its body. Never waits.

@@ -64,18 +64,17 @@ class Forwarding:
         self._of_others = _Kinds(lambda name: DROPPED if is_forwarding(name) else PLAIN)
         self._known: dict[tuple[object, ...], _Judged] = {}
 
-    def trusts(self, connection: ConnectionInfo, networks: Networks | None = None) -> bool:
-        """Whether the peer of a connection is believed; `networks` are those of its bind, where it has its own."""
-        return (self._networks if networks is None else networks).has(connection.peer)
+    def trusts(self, connection: ConnectionInfo) -> bool:
+        """Whether the peer of a connection is believed."""
+        return self._networks.has(connection.peer)
 
-    def identify(self, head: RequestHead, connection: ConnectionInfo, networks: Networks | None = None) -> bool:
+    def identify(self, head: RequestHead, connection: ConnectionInfo) -> bool:
         """Make the head what the application is to see, with its `origin`. True when the peer is believed.
 
         Raises `BadRequest` for a Forwarded field of a trusted peer that cannot be read (RFC 7239 4): where its elements
         end would be a guess.
         """
-        networks = self._networks if networks is None else networks
-        if not networks.has(connection.peer):
+        if not self._networks.has(connection.peer):
             kinds = self._of_others
             head.headers = [field for field in head.headers if not kinds[field[0]]]
             return False
@@ -83,10 +82,10 @@ class Forwarding:
         said = tuple([field for field in head.headers if kinds[field[0]]])
         if not said:
             return True
-        key = (said, head.scheme, connection.peer, connection.local, connection.bound)
+        key = (said, head.scheme, connection.peer, connection.local)
         judged = self._known.get(key)
         if judged is None:
-            judged = self._judge(said, head.scheme, connection, networks)
+            judged = self._judge(said, head.scheme, connection)
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
             if sum([len(value) for _, value in said]) <= KNOWN_VALUES_MAX:
@@ -99,7 +98,7 @@ class Forwarding:
             head.origin = judged.origin
         return True
 
-    def _judge(self, said: tuple[Field, ...], scheme: str, connection: ConnectionInfo, networks: Networks) -> _Judged:
+    def _judge(self, said: tuple[Field, ...], scheme: str, connection: ConnectionInfo) -> _Judged:
         believed: dict[bytes, list[bytes]] = {}
         for name, value in said:
             if self._of_trusted[name] == BELIEVED:
@@ -111,11 +110,11 @@ class Forwarding:
                 if self._is_rfc7239
                 else _Told.of_x_forwarded(believed, self._takes_real_ip)
             )
-            self._believe(told, judged, connection, networks)
+            self._believe(told, judged, connection)
         return judged
 
-    def _believe(self, told: _Told, judged: _Judged, connection: ConnectionInfo, networks: Networks) -> None:
-        peer, depth = self._client(told.chain, networks)
+    def _believe(self, told: _Told, judged: _Judged, connection: ConnectionInfo) -> None:
+        peer, depth = self._client(told.chain)
         scheme = _at(told.schemes, depth)
         host = _at(told.hosts, depth)
         local = connection.local
@@ -137,7 +136,7 @@ class Forwarding:
         judged.host = host
         judged.origin = Origin(peer or connection.peer, local, root_path)
 
-    def _client(self, chain: list[bytes], networks: Networks) -> tuple[Node | None, int]:
+    def _client(self, chain: list[bytes]) -> tuple[Node | None, int]:
         """The client by a chain of addresses, and how many of them, from the end, are believed."""
         nodes: list[Node] = []
         for text in reversed(chain):
@@ -150,7 +149,7 @@ class Forwarding:
             return None, 1
         hops = self._hops if len(nodes) >= self._hops else 1
         depth = hops
-        while depth < len(nodes) and networks.names(nodes[depth - 1][0]):
+        while depth < len(nodes) and self._networks.names(nodes[depth - 1][0]):
             depth += 1
         return nodes[depth - 1], depth
 

@@ -1,13 +1,10 @@
 """Identity: who asks and through whom; the first thing that is done with a request, on every wire."""
 
-from collections.abc import Iterable, Mapping
-
 from pounce.config import ServerConfig
 from pounce.contract.head import RequestHead
 from pounce.contract.stream import ConnectionInfo
 from pounce.identity.forwarded import Forwarding
 from pounce.identity.request_id import is_request_id, request_ids
-from pounce.net.networks import Networks
 
 __all__ = ["Identity"]
 
@@ -17,13 +14,12 @@ BEHIND_PROXY = 75.0
 
 
 class Identity:
-    """What one worker does about it."""
+    """What one worker does about it, on all binds that have the same settings."""
 
-    def __init__(self, config: ServerConfig, trusted_by_bind: Mapping[int | str, Iterable[str]] | None = None) -> None:
-        """`trusted_by_bind` has the proxies that binds name themselves, by port or path. Raises `ConfigError`."""
+    def __init__(self, config: ServerConfig) -> None:
+        """Raises `ConfigError`."""
         self._forwarding = Forwarding(config) if config.proxy_headers else None
-        self._by_bind = {place: Networks(hosts, "trusted_hosts") for place, hosts in (trusted_by_bind or {}).items()}
-        self._trusts_any = bool(self._by_bind) or bool(config.trusted_hosts)
+        self._trusts_any = bool(config.trusted_hosts)
         self._new_id = request_ids(config.request_id_generator) if config.request_id else None
         self._id_field = config.request_id_header.lower().encode()
         self._idle = config.keep_alive_timeout
@@ -37,14 +33,10 @@ class Identity:
         self._has_own_id_field = self._new_id is not None and self._id_field != USUAL_ID_FIELD
         self._looks_closer = self._trusts_any or self._has_own_id_field
 
-    def networks_of(self, connection: ConnectionInfo) -> Networks | None:
-        """The proxies that the bind of a connection names itself."""
-        return self._by_bind.get(connection.bound) if self._by_bind and connection.bound is not None else None
-
     def keep_alive_timeout(self, connection: ConnectionInfo) -> float:
         """Seconds that a connection may be idle between two requests."""
         if self._trusts_any and self._forwarding is not None and self._idle_behind_proxy is not None:
-            if self._forwarding.trusts(connection, self.networks_of(connection)):
+            if self._forwarding.trusts(connection):
                 return self._idle_behind_proxy
         return self._idle
 
@@ -62,7 +54,7 @@ class Identity:
         given = dict(head.headers).get(self._id_field) if self._new_id is not None else None
         trusted = True
         if self._forwarding is not None:
-            trusted = self._forwarding.identify(head, connection, self.networks_of(connection))
+            trusted = self._forwarding.identify(head, connection)
         if self._new_id is not None:
             if given is not None and not trusted:
                 if self._has_own_id_field:

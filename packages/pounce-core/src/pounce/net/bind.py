@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from pounce.config import ServerConfig
+from pounce.config import ServerConfig, setting_of_bind
 from pounce.errors import BindError, ConfigError
 from pounce.net.inherited import adopt, systemd_sockets
 from pounce.net.unix_socket import hint_for, open_unix
@@ -53,7 +53,8 @@ class Bind:
     trusted_hosts: tuple[str, ...] = ()
     """Proxies that are believed here, in place of the setting's."""
     settings: tuple[tuple[str, str], ...] = ()
-    """Settings of the plugin whose wire it names, in place of those of the server, as they are written."""
+    """Settings for its connections, in place of those of the server, as they are written: of the server, and of the
+    plugin whose wire it names alone."""
 
     @property
     def place(self) -> str:
@@ -211,7 +212,7 @@ def _parse_options(written: str, bind: Bind, text: str) -> dict[str, Any]:
     others: dict[str, str] = {}
     for pair in written.split("&"):
         name, _, value = pair.partition("=")
-        if name not in _OPTIONS or (name in ("mode", "user", "group") and bind.path is None):
+        if name not in _OPTIONS or (name in _OF_UNIX and bind.path is None):
             if name in others:
                 raise ConfigError(f"{name} is given twice in bind {text!r}")
             others[name] = value
@@ -226,14 +227,15 @@ def _parse_options(written: str, bind: Bind, text: str) -> dict[str, Any]:
         if (field in options and not adds_up) or getattr(bind, field) not in (None, ()):
             raise ConfigError(f"{name} is given twice in bind {text!r}")
         options[field] = tuple(dict.fromkeys(options.get(field, ()) + converted)) if adds_up else converted
-    wires = options.get("wires", bind.wires)
-    if others and (len(wires) != 1 or wires[0] in HTTP_WIRES or not all(map(_SETTING.fullmatch, others))):
-        known = [key for key in _OPTIONS if bind.path is not None or key not in ("mode", "user", "group")]
-        raise ConfigError(
-            f"{next(iter(others))!r} is not an option of this bind (got {text!r})", hint=f"It takes {', '.join(known)}."
-        )
+    # Whether a wire that is named alone has such settings is known when its plugin is looked up.
+    has_plugin = len(options.get("wires", bind.wires)) == 1
+    for name in others:
+        if name in _OPTIONS or not has_plugin:
+            try:
+                setting_of_bind(name, [key for key in _OPTIONS if bind.path is not None or key not in _OF_UNIX])
+            except ConfigError as exc:
+                raise ConfigError(f"{exc.message} (got {text!r})", hint=exc.hint) from None
     if others:
-        # Whether the wire's plugin has such settings is known when it is looked up.
         options["settings"] = tuple(others.items())
     return options
 
@@ -242,7 +244,7 @@ def _is_on(value: str) -> bool:
     return value == "on"
 
 
-_SETTING = re.compile(r"(?!mode$|user$|group$)[a-z][a-z0-9_]*")
+_OF_UNIX = ("mode", "user", "group")
 _OPTIONS: dict[str, tuple[str, Any]] = {
     "wire": (r"[a-z][a-z0-9+.-]*", lambda value: (value,)),
     "tls": (r"on|off", _is_on),

@@ -118,7 +118,6 @@ class Connection(asyncio.Protocol):
         "_rest_is_lost",
         "_resting",
         "_second",
-        "_settings",
         "_taken",
         "_was_delivered",
         "added",
@@ -202,12 +201,7 @@ class Connection(asyncio.Protocol):
     def settings(self) -> Any:
         """An instance of the `settings` of the plugin that has the wire's name, with what the bind says in place of
         what the server does; None where it has none."""
-        own = getattr(self, "_settings", None)
-        return self.service.settings.get(self.wire) if own is None else own
-
-    @settings.setter
-    def settings(self, settings: Any) -> None:
-        self._settings = settings
+        return self.service.settings.get(self.wire)
 
     # Events from the transport; call the base when overriding
 

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pounce.errors import ConfigError
@@ -21,11 +22,11 @@ from pounce.worker.mailbox import Kind, Letter, Mailbox
 from pounce.worker.siblings import Siblings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from pounce.config import ServerConfig
     from pounce.exchange.service import Service
-    from pounce.net.bind import Listener
+    from pounce.net.bind import Bind, Listener
     from pounce.plugin import Address, DatagramSocket, DatagramWire
     from pounce.registry import Registry
 
@@ -279,9 +280,15 @@ class Datagrams:
     """The datagram wires of one worker: started with its acceptors, drained with them, closed at its end."""
 
     def __init__(
-        self, service: Service, registry: Registry, listeners: Iterable[Listener], siblings: Siblings | None
+        self,
+        service: Service,
+        registry: Registry,
+        listeners: Iterable[Listener],
+        siblings: Siblings | None,
+        services: Mapping[Bind, Service] = MappingProxyType({}),
     ) -> None:
-        """Without `siblings` the worker is alone. Raises `ConfigError`."""
+        """Without `siblings` the worker is alone. `services` are what binds have in place of `service`. Raises
+        `ConfigError`."""
         self._service = service
         self._siblings = siblings or Siblings()
         self._mailbox: Mailbox | None = None
@@ -289,8 +296,9 @@ class Datagrams:
         self._protocols: dict[Address, asyncio.DatagramProtocol] = {}
         self._wire = wire = _wire(service.config, registry)
         if wire is not None:
-            addresses = [listener.sock.getsockname() for listener in beside(service.config, listeners)]
-            self._protocols = {address: wire.connect(service, address) for address in addresses}
+            for listener in beside(service.config, listeners):
+                address = listener.sock.getsockname()
+                self._protocols[address] = wire.connect(services.get(listener.bind, service), address)
         service.response_headers.alt_svc = alt_svc(service.config, wire, self._protocols)
 
     def start(self) -> None:

@@ -136,9 +136,8 @@ def _tls(config: ServerConfig, registry: Registry) -> ServerTLS | None:
     # Also without TLS: whether the wires that binds name are there shows before anything is opened.
     offers = []
     for bind in binds_of(config):
-        table = registry.wire_table(bind.wires)
-        registry.wire_with(table.default, bind.settings, config.plugin_settings)
-        offers.append(table.alpn)
+        offers.append(registry.wire_table(bind.wires).alpn)
+        registry.config_of(bind, config)
     if not config.uses_tls:
         return None
     from pounce.net.tls import ServerTLS

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pounce.app_failure import in_words
 from pounce.config import ServerConfig
-from pounce.contract.parser import ParserLimits
+from pounce.contract.parser import Parser, ParserLimits
 from pounce.contract.pieces import MiddlewareChoice
 from pounce.errors import LifespanError
 from pounce.exchange.error_pages import is_application
 from pounce.exchange.service import Admit, ASGIApp, Service
-from pounce.net.bind import Listener
+from pounce.net.bind import Bind, Listener
 from pounce.net.connection import Connection
 from pounce.observe.logs import keep_enabled
 from pounce.registry import Registry
@@ -55,13 +55,38 @@ async def _wait(tasks: list[asyncio.Task[None]], timeout: float) -> None:
     await asyncio.wait(tasks, timeout=timeout)
 
 
-def _identity_of(config: ServerConfig, listeners: list[Listener]) -> Identity | None:
+def _identity_of(config: ServerConfig) -> Identity | None:
     if not config.proxy_headers and not config.request_id:
         return None
     from pounce.identity.identity import Identity
 
-    by_bind = {listener.bound: listener.bind.trusted_hosts for listener in listeners if listener.bind.trusted_hosts}
-    return Identity(config, by_bind)
+    return Identity(config)
+
+
+def _parsers_of(config: ServerConfig, registry: Registry) -> Callable[[], Parser]:
+    parser = registry.parser(config.http_parser)
+    limits = ParserLimits(max_header_size=config.max_header_size, max_headers=config.max_headers)
+    return lambda: parser.create(limits)
+
+
+def _services_of(service: Service, listeners: list[Listener], registry: Registry) -> dict[Bind, Service]:
+    """What the connections of each bind see: the service itself, unless the bind has settings of its own."""
+    services: dict[Bind, Service] = {}
+    for bind in dict.fromkeys(listener.bind for listener in listeners):
+        config = registry.config_of(bind, service.config)
+        if config is service.config:
+            services[bind] = service
+            continue
+        from pounce.exchange.bind_service import BindService
+
+        services[bind] = BindService(
+            service,
+            config,
+            registry.settings(config.plugin_settings),
+            _parsers_of(config, registry),
+            _identity_of(config),
+        )
+    return services
 
 
 def _middleware_of(config: ServerConfig) -> tuple[MiddlewareChoice, ...]:
@@ -116,8 +141,6 @@ class Worker:
         self._gil = gil_watch or GilWatch()
         self._config = config
         self._loop = loop
-        limits = ParserLimits(max_header_size=config.max_header_size, max_headers=config.max_headers)
-        parser = registry.parser(config.http_parser)
         self.service = Service(
             config,
             app,
@@ -130,23 +153,22 @@ class Worker:
             observers=registry.observers,
             middleware=registry.middleware + _middleware_of(config),
             settings=registry.settings(config.plugin_settings),
-            create_parser=lambda: parser.create(limits),
+            create_parser=_parsers_of(config, registry),
             tls=tls,
             on_app_error=on_app_error,
-            identity=_identity_of(config, listeners),
+            identity=_identity_of(config),
             error_apps=_error_apps_of(config),
             admission=admission,
         )
+        services = _services_of(self.service, listeners, registry)
         kind = Acceptor if accepts else Intake
         self._acceptors = []
         for listener in listeners:
             bind = listener.bind
             table = registry.wire_table(bind.wires)
             named = table.default if len(bind.wires) == 1 else None
-            if named is not None and bind.settings:
-                named = registry.wire_with(named, bind.settings, config.plugin_settings)
-            self._acceptors.append(kind(self.service, listener, table, named, tls if bind.tls is not False else None))
-        self._datagrams = Datagrams(self.service, registry, listeners, siblings)
+            self._acceptors.append(kind(services[bind], listener, table, named, tls if bind.tls is not False else None))
+        self._datagrams = Datagrams(self.service, registry, listeners, siblings, services)
         self._app = app
         self._on_app_error = on_app_error
         self._lifespan = Lifespan(config, self.service.app, lifespan, on_app_error)
