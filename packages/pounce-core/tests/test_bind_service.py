@@ -6,6 +6,7 @@ from typing import Any
 
 from pounce.exchange.bind_service import BindService
 from pounce.exchange.service import Service
+from pounce.exchange.waiting import Verdict, WaitingExchange
 from pounce.net.bind import parse_bind
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection
@@ -59,6 +60,23 @@ def test_time_for_an_answer_and_what_must_be_taken_in_it_are_the_binds() -> None
         service = memory_service(app)
         own = bound(service, write_timeout=2.0, min_write_rate=100)
         assert (own.least_taken, service.least_taken) == (200, 7200)
+
+    asyncio.run(check())
+
+
+def test_request_that_had_to_wait_is_of_its_bind_all_the_same() -> None:
+    async def tells(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": scope["root_path"].encode()})
+
+    async def check() -> None:
+        promise: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        waits = lambda service: lambda head, stream: WaitingExchange(service, head, stream, promise)  # noqa: E731
+        service = memory_service(tells, admission=(waits,))
+        connection = MemoryConnection(service=bound(service, root_path="/bind"))
+        connection.feed(REQUEST)
+        promise.set_result(None)
+        await connection.wait_until(lambda: b"/bind" in connection.received)
 
     asyncio.run(check())
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from math import inf
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pounce.config import ServerConfig, describe
 from pounce.contract.head import UNREADABLE, RequestHead, unreadable_head
@@ -268,6 +268,8 @@ class Service:
             other = admit(head, stream)
             if other is not None:
                 if getattr(other, "waits", False):
+                    # Of the bind, where that has settings of its own.
+                    cast(Any, other).service = self
                     if body:
                         other.data_received(body)
                     if ended:
