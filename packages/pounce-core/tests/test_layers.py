@@ -17,6 +17,7 @@ WORKSPACE = Path(__file__).parents[2]
 WIRES = ("pounce_h2", "pounce_h3")
 OTHERS = ("pounce_h1fast", "pounce_ws")
 FREE_OF_CIRCLES = (
+    "pounce.admission",
     "pounce.contract",
     "pounce.exchange",
     "pounce.h1",

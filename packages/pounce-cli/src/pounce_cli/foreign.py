@@ -25,7 +25,6 @@ _COLORS = "Not there: the variables NO_COLOR and FORCE_COLOR decide."
 _NO_NAME = "Not there: the banner shows what is served; --signage minimal or off shows less."
 _NO_CGI = "Not there, because ASGI has no variables that fields could collide in."
 _FOLDER = "Start in that folder, or give that of the application with --app-dir."
-_CONCURRENCY = "Not there: --max-connections bounds connections, --h2-max-concurrent-streams the requests of one."
 _JITTER = "Write --recycle-jitter: per cent, of max_requests and the other reasons to replace a worker."
 _CLIENT_CERTIFICATES = "Write --ssl-cert-reqs none, optional or required, with --ssl-ca-certs."
 _NO_PINGS = "Not there: --keep-alive-timeout ends connections without requests, --write-timeout those that stall."
@@ -53,7 +52,6 @@ FLAGS = {
     "--use-colors": _COLORS,
     "--no-use-colors": _COLORS,
     "--no-server-header": "Write --server-header= with nothing after it.",
-    "--limit-concurrency": _CONCURRENCY,
     "--limit-max-requests": "Write --max-requests.",
     "--limit-max-requests-jitter": _JITTER,
     "--timeout-worker-healthcheck": _SILENCE,
@@ -173,7 +171,7 @@ FLAGS = {
     "--runtime-blocking-threads": _ONE_RUNTIME,
     "--runtime-mode": _ONE_RUNTIME,
     "--task-impl": _ONE_RUNTIME,
-    "--backpressure": _CONCURRENCY,
+    "--backpressure": "Write --limit-concurrency, for all workers together.",
     "--http1-buffer-size": "Write --max-header-size; of a body no more than 64 KiB is read ahead of the application.",
     "--http1-header-read-timeout": "Write --header-timeout: seconds, or 500ms.",
     "--http1-keep-alive": "Not needed: connections are kept. --keep-alive-timeout says how long.",

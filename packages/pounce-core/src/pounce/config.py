@@ -401,6 +401,31 @@ class ServerConfig:
     max_connections: int = option(
         10_000, "Open connections; further ones are answered 503. 0 sets no limit.", group="limits", ge=0
     )
+    limit_concurrency: int = option(
+        0,
+        "Requests that run at once in the whole server; further ones wait or are answered 503. 0 sets no limit.",
+        group="limits",
+        ge=0,
+    )
+    limit_concurrency_websockets: bool = option(
+        False,
+        "Count WebSockets among them while they are open; where no more may run they are refused, and do not wait.",
+        group="limits",
+        needs="limit_concurrency",
+    )
+    request_queue_enabled: bool = option(
+        False,
+        "Have requests above limit_concurrency wait, the oldest first.",
+        group="limits",
+        needs="limit_concurrency",
+    )
+    request_queue_max_depth: int = option(
+        1000,
+        "Requests that wait in the whole server; further ones are answered 503. 0 sets no limit.",
+        group="limits",
+        ge=0,
+        needs="request_queue_enabled",
+    )
     max_requests_per_connection: int = option(
         0,
         "Requests served on one connection before it is closed; 0 sets no limit.",
@@ -446,6 +471,14 @@ class ServerConfig:
     )
     request_timeout: float = option(
         30.0, "Time between two pieces of a request body.", group="deadlines", unit="seconds", gt=0, per_bind=True
+    )
+    request_queue_timeout: float = option(
+        10.0,
+        "Time a request may wait for others to end.",
+        group="deadlines",
+        unit="seconds",
+        gt=0,
+        needs="request_queue_enabled",
     )
     write_timeout: float = option(
         30.0,

@@ -284,6 +284,7 @@ class Server:
                 shared.tls,
                 gil_watch=shared.gil_watch,
                 admission=shared.admission,
+                gate=shared.gate,
             )
             watch = LoneWatch(config.worker_timeout, lambda: worker.heartbeat)
 

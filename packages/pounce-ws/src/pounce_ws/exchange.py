@@ -62,6 +62,8 @@ STATES = ("connecting", "open", "closing", "closed", "denied")
 class WebSocketExchange:
     """One WebSocket. Observers read it as a `plugin.Completed`; bytes are those of frames, heads included."""
 
+    queued = 0.0
+
     __slots__ = (
         "_busy",
         "_closing",

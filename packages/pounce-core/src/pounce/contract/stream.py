@@ -187,6 +187,10 @@ class Completed(Protocol):
         """Its `time.monotonic()`."""
 
     @property
+    def queued(self) -> float:
+        """Seconds that it has waited for its application to start, since `started`."""
+
+    @property
     def broken(self) -> bool:
         """It did not reach its end."""
 

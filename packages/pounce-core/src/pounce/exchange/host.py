@@ -1,11 +1,13 @@
 """Host: what the exchanges of HTTP requests need of their service, beside what wires and plugins may use of it."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pounce.contract import wire
 from pounce.contract.head import RequestHead
 from pounce.contract.pieces import Observer
-from pounce.contract.stream import Exchange, Stream
+from pounce.contract.stream import Exchange, RunsApp, Stream
 from pounce.errors import BadRequest, PounceError
 from pounce.exchange.crossing import Crossing
 from pounce.exchange.draining import DrainNotice
@@ -32,6 +34,7 @@ class ErrorApps(Protocol):
 class Host(wire.Service, Protocol):
     """`pounce.exchange.service.Service` as the requests see it that it opens: their files stand below its own."""
 
+    app: wire.ASGIApp
     crossing: Crossing
     described: dict[str, Any]
     disconnects: bool
@@ -50,7 +53,12 @@ class Host(wire.Service, Protocol):
     """Exchanges whose application waits in `receive()`."""
     request_id_field: bytes
     response_headers: ResponseHeaders
+    start: Callable[[Any, wire.ASGIApp], object]
+    """Starts the application of a request, as soon as there is a place for it."""
     state: dict[str, Any]
+
+    def start_app(self, exchange: RunsApp, app: wire.ASGIApp) -> asyncio.Task[None]:
+        """Start an application for one exchange."""
 
     def app_failed(self, error: BaseException) -> None:
         """Count and log what the application raised."""

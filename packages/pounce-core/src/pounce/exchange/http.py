@@ -73,6 +73,7 @@ class HttpExchange:
     """
 
     close_code: int | None = None
+    queued = 0.0
 
     __slots__ = (
         "_body",

@@ -64,6 +64,18 @@ class Identity(Protocol):
     def keep_alive_timeout(self, connection: ConnectionInfo) -> float: ...
 
 
+class Concurrency(Protocol):
+    """How many requests run, and who waits; see `pounce.admission.concurrency`."""
+
+    def serve(self, service: Service, exchange_class: type[HttpExchange], /) -> type[HttpExchange]: ...
+
+    def start(self, exchange: Any, app: ASGIApp) -> None: ...
+
+    def start_upgraded(self, exchange: Any, app: ASGIApp) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class Service:
     """What one worker does with requests. It belongs to one event loop; nothing of it is shared, and what comes from
     another loop comes through `crossing`.
@@ -90,6 +102,7 @@ class Service:
         on_app_error: Callable[[BaseException], object] | None = None,
         identity: Identity | None = None,
         admission: tuple[Callable[[Service], Admit], ...] = (),
+        concurrency: Concurrency | None = None,
         error_apps: Mapping[str, ASGIApp] = MappingProxyType({}),
     ) -> None:
         self.app = app
@@ -150,6 +163,14 @@ class Service:
                 if config.request_id
                 else TimedExchange
             )
+        self.concurrency = concurrency
+        """What bounds the requests that run; None where nothing does."""
+        self.start: Callable[[Any, ASGIApp], object] = self.start_app
+        """Starts the application of a request, as soon as there is a place for it."""
+        self._start_upgraded: Callable[[Any, ASGIApp], object] = self.start_app
+        if concurrency is not None:
+            exchange_class = concurrency.serve(self, exchange_class)
+            self.start, self._start_upgraded = concurrency.start, concurrency.start_upgraded
         self.exchange_class = own_class(exchange_class, "receive", "send")
         """What answers requests over HTTP here, refused WebSockets among them."""
         self.error_apps: ErrorApps | None = None
@@ -239,14 +260,15 @@ class Service:
             if head.method == b"CONNECT":
                 # RFC 8441 leaves it open; RFC 9220 3: "SHOULD respond to the request with a 501"
                 return self.refuse(head, stream, UNKNOWN_PROTOCOL)
-        app = self.app
+        app, start = self.app, self.start
         if self._responders:
             answer = self._ask_responders(head, stream)
             if isinstance(answer, Response):
                 exchange = self.exchange_class(self, head, stream)
                 exchange.respond(answer)
                 return exchange
-            app = answer or app
+            if answer is not None:
+                app, start = answer, self.start_app
         if self._admission and app is self.app:
             other = self._admit(head, stream, body, ended)
             if other is not None:
@@ -259,7 +281,7 @@ class Service:
                 return exchange
         if ended:
             exchange.eof_received()
-        self.call_app(exchange, app)
+        start(exchange, app)
         return exchange
 
     def _admit(self, head: RequestHead, stream: Stream, body: bytes, ended: bool) -> Exchange | None:
@@ -360,14 +382,19 @@ class Service:
         return self.refuse(head, stream, NO_WEBSOCKET)
 
     def call_app(self, exchange: RunsApp, app: ASGIApp | None = None) -> None:
-        """Start the application for one exchange, or another one: the only place where that happens.
+        """Start the application, or another one, for what an upgrade has opened; or have the stream refused, where no
+        more may run."""
+        self._start_upgraded(exchange, self.app if app is None else app)
+
+    def start_app(self, exchange: RunsApp, app: ASGIApp) -> asyncio.Task[None]:
+        """Start an application for one exchange: the only place where that happens.
 
         Eagerly, in a task: an application that need not wait is done when this returns, and `asyncio.timeout()`
         and anyio find the current task that they need.
         """
         # Each has a context of its own: what calls this may itself run in the context of an earlier request.
         task = self._task_class(
-            exchange.run(self.app if app is None else app),
+            exchange.run(app),
             loop=self.loop,
             context=self._context.copy(),
             eager_start=True,
@@ -375,6 +402,7 @@ class Service:
         if not task.done():
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
+        return task
 
     def app_failed(self, error: BaseException) -> None:
         """Count and log what the application raised."""

@@ -84,7 +84,7 @@ class WaitingExchange:
             self._give_body_to(exchange)
             # One whose body is too large is answered.
             if not exchange.status:
-                service.call_app(exchange)
+                service.start(exchange, service.app)
 
     def _exchange(self) -> Any:
         exchange = self.service.exchange_class(self.service, self.head, self.stream)

@@ -12,7 +12,7 @@ import logging
 import selectors
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,7 +29,7 @@ from pounce.supervisor.modes import mode_of, workers_of
 from pounce.supervisor.restart_budget import LONGEST_PAUSE, RestartBudget
 from pounce.supervisor.sockets import Sockets
 from pounce.supervisor.start_folder import StartFolder
-from pounce.worker.portion import portion_of
+from pounce.worker.portion import Limits
 from pounce.worker.state import Description
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Generations:
 
     def _start_successor(self, place: Place) -> None:
         spec = Spec(
-            config=replace(self._config, max_connections=self._limit_of(place)),
+            config=replace(self._config, **asdict(self._limits_of(place))),
             app=self._app if isinstance(self._app, str) else "",
             mode=self.mode,
             workers=1 if self.mode == "process" else self.workers,
@@ -153,8 +153,8 @@ class Generations:
         place.successor = child
         self.children.add(child)
 
-    def _limit_of(self, place: Place) -> int:
-        return portion_of(self._config.max_connections, self.processes, place.number)
+    def _limits_of(self, place: Place) -> Limits:
+        return Limits.of(self._config).portion(self.processes, place.number)
 
     def _foreign_to(self, spec: Spec) -> list[int]:
         """What a fork that does `spec` has no business with."""
@@ -320,7 +320,7 @@ class Generations:
                 self._drain(child)
         for place in self.places:
             for child in place.children:
-                child.channel.send(Limit(self._limit_of(place)))
+                child.channel.send(Limit(self._limits_of(place)))
 
     def share_datagrams(self) -> None:
         """Have every UDP socket read by a process that serves, or at the end by one that is left."""

@@ -49,7 +49,7 @@ from pounce.supervisor.messages import (
     Tell,
 )
 from pounce.worker.datagram_shares import DatagramShares
-from pounce.worker.portion import portion_of
+from pounce.worker.portion import Limits, portion_of
 from pounce.worker.state import Description, WorkerState
 from pounce.worker.threads import translated
 
@@ -170,7 +170,7 @@ class WorkerInterpreters:
         on_recycle: Callable[[str], Any],
     ) -> None:
         self._spec = spec
-        self._max_connections = spec.config.max_connections
+        self._limits = Limits.of(spec.config)
         self._fleet: Fleet | None = None
         self._listeners = listeners
         self._on_change = on_change
@@ -250,15 +250,15 @@ class WorkerInterpreters:
             each.stop()
         self._share_out()
 
-    def limit(self, max_connections: int) -> None:
-        """Have no more connections than these from now on; 0 sets no limit."""
-        self._max_connections = max_connections
+    def limit(self, limits: Limits) -> None:
+        """Have no more than these from now on."""
+        self._limits = limits
         self._share_out()
 
     def _share_out(self) -> None:
         serving = [each for each in self._interpreters if not each.told]
         for number, each in enumerate(serving):
-            each.tell(Limit(portion_of(self._max_connections, len(serving), number)))
+            each.tell(Limit(self._limits.portion(len(serving), number)))
 
     def receive(self, sockets: list[socket.socket]) -> None:
         """Read datagrams from these sockets from now on, and from no others; they are closed here."""

@@ -19,6 +19,7 @@ from pounce.contract.wire import Fleet
 from pounce.errors import PounceError
 from pounce.net.bind import Bind
 from pounce.supervisor.modes import Mode
+from pounce.worker.portion import Limits
 from pounce.worker.siblings import Siblings
 from pounce.worker.state import Description, WorkerState
 
@@ -48,7 +49,7 @@ class Spec:
     """What a server process is to do."""
 
     config: ServerConfig
-    """With this process's share of `max_connections`."""
+    """With this process's share of `Limits`."""
     app: str
     mode: Mode
     workers: int
@@ -110,9 +111,9 @@ class Resize:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Have no more connections than these: there are more or fewer processes to share the limit with."""
+    """Have no more than these: there are more or fewer processes to share the limits with."""
 
-    max_connections: int
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ from pounce.supervisor.messages import (
 )
 from pounce.supervisor.signals import leave_to_supervisor
 from pounce.worker.loop import import_loop
+from pounce.worker.portion import Limits
 from pounce.worker.shared import prepare
 from pounce.worker.standstill import Standstill
 from pounce.worker.state import Description, WorkerState
@@ -122,7 +123,7 @@ class Workers(Protocol):
     def numbers(self) -> list[int]: ...
     def states(self) -> list[WorkerState]: ...
     def stack(self, ident: int) -> str: ...
-    def limit(self, max_connections: int) -> None: ...
+    def limit(self, limits: Limits) -> None: ...
     def tell(self, fleet: Fleet | None) -> None: ...
     def announce_end(self) -> None: ...
     def reopen_logs(self) -> None: ...
@@ -285,8 +286,8 @@ class ServerProcess:
                     workers.receive([adopt_udp(fd) for fd in fds])
                 case Resize(count) if not self._stopping:
                     self._resize(workers, count)
-                case Limit(max_connections):
-                    workers.limit(max_connections)
+                case Limit(limits):
+                    workers.limit(limits)
                 case Tell(fleet):
                     workers.tell(fleet)
                 case ReopenLogs():

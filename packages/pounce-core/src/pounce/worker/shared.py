@@ -19,6 +19,7 @@ from pounce.worker.gil_watch import GilWatch
 from pounce.worker.state import Description
 
 if TYPE_CHECKING:
+    from pounce.admission.concurrency import Gate
     from pounce.net.tls import ServerTLS
 
 __all__ = ["Shared", "prepare"]
@@ -29,7 +30,7 @@ log = logging.getLogger("pounce")
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What the workers of one process have in common; nothing of it changes while they serve, but for certificates
-    that are renewed, and what `gil_watch` has seen."""
+    that are renewed, what `gil_watch` has seen, and who is in `gate`."""
 
     config: ServerConfig
     application: Callable[[], ASGIApp]
@@ -41,6 +42,8 @@ class Shared:
     """How often the server was reloaded before this process started."""
     admission: tuple[Callable[[Service], Admit], ...] = ()
     """Makes the steps by which each worker admits requests."""
+    gate: Gate | None = None
+    """What bounds the requests that run in all of them."""
 
     def describe(self) -> Description:
         """How it is served."""
@@ -63,7 +66,16 @@ def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None 
     registry.parser(config.http_parser).create(ParserLimits())
     application = _application(app, config)
     # From here on nobody else looks at what is imported.
-    return Shared(config, application, registry, tls, GilWatch(), generation)
+    return Shared(config, application, registry, tls, GilWatch(), generation, gate=gate_of(config))
+
+
+def gate_of(config: ServerConfig) -> Gate | None:
+    """What bounds the requests that run in one process; None where nothing does."""
+    if not config.limit_concurrency:
+        return None
+    from pounce.admission.concurrency import Gate
+
+    return Gate(config.limit_concurrency, config.request_queue_max_depth if config.request_queue_enabled else None)
 
 
 class OnePerWorker:

@@ -26,7 +26,7 @@ from pounce.worker.dispatcher import Dispatcher, Inbox
 from pounce.worker.lifespan import ProcessLifespan
 from pounce.worker.loop import loop_factory, run_on_new_loop
 from pounce.worker.loop_advice import LoopAdvice
-from pounce.worker.portion import portion_of
+from pounce.worker.portion import Limits, portion_of
 from pounce.worker.shared import OnePerWorker, Shared
 from pounce.worker.siblings import Siblings
 from pounce.worker.standstill import stack_of
@@ -156,6 +156,7 @@ class WorkerThread:
             accepts=self._accepts,
             lifespan=self._lifespan,
             gil_watch=shared.gil_watch,
+            gate=shared.gate,
             on_recycle=self._on_recycle,
             on_app_error=self._advice.on_error if self._advice is not None else None,
             admission=shared.admission,
@@ -206,7 +207,7 @@ class WorkerThreads:
         are daemons where their parents are.
         """
         self._shared = shared
-        self._max_connections = shared.config.max_connections
+        self._limits = Limits.of(shared.config)
         self._fleet: Fleet | None = None
         self._on_recycle = on_recycle
         self._siblings = siblings
@@ -331,13 +332,15 @@ class WorkerThreads:
         """Connections in all no more than the limit; the dispatcher keeps the shares even."""
         workers = [thread.worker for thread in self._threads if thread.worker is not None and not thread.told]
         for number, worker in enumerate(workers):
-            worker.service.max_connections = portion_of(self._max_connections, len(workers), number)
+            worker.service.max_connections = portion_of(self._limits.max_connections, len(workers), number)
             worker.service.workers = len(workers)
             worker.service.fleet = self._fleet
 
-    def limit(self, max_connections: int) -> None:
-        """Have no more connections than these from now on; 0 sets no limit."""
-        self._max_connections = max_connections
+    def limit(self, limits: Limits) -> None:
+        """Have no more than these from now on."""
+        self._limits = limits
+        if self._shared.gate is not None:
+            self._shared.gate.resize(limits.limit_concurrency, limits.request_queue_max_depth)
         self._share_out()
 
     def tell(self, fleet: Fleet | None) -> None:

@@ -28,6 +28,7 @@ from pounce.worker.siblings import Siblings
 from pounce.worker.ticker import Ticker
 
 if TYPE_CHECKING:
+    from pounce.admission.concurrency import Concurrency, Gate
     from pounce.identity.identity import Identity
     from pounce.net.tls import ServerTLS
 
@@ -89,6 +90,14 @@ def _services_of(service: Service, listeners: list[Listener], registry: Registry
     return services
 
 
+def _concurrency_of(config: ServerConfig, gate: Gate | None) -> Concurrency | None:
+    if gate is None:
+        return None
+    from pounce.admission.concurrency import Concurrency
+
+    return Concurrency(config, gate)
+
+
 def _middleware_of(config: ServerConfig) -> tuple[MiddlewareChoice, ...]:
     """The user's own."""
     if not config.middleware and config.sync_app is None:
@@ -125,16 +134,17 @@ class Worker:
         accepts: bool = True,
         lifespan: ProcessLifespan | None = None,
         gil_watch: GilWatch | None = None,
+        gate: Gate | None = None,
         on_recycle: Callable[[str], object] | None = None,
         on_app_error: Callable[[BaseException], object] | None = None,
         admission: tuple[Callable[[Service], Admit], ...] = (),
     ) -> None:
         """With `accepts` False connections come by `take()` alone. `siblings` are the other workers of the server.
 
-        `lifespan` is that of the process, where it has one for all its workers, and so is `gil_watch`. `on_recycle` is
-        called once, on the loop, with the reason why the worker should be replaced; it serves on. Without it the worker
-        ends itself. `on_app_error` is called with what the application raises, when that is logged. `admission` makes
-        the steps by which requests are admitted.
+        `lifespan` is that of the process, where it has one for all its workers, and so are `gil_watch` and `gate`.
+        `on_recycle` is called once, on the loop, with the reason why the worker should be replaced; it serves on.
+        Without it the worker ends itself. `on_app_error` is called with what the application raises, when that is
+        logged. `admission` makes the steps by which requests are admitted.
         """
         loop = asyncio.get_running_loop()
         # Before anything that may import something.
@@ -157,6 +167,7 @@ class Worker:
             tls=tls,
             on_app_error=on_app_error,
             identity=_identity_of(config),
+            concurrency=_concurrency_of(config, gate),
             error_apps=_error_apps_of(config),
             admission=admission,
         )
@@ -400,6 +411,8 @@ class Worker:
         service = self.service
         for acceptor in self._acceptors:
             acceptor.abort()
+        if service.concurrency is not None:
+            service.concurrency.end()
         if service.tasks:
             log.warning("%d requests did not finish in time and are cancelled", len(service.tasks))
             for task in tuple(service.tasks):

@@ -1,0 +1,1 @@
+"""Who may start: what bounds the requests, connections and bytes of a server."""

@@ -1,0 +1,282 @@
+"""Concurrency: how many requests run at once, and who waits for a place.
+
+    Service.open ──▶ Concurrency.start ──▶ Gate: a place is free ──▶ the application starts
+                                             │ none is             ▲
+                                             ├──▶ a Ticket in line ┘ when it is the oldest and somebody leaves
+                                             └──▶ 503: the line is full, or nobody may wait
+
+There is one gate for each process, with a lock, so that the bound is exact over its threads and the line is one for
+all of them: the oldest is next, whichever worker has it. A place that becomes free is handed over, it is never free
+for a moment in between, so nobody overtakes those in line. A worker's `Concurrency` gives up who waits too long, which
+its ticker tells, and knows which exchanges are its own.
+
+A request in line is an exchange whose application starts later, and no task. What comes of its body meanwhile is held
+back by its wire, as with any application that does not ask for it.
+"""
+
+import asyncio
+import threading
+from collections import OrderedDict
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from pounce.errors import BadRequest, PounceError
+from pounce.exchange.crossing import running_loop
+from pounce.exchange.error_pages import shutting_down
+from pounce.exchange.http import HttpExchange
+
+if TYPE_CHECKING:
+    from pounce.config import ServerConfig
+    from pounce.contract.head import RequestHead
+    from pounce.contract.stream import Stream
+    from pounce.contract.wire import ASGIApp
+    from pounce.exchange.host import Host
+    from pounce.exchange.service import Service
+
+__all__ = ["Concurrency", "Gate", "LimitedExchange"]
+
+FULL = BadRequest(
+    "There are too many requests",
+    status=503,
+    code="POUNCE_LIMIT_REQUESTS",
+    hint="limit_concurrency of them run, and request_queue_max_depth wait where request_queue_enabled is on.",
+)
+WAITED = BadRequest(
+    "The request has waited too long for others to end",
+    status=503,
+    code="POUNCE_TIMEOUT_QUEUE",
+    hint="request_queue_timeout says how long requests wait for one of limit_concurrency places.",
+)
+
+
+class Ticket:
+    """A request in line."""
+
+    __slots__ = ("app", "due", "exchange", "since", "worker")
+
+    def __init__(self, worker: Concurrency, exchange: Any, app: ASGIApp, since: float, due: float) -> None:
+        self.worker = worker
+        self.exchange = exchange
+        """A `LimitedExchange`; None once it does not want to start any more."""
+        self.app = app
+        self.since = since
+        self.due = due
+
+
+class Gate:
+    """The places of one process. May be used from any thread."""
+
+    def __init__(self, limit: int, depth: int | None) -> None:
+        """`limit` requests at once, 0 sets none; `depth` may wait, 0 sets no limit, and with None nobody waits."""
+        self._lock = threading.Lock()
+        """Protects the fields below."""
+        self._limit = limit or inf
+        self._depth = 0 if depth is None else depth or inf
+        self._waits = depth is not None
+        self._running = 0
+        self._line: OrderedDict[Ticket, None] = OrderedDict()
+
+    @property
+    def running(self) -> int:
+        """Places that are taken."""
+        return self._running
+
+    @property
+    def waiting(self) -> int:
+        """Requests in line."""
+        return len(self._line)
+
+    def enter(self) -> bool:
+        """Take a place; False when there is none."""
+        with self._lock:
+            if self._running < self._limit:
+                self._running += 1
+                return True
+            return False
+
+    def join(self, ticket: Ticket) -> bool | None:
+        """Take a place, or one in the line: whether there was one of the former; None when there is neither."""
+        with self._lock:
+            if self._running < self._limit:
+                self._running += 1
+                return True
+            if len(self._line) < self._depth:
+                self._line[ticket] = None
+                return False
+            return None
+
+    def quit(self, ticket: Ticket) -> None:
+        """Leave the line. Who was called meanwhile comes to `Concurrency.called()` all the same."""
+        with self._lock:
+            self._line.pop(ticket, None)
+
+    def leave(self) -> None:
+        """A place is free: the oldest in line gets it."""
+        while True:
+            with self._lock:
+                if not self._line or self._running > self._limit:
+                    self._running -= 1
+                    return
+                ticket, _ = self._line.popitem(last=False)
+            if ticket.worker.call(ticket):
+                return
+
+    def resize(self, limit: int, depth: int) -> None:
+        """The process may have more or fewer from now on; who runs or waits already may go on."""
+        with self._lock:
+            self._limit = limit or inf
+            if self._waits:
+                self._depth = depth or inf
+            free = 0
+            while self._line and self._running < self._limit and free < len(self._line):
+                self._running += 1
+                free += 1
+        for _ in range(free):
+            self.leave()
+
+
+class LimitedExchange(HttpExchange):
+    """An exchange that may have to wait for its place."""
+
+    __slots__ = ()
+    OWN = ("place", "queued", "ticket")
+
+    place: Gate | None
+    """Where it has one while its application runs; None for what needs none, such as error applications."""
+    ticket: Ticket | None
+    """While it is in line."""
+
+    def __init__(self, service: Host, head: RequestHead, stream: Stream) -> None:
+        super().__init__(service, head, stream)
+        own: Any = self
+        own.place = own.ticket = None
+        own.queued = 0.0
+
+    async def run(self, app: ASGIApp) -> None:
+        try:
+            await super().run(app)
+        finally:
+            if self.place is not None:
+                self.place.leave()
+
+    def half_closed(self) -> None:
+        super().half_closed()
+        if self.ticket is not None:
+            # It may only have ended its half. But where some have to wait, nobody is to wait for those who are gone.
+            self.stream_lost(None)
+            self._reset()
+
+    def stream_lost(self, exc: Exception | None) -> None:
+        ticket = self.ticket
+        if ticket is not None:
+            ticket.worker.give_up(ticket)
+        super().stream_lost(exc)
+
+
+class Concurrency:
+    """What one worker has to do with the gate of its process."""
+
+    def __init__(self, config: ServerConfig, gate: Gate) -> None:
+        self.gate = gate
+        self._patience = config.request_queue_timeout
+        self._with_upgrades = config.limit_concurrency_websockets
+        self._waiting: OrderedDict[Ticket, None] = OrderedDict()
+
+    def serve(self, service: Service, exchange_class: type[HttpExchange]) -> type[HttpExchange]:
+        """Begin to bound the requests of `service`: the class of its exchanges from now on."""
+        self._service = service
+        self._loop = service.loop
+        service.on_tick.add(self.tick)
+        limited: type[HttpExchange] = type(
+            "LimitedExchange", (LimitedExchange, exchange_class), {"__slots__": LimitedExchange.OWN}
+        )
+        return limited
+
+    def start(self, exchange: Any, app: ASGIApp) -> None:
+        """Start the application of a request, now or when there is a place, or answer that there is none."""
+        if self.gate.enter():
+            exchange.place = self.gate
+            self._service.start_app(exchange, app)
+            return
+        now = self._loop.time()
+        ticket = Ticket(self, exchange, app, now, now + self._patience)
+        free = self.gate.join(ticket)
+        if free:
+            exchange.place = self.gate
+            self._service.start_app(exchange, app)
+        elif free is None:
+            self._refuse(exchange, FULL)
+        else:
+            exchange.ticket = ticket
+            self._waiting[ticket] = None
+
+    def start_upgraded(self, exchange: Any, app: ASGIApp) -> None:
+        """The same for what an upgrade opens, such as a WebSocket. It waits for nobody, for it may stay for ever."""
+        if not self._with_upgrades:
+            self._service.start_app(exchange, app)
+        elif self.gate.enter():
+            task = self._service.start_app(exchange, app)
+            if task.done():
+                self.gate.leave()
+            else:
+                task.add_done_callback(self._upgraded_ended)
+        else:
+            # It takes over the stream.
+            self._service.refuse(exchange.head, exchange.stream, FULL)
+
+    def _upgraded_ended(self, task: asyncio.Task[None]) -> None:
+        self.gate.leave()
+
+    def _refuse(self, exchange: LimitedExchange, error: PounceError) -> None:
+        self._service.count(error.code, "%s", error.message)
+        exchange.settle(error)
+
+    def call(self, ticket: Ticket) -> bool:
+        """There is a place for this one; from any thread. False when its worker has ended."""
+        try:
+            if running_loop() is self._loop:
+                # In a turn of its own: each of them would be called from within the one before.
+                self._loop.call_soon(self.called, ticket)
+            else:
+                self._loop.call_soon_threadsafe(self.called, ticket)
+        except RuntimeError:
+            return False
+        return True
+
+    def called(self, ticket: Ticket) -> None:
+        """Its place is here; on the worker's loop."""
+        exchange = ticket.exchange
+        if exchange is None:
+            # It has gone since.
+            self.gate.leave()
+            return
+        del self._waiting[ticket]
+        exchange.ticket = None
+        exchange.place = self.gate
+        exchange.queued = self._loop.time() - ticket.since
+        self._service.start_app(exchange, ticket.app)
+
+    def give_up(self, ticket: Ticket) -> None:
+        """It does not want to start any more."""
+        exchange, ticket.exchange = ticket.exchange, None
+        if exchange is not None:
+            exchange.ticket = None
+            del self._waiting[ticket]
+            self.gate.quit(ticket)
+
+    def tick(self, now: float) -> None:
+        """Answer those that have waited too long."""
+        self._end(now, WAITED)
+
+    def end(self) -> None:
+        """The worker ends: answer those that wait."""
+        self._end(inf, shutting_down())
+
+    def _end(self, now: float, error: PounceError) -> None:
+        while self._waiting:
+            ticket = next(iter(self._waiting))
+            exchange = ticket.exchange
+            if ticket.due > now or exchange is None:
+                break
+            self.give_up(ticket)
+            self._refuse(exchange, error)
