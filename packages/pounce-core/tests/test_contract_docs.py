@@ -12,7 +12,7 @@ from pounce import plugin
 from pounce.contract.wire import LiveConnection
 
 CLASSES: list[Any] = [
-    plugin.Completed, plugin.Connection, plugin.ConnectionInfo, plugin.Exchange, plugin.Incoming, plugin.Origin,
+    plugin.BodyConnection, plugin.Completed, plugin.Connection, plugin.ConnectionInfo, plugin.Exchange, plugin.Origin,
     plugin.Parser, plugin.RequestConnection, plugin.RequestHead, plugin.Service, plugin.Share,
     plugin.Stream, LiveConnection,
 ]  # fmt: skip

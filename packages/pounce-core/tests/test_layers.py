@@ -42,8 +42,8 @@ FILES = {
 MODULES = frozenset(FILES)
 # What a wire may import of the core beside the contract.
 FOR_WIRES = {
-    "pounce.config", "pounce.errors", "pounce.exchange.fields", "pounce.exchange.priority", "pounce.net.connection",
-    "pounce.net.linger", "pounce.plugin",
+    "pounce.config", "pounce.errors", "pounce.exchange.fields", "pounce.exchange.priority",
+    "pounce.net.body_connection", "pounce.net.connection", "pounce.net.linger", "pounce.plugin",
     # What HTTP/2 and HTTP/3 have in common.
     "pounce.exchange.answers", "pounce.exchange.budget", "pounce.exchange.huffman", "pounce.exchange.known_heads",
     "pounce.exchange.prefixed",
@@ -104,7 +104,7 @@ def test_net_stands_on_contract_and_request_core() -> None:
 
 
 def test_plugins_are_offered_the_contract_and_nothing_of_the_core_beyond_connections() -> None:
-    net = ("pounce.net.connection", "pounce.net.incoming", "pounce.net.request_connection")
+    net = ("pounce.net.connection", "pounce.net.body_connection", "pounce.net.request_connection")
     allowed = ("pounce.contract", "pounce.errors", "pounce.options", *net)
     assert offenders("pounce.plugin", lambda name: any(below(name, package) for package in allowed)) == []
 

@@ -42,8 +42,8 @@ from pounce.contract.wire import (
     Wire,
 )
 from pounce.errors import BadRequest, ClientGone
+from pounce.net.body_connection import BodyConnection
 from pounce.net.connection import Connection
-from pounce.net.incoming import Incoming
 from pounce.net.request_connection import RequestConnection
 from pounce.options import option
 
@@ -53,6 +53,7 @@ __all__ = [
     "Address",
     "BadRequest",
     "Body",
+    "BodyConnection",
     "ClientGone",
     "Command",
     "Completed",
@@ -65,7 +66,6 @@ __all__ = [
     "Exchange",
     "FileRange",
     "Headers",
-    "Incoming",
     "MiddlewareChoice",
     "Observer",
     "ObserverFactory",

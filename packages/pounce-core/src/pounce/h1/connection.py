@@ -32,8 +32,9 @@ from pounce.contract.turns import STEPS
 from pounce.errors import BadRequest, ClientGone
 from pounce.h1.encode import LAST_CHUNK, AnswerHead, chunk_head, encode_fields, encode_head, status_line
 from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, LENGTH, NONE, answer_framing
-from pounce.net.connection import CORK_LIMIT, LONG_READ, Connection, WireFailed
-from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT
+from pounce.net.body_connection import BUFFER_HIGH, BUFFER_LOW, RATE_GRACE, BodyConnection
+from pounce.net.connection import CORK_LIMIT, LONG_READ, WireFailed
+from pounce.net.linger import LINGER_TIMEOUT
 
 if TYPE_CHECKING:
     from pounce.contract.wire import Service
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["H1Connection"]
 
-BUFFER_HIGH = 65536
-"""Unconsumed body bytes, or bytes of later requests, at which the socket is no longer read."""
-BUFFER_LOW = 16384
 DISCARD_MAX = 262144
 """Bytes of an unwanted body that are read so that the connection can be used again."""
 IDLE_LINGER = 0.5
@@ -51,8 +49,6 @@ IDLE_LINGER = 0.5
 should a request have crossed with it."""
 DRAIN_GRACE = 1.0
 """Seconds a connection on which no request has begun may still bring one during a drain."""
-RATE_GRACE = 5.0
-"""Seconds before min_body_rate applies."""
 COPY_MAX = 4096
 """Bytes of a body that are rather copied behind their head than written as a piece of their own."""
 FILE_BLOCK = 1_048_576
@@ -70,12 +66,10 @@ IDLE, HEAD, BODY, DISCARD, DONE, TUNNEL, CLOSED = range(7)
 READY, OPEN, SENT = range(3)
 
 
-class H1Connection(Connection, guarded=("eof_received",)):
+class H1Connection(BodyConnection, guarded=("eof_received",)):
     """RFC 9112 on one connection; implements `Stream` for the request being served."""
 
     __slots__ = (
-        "_body_deadline_base",
-        "_body_read",
         "_client_waits",
         "_file",
         "_follows_file",
@@ -84,9 +78,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         "_idle_timeout",
         "_keep_alive",
         "_most_requests",
-        "_paused_at",
         "_scheme",
-        "_unconsumed",
         "exchange",
         "has_trailers",
         "head",
@@ -114,12 +106,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         """That of requests, where it is not the one that parsers give them."""
         self._most_requests: float = service.config.max_requests_per_connection or inf
         self._keep_alive = True
-        self._unconsumed = 0
-        self._body_read = 0
-        self._body_deadline_base = 0.0
         self._client_waits = False
-        self._paused_at = 0.0
-        """Loop time since when reading rests because the application leaves its body alone, 0 when it does not."""
         self._held_back = False
         """Reading rests because too much follows the request that is being served."""
         self._file: asyncio.Task[None] | None = None
@@ -150,7 +137,7 @@ class H1Connection(Connection, guarded=("eof_received",)):
         reading = self.reading
         if reading >= DONE:
             if reading == CLOSED:
-                self._linger_over(len(data))
+                self.linger_over(len(data))
                 return
             if reading == TUNNEL:
                 self._tunnel_received(data)
@@ -354,13 +341,6 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self._hold(len(data))
         self.exchange.data_received(data)
 
-    def _hold(self, count: int) -> None:
-        """Count bytes that the exchange has not consumed, and read no more while they are too many."""
-        self._unconsumed += count
-        if self._unconsumed > BUFFER_HIGH and not self._paused_at:
-            self._paused_at = self.loop.time()
-            self.pause_reading()
-
     def _body_ended(self, event: object) -> None:
         discarded = self.reading == DISCARD
         self.reading = DONE
@@ -382,20 +362,17 @@ class H1Connection(Connection, guarded=("eof_received",)):
         elif self.reading == BODY or self.reading == DISCARD:
             self._set_body_deadline()
 
-    def _set_body_deadline(self) -> None:
-        """The next piece is due within request_timeout, and the whole at no less than min_body_rate.
+    def _body_goes_on(self) -> None:
+        if self.reading == BODY:
+            self._set_body_deadline()
 
-        Time during which the application lets the body wait does not count, nor that of a file, while which nothing is
-        read.
-        """
-        if self._paused_at or self._client_waits or self._file is not None:
+    def _set_body_deadline(self) -> None:
+        """Time during which a client waits for leave to send does not count, nor that of a file, while which nothing
+        is read."""
+        if self._client_waits or self._file is not None:
             self.deadline = inf
-            return
-        config = self.service.config
-        deadline = self.loop.time() + config.request_timeout
-        if config.min_body_rate:
-            deadline = min(deadline, self._body_deadline_base + self._body_read / config.min_body_rate)
-        self.deadline = deadline
+        else:
+            super()._set_body_deadline()
 
     def _next_request(self) -> bool:
         """Make ready for the next request; False when nothing of it is here, or this was the last one."""
@@ -582,15 +559,6 @@ class H1Connection(Connection, guarded=("eof_received",)):
             self.send(end)
         self._sent()
 
-    def consumed(self, count: int) -> None:
-        self._unconsumed -= count
-        if self._paused_at and self._unconsumed <= BUFFER_LOW and self.reading in (BODY, DONE, TUNNEL):
-            self._body_deadline_base += self.loop.time() - self._paused_at
-            self._paused_at = 0.0
-            self.resume_reading()
-            if self.reading == BODY:
-                self._set_body_deadline()
-
     def reset(self) -> None:
         # An answer without its end: closing is what tells the peer (RFC 9112 8).
         self.reading = CLOSED
@@ -771,38 +739,11 @@ class H1Connection(Connection, guarded=("eof_received",)):
         self.close()
 
     def _linger(self, timeout: float = LINGER_TIMEOUT) -> None:
-        """Close in a way that lets the peer read the last answer (RFC 9112 9.6): end our half, read on, then close."""
-        if self.transport.is_closing():
-            return
-        self.reading = CLOSED
-        self._unconsumed = 0
-        self.flush()
-        self.deadline = self.loop.time() + timeout
-        if self._ended_by_peer:
-            self.close()
-        elif not self.transport.can_write_eof():
-            self.resume_reading()
-            self.close()
-        else:
-            try:
-                self.transport.write_eof()
-            except OSError:
-                # The peer is gone already, and the transport has yet to find out.
-                self.abort()
-                return
-            self.watch_unsent()
-            self.resume_reading()
-
-    def _linger_over(self, count: int) -> None:
-        self._unconsumed += count
-        if self._unconsumed > LINGER_MAX:
-            self.abort()
+        if not self.transport.is_closing():
+            self.reading = CLOSED
+            self.linger(timeout)
 
     # Events from the worker
-
-    def postpone(self, seconds: float) -> None:
-        super().postpone(seconds)
-        self._body_deadline_base += seconds
 
     def deadline_passed(self) -> None:
         reading = self.reading

@@ -535,8 +535,9 @@ class Connection(asyncio.Protocol):
         self.resume_reading()
 
     def linger_over(self, count: int) -> None:
-        """So many bytes have come after the last answer; a peer that sends too many is broken off."""
-        self.lingering -= count
+        """So many bytes have come after the last answer, or after `close()`, whose TLS a peer may keep busy; one that
+        sends too many is broken off."""
+        self.lingering = (self.lingering or LINGER_MAX) - count
         if self.lingering <= 0:
             self.lingering = 1
             self.abort()

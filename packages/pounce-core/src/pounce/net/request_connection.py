@@ -3,7 +3,7 @@
 SCGI, Gopher and their like differ in how a head is read and written, and in nothing else: heads have a bound and a
 deadline, bodies deadlines and back-pressure, an answer ends with its connection and must not look whole when it is cut,
 and a drain lets finish what has begun. A wire with several requests on a connection has to do this by itself, from the
-same parts (`Connection.linger()`, `Incoming`).
+same parts (`Connection.linger()`, `BodyConnection`).
 """
 
 import asyncio
@@ -14,13 +14,12 @@ from pounce.contract.head import Headers, RequestHead
 from pounce.contract.stream import Body, Exchange
 from pounce.contract.wire import Service
 from pounce.errors import BadRequest, ClientGone
-from pounce.net.connection import Connection
-from pounce.net.incoming import Incoming
+from pounce.net.body_connection import BodyConnection
 
 __all__ = ["RequestConnection"]
 
 
-class RequestConnection(Connection):
+class RequestConnection(BodyConnection):
     """One connection with one request, and the Stream of it. A wire overrides `read_head()` and `encode_head()`.
 
     The body of the request is as long as its `content_length`; that of the answer ends with the connection, which is
@@ -38,7 +37,6 @@ class RequestConnection(Connection):
         """Of the request, until the connection is lost."""
         self.head: RequestHead | None = None
         """The request, once it was read."""
-        self._incoming: Incoming | None = None
         self._buffer = b""
         self._left = 0
         self._answered = False
@@ -90,18 +88,18 @@ class RequestConnection(Connection):
         self._left = self.head.content_length or 0
         self.deadline = inf
         if self._left:
-            self._incoming = Incoming(self)
+            self.body_begins()
         self.service.open(self.head, self)
         return rest
 
     def _body_received(self, data: bytes) -> None:
-        exchange, incoming = self.exchange, cast(Incoming, self._incoming)
-        if exchange is None or not incoming.is_open:
+        exchange = self.exchange
+        if exchange is None or not self._expects_body:
             return
         self._left -= len(data)
-        incoming.received(len(data))
+        self.body_received(len(data))
         if not self._left:
-            incoming.ended()
+            self.body_ended()
         exchange.data_received(data)
         if not self._left:
             exchange.eof_received()
@@ -142,11 +140,6 @@ class RequestConnection(Connection):
         else:
             self.close()
 
-    def postpone(self, seconds: float) -> None:
-        super().postpone(seconds)
-        if self._incoming is not None:
-            self._incoming.postpone(seconds)
-
     def drain(self) -> None:
         if self.exchange is None:
             self.close()
@@ -168,8 +161,7 @@ class RequestConnection(Connection):
         if not more:
             self._answered = True
             self.reset_when_closed(False)
-            if self._incoming is not None:
-                self._incoming.ended()
+            self.body_ended()
             self.flush()
             self.watch_flush()
             self.linger()
@@ -182,10 +174,6 @@ class RequestConnection(Connection):
 
     def trailers(self, headers: Headers) -> None:
         self.write(b"", False)
-
-    def consumed(self, count: int) -> None:
-        if self._incoming is not None and not self._answered:
-            self._incoming.consumed(count)
 
     def reset(self) -> None:
         self.abort()
