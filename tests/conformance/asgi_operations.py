@@ -16,7 +16,7 @@ from tests.conformance.wires import Started, Wire, answer, read_body
 
 from pounce import AppImportError, ServerConfig
 from pounce.observe.access_entry import AccessEntry
-from pounce.observe.access_log import FIELD_MAX
+from pounce.observe.formats import FIELD_MAX
 from pounce.observe.logs import JSONFormatter, TextFormatter
 
 
@@ -207,6 +207,8 @@ def test_request_is_one_json_object(wire: Wire, lines: Lines) -> None:
     assert line.pop("duration_ms") >= 0
     client = line.pop("client")
     assert client == "unix" if wire.case.unix else client.startswith("127.0.0.1:")
+    assert line.pop("tls_version", None) == ("TLSv1.3" if wire.case.tls else None)
+    assert line.pop("tls_cipher", "TLS_").startswith("TLS_")
     assert line == {
         "level": "info", "method": "GET", "path": "/path?query=1", "status": 200, "bytes": 20,
         "protocol": f"HTTP/{wire.case.version}", "scheme": "https" if wire.case.tls else "http", "worker": 0,

@@ -123,7 +123,7 @@ def test_exit_codes_are_those_of_the_exceptions() -> None:
 # Settings
 
 TITLES = {"tls": "TLS", "http3": "HTTP/3", "websocket": "WebSocket"}
-BY_HAND = {"access_log_filter": "a function or none", "plugin_settings": "a mapping of mappings"}
+BY_HAND = {"access_log_filter": "a function, module:attribute, or none", "plugin_settings": "a mapping of mappings"}
 
 
 def allowed(item: Option) -> str:

@@ -119,7 +119,7 @@ UNKNOWN = {
     "[h2]\nstream_windw = 1": ("h2.stream_windw is not a setting", "Did you mean h2.stream_window?"),
     "[nope]\nx = 1": ("nope.x is not a setting", "No plugin nope with settings is installed."),
     "[port]\nx = 1": ("port.x is not a setting", "No plugin port with settings is installed."),
-    'access_log_filter = "a:b"': ("access_log_filter is not a setting", "It can be set from Python alone."),
+    'request_id_generator = "a:b"': ("request_id_generator is not a setting", "It can be set from Python alone."),
     "[plugin_settings.h2]\nstream_window = 1": ("plugin_settings.h2 is not a setting", "No plugin plugin_settings"),
 }
 
@@ -180,7 +180,7 @@ def test_variable_is_a_setting(monkeypatch):
     [
         ("POUNCE_PROT", "Did you mean POUNCE_PORT?"),
         ("POUNCE_H2_STREAM_WINDW", "Did you mean POUNCE_H2_STREAM_WINDOW?"),
-        ("POUNCE_ACCESS_LOG_FILTER", "Did you mean POUNCE_ACCESS_LOG_HEALTH?"),
+        ("POUNCE_ACCESS_LOG_FILTR", "Did you mean POUNCE_ACCESS_LOG_FILTER?"),
     ],
 )
 def test_unknown_variable_is_an_error_with_a_suggestion(monkeypatch, name, hint):

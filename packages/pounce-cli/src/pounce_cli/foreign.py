@@ -36,7 +36,6 @@ _DAEMON = "Not there: systemd, a container or & run a server in the background; 
 _HEAD_SIZE = "Write --max-header-size: of the request line and the fields together."
 _HELP = "Not there: pounce --help lists the commands, pounce serve --help the flags."
 _STDIO = "Not needed: processes of the server have its stdout and stderr."
-_FORMAT = "Write --log-format text or json; other forms are not there."
 _CHECK = "Write pounce config show: it checks every setting."
 _NO_OUTPUT = "Not there: pounce config show prints TOML, pounce status and pounce plugins take --json."
 
@@ -99,7 +98,7 @@ FLAGS = {
     "--umask": _UMASK,
     "--initgroups": _USER,
     "--access-logfile": f"{_STDERR} --no-access-log leaves the access log out.",
-    "--access-logformat": _FORMAT,
+    "--access-logformat": "Write --access-log-format, which takes the same values.",
     "--error-logfile": _STDERR,
     "--log-file": _STDERR,
     "--capture-output": _STDERR,
@@ -188,7 +187,7 @@ FLAGS = {
     "--http2-max-send-buffer-size": "Not there, because send() waits until the client takes what is there.",
     "--log": "Not needed: --log-level says how much is logged.",
     "--no-log": "Write --log-level critical.",
-    "--access-log-fmt": _FORMAT,
+    "--access-log-fmt": "Write --access-log-format; docs/logging.md has the values.",
     "--ssl-certificate": "Write --ssl-certfile.",
     "--ssl-protocol-min": "Write --ssl-minimum-version 1.2 or 1.3.",
     "--ssl-ca": "Write --ssl-ca-certs.",

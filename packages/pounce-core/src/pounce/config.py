@@ -11,7 +11,7 @@ everybody who sets or reads one.
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pounce.errors import ConfigError
@@ -723,11 +723,25 @@ class ServerConfig:
     access_log_health: bool = option(
         False, "Log requests to health_check_path, /livez and /readyz too.", group="logging", needs="access_log"
     )
-    access_log_filter: Callable[[str, str, int], bool] | None = option(
-        None,
-        "Called with method, path and status; False leaves the request out of the access log.",
+    access_log_format: str = option(
+        "auto",
+        "Form of its lines: auto (as log_format), text, json, logfmt, common, combined, or one made of values such as"
+        " %(h)s.",
         group="logging",
-        flag=False,
+        needs="access_log",
+    )
+    access_log_sample: float = option(
+        1.0,
+        "Share of the requests that have a line, at random; those that fail have one always.",
+        group="logging",
+        ge=0,
+        le=1,
+        needs="access_log",
+    )
+    access_log_filter: Any = option(
+        None,
+        "Function, or module:attribute, of method, path and status; False leaves the request out of the access log.",
+        group="logging",
         needs="access_log",
     )
     signage: Signage = option("full", "How much of a banner to show on start.", group="logging")
@@ -821,7 +835,7 @@ class ServerConfig:
                 "application_scope worker and lifespan_scope process exclude each other",
                 hint="Each worker's application has a lifespan of its own; leave out one of them.",
             )
-        if self.access_log_filter is not None and not callable(self.access_log_filter):
+        if not isinstance(self.access_log_filter, str | None) and not callable(self.access_log_filter):
             raise ConfigError(f"access_log_filter must be a function (got {self.access_log_filter!r})")
         if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", self.request_id_header) is None:
             raise ConfigError(f"request_id_header must be the name of a field (got {self.request_id_header!r})")

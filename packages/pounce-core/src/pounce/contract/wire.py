@@ -138,6 +138,8 @@ class Service(Protocol):
     """By token; for the one wire that has upgrades by a field: HTTP/1.1."""
     create_parser: Callable[[], Parser] | None
     """The HTTP/1.1 parser that was chosen."""
+    trusts: Callable[[ConnectionInfo], bool] | None
+    """Whether what the peer of a connection says of requests that it passes on is believed; None where no proxy is."""
     turns: Turns
     """Connections that have used up their share of a turn of the loop."""
     connections: set[LiveConnection]

@@ -70,10 +70,14 @@ class HttpExchange:
 
     Observers read it as a `plugin.Completed`; `bytes_sent` are those of the body. Wires read `running`: the application
     has not returned.
+
+    So is `first_byte`, the `time.monotonic()` at which an answer has begun that was not over then. Classes on top of
+    this one may have a slot for `queued`, and one for `trace_id`: 32 hexadecimal digits.
     """
 
     close_code: int | None = None
     queued = 0.0
+    trace_id: str | None = None
 
     __slots__ = (
         "_body",
@@ -94,6 +98,7 @@ class HttpExchange:
         "answer",
         "broken",
         "bytes_sent",
+        "first_byte",
         "head",
         "running",
         "service",
@@ -110,6 +115,7 @@ class HttpExchange:
         self.started = monotonic()
         self.status = 0
         self.bytes_sent = 0
+        self.first_byte: float | None = None
         self.broken = False
         self.running = False
         self.answer = WAITING
@@ -431,6 +437,8 @@ class HttpExchange:
                 self._wake_readers()
             if service.observers:
                 service.completed(self)
+        elif not self._completed:
+            self.first_byte = monotonic()
 
     def _send_piece(self, body: Body, more: bool) -> None:
         if type(body) is not bytes and not isinstance(body, FileRange):
@@ -451,7 +459,8 @@ class HttpExchange:
             self.answer = DONE if ends else STREAMING if more else TRAILERS
             try:
                 if answer == HELD:
-                    if more:
+                    if not ends:
+                        self.first_byte = monotonic()
                         self.service.held.discard(self)
                     self.stream.start(self.status, self._headers, body, not ends)
                 elif body or ends:
@@ -485,6 +494,8 @@ class HttpExchange:
             headers = [*headers, (b"content-length", b"%d" % length)]
         self.service.held.discard(self)
         ends = not more and self._trailers is None
+        if not ends:
+            self.first_byte = monotonic()
         self.answer = DONE if ends else MUTED
         try:
             self.stream.start(self.status, headers, b"", not ends)
@@ -655,6 +666,7 @@ class HttpExchange:
                 self._start_bodiless(0, True)
             else:
                 self.answer = STREAMING
+                self.first_byte = monotonic()
                 self.stream.start(self.status, self._headers, b"", True)
         except ClientGone:
             # The application learns it when it goes on.
@@ -698,6 +710,11 @@ class HttpExchange:
                 self._wake_readers()
             if self.service.observers:
                 self.service.completed(self)
+
+    @property
+    def answer_fields(self) -> Headers:
+        """Those of the answer, but for what its wire adds to frame it; empty before there is one."""
+        return self._headers
 
     # Waiting: each waiter has a future of its own, so that cancelling one leaves the others alone
 

@@ -56,6 +56,7 @@ class Identity(Protocol):
     """Who asks and through whom; see `pounce.identity.identity`."""
 
     always: bool
+    trusts: Callable[[ConnectionInfo], bool] | None
 
     def identify(self, head: RequestHead, connection: ConnectionInfo) -> None: ...
 
@@ -221,6 +222,7 @@ class Service:
             self.create_parser = timed(create_parser)
         self._identity = identity
         self._identifies_all = identity is not None and identity.always
+        self.trusts = identity.trusts if identity is not None else None
         self.max_request_size = config.max_request_size
         self.least_taken = max(int(config.min_write_rate * config.write_timeout), 1)
         """Bytes that a peer must take in each `write_timeout` for which something waits for it."""

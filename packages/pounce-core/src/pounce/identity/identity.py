@@ -1,5 +1,7 @@
 """Identity: who asks and through whom; the first thing that is done with a request, on every wire."""
 
+from collections.abc import Callable
+
 from pounce.config import ServerConfig
 from pounce.contract.head import RequestHead
 from pounce.contract.stream import ConnectionInfo
@@ -32,12 +34,15 @@ class Identity:
         # Wires look out for the usual name alone.
         self._has_own_id_field = self._new_id is not None and self._id_field != USUAL_ID_FIELD
         self._looks_closer = self._trusts_any or self._has_own_id_field
+        self.trusts: Callable[[ConnectionInfo], bool] | None = None
+        """Whether the peer of a connection is a proxy that is believed; None where none is."""
+        if self._trusts_any and self._forwarding is not None:
+            self.trusts = self._forwarding.trusts
 
     def keep_alive_timeout(self, connection: ConnectionInfo) -> float:
         """Seconds that a connection may be idle between two requests."""
-        if self._trusts_any and self._forwarding is not None and self._idle_behind_proxy is not None:
-            if self._forwarding.trusts(connection):
-                return self._idle_behind_proxy
+        if self.trusts is not None and self._idle_behind_proxy is not None and self.trusts(connection):
+            return self._idle_behind_proxy
         return self._idle
 
     def identify(self, head: RequestHead, connection: ConnectionInfo) -> None:

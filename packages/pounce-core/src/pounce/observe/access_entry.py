@@ -1,5 +1,6 @@
 """AccessEntry: one request, as it is logged."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 __all__ = ["AccessEntry", "escaped"]
@@ -8,7 +9,7 @@ __all__ = ["AccessEntry", "escaped"]
 class AccessEntry(NamedTuple):
     """One request. The values are as the client sent them: whoever writes them out must escape them.
 
-    `status` is 0 when no answer was begun; `complete` tells whether it reached its end; `duration` is in seconds.
+    `status` is 0 when no answer was begun; `complete` tells whether it reached its end; durations are in seconds.
     """
 
     at: float
@@ -26,8 +27,24 @@ class AccessEntry(NamedTuple):
     """Of a WebSocket that has ended (RFC 6455 7.4)."""
     request_id: object = None
     """Text where requests have ids, else None."""
+    trace_id: str | None = None
+    """Of the W3C Trace Context that the request is part of, where one is known."""
+    tls: tuple[object, object] | None = None
+    """Version and cipher suite, the numbers of IANA; None without TLS."""
+    queued: float = 0.0
+    """How long it waited for a place to run."""
+    first_byte: float | None = None
+    """When the answer began, where it did not leave as a whole: then `duration` is the time to its first byte too."""
+    picked: tuple[str | None, ...] = ()
+    """What the format of the line asked for beyond all this, in its own order."""
+    write: Callable[[AccessEntry], str] | None = None
+    """Makes the line, where the setting `access_log_format` says how."""
 
     def __str__(self) -> str:
+        """The line, by default that of the text format."""
+        return self.text() if self.write is None else self.write(self)
+
+    def text(self) -> str:
         """The line of the text format."""
         status = self.status or "-"
         broken = "" if self.complete else " (incomplete)"

@@ -20,6 +20,7 @@ from typing import Any, Self, TextIO
 from pounce.config import ServerConfig
 from pounce.errors import PounceError
 from pounce.observe.access_entry import AccessEntry, escaped
+from pounce.observe.formats import access_fields, timestamp
 
 __all__ = ["LastWords", "Logs", "escaped_line", "keep_enabled", "reopen_log_files", "start_failed", "wants_json"]
 
@@ -231,6 +232,12 @@ class TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-8s %(name)s - %(message)s")
 
+    def format(self, record: logging.LogRecord) -> str:
+        entry = record.msg
+        if isinstance(entry, AccessEntry) and entry.write is not None:
+            return entry.write(entry)
+        return super().format(record)
+
     def formatException(self, ei: Any) -> str:
         # What an exception says may come from a client.
         return "\n".join(escaped_line(line) for line in super().formatException(ei).split("\n"))
@@ -253,38 +260,13 @@ class JSONFormatter(logging.Formatter):
         level = record.levelname.lower()
         entry = record.msg
         if isinstance(entry, AccessEntry):
-            line: dict[str, object] = {
-                "ts": timestamp(entry.at),
-                "level": "warn" if level == "warning" else level,
-                "method": entry.method,
-                "path": entry.target,
-                "status": entry.status,
-                "bytes": entry.sent,
-                "duration_ms": round(entry.duration * 1000, 3),
-                "client": entry.client,
-                "protocol": f"HTTP/{entry.version}",
-                "scheme": entry.scheme,
-                "worker": entry.worker,
-            }
-            if not entry.complete:
-                line["incomplete"] = True
-            if entry.request_id is not None:
-                line["req_id"] = entry.request_id
-            if entry.close_code is not None:
-                line["close_code"] = entry.close_code
+            return json.dumps(access_fields(entry), default=str) if entry.write is None else entry.write(entry)
+        line: dict[str, object] = {"ts": timestamp(record.created), "level": level}
+        event = getattr(record, "event", None)
+        if isinstance(event, dict):
+            line |= event
         else:
-            line = {"ts": timestamp(record.created), "level": level}
-            event = getattr(record, "event", None)
-            if isinstance(event, dict):
-                line |= event
-            else:
-                line |= {"logger": record.name, "message": record.getMessage()}
-            if record.exc_info:
-                line["exception"] = self.formatException(record.exc_info)
+            line |= {"logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
-
-
-def timestamp(seconds: float) -> str:
-    """ISO 8601 in UTC, milliseconds."""
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}+00:00"
