@@ -472,6 +472,13 @@ class ServerConfig:
     request_timeout: float = option(
         30.0, "Time between two pieces of a request body.", group="deadlines", unit="seconds", gt=0, per_bind=True
     )
+    app_timeout: float = option(
+        0.0,
+        "Time an application may take for a complete answer; 0 sets no limit.",
+        group="deadlines",
+        unit="seconds",
+        ge=0,
+    )
     request_queue_timeout: float = option(
         10.0,
         "Time a request may wait for others to end.",

@@ -196,14 +196,14 @@ class Concurrency:
         """Start the application of a request, now or when there is a place, or answer that there is none."""
         if self.gate.enter():
             exchange.place = self.gate
-            self._service.start_app(exchange, app)
+            self._service.run_app(exchange, app)
             return
         now = self._loop.time()
         ticket = Ticket(self, exchange, app, now, now + self._patience)
         free = self.gate.join(ticket)
         if free:
             exchange.place = self.gate
-            self._service.start_app(exchange, app)
+            self._service.run_app(exchange, app)
         elif free is None:
             self._refuse(exchange, FULL)
         else:
@@ -254,7 +254,7 @@ class Concurrency:
         exchange.ticket = None
         exchange.place = self.gate
         exchange.queued = self._loop.time() - ticket.since
-        self._service.start_app(exchange, ticket.app)
+        self._service.run_app(exchange, ticket.app)
 
     def give_up(self, ticket: Ticket) -> None:
         """It does not want to start any more."""

@@ -50,7 +50,7 @@ class ErrorApps:
         exchange = self._exchange_class(service, _told(head, error), stream)
         exchange.error = error
         exchange.started = started
-        service.start_app(exchange, app)
+        service.run_app(exchange, app)
         return True
 
 

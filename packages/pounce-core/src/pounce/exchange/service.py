@@ -166,7 +166,13 @@ class Service:
             )
         self.concurrency = concurrency
         """What bounds the requests that run; None where nothing does."""
-        self.start: Callable[[Any, ASGIApp], object] = self.start_app
+        self.run_app: Callable[[Any, ASGIApp], object] = self.start_app
+        """Starts an application of the user's for a request, which may take `app_timeout`."""
+        if config.app_timeout:
+            from pounce.exchange.app_timeout import AppTimeout
+
+            self.run_app = AppTimeout(self, config.app_timeout).start
+        self.start: Callable[[Any, ASGIApp], object] = self.run_app
         """Starts the application of a request, as soon as there is a place for it."""
         self._start_upgraded: Callable[[Any, ASGIApp], object] = self.start_app
         if concurrency is not None:
