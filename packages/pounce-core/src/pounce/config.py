@@ -34,6 +34,7 @@ type TLSVersion = Literal["1.2", "1.3"]
 type ClientCertificates = Literal["none", "optional", "required"]
 type LifespanScope = Literal["worker", "process"]
 type ApplicationScope = Literal["auto", "worker", "process"]
+type RateLimitFields = Literal["refused", "all", "off"]
 type WorkerStartupFailure = Literal["shutdown", "ignore"]
 type Signage = Literal["full", "minimal", "off"]
 type WorkerMode = Literal["auto", "thread", "process", "subinterpreter", "sync", "async"]
@@ -450,6 +451,73 @@ class ServerConfig:
         ge=0,
         per_bind=True,
     )
+
+    # Rate limits
+    rate_limit_enabled: bool = option(
+        False, "Bound how often a client may ask; what is beyond is answered 429.", group="rate limits"
+    )
+    rate_limit_requests_per_second: float = option(
+        100.0, "Requests of one client in a second, over time.", group="rate limits", gt=0,
+        needs="rate_limit_enabled",
+    )  # fmt: skip
+    rate_limit_burst: int = option(
+        200, "Requests that a client may send at once after a pause.", group="rate limits", ge=1,
+        needs="rate_limit_enabled",
+    )  # fmt: skip
+    rate_limit_max_tracked_ips: int = option(
+        100_000, "Clients that a process remembers at most.", group="rate limits", ge=1,
+        needs="rate_limit_enabled",
+    )  # fmt: skip
+    rate_limit_key: str = option(
+        "client",
+        "Who counts as one client: client, which is an address or an IPv6 /64, or who sends the same header:NAME or"
+        " cookie:NAME.",
+        group="rate limits",
+        needs="rate_limit_enabled",
+    )
+    rate_limit_routes: tuple[str, ...] = option(
+        (),
+        "A limit of its own, the first that fits counts: 'POST /login 5/m', '/api/* 50/s 100', '/static/* off'. May be"
+        " repeated.",
+        group="rate limits",
+        needs="rate_limit_enabled",
+    )
+    rate_limit_exempt: tuple[str, ...] = option(
+        (),
+        "Clients without a limit: addresses, networks, unix for peers of Unix sockets. May be repeated.",
+        group="rate limits",
+        needs="rate_limit_enabled",
+    )
+    rate_limit_exempt_paths: tuple[str, ...] = option(
+        (), "Paths without a limit, for example /static/*. May be repeated.", group="rate limits",
+        needs="rate_limit_enabled",
+    )  # fmt: skip
+    rate_limit_fields: RateLimitFields = option(
+        "refused",
+        "Answers that have the fields RateLimit and RateLimit-Policy: those that refuse, all, or none (off).",
+        group="rate limits",
+        needs="rate_limit_enabled",
+    )
+    rate_limit_store: str | None = option(
+        None,
+        "Redis or Valkey that several processes or machines share their limits in: redis://host:6379/0, rediss:// over"
+        " TLS, unix:///path.",
+        group="rate limits",
+        secret=True,
+        needs="rate_limit_enabled",
+    )
+    rate_limit_store_timeout: float = option(
+        0.1,
+        "Time the store has for an answer; then the process decides by itself.",
+        group="rate limits",
+        unit="seconds",
+        gt=0,
+        needs="rate_limit_store",
+    )
+    rate_limit_store_prefix: str = option(
+        "pounce:rate:", "What names in the store begin with; servers with the same share their limits.",
+        group="rate limits", needs="rate_limit_store",
+    )  # fmt: skip
 
     # Deadlines
     header_timeout: float = option(

@@ -32,6 +32,8 @@ class PounceError(Exception):
 
     default_code = "POUNCE_E_UNKNOWN"
     exit_code = 1
+    fields: tuple[tuple[bytes, bytes], ...] = ()
+    """What the answer has beyond the fields of every error: when to come back, for example."""
 
     def __init__(self, message: str, *, status: int = 500, code: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)

@@ -29,7 +29,7 @@ from pounce.net.bind import Listener
 from pounce.net.udp import open_sockets
 from pounce.observe.logs import LastWords
 from pounce.supervisor.drain_bound import DRAIN_MARGIN, END_MARGIN, drain_bound
-from pounce.supervisor.modes import is_supervised, mode_of, workers_of
+from pounce.supervisor.modes import check_workers, is_supervised, mode_of, workers_of
 from pounce.supervisor.pid_file import PidFile
 from pounce.supervisor.systemd import Notifier
 from pounce.supervisor.terminal import is_of_terminal, is_on_terminal
@@ -106,8 +106,10 @@ class Server:
         on_ready: Callable[[StartInfo], None] | None = None,
         sync_app: SyncApp | None = None,
     ) -> None:
+        """Raises `ConfigError` for settings that its workers cannot keep together."""
         if sync_app is not None:
             config = replace(config, sync_app=sync_app)
+        check_workers(config)
         self._config = config if not config.ssl_self_signed else _with_certificate(config)
         self._app = app
         self._registry = registry

@@ -75,6 +75,8 @@ class _ForError(HttpExchange):
             # As on the page of the server, and once: the code is the server's, when to come back the application's.
             fields = [field for field in self._headers if field[0] != b"x-pounce-error-code"]
             fields.append((b"x-pounce-error-code", self.error.code.encode()))
+            present = {name for name, _ in fields}
+            fields += [field for field in self.error.fields if field[0] not in present]
             if self.error.status == 503 and all(name != b"retry-after" for name, _ in fields):
                 fields.append((b"retry-after", b"5"))
             self._headers = fields

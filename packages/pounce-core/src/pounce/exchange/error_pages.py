@@ -70,7 +70,8 @@ def _fields(error: PounceError, content_type: bytes, body: bytes) -> list[tuple[
         (b"content-length", b"%d" % len(body)),
         (b"x-pounce-error-code", error.code.encode()),
     ]
-    if error.status == 503:
+    headers += error.fields
+    if error.status == 503 and all(name != b"retry-after" for name, _ in error.fields):
         headers.append((b"retry-after", b"5"))
     return headers
 

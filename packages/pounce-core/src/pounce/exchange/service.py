@@ -164,6 +164,10 @@ class Service:
                 if config.request_id
                 else TimedExchange
             )
+        if config.rate_limit_enabled and config.rate_limit_fields == "all":
+            from pounce.exchange.rated import RatedExchange
+
+            exchange_class = type("RatedExchange", (RatedExchange, exchange_class), {"__slots__": ()})
         self.concurrency = concurrency
         """What bounds the requests that run; None where nothing does."""
         self.run_app: Callable[[Any, ASGIApp], object] = self.start_app

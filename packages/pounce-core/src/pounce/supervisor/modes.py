@@ -3,10 +3,11 @@
 from typing import Literal
 
 from pounce.config import ServerConfig
+from pounce.errors import ConfigError
 from pounce.gil import gil_enabled
 from pounce.supervisor.cpus import usable_cpus
 
-__all__ = ["Mode", "is_supervised", "mode_of", "workers_of"]
+__all__ = ["Mode", "check_workers", "is_supervised", "mode_of", "workers_of"]
 
 type Mode = Literal["thread", "process", "subinterpreter"]
 
@@ -34,3 +35,14 @@ def is_supervised(config: ServerConfig) -> bool:
         or bool(config.max_requests or config.max_lifetime or config.max_rss)
         or config.control_socket is not None
     )
+
+
+def check_workers(config: ServerConfig) -> None:
+    """Raises `ConfigError` where the workers are to keep a limit together and have nothing in common to count in."""
+    if not config.rate_limit_enabled or config.rate_limit_store is not None or workers_of(config) == 1:
+        return
+    if mode_of(config) != "thread":
+        raise ConfigError(
+            f"rate_limit_enabled needs rate_limit_store where workers are more than one {mode_of(config)}",
+            hint="Each would count for itself: set rate_limit_store, or worker_mode thread.",
+        )

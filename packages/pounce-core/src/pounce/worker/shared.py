@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pounce.admission.concurrency import Gate
     from pounce.net.tls import ServerTLS
 
-__all__ = ["Shared", "prepare"]
+__all__ = ["Shared", "admission_of", "prepare"]
 
 log = logging.getLogger("pounce")
 
@@ -64,9 +64,11 @@ def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None 
     # What is needed for certain is imported before the application, whose folder may have modules of the same names.
     tls = _tls(config, registry)
     registry.parser(config.http_parser).create(ParserLimits())
+    admission = admission_of(config)
     application = _application(app, config)
     # From here on nobody else looks at what is imported.
-    return Shared(config, application, registry, tls, GilWatch(), generation, gate=gate_of(config))
+    gate = gate_of(config)
+    return Shared(config, application, registry, tls, GilWatch(), generation, admission=admission, gate=gate)
 
 
 def gate_of(config: ServerConfig) -> Gate | None:
@@ -76,6 +78,15 @@ def gate_of(config: ServerConfig) -> Gate | None:
     from pounce.admission.concurrency import Gate
 
     return Gate(config.limit_concurrency, config.request_queue_max_depth if config.request_queue_enabled else None)
+
+
+def admission_of(config: ServerConfig) -> tuple[Callable[[Service], Admit], ...]:
+    """What makes the steps by which the workers of a process admit requests. Raises `ConfigError`."""
+    if not config.rate_limit_enabled:
+        return ()
+    from pounce.admission.rate_limit import RateLimits
+
+    return (RateLimits(config),)
 
 
 class OnePerWorker:
