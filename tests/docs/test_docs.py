@@ -259,6 +259,22 @@ def test_python_files_do_what_they_are_for(block: Block, tmp_path: Path) -> None
         run(tmp_path, block.file)
 
 
+QUOTES = [block for block in python_blocks() if block.code.startswith("# examples/")]
+
+
+@pytest.mark.parametrize("block", QUOTES, ids=place_of)
+def test_quotes_are_what_the_examples_say(block: Block) -> None:
+    path, _, code = block.code.removeprefix("# ").partition("\n")
+    text = (ROOT / path).read_text()
+    for part in re.split(r"^ *# …\n", code, flags=re.MULTILINE):
+        assert part.strip("\n") in text
+
+
+def test_every_example_of_a_plugin_is_quoted_or_named() -> None:
+    text = "".join(page.read_text() for page in DOCS.glob("plugins*.md"))
+    assert [folder.name for folder in ROOT.glob("examples/pounce-*") if f"examples/{folder.name}" not in text] == []
+
+
 def check_application(block: Block, folder: Path) -> None:
     names: dict[str, Any] = {"__name__": "main", "__file__": str(folder / "main.py")}
     exec(compile(block.code, names["__file__"], "exec"), names)

@@ -1,0 +1,195 @@
+"""The example plugins, each used over real sockets, and all of them installed beside each other."""
+
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pounce.h1.plugin import plugin as h1
+from pounce.registry import Registry
+from pounce.testing import TestServer, check_parser
+
+PATIENCE = 60.0
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NAMES = sorted(folder.name.removeprefix("pounce-") for folder in EXAMPLES.glob("pounce-*"))
+UPGRADE = b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: %b\r\n\r\nhello"
+
+
+@pytest.fixture(scope="module")
+def plugins() -> Iterator[dict[str, Any]]:
+    """Those of the examples by name, from their sources."""
+    paths = [str(EXAMPLES / f"pounce-{name}" / "src") for name in NAMES]
+    sys.path[:0] = paths
+    try:
+        yield {name: __import__(f"pounce_{name}").plugin for name in NAMES}
+    finally:
+        del sys.path[: len(paths)]
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "http"
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": scope["path"].encode() + b" " + body})
+
+
+def received(client: socket.socket, end: bytes) -> bytes:
+    """What comes, up to `end`."""
+    data = b""
+    while not data.endswith(end):
+        piece = client.recv(65536)
+        assert piece, data
+        data += piece
+    return data
+
+
+def test_an_upgrade_echoes_and_says_goodbye_when_the_server_ends(plugins: dict[str, Any]) -> None:
+    registry = Registry.of(h1, plugins["echo"], plugins["visits"])
+    with (
+        TestServer(app, registry=registry) as server,
+        socket.create_connection((server.host, server.port), PATIENCE) as client,
+    ):
+        client.sendall(UPGRADE % b"echo")
+        assert received(client, b"hello").startswith(b"HTTP/1.1 101 ")
+        assert httpx.get(f"{server.url}/visits").json()["open"] == 1
+        client.sendall(b"again")
+        received(client, b"again")
+        server.shutdown()
+        received(client, b"goodbye")
+
+
+def test_an_upgrade_ends_with_its_client_and_is_counted_once(plugins: dict[str, Any]) -> None:
+    registry = Registry.of(h1, plugins["echo"], plugins["visits"])
+    with TestServer(app, registry=registry) as server:
+        with socket.create_connection((server.host, server.port), PATIENCE) as client:
+            client.sendall(UPGRADE % b"echo")
+            client.shutdown(socket.SHUT_WR)
+            received(client, b"hello")
+            assert client.recv(1) == b""
+        told = httpx.get(f"{server.url}/visits").json()
+    assert (told["open"], told["visits"]) == (0, {"/a": 1})
+
+
+def test_a_switch_takes_over_the_connection(plugins: dict[str, Any]) -> None:
+    with (
+        TestServer(app, registry=Registry.of(h1, plugins["echo"])) as server,
+        socket.create_connection((server.host, server.port), PATIENCE) as client,
+    ):
+        client.sendall(UPGRADE % b"shout")
+        client.shutdown(socket.SHUT_WR)
+        assert received(client, b"\r\n\r\n/a\nHELLO").startswith(b"HTTP/1.1 101 ")
+        assert client.recv(1) == b""
+
+
+@pytest.fixture(scope="module")
+def asked(plugins: dict[str, Any], tls_files: tuple[str, str]) -> Iterator[socket.socket]:
+    """A UDP socket that is connected to a server which answers questions."""
+    tls = {"ssl_certfile": tls_files[0], "ssl_keyfile": tls_files[1]}
+    registry = Registry.of(h1, plugins["ask"])
+    with (
+        TestServer(app, registry=registry, http3_enabled=True, **tls) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        client.settimeout(PATIENCE)
+        client.connect((server.host, server.port))
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        (b"/caves\n", b"200 /caves "),
+        (b"/a%20b?c=d\n", b"200 /a b "),
+        (b"/caves\xff\n", b"400 Bad Request"),
+        (b"/" + b"a%20" * 20, b"200 /" + b"a " * 20 + b" "),
+    ],
+)
+def test_a_question_in_a_datagram_is_answered_in_one(asked: socket.socket, question: bytes, answer: bytes) -> None:
+    asked.send(question)
+    assert asked.recv(65536) == answer
+
+
+def test_an_answer_is_no_longer_than_three_times_its_question(asked: socket.socket) -> None:
+    asked.send(b"/")
+    assert asked.recv(65536) == b"200"
+
+
+def test_beside_datagrams_the_same_server_speaks_http(
+    plugins: dict[str, Any], asked: socket.socket, tls_files: tuple[str, str]
+) -> None:
+    context = ssl.create_default_context(cafile=tls_files[0])
+    answer = httpx.get(f"https://localhost:{asked.getpeername()[1]}/a", verify=context)
+    assert (answer.text, answer.headers["alt-svc"].partition("=")[0]) == ("/a ", "ask")
+
+
+def test_the_parser_keeps_the_contract(plugins: dict[str, Any]) -> None:
+    check_parser(plugins["plain"].parsers[0].create)
+
+
+def test_the_parser_serves_where_it_is_named(plugins: dict[str, Any]) -> None:
+    with (
+        TestServer(app, registry=Registry.of(h1, plugins["plain"]), http_parser="plain") as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        assert client.post("/a", content=iter([b"one ", b"two"])).text == "/a one two"
+        assert client.post("/b", content=b"three").text == "/b three"
+
+
+@pytest.fixture(scope="module")
+def visited(plugins: dict[str, Any]) -> Iterator[httpx.Client]:
+    """A client of a server that counts visits, of three paths at the most."""
+    settings = {"visits": {"field": True, "most": 3}}
+    with (
+        TestServer(app, registry=Registry.of(h1, plugins["visits"]), plugin_settings=settings) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        yield client
+
+
+def begin(client: httpx.Client, *paths: str) -> None:
+    assert client.post("/visits", content=" ".join(paths)).status_code == 204
+
+
+def test_visits_are_counted_by_path_and_no_more_paths_than_are_allowed(visited: httpx.Client) -> None:
+    begin(visited, "/a", "/visits", "/c")
+    for path in ("/a", "/a?x=1", "/b", "/d"):
+        visited.get(path)
+    told = visited.get("/visits").json()["visits"]
+    assert (told["/a"], told["/c"], told["*"]) == (2, 0, 2)
+
+
+def test_an_answer_says_how_often_its_path_was_asked_for_before(visited: httpx.Client) -> None:
+    begin(visited, "/a")
+    assert [visited.get("/a").headers["x-visits"] for _ in range(3)] == ["0", "1", "2"]
+
+
+def pounce(installed: Path, *words: str) -> str:
+    """What the command line says with the examples installed."""
+    line = [sys.executable, "-m", "pounce_cli", *words]
+    environ = {**os.environ, "PYTHONPATH": str(installed)}
+    return subprocess.run(line, env=environ, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
+
+
+def test_all_examples_are_found_beside_each_other(installed: Path) -> None:
+    told = {each["name"]: each for each in json.loads(pounce(installed, "plugins", "--json"))["plugins"]}
+    assert [told[name]["skipped"] for name in NAMES] == [None] * len(NAMES)
+
+
+def test_the_command_shows_what_is_asked_for_most(installed: Path, visited: httpx.Client) -> None:
+    begin(visited, "/a", "/b", "/visits")
+    for path in ("/a", "/b", "/b"):
+        visited.get(path)
+    said = pounce(installed, "visits", "--url", f"{visited.base_url}/visits", "--most", "1")
+    assert said.split() == ["2", "/b"]
