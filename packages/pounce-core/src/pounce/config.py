@@ -402,6 +402,18 @@ class ServerConfig:
     max_connections: int = option(
         10_000, "Open connections; further ones are answered 503. 0 sets no limit.", group="limits", ge=0
     )
+    max_connections_per_peer: int = option(
+        0,
+        "Open connections of one address, or IPv6 /64, to a process; further ones are answered 503. 0 sets no limit.",
+        group="limits",
+        ge=0,
+    )
+    max_connections_per_peer_exempt: tuple[str, ...] = option(
+        (),
+        "Address or network that it does not hold for, such as a proxy, or localhost. May be repeated.",
+        group="limits",
+        needs="max_connections_per_peer",
+    )
     limit_concurrency: int = option(
         0,
         "Requests that run at once in the whole server; further ones wait or are answered 503. 0 sets no limit.",

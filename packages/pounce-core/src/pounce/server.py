@@ -287,6 +287,7 @@ class Server:
                 gil_watch=shared.gil_watch,
                 admission=shared.admission,
                 gate=shared.gate,
+                peers=shared.peers,
             )
             watch = LoneWatch(config.worker_timeout, lambda: worker.heartbeat)
 

@@ -32,7 +32,7 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol, cast
 
 from pounce.plugin import Connection, ConnectionInfo
-from pounce_h3.codes import H3_INTERNAL_ERROR, H3_NO_ERROR
+from pounce_h3.codes import H3_EXCESSIVE_LOAD, H3_INTERNAL_ERROR, H3_NO_ERROR
 from pounce_h3.ending import Ending
 from pounce_h3.engine import (
     Closed,
@@ -293,7 +293,9 @@ class H3Connection(Connection):
         self._handshake_deadline = inf
         self.deadline = self.streams.due()
         self._endpoint.validated(self)
-        if self.service.draining:
+        if not self.service.count_peer(self.share, self._address[0]):
+            self._close_with(H3_EXCESSIVE_LOAD, "too many connections")
+        elif self.service.draining:
             self.drain()
 
     def _begin(self, event: EarlyData) -> None:

@@ -11,7 +11,7 @@ from pounce.config import ServerConfig
 from pounce.contract.head import RequestHead
 from pounce.contract.parser import Parser
 from pounce.contract.stream import Completed, ConnectionInfo, Exchange, RunsApp, Stream
-from pounce.contract.turns import Turns
+from pounce.contract.turns import Share, Turns
 from pounce.errors import BadRequest
 
 __all__ = [
@@ -196,6 +196,10 @@ class Service(Protocol):
     def stream_failed(self, stream: Stream, error: BaseException, whole_connection: bool = False) -> None:
         """A method of `stream` has raised, which is logged as its wire's fault. Whoever called it resets the stream;
         where `reset` is what has failed, `whole_connection` ends the connection in its place."""
+
+    def count_peer(self, share: Share, address: str) -> bool:
+        """Count a connection, by its share, for its address until it is closed; for wires over datagrams, once they
+        know that it is its own. False where it is one too many, which the wire has to close."""
 
     def keep_alive_timeout(self, connection: ConnectionInfo) -> float:
         """Seconds that this connection may be idle between two requests."""

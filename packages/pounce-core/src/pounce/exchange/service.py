@@ -14,7 +14,7 @@ from pounce.contract.head import UNREADABLE, RequestHead, unreadable_head
 from pounce.contract.parser import Parser
 from pounce.contract.pieces import MiddlewareChoice, Observer, ObserverFactory, Responder, Response
 from pounce.contract.stream import Completed, ConnectionInfo, Exchange, RunsApp, Stream
-from pounce.contract.turns import Turns
+from pounce.contract.turns import Share, Turns
 from pounce.contract.wire import ASGIApp, Certificates, Fleet, LiveConnection, Switch, Upgrade
 from pounce.errors import BadRequest
 from pounce.exchange.crossing import Crossing
@@ -77,6 +77,18 @@ class Concurrency(Protocol):
     def end(self) -> None: ...
 
 
+class Peers(Protocol):
+    """How many connections each address has; see `pounce.admission.peers`."""
+
+    def enter(self, address: str | None) -> str | None: ...
+
+    def leave(self, key: str) -> None: ...
+
+    def keep(self, key: str, share: Share) -> None: ...
+
+    def closed(self, share: Share | None) -> None: ...
+
+
 class Service:
     """What one worker does with requests. It belongs to one event loop; nothing of it is shared, and what comes from
     another loop comes through `crossing`.
@@ -104,6 +116,7 @@ class Service:
         identity: Identity | None = None,
         admission: tuple[Callable[[Service], Admit], ...] = (),
         concurrency: Concurrency | None = None,
+        peers: Peers | None = None,
         error_apps: Mapping[str, ASGIApp] = MappingProxyType({}),
     ) -> None:
         self.app = app
@@ -168,6 +181,8 @@ class Service:
             from pounce.exchange.rated import RatedExchange
 
             exchange_class = type("RatedExchange", (RatedExchange, exchange_class), {"__slots__": ()})
+        self.peers = peers
+        """What counts the connections of each address; None where nobody does."""
         self.concurrency = concurrency
         """What bounds the requests that run; None where nothing does."""
         self.run_app: Callable[[Any, ASGIApp], object] = self.start_app
@@ -455,8 +470,22 @@ class Service:
     def connection_closed(self, connection: LiveConnection) -> None:
         """A connection is gone; called once for each that was added to `connections`."""
         self.connections.discard(connection)
+        if self.peers is not None:
+            self.peers.closed(getattr(connection, "share", None))
         if self.draining:
             self.something_ended.set()
+
+    def count_peer(self, share: Share, address: str) -> bool:
+        """Count a connection, by its share, for its address until it is closed; for wires over datagrams, once
+        they know that it is its own. False where it is one too many, which the wire has to close."""
+        if self.peers is None:
+            return True
+        key = self.peers.enter(address)
+        if key is None:
+            self.count("max_connections_per_peer", "max_connections_per_peer reached, connection closed")
+            return False
+        self.peers.keep(key, share)
+        return True
 
     def connection_failed(self, connection: LiveConnection, error: BaseException | None = None) -> None:
         """A wire raised, which must cost its connection and no more. `error` is what, by default the exception that is

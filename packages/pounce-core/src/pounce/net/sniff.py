@@ -82,6 +82,7 @@ class WireChooser(Connection):
             self.service.count("alpn_refused", "TLS without a protocol that is spoken here, closing")
             transport.abort()  # type: ignore[attr-defined]
             self._opened()
+            self.service.connection_closed(self)
             return
         wire = self._named or wire
         if wire is None and not (table.by_preface or table.by_rule):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pounce.errors import BadRequest
 from pounce.h1.turned_away import TurnedAway
 from pounce.net.bind import Listener
-from pounce.net.proxy_protocol import ProxyPolicy
+from pounce.net.proxy_protocol import ProxyHeader, ProxyPolicy
 from pounce.net.sniff import WireChooser, WireTable
 
 if TYPE_CHECKING:
@@ -80,6 +80,12 @@ class Intake:
         self._alpn = table.alpn
         self._speaks_http = "http/1.1" in table.default.alpn
         self._proxies = ProxyPolicy.of(service.config, listener.bind)
+        self._peers = service.peers
+        self._too_many = OVERLOADED
+        if self._peers is not None:
+            from pounce.admission.peers import TOO_MANY
+
+            self._too_many = TOO_MANY
         self.handshakes: set[asyncio.Task[None]] = set()
         """Connections that were accepted and are not yet handed to their wire."""
         if self._speaks_http:
@@ -104,29 +110,56 @@ class Intake:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         limit = self._service.max_connections
         if limit and len(self._service.connections) + len(self.handshakes) >= limit:
-            self._turn_away(sock)
+            self._turn_away(sock, "max_connections", OVERLOADED)
             return
-        task = self._loop.create_task(self._connect(sock))
+        key = ""
+        if self._peers is not None and self._proxies is None:
+            found = self._enter(sock, None)
+            if found is None:
+                return
+            key = found
+        task = self._loop.create_task(self._connect(sock, key))
         self.handshakes.add(task)
         task.add_done_callback(self.handshakes.discard)
 
-    def _turn_away(self, sock: socket.socket) -> None:
-        """Over max_connections: say so where the client can read it without a handshake."""
-        self._service.count("max_connections", "max_connections reached, connection turned away")
+    def _enter(self, sock: socket.socket, proxied: ProxyHeader | None) -> str | None:
+        """Count a connection for its address: see `Peers.enter()`. Where there is no room it is turned away."""
+        assert self._peers is not None
+        address = None
+        if proxied is not None and proxied.peer is not None:
+            address = proxied.peer[0]
+        elif self._tcp:
+            try:
+                address = sock.getpeername()[0]
+            except OSError:
+                # It is gone, which shows before long.
+                pass
+        key = self._peers.enter(address)
+        if key is None:
+            self._turn_away(sock, "max_connections_per_peer", self._too_many)
+        return key
+
+    def _turn_away(self, sock: socket.socket, limit: str, error: BadRequest) -> None:
+        """Over a limit: say so where the client can read it without a handshake."""
+        self._service.count(limit, "%s reached, connection turned away", limit)
         try:
             if self._tls is None and self._speaks_http:
-                self._service.refuse(None, TurnedAway(sock), OVERLOADED)
+                self._service.refuse(None, TurnedAway(sock), error)
         except OSError:
             # The peer is gone.
             pass
         sock.close()
 
-    async def _connect(self, sock: socket.socket) -> None:
+    async def _connect(self, sock: socket.socket, key: str) -> None:
+        """`key` is what its address is counted by, where it is counted by now."""
         task = asyncio.current_task()
         assert task is not None
+        is_open = False
 
         def opened() -> None:
             # It is among the connections now; it must not count for two until this task has ended.
+            nonlocal is_open
+            is_open = True
             self.handshakes.discard(task)
 
         proxied = None
@@ -134,9 +167,17 @@ class Intake:
             proxied = await self._proxies.receive(self._service, sock)
             if proxied is None:
                 return
+            if self._peers is not None:
+                found = self._enter(sock, proxied)
+                if found is None:
+                    return
+                key = found
+        chooser = WireChooser(self._service, self._table, self._named, opened, proxied)
+        if self._peers is not None:
+            self._peers.keep(key, chooser.share)
         try:
             await self._loop.connect_accepted_socket(
-                lambda: WireChooser(self._service, self._table, self._named, opened, proxied),
+                lambda: chooser,
                 sock,
                 ssl=self._tls.context(self._loop.time(), self._alpn) if self._tls else None,
                 ssl_handshake_timeout=self._service.config.tls_handshake_timeout if self._tls else None,
@@ -146,6 +187,9 @@ class Intake:
             # The peer's doing: no TLS, no common version, too slow, or gone.
             self._service.count("handshake_error", "Connection failed before it began: %s", exc)
             sock.close()
+        finally:
+            if not is_open and self._peers is not None:
+                self._peers.closed(chooser.share)
 
 
 class Acceptor(Intake):

@@ -20,6 +20,7 @@ from pounce.worker.state import Description
 
 if TYPE_CHECKING:
     from pounce.admission.concurrency import Gate
+    from pounce.admission.peers import Peers
     from pounce.net.tls import ServerTLS
 
 __all__ = ["Shared", "admission_of", "prepare"]
@@ -30,7 +31,7 @@ log = logging.getLogger("pounce")
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What the workers of one process have in common; nothing of it changes while they serve, but for certificates
-    that are renewed, what `gil_watch` has seen, and who is in `gate`."""
+    that are renewed, what `gil_watch` has seen, and who is in `gate` and `peers`."""
 
     config: ServerConfig
     application: Callable[[], ASGIApp]
@@ -42,6 +43,8 @@ class Shared:
     """How often the server was reloaded before this process started."""
     admission: tuple[Callable[[Service], Admit], ...] = ()
     """Makes the steps by which each worker admits requests."""
+    peers: Peers | None = None
+    """Counts the connections of each address in all of them."""
     gate: Gate | None = None
     """What bounds the requests that run in all of them."""
 
@@ -67,8 +70,19 @@ def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None 
     admission = admission_of(config)
     application = _application(app, config)
     # From here on nobody else looks at what is imported.
-    gate = gate_of(config)
-    return Shared(config, application, registry, tls, GilWatch(), generation, admission=admission, gate=gate)
+    peers, gate = peers_of(config), gate_of(config)
+    return Shared(
+        config, application, registry, tls, GilWatch(), generation, admission=admission, peers=peers, gate=gate
+    )
+
+
+def peers_of(config: ServerConfig) -> Peers | None:
+    """What counts the connections of each address; None where nobody does. Raises `ConfigError`."""
+    if not config.max_connections_per_peer:
+        return None
+    from pounce.admission.peers import Peers
+
+    return Peers(config)
 
 
 def gate_of(config: ServerConfig) -> Gate | None:

@@ -29,6 +29,7 @@ from pounce.worker.ticker import Ticker
 
 if TYPE_CHECKING:
     from pounce.admission.concurrency import Concurrency, Gate
+    from pounce.admission.peers import Peers
     from pounce.identity.identity import Identity
     from pounce.net.tls import ServerTLS
 
@@ -135,13 +136,14 @@ class Worker:
         lifespan: ProcessLifespan | None = None,
         gil_watch: GilWatch | None = None,
         gate: Gate | None = None,
+        peers: Peers | None = None,
         on_recycle: Callable[[str], object] | None = None,
         on_app_error: Callable[[BaseException], object] | None = None,
         admission: tuple[Callable[[Service], Admit], ...] = (),
     ) -> None:
         """With `accepts` False connections come by `take()` alone. `siblings` are the other workers of the server.
 
-        `lifespan` is that of the process, where it has one for all its workers, and so are `gil_watch` and `gate`.
+        `lifespan` is that of the process, where it has one for all its workers, as `gil_watch`, `gate` and `peers` are.
         `on_recycle` is called once, on the loop, with the reason why the worker should be replaced; it serves on.
         Without it the worker ends itself. `on_app_error` is called with what the application raises, when that is
         logged. `admission` makes the steps by which requests are admitted.
@@ -168,6 +170,7 @@ class Worker:
             on_app_error=on_app_error,
             identity=_identity_of(config),
             concurrency=_concurrency_of(config, gate),
+            peers=peers,
             error_apps=_error_apps_of(config),
             admission=admission,
         )
