@@ -528,7 +528,7 @@ def test_module_in_the_current_folder_hides_none_of_the_standard_library(tmp_pat
     assert "there is no module 'main'" in result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU])
 def test_signal_for_a_supervisor_is_told_where_there_is_none(number: signal.Signals, tmp_path: Path) -> None:
     with Running(tmp_path, stdin="") as server:
         server.kill(number)

@@ -95,7 +95,7 @@ def test_blocked_stream_does_not_hold_up_the_end_for_ever() -> None:
 
 def test_dropped_records_are_counted_and_reported_when_there_is_room() -> None:
     records: queue.Queue[Any] = queue.Queue(2)
-    handler = BoundedQueueHandler(records)
+    handler = BoundedQueueHandler(records, lambda: None)
     for number in range(5):
         handler.handle(logging.LogRecord("pounce", logging.INFO, "", 0, f"line {number}", (), None))
     assert [records.get_nowait().getMessage() for _ in range(2)] == ["line 0", "line 1"]

@@ -6,7 +6,8 @@ Asked only for what is no flag or value of ours; where a name is in these tables
 __all__ = ["COMMANDS", "FLAGS", "VALUES", "about_flag"]
 
 _VARIABLES = "Not there: set variables before the start, for example with set -a; . ./.env; set +a."
-_STDERR = "Not there: the log goes to stderr, for systemd, a container or 2>file to take."
+_STDERR = "Not there: what an application prints goes where the server's own stdout and stderr go."
+_SYSLOG = "Write --error-log-file syslog, or syslog:host:port?facility=local0&tag=name."
 _LOGGING = "Not there: --log-level and --log-format are for the server's log, logging.config for the application's."
 _NO_STATSD = "Not there: nothing is sent to statsd; pounce status tells, and observers of a plugin can count."
 _NO_METRICS = "Not there: pounce status --json tells what runs, and observers of a plugin can count."
@@ -97,18 +98,18 @@ FLAGS = {
     "-m": _UMASK,
     "--umask": _UMASK,
     "--initgroups": _USER,
-    "--access-logfile": f"{_STDERR} --no-access-log leaves the access log out.",
+    "--access-logfile": "Write --access-log-file; --no-access-log leaves the access log out.",
     "--access-logformat": "Write --access-log-format, which takes the same values.",
-    "--error-logfile": _STDERR,
-    "--log-file": _STDERR,
+    "--error-logfile": "Write --error-log-file.",
+    "--log-file": "Write --error-log-file.",
     "--capture-output": _STDERR,
     "--logger-class": _LOGGING,
     "--log-config-json": _LOGGING,
-    "--log-syslog": _STDERR,
-    "--log-syslog-to": _STDERR,
-    "--log-syslog-prefix": _STDERR,
-    "--log-syslog-facility": _STDERR,
-    "--disable-redirect-access-to-syslog": _STDERR,
+    "--log-syslog": _SYSLOG,
+    "--log-syslog-to": _SYSLOG,
+    "--log-syslog-prefix": _SYSLOG,
+    "--log-syslog-facility": _SYSLOG,
+    "--disable-redirect-access-to-syslog": "Write --access-log-file, which can be another place.",
     "-R": _STDIO,
     "--enable-stdio-inheritance": _STDIO,
     "--statsd-host": _NO_STATSD,
@@ -155,7 +156,7 @@ FLAGS = {
     "--control-socket-mode": "Not there, because the control socket is for its owner alone.",
     "--no-control-socket": "Not needed: there is none without --control-socket.",
     # hypercorn
-    "--error-log": _STDERR,
+    "--error-log": "Write --error-log-file.",
     "--insecure-bind": "Write --bind http://HOST:PORT: a bind without TLS beside those with it.",
     "--quic-bind": "Write --http3: HTTP/3 is served on the ports of the binds with TLS.",
     "--read-timeout": "Write --request-timeout: between two pieces of a body.",

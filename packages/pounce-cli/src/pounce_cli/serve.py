@@ -19,7 +19,8 @@ def serve(given: Given) -> None:
         run(app, config=config)
         return
     start = logging.getLogger("pounce")
-    start.addFilter(_is_not_the_start)
+    if config.error_log_file is None:
+        start.addFilter(_is_not_the_start)
     try:
         run(app, config=config, on_ready=lambda info: _show(info, config))
     finally:

@@ -806,6 +806,11 @@ class ServerConfig:
     # Logging
     log_level: LogLevel = option("info", "Least severe level that is logged.", group="logging")
     log_format: LogFormat = option("auto", "auto is text on a terminal and JSON elsewhere.", group="logging")
+    error_log_file: str | None = option(
+        None,
+        "Where the log goes in place of standard error: a file, - for standard output, syslog or journald.",
+        group="logging",
+    )
     access_log: bool = option(True, "Log a line for each request.", group="logging")
     access_log_health: bool = option(
         False, "Log requests to health_check_path, /livez and /readyz too.", group="logging", needs="access_log"
@@ -814,6 +819,12 @@ class ServerConfig:
         "auto",
         "Form of its lines: auto (as log_format), text, json, logfmt, common, combined, or one made of values such as"
         " %(h)s.",
+        group="logging",
+        needs="access_log",
+    )
+    access_log_file: str | None = option(
+        None,
+        "Where it goes in place of error_log_file: a file, - for standard output, syslog or journald.",
         group="logging",
         needs="access_log",
     )

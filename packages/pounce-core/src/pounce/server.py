@@ -27,7 +27,7 @@ from pounce.late import late
 from pounce.left_threads import END_TIMEOUT, LeftThreads
 from pounce.net.bind import Listener
 from pounce.net.udp import open_sockets
-from pounce.observe.logs import LastWords
+from pounce.observe.logs import LastWords, reopen_log_files
 from pounce.supervisor.drain_bound import DRAIN_MARGIN, END_MARGIN, drain_bound
 from pounce.supervisor.modes import check_workers, is_supervised, mode_of, workers_of
 from pounce.supervisor.pid_file import PidFile
@@ -55,7 +55,7 @@ log = logging.getLogger("pounce")
 
 BEAT = 1.0
 """Seconds between two looks for workers that stand still."""
-SUPERVISORS = ("SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGUSR2")
+SUPERVISORS = ("SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR2")
 """Signals that only a supervisor can obey, and whose default action would end or stop the process."""
 
 
@@ -203,6 +203,12 @@ class Server:
                 log.error, "%s is for a supervisor, and there is none: nothing happens", signal.Signals(number).name
             )
 
+        def reopen_logs(number: int, frame: FrameType | None) -> None:
+            # Beside the loop: somebody may wait for a log that nobody reads.
+            threading.Thread(target=reopen_log_files, name="pounce logs", daemon=True).start()
+
+        if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+            before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, reopen_logs)
         for name in SUPERVISORS:
             number = getattr(signal, name)
             # Who closes a terminal wants what runs in it to end.

@@ -6,21 +6,21 @@ full they are counted and dropped, and the number is logged as soon as there is 
 
 import _thread
 import contextlib
-import io
 import json
 import logging
 import logging.handlers
-import os
 import queue
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Self, TextIO
 
 from pounce.config import ServerConfig
 from pounce.errors import PounceError
 from pounce.observe.access_entry import AccessEntry, escaped
-from pounce.observe.formats import access_fields, timestamp
+from pounce.observe.formats import LOGGER, access_fields, access_format, timestamp
+from pounce.observe.sinks import Sink, StreamSink, sink_of
 
 __all__ = ["LastWords", "Logs", "escaped_line", "keep_enabled", "reopen_log_files", "start_failed", "wants_json"]
 
@@ -46,18 +46,26 @@ def start_failed(error: PounceError, traceback: str = "") -> str:
 
 
 def reopen_log_files() -> None:
-    """Close the files of all `logging.FileHandler`s of this process and open them anew, by their names.
+    """Close the log files of this process and open them anew, by their names: the server's own, and those of all
+    `logging.FileHandler`s.
 
     For whoever has moved them away, as logrotate does.
     """
     loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.copy().values()]
     for logger in loggers:
         for handler in tuple(getattr(logger, "handlers", ())):
-            if isinstance(handler, logging.FileHandler):
-                with handler.lock or contextlib.nullcontext():
-                    if handler.stream is not None:
-                        handler.stream.close()
-                        handler.stream = handler._open()
+            if isinstance(handler, BoundedQueueHandler):
+                handler.reopen()
+            elif isinstance(handler, logging.FileHandler):
+                reopen_file(handler)
+
+
+def reopen_file(handler: logging.FileHandler) -> None:
+    """Have it write to the file that has its name now."""
+    with handler.lock or contextlib.nullcontext():
+        if handler.stream is not None:
+            handler.stream.close()
+            handler.stream = handler._open()
 
 
 class OwnLogger(logging.Logger):
@@ -81,17 +89,17 @@ def keep_enabled() -> None:
 
 
 class Logs:
-    """Context manager: within it the loggers `pounce.*` write to a stream, from a thread.
+    """Context manager: within it the loggers `pounce.*` write to where the settings say, from a thread.
 
-    The loggers are put back as they were on leaving.
+    The loggers are put back as they were on leaving. Raises `ConfigError` when it is made, for a format that cannot be
+    understood, or a file that cannot be opened. `stream` takes the place of `sys.stderr`.
     """
 
     def __init__(self, config: ServerConfig, stream: TextIO | None = None) -> None:
-        stream = stream or sys.stderr
-        formatter = JSONFormatter() if wants_json(config, stream) else TextFormatter()
+        access_format(config.access_log_format)
         records: queue.Queue[Any] = queue.Queue(QUEUE_SIZE)
-        self._handler = BoundedQueueHandler(records)
-        self._listener = Writer(records, stream, formatter)
+        self._writer = Writer(records, *_outputs(config, stream))
+        self._handler = BoundedQueueHandler(records, self._writer.reopen)
         self._logger = logging.getLogger("pounce")
         self._level = config.log_level.upper()
         self._before: tuple[int, bool] = (logging.NOTSET, True)
@@ -101,7 +109,7 @@ class Logs:
         self._logger.setLevel(self._level)
         self._logger.propagate = False
         self._logger.addHandler(self._handler)
-        self._listener.start()
+        self._writer.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -109,19 +117,40 @@ class Logs:
         self._logger.setLevel(self._before[0])
         self._logger.propagate = self._before[1]
         self._handler.report_dropped(END_TIMEOUT)
-        self._listener.stop()
+        self._writer.stop()
+
+
+def _outputs(config: ServerConfig, stream: TextIO | None) -> tuple[Output, Output | None]:
+    """Of the log and, where it goes elsewhere, of the access log. Raises `ConfigError`."""
+    log = _output(config, config.error_log_file, stream or sys.stderr)
+    if config.access_log_file is None or config.access_log_file == config.error_log_file or not config.access_log:
+        return log, None
+    try:
+        return log, _output(config, config.access_log_file, sys.stdout)
+    except BaseException:
+        log.close()
+        raise
+
+
+def _output(config: ServerConfig, target: str | None, stream: TextIO) -> Output:
+    sink = StreamSink(stream) if target is None else sink_of(target)
+    as_json = config.log_format == "json"
+    if config.log_format == "auto":
+        shown = stream if target is None else sys.stdout if target == "-" else None
+        # A journal has fields of its own for what JSON would have names for.
+        as_json = not (sink.has_fields or (shown is not None and shown.isatty()))
+    return Output(sink, JSONFormatter() if as_json else TextFormatter(MESSAGE if sink.structured else LINE))
 
 
 class LastWords:
     """Writes as `Logs` does, when that is over and logging with it: its thread waits for what is still to be said."""
 
     def __init__(self, config: ServerConfig) -> None:
-        formatter = JSONFormatter() if wants_json(config) else TextFormatter()
         records: queue.Queue[Any] = queue.Queue(QUEUE_SIZE)
         self._level = logging.getLevelName(config.log_level.upper())
-        self._handler = BoundedQueueHandler(records)
-        self._listener = Writer(records, sys.stderr, formatter)
-        self._listener.start()
+        self._writer = Writer(records, _output(config, config.error_log_file, sys.stderr))
+        self._handler = BoundedQueueHandler(records, self._writer.reopen)
+        self._writer.start()
 
     def say(self, level: int, message: str, *arguments: object) -> None:
         """Write one line, if `log_level` has it."""
@@ -130,16 +159,18 @@ class LastWords:
 
     def close(self) -> None:
         """Wait until all is written, as long as `Logs` does."""
-        self._listener.stop()
+        self._writer.stop()
 
 
 class BoundedQueueHandler(logging.handlers.QueueHandler):
     """Never waits: counts what does not fit."""
 
-    def __init__(self, records: queue.Queue[Any]) -> None:
+    def __init__(self, records: queue.Queue[Any], reopen: Callable[[], None]) -> None:
         super().__init__(records)
         self._records = records
         self._dropped = 0
+        self.reopen = reopen
+        """Has the files that the records are written to opened again."""
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """The record as it is: it stays in the process, and is formatted by the thread that writes it."""
@@ -156,13 +187,53 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
     def report_dropped(self, timeout: float = 0.0) -> None:
         """Say how many records were lost, if within `timeout` seconds there is room to say it."""
         if self._dropped:
-            message = f"{self._dropped} log records were dropped because they could not be written fast enough"
-            record = logging.LogRecord("pounce", logging.WARNING, "", 0, message, (), None)
+            record = _warning(f"{self._dropped} log records were dropped because they could not be written fast enough")
             try:
                 self._records.put(record, timeout > 0, timeout)
                 self._dropped = 0
             except queue.Full:
                 pass
+
+
+class Output:
+    """A sink, and the form of the lines that go there."""
+
+    def __init__(self, sink: Sink, formatter: logging.Formatter) -> None:
+        self._sink = sink
+        self._formatter = formatter
+        self._lost = 0
+        self._why = ""
+
+    def write(self, record: logging.LogRecord) -> str | None:
+        """Write a line. What cannot be written is counted; gives what to say of that when it can again."""
+        try:
+            line = self._formatter.format(record)
+        except Exception as exc:  # noqa: BLE001 - a record that does not fit its message must not end the thread
+            line = f"a log record cannot be written: {record.msg!r} with {record.args!r}: {exc!r}"
+        try:
+            self._sink.write(line, record)
+        except (OSError, ValueError) as exc:
+            # Nobody is there to read, the stream is closed, the disk is full.
+            self._lost += 1
+            self._why = str(exc)
+            return None
+        count, self._lost = self._lost, 0
+        return f"{count} log records could not be written: {self._why}" if count else None
+
+    def reopen(self) -> str | None:
+        """Open its file again; gives what to say where that fails."""
+        try:
+            self._sink.reopen()
+        except OSError as exc:
+            return f"The log file {exc.filename} cannot be opened again, the old one is kept: {exc.strerror or exc}"
+        return None
+
+    def close(self) -> None:
+        self._sink.close()
+
+
+def _warning(message: str) -> logging.LogRecord:
+    return logging.LogRecord("pounce", logging.WARNING, "", 0, message, (), None)
 
 
 class Writer(logging.handlers.QueueListener):
@@ -173,17 +244,13 @@ class Writer(logging.handlers.QueueListener):
     `logging.shutdown()` takes, nor that of `sys.stderr`, which the interpreter takes at its end.
     """
 
-    def __init__(self, records: queue.Queue[Any], stream: TextIO, formatter: logging.Formatter) -> None:
+    def __init__(self, records: queue.Queue[Any], log: Output, access_log: Output | None = None) -> None:
         super().__init__(records)
         self._records = records
-        self._formatter = formatter
-        self._stream = stream
-        self._own: io.FileIO | None = None
-        try:
-            self._own = io.FileIO(os.dup(stream.fileno()), "w")
-        except OSError, ValueError, AttributeError:
-            # It has no descriptor: a stream in memory.
-            pass
+        self._log = log
+        self._access_log = access_log or log
+        self._outputs = (log,) if access_log is None else (log, access_log)
+        self._is_to_reopen = False
 
     def start(self) -> None:
         """As in the base class; in an interpreter beside the main one no thread can be a daemon."""
@@ -193,25 +260,24 @@ class Writer(logging.handlers.QueueListener):
             self._thread = threading.Thread(target=self._monitor, name="pounce log")  # type: ignore[attr-defined]
             self._thread.start()
 
-    def handle(self, record: logging.LogRecord) -> None:
-        try:
-            line = self._formatter.format(record)
-        except Exception as exc:  # noqa: BLE001 - a record that does not fit its message must not end the thread
-            line = f"a log record cannot be written: {record.msg!r} with {record.args!r}: {exc!r}"
-        try:
-            self._write(line + "\n")
-        except OSError, ValueError:
-            # Nobody is there to read, or the stream is closed: there is no place to say so.
-            pass
+    def reopen(self) -> None:
+        """Have the thread open its files again. From any thread, and from a signal handler's; returns at once."""
+        self._is_to_reopen = True
+        with contextlib.suppress(queue.Full):
+            # What waits in the queue wakes it as well.
+            self._records.put_nowait(WAKE)
 
-    def _write(self, text: str) -> None:
-        if self._own is None:
-            self._stream.write(text)
-            self._stream.flush()
-            return
-        data = text.encode("utf-8", "backslashreplace")
-        while data:
-            data = data[self._own.write(data) :]
+    def handle(self, record: logging.LogRecord) -> None:
+        if self._is_to_reopen:
+            self._is_to_reopen = False
+            for output in self._outputs:
+                self._say(output.reopen())
+        if record is not WAKE:
+            self._say((self._access_log if record.name == LOGGER else self._log).write(record))
+
+    def _say(self, trouble: str | None) -> None:
+        if trouble is not None:
+            self._log.write(_warning(trouble))
 
     def stop(self) -> None:
         thread, self._thread = self._thread, None
@@ -222,15 +288,22 @@ class Writer(logging.handlers.QueueListener):
                 thread.join(END_TIMEOUT)
             except queue.Full:
                 pass
-        if self._own is not None and (thread is None or not thread.is_alive()):
-            self._own.close()
+        if thread is None or not thread.is_alive():
+            for output in self._outputs:
+                output.close()
+
+
+WAKE = _warning("")
+"""No record of anybody: there is something to do."""
+LINE = "%(asctime)s %(levelname)-8s %(name)s - %(message)s"
+MESSAGE = "%(message)s"
 
 
 class TextFormatter(logging.Formatter):
     """Lines for people; a traceback follows the line it belongs to."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-8s %(name)s - %(message)s")
+    def __init__(self, form: str = LINE) -> None:
+        super().__init__(form)
 
     def format(self, record: logging.LogRecord) -> str:
         entry = record.msg

@@ -5,10 +5,11 @@ import socket
 from contextlib import AbstractContextManager, nullcontext
 from math import inf
 
+from pounce.errors import PounceError
 from pounce.left_threads import LeftThreads
 from pounce.observe.logs import Logs
 from pounce.supervisor.channel import Channel
-from pounce.supervisor.messages import Left
+from pounce.supervisor.messages import Failed, Left
 from pounce.supervisor.process import ServerProcess, wait_for_start
 from pounce.worker.standstill import Standstill
 
@@ -23,7 +24,12 @@ def main(fd: int) -> None:
         spec = wait_for_start(channel)
         if spec is None:
             return
-        with Logs(spec.config):
+        try:
+            logs = Logs(spec.config)
+        except PounceError as exc:
+            channel.send(Failed(exc, ""))
+            return
+        with logs:
             left = LeftThreads()
             process = InterpreterProcess(channel, spec)
             process.run(spec.app)

@@ -97,7 +97,12 @@ def wait_for_start(channel: Channel) -> Spec | None:
 def serve(channel: Channel, spec: Spec, app: ASGIApp | str) -> int:
     """Do what `spec` says until the supervisor ends it; returns the exit code."""
     left = LeftThreads()
-    with Logs(spec.config):
+    try:
+        logs = Logs(spec.config)
+    except PounceError as exc:
+        channel.send(_failed(exc))
+        return 1
+    with logs:
         process = ServerProcess(channel, spec)
         code = process.run(app)
     if process.abandoned:

@@ -124,7 +124,7 @@ class Supervisor:
         self._call(self._upgrade)
 
     def reopen_logs(self) -> None:
-        """Open the files that the application logs to again, in all processes."""
+        """Open log files again, those of the application too, in all processes."""
         self._call(self._reopen_logs)
 
     def _call(self, request: Callable[[], None]) -> None:
