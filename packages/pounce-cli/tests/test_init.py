@@ -13,7 +13,9 @@ from pounce_cli.init import KINDS
 from pounce_cli.main import main
 
 
-def test_plugins_of_every_kind_pass_their_own_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugins_of_every_kind_pass_their_own_tests_and_a_linter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for kind in KINDS:
         assert main(["init", "--plugin", f"my-{kind}", "--kind", kind]) == 0
@@ -25,6 +27,15 @@ def test_plugins_of_every_kind_pass_their_own_tests(tmp_path: Path, monkeypatch:
         text=True,
     )
     assert f"{len(KINDS)} passed" in tested.stdout, tested.stdout
+    checks = ["--isolated", "--select", "E,F,W,I,B,UP,SIM,RUF", "--line-length", "120", "--target-version", "py314"]
+    for kind in KINDS:
+        checked = subprocess.run(
+            [sys.executable, "-m", "ruff", "check", "--no-cache", *checks, "--config", 'src = ["src"]', "."],
+            cwd=tmp_path / f"pounce-my-{kind}",
+            capture_output=True,
+            text=True,
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_the_command_line_knows_all_kinds() -> None:

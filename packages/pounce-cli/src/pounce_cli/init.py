@@ -45,7 +45,7 @@ A plugin of pounce, written for version {major}.{minor} of its contract.
 WIRE = '''\
 """{name}, a protocol: one line in, an answer out, and the connection ends."""
 
-from pounce.plugin import API_VERSION, BadRequest, Headers, Plugin, RequestConnection, RequestHead, Service, Wire
+from pounce.plugin import BadRequest, Headers, Plugin, RequestConnection, RequestHead, Service, Wire
 
 
 class {class_}Connection(RequestConnection):
@@ -68,11 +68,12 @@ def connect(service: Service) -> {class_}Connection:
     return {class_}Connection(service, "{name}")
 
 
-plugin = Plugin(name="{name}", api=API_VERSION, wires=(Wire(name="{name}", connect=connect),))
+plugin = Plugin(name="{name}", api=({major}, {minor}), wires=(Wire(name="{name}", connect=connect),))
 '''
 WIRE_TEST = '''\
-from {module} import plugin
 from pounce.testing import check_wire
+
+from {module} import plugin
 
 
 def test_the_wire_keeps_the_contract() -> None:
@@ -84,7 +85,7 @@ RESPONDER = '''\
 
 from collections.abc import Callable
 
-from pounce.plugin import API_VERSION, Plugin, RequestHead, Responder, Response, Service
+from pounce.plugin import Plugin, RequestHead, Responder, Response, Service
 
 
 def create(service: Service) -> Callable[[RequestHead], Response | None]:
@@ -96,14 +97,14 @@ def create(service: Service) -> Callable[[RequestHead], Response | None]:
     return respond
 
 
-plugin = Plugin(name="{name}", api=API_VERSION, responders=(Responder(name="{name}", create=create),))
+plugin = Plugin(name="{name}", api=({major}, {minor}), responders=(Responder(name="{name}", create=create),))
 '''
 MIDDLEWARE = '''\
 """{name}: something that wraps the application."""
 
 from typing import Any
 
-from pounce.plugin import API_VERSION, ASGIApp, MiddlewareChoice, Plugin, Service
+from pounce.plugin import ASGIApp, MiddlewareChoice, Plugin, Service
 
 
 def create(service: Service, app: ASGIApp) -> ASGIApp:
@@ -118,7 +119,7 @@ def create(service: Service, app: ASGIApp) -> ASGIApp:
     return wrapped
 
 
-plugin = Plugin(name="{name}", api=API_VERSION, middleware=(MiddlewareChoice(name="{name}", create=create),))
+plugin = Plugin(name="{name}", api=({major}, {minor}), middleware=(MiddlewareChoice(name="{name}", create=create),))
 '''
 OBSERVER = '''\
 """{name}: something that sees every request once it is over, with a setting."""
@@ -126,7 +127,7 @@ OBSERVER = '''\
 from dataclasses import dataclass
 from time import monotonic
 
-from pounce.plugin import API_VERSION, Completed, ObserverFactory, Plugin, Service, option
+from pounce.plugin import Completed, ObserverFactory, Plugin, Service, option
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Observer:
 
 plugin = Plugin(
     name="{name}",
-    api=API_VERSION,
+    api=({major}, {minor}),
     settings=Settings,
     observers=(ObserverFactory(name="{name}", create=Observer),),
 )
@@ -156,10 +157,11 @@ TEST = '''\
 from typing import Any
 from urllib.request import urlopen
 
-from {module} import plugin
 from pounce.h1.plugin import plugin as h1
 from pounce.registry import Registry
 from pounce.testing import TestServer
+
+from {module} import plugin
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -57,6 +57,7 @@ class BadRequest(PounceError):
     """
 
     default_code = "POUNCE_PARSE_E"
+    """That of an error for which none is given."""
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class ClientGone(OSError):
     """The peer is gone, so nothing can be sent to it any more (ASGI 2.4: `send()` raises an OSError)."""
 
     code = "POUNCE_CLIENT_GONE"
+    """As errors of pounce have one."""
 
     def __init__(self, message: str = "the client is gone") -> None:
         super().__init__(message)

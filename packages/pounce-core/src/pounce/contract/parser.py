@@ -11,10 +11,12 @@ __all__ = ["EndOfBody", "Parser", "ParserChoice", "ParserLimits"]
 
 @dataclass(frozen=True, slots=True)
 class ParserLimits:
-    """Bounds for an HTTP/1.1 parser: bytes of a head or trailer section, and the number of fields in one."""
+    """Bounds for an HTTP/1.1 parser."""
 
     max_header_size: int = 65536
+    """Bytes of a head or trailer section, empty line included."""
     max_headers: int = 100
+    """Fields in one of them."""
 
 
 class EndOfBody:
@@ -56,5 +58,8 @@ class ParserChoice:
     """An HTTP/1.1 parser; among the installed ones the highest `priority` is used unless one is named."""
 
     name: str
+    """As the setting `http_parser` names it."""
     priority: int
+    """That of the server's own is 0."""
     create: Callable[[ParserLimits], Parser]
+    """Makes the parser of one connection."""

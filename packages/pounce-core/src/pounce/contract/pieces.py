@@ -31,8 +31,11 @@ class Response:
     """A complete answer."""
 
     status: int
+    """Of the answer, from 200 on."""
     headers: Headers = field(default_factory=list)
+    """Names in lower case; what delimits it, Date and Server are added."""
     body: bytes = b""
+    """All of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,7 @@ class Responder:
     """
 
     name: str
+    """For messages."""
     create: Callable[[Service], Callable[[RequestHead], Response | ASGIApp | None] | None]
 
 
@@ -67,6 +71,7 @@ class MiddlewareChoice:
     """
 
     name: str
+    """For messages."""
     create: Callable[[Service, ASGIApp], ASGIApp | None]
     where: Position = "inner"
 
@@ -86,6 +91,7 @@ class ObserverFactory:
     """`create(service)` makes the observer of one worker; None when the configuration does not ask for it."""
 
     name: str
+    """For messages."""
     create: Callable[[Service], Observer | None]
 
 
@@ -95,6 +101,7 @@ class Command:
     parameters, so that nothing is imported before it is used."""
 
     name: str
+    """As it is typed."""
     load: Callable[[], Callable[..., Any]]
 
 
@@ -103,17 +110,27 @@ class Plugin:
     """What a distribution adds to the server."""
 
     name: str
+    """By which settings find it; that of its entry point too."""
     api: tuple[int, int]
     """The contract version it was written for, checked before anything is used."""
     wires: tuple[Wire, ...] = ()
+    """Protocols over TCP and Unix sockets."""
     datagrams: tuple[DatagramWire, ...] = ()
+    """Protocols over UDP."""
     upgrades: tuple[Upgrade, ...] = ()
+    """Protocols that a request opens on its stream."""
     switches: tuple[Switch, ...] = ()
+    """Wires to which a connection of HTTP/1.1 may change."""
     parsers: tuple[ParserChoice, ...] = ()
+    """Readers of HTTP/1.1."""
     responders: tuple[Responder, ...] = ()
+    """Asked before the application, in this order, those of other plugins in the order of the names of these."""
     observers: tuple[ObserverFactory, ...] = ()
+    """Told of every request that is over."""
     middleware: tuple[MiddlewareChoice, ...] = ()
+    """Around the application, outermost first."""
     commands: tuple[Command, ...] = ()
+    """Subcommands of `pounce`."""
     settings: type | None = None
     """A frozen dataclass of settings; `service.settings[name]` holds the instance. Fields made by `option()` have
     bounds, a flag (`--NAME-field`), a variable and a key in files, as settings of the server."""

@@ -169,10 +169,12 @@ class Completed(Protocol):
     """What an observer sees of a request, or of what an upgrade opened."""
 
     @property
-    def head(self) -> RequestHead: ...
+    def head(self) -> RequestHead:
+        """The request."""
 
     @property
-    def stream(self) -> Stream: ...
+    def stream(self) -> Stream:
+        """By which it was answered; its `connection` says who has asked."""
 
     @property
     def status(self) -> int:

@@ -237,7 +237,9 @@ class Wire:
     name: str
     connect: Callable[[Service], asyncio.Protocol]
     alpn: tuple[str, ...] = ()
+    """Protocol ids to offer in TLS (RFC 7301), the preferred one first."""
     preface: bytes | Preface | None = None
+    """What its connections begin with."""
 
 
 class DatagramSocket(Protocol):
@@ -263,7 +265,8 @@ class DatagramTransport(Protocol):
         """Beside "sockname": "worker", the number of this worker, from 256 to 2**24 - 1, which no other of the server
         has, old and new ones in a reload included; and "secret", bytes which they share."""
 
-    def sendto(self, data: bytes, addr: Address, /) -> None: ...
+    def sendto(self, data: bytes, addr: Address, /) -> None:
+        """One to an address."""
 
     def send_many(self, datagrams: list[bytes], address: Address, /) -> None:
         """Several to one address, in order."""
@@ -277,7 +280,8 @@ class DatagramTransport(Protocol):
     def claim(self, connection_id: bytes, worker: int | None = None, /) -> None:
         """Tell one worker, or all, that this connection is here: `claimed()` is called there."""
 
-    def is_closing(self) -> bool: ...
+    def is_closing(self) -> bool:
+        """Nothing more can be sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,8 +301,10 @@ class DatagramWire:
     """
 
     name: str
+    """For messages, and for binds that name their wires."""
     connect: Callable[[Service, Address], asyncio.DatagramProtocol]
     alpn: tuple[str, ...] = ()
+    """Protocol ids that it negotiates itself (RFC 7301)."""
     open_socket: Callable[[socket.socket], DatagramSocket] | None = None
     advertise: str | None = None
 
@@ -311,6 +317,7 @@ class Upgrade:
     """
 
     token: bytes
+    """As in the field Upgrade, or `:protocol` of an extended CONNECT."""
     open: Callable[[Service, RequestHead, Stream], Exchange]
 
 
@@ -324,4 +331,5 @@ class Switch:
     """
 
     token: bytes
+    """As in the field Upgrade."""
     connect: Callable[[Service, RequestHead], asyncio.Protocol | None]
