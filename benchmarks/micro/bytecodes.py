@@ -3,6 +3,7 @@
 A connection over a socket pair sends one request after the other to a service on the loop that a worker has. What is
 counted is what the interpreter does between two calls of the application, so the figures are the same on whatever
 machine, however busy it is. They say nothing of what is done in C: `benchmarks.micro.instructions` does.
+With `connections` each request comes on a connection of its own, which the client ends; for the server's own loop only.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import socket
 import sys
 import threading
 from collections import Counter
+from collections.abc import Generator
 from types import CodeType
 from typing import Any
 
@@ -20,13 +22,16 @@ from pounce.contract.parser import ParserLimits
 from pounce.exchange.service import Service
 from pounce.h1.connection import H1Connection
 from pounce.identity.identity import Identity
+from pounce.net.bind import Bind, Listener
 from pounce.registry import Registry
-from pounce.worker.loop import loop_factory
+from pounce.worker.acceptor import Acceptor
+from pounce.worker.loop import HAS_OWN, loop_factory
 
 WARM_UP = 24
 REQUESTS = 12
 """A multiple of 3, so that each kind of a mixed load is there as often."""
 SHOWN = 30
+CONNECTIONS = "connections"
 
 monitoring = sys.monitoring
 
@@ -34,12 +39,13 @@ monitoring = sys.monitoring
 def count(load: str, loop: str = "asyncio", parser: str = "h1fast") -> Counter[CodeType]:
     """Bytecodes of `REQUESTS` requests by function. Those of the loads whose application uses threads are not all of
     them: only what runs on the loop is counted."""
-    app, request = LOADS[load]
+    app, request = LOADS["hello" if load == CONNECTIONS else load]
     module, _, name = app.partition(":")
     counting = _Counting(getattr(importlib.import_module(module), name))
     made = loop_factory(loop)()
+    serve = _serve_connections if load == CONNECTIONS else _serve
     try:
-        made.run_until_complete(_serve(counting, request, parser))
+        made.run_until_complete(serve(counting, request, parser))
     finally:
         made.close()
     return counting.found
@@ -58,6 +64,8 @@ class _Counting:
         self._calls = 0
         self._counts: Counter[CodeType] = Counter()
         self._thread = threading.get_ident()
+        self.paused = False
+        """What runs at the moment is none of the server's work."""
         self.found: Counter[CodeType] = Counter()
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
@@ -71,22 +79,27 @@ class _Counting:
             monitoring.set_events(monitoring.PROFILER_ID, 0)
             monitoring.register_callback(monitoring.PROFILER_ID, monitoring.events.INSTRUCTION, None)
             monitoring.free_tool_id(monitoring.PROFILER_ID)
-            own = {self.__call__.__func__.__code__}  # type: ignore[attr-defined]
-            self.found = Counter({code: number for code, number in self._counts.items() if code not in own})
+            self.found = Counter({code: n for code, n in self._counts.items() if code.co_filename != __file__})
         return self._app(scope, receive, send)
 
     def _count(self, code: CodeType, offset: int) -> None:
-        if threading.get_ident() == self._thread:
+        if threading.get_ident() == self._thread and not self.paused:
             self._counts[code] += 1
 
 
-async def _serve(app: _Counting, request: Any, parser: str) -> None:
-    loop = asyncio.get_running_loop()
+def _service(app: _Counting, parser: str) -> tuple[Service, Registry]:
     config = ServerConfig.of({"access_log": False, "http_parser": parser})
     registry = Registry.discover(config)
     limits = ParserLimits(max_header_size=config.max_header_size, max_headers=config.max_headers)
     create = registry.parser(parser).create
+    loop = asyncio.get_running_loop()
     service = Service(config, app, loop, create_parser=lambda: create(limits), identity=Identity(config))
+    return service, registry
+
+
+async def _serve(app: _Counting, request: Any, parser: str) -> None:
+    loop = asyncio.get_running_loop()
+    service, _ = _service(app, parser)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     await loop.connect_accepted_socket(lambda: H1Connection(service), ours)
@@ -101,6 +114,47 @@ async def _serve(app: _Counting, request: Any, parser: str) -> None:
     theirs.close()
     while service.connections:
         await asyncio.sleep(0)
+
+
+async def _serve_connections(app: _Counting, request: Any, parser: str) -> None:
+    """The client does its next step whenever the loop would wait: so each turn is one that a server takes."""
+    loop: Any = asyncio.get_running_loop()
+    service, registry = _service(app, parser)
+    poll, done = loop._poll, loop.create_future()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        acceptor = Acceptor(service, Listener(listening, Bind("127.0.0.1")), registry.wire_table(), None, None)
+        acceptor.start()
+        client = _connect(listening.getsockname(), request)
+
+        def poll_or_go_on(wait: float, most: int) -> list[tuple[int, int]]:
+            found: list[tuple[int, int]] = poll(0.0, most)
+            if found or not wait:
+                return found
+            app.paused = True
+            more = next(client, False)
+            app.paused = False
+            if not more:
+                done.set_result(None)
+                return []
+            return poll(wait, most)  # type: ignore[no-any-return]
+
+        loop._poll = poll_or_go_on
+        try:
+            await done
+        finally:
+            loop._poll = poll
+        acceptor.stop()
+
+
+def _connect(address: Any, request: Any) -> Generator[bool]:
+    for number in range(WARM_UP + REQUESTS + 1):
+        with socket.create_connection(address, 60) as client:
+            client.sendall(request(1000 + number))
+            yield True
+            if not client.recv(65536).startswith(b"HTTP/1.1 200"):
+                raise AssertionError("not answered")
+        yield True
 
 
 def _wait(client: threading.Thread, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
@@ -124,7 +178,7 @@ def _ask(sock: socket.socket, request: Any) -> None:
 
 
 def main() -> None:
-    for load in sys.argv[1:] or LOADS:
+    for load in sys.argv[1:] or (*LOADS, *((CONNECTIONS,) if HAS_OWN else ())):
         found = count(load)
         print(f"{load}: {each(found):,} bytecodes for each request")
         for code, number in found.most_common(SHOWN):

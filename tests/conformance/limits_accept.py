@@ -217,22 +217,16 @@ async def test_an_acceptor_that_was_stopped_without_descriptors_does_not_begin_a
 ) -> None:
     """Else a draining server would go on to accept half a second later."""
 
-    class Full:
+    class Full(socket.socket):
         """A listening socket whose process has no descriptor left."""
 
-        def __init__(self, sock: socket.socket) -> None:
-            self._sock = sock
-            self.accepted = 0
+        accepted = 0
 
-        def fileno(self) -> int:
-            return self._sock.fileno()
-
-        def accept(self) -> Any:
+        def _accept(self) -> Any:
             self.accepted += 1
             raise OSError(errno.EMFILE, "Too many open files")
 
-    with socket.socket() as listening:
-        full = Full(listening)
+    with Full() as full:
         registry = registry_of(parser)
         service = memory_service(path_app, registry, http_parser=parser)
         listener = SimpleNamespace(sock=full, is_unix=False, bind=Bind())
@@ -242,7 +236,7 @@ async def test_an_acceptor_that_was_stopped_without_descriptors_does_not_begin_a
         loop = asyncio.get_running_loop()
         due = [handle for handle in loop._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
         assert (full.accepted, due) == (1, [])
-        assert not loop.remove_reader(listening.fileno())
+        assert not loop.remove_reader(full.fileno())
 
 
 def test_a_named_wire_is_turned_away_without_a_word_of_http(socket_kind: str, parser: str, serve: Any) -> None:

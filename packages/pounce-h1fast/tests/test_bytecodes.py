@@ -5,9 +5,12 @@ benchmarks.micro.bytecodes` tells which functions have grown.
 """
 
 import pytest
-from benchmarks.micro.bytecodes import count, each
+from benchmarks.micro.bytecodes import CONNECTIONS, count, each
+
+from pounce.worker.loop import HAS_OWN
 
 BOUNDS = {"hello": 1650, "browser-like": 2150, "echo": 2150, "mixed": 2300, "chunked": 2250}
+CONNECTION_BOUND = 3750
 
 
 @pytest.mark.parametrize("load", BOUNDS)
@@ -15,3 +18,10 @@ def test_request_takes_no_more_bytecodes_than_it_may(load: str) -> None:
     found = count(load)
     largest = ", ".join(f"{code.co_qualname} {number}" for code, number in found.most_common(10))
     assert each(found) <= BOUNDS[load], largest
+
+
+@pytest.mark.skipif(not HAS_OWN, reason="this system has no epoll")
+def test_new_connection_takes_no_more_bytecodes_than_it_may() -> None:
+    found = count(CONNECTIONS)
+    largest = ", ".join(f"{code.co_qualname} {number}" for code, number in found.most_common(10))
+    assert each(found) <= CONNECTION_BOUND, largest

@@ -33,7 +33,7 @@ from pounce.errors import BadRequest, ClientGone
 from pounce.h1.encode import LAST_CHUNK, AnswerHead, chunk_head, encode_fields, encode_head, status_line
 from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, LENGTH, NONE, answer_framing
 from pounce.net.body_connection import BUFFER_HIGH, BUFFER_LOW, RATE_GRACE, BodyConnection
-from pounce.net.connection import CORK_LIMIT, LONG_READ, WireFailed
+from pounce.net.connection import CORK_LIMIT, ENDED, LONG_READ, WireFailed
 from pounce.net.linger import LINGER_TIMEOUT
 
 if TYPE_CHECKING:
@@ -165,6 +165,15 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                     self._write(cork.pop())
                 else:
                     self.flush()
+
+    def _end_received(self) -> None:
+        if self.reading == IDLE and self._direct and (close := getattr(self.transport, "close_at_once", None)):
+            # Nothing is owed to the peer, and nothing waits to leave: what follows comes to the same.
+            self.reading = CLOSED
+            self._reads = ENDED
+            close()
+        else:
+            super()._end_received()
 
     def eof_received(self) -> bool:
         self._ended_by_peer = True

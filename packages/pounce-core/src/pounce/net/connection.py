@@ -333,18 +333,33 @@ class Connection(asyncio.Protocol):
             if data:
                 self.data_received(data)
             else:
-                self._set_reading_directly(False)
-                self._reads = ENDED
-                if not self.eof_received():
-                    self.transport.close()
+                self._end_received()
         except SystemExit, KeyboardInterrupt:
             raise
         except BaseException as exc:  # noqa: BLE001 - it goes where asyncio has it go
-            name = "data_received" if data else "eof_received"
-            context = {"exception": exc, "transport": self.transport, "protocol": self}
-            self.loop.call_exception_handler({"message": f"Fatal error: protocol.{name}() call failed."} | context)
-            self._rest_is_lost = True
-            self.transport.abort()
+            self._failed("data_received" if data else "eof_received", exc)
+
+    def _end_received(self) -> None:
+        self._set_reading_directly(False)
+        self._reads = ENDED
+        if not self.eof_received():
+            self.transport.close()
+
+    def first_received(self, data: bytes) -> None:
+        """The same with what had come before there was a transport."""
+        try:
+            self.data_received(data)
+        except SystemExit, KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - it goes where asyncio has it go
+            self._failed("data_received", exc)
+
+    def _failed(self, name: str, exc: BaseException) -> None:
+        """An event has raised, which ends the connection."""
+        context = {"exception": exc, "transport": self.transport, "protocol": self}
+        self.loop.call_exception_handler({"message": f"Fatal error: protocol.{name}() call failed."} | context)
+        self._rest_is_lost = True
+        self.transport.abort()
 
     def park(self) -> None:
         """The share of this turn is used up, and bytes are left here: `next_turn()` goes on with them."""

@@ -21,9 +21,12 @@ import asyncio
 import contextvars
 import heapq
 import selectors
+import socket
 from collections.abc import Callable
 from select import EPOLLIN, EPOLLOUT
 from typing import Any
+
+from pounce.net.direct_transport import DirectTransport
 
 __all__ = ["BATCH", "EpollLoop", "FairSelector"]
 
@@ -35,6 +38,9 @@ CANCELLED_MIN = 100
 CANCELLED_SHARE = 0.5
 """So many timers, and this share of them cancelled, are thrown out before their time."""
 WAKE_BYTES = 4096
+
+READ = selectors.EVENT_READ
+new_key = selectors.SelectorKey._make
 
 
 class FairSelector(selectors.EpollSelector):
@@ -97,20 +103,53 @@ class EpollLoop(asyncio.SelectorEventLoop):
     _ssock: Any
     _stopping: bool
     _timer_cancelled_count: int
+    _transports: Any
 
     def __init__(self) -> None:
         self._readers: dict[int, Callable[[], object]] = {}
-        selector = FairSelector()
+        self._direct: dict[int, DirectTransport] = {}
+        """As asyncio's `_transports`, which takes far longer to keep references that do not count."""
+        selector: Any = FairSelector()
         self._key_of = selector.key_of
-        self._poll = selector._selector.poll  # type: ignore[attr-defined]
+        self._keys: dict[int, selectors.SelectorKey] = selector._fd_to_key
+        self._poll = selector._selector.poll
+        self._register = selector._selector.register
+        self._unregister = selector._selector.unregister
+        self._context = contextvars.copy_context()
+        """Of readers that are called in asyncio's way after all."""
         super().__init__(selector)
+
+    def is_behind(self) -> bool:
+        """More callbacks wait than the loop takes events at a time: whatever is new should get in line."""
+        return len(self._ready) > BATCH
+
+    def transport(self, sock: socket.socket, protocol: asyncio.Protocol, peer: Any) -> DirectTransport:
+        """Make the transport of a connection, with the address that `accept()` gave. The caller tells `protocol` of it,
+        and has it begin to read."""
+        made = DirectTransport(self, sock, protocol, peer)
+        self._direct[made._sock_fd] = made
+        return made
+
+    def transport_lost(self, fd: int) -> None:
+        """What `transport()` has made has ended, and its descriptor may be another's before long."""
+        self._direct.pop(fd, None)
 
     def read_directly(self, fd: int, reader: Callable[[], object]) -> None:
         """Call `reader` while there is something to read. It sees to what it raises itself.
 
         In the place of a transport's own reader: whoever calls this has told the transport to pause.
         """
-        self._add_reader(fd, reader)
+        # As `_add_reader()` does.
+        key = self._keys.get(fd)
+        if key is None:
+            self._register(fd, EPOLLIN)
+        elif key.events == READ:
+            key.data[0].cancel()
+        else:
+            self._add_reader(fd, reader)
+            self._readers[fd] = reader
+            return
+        self._keys[fd] = new_key((fd, fd, READ, (Handle(reader, (), self, self._context), None)))
         self._readers[fd] = reader
 
     def take_reading(self, transport: Any, fd: int, reader: Callable[[], object]) -> None:
@@ -131,9 +170,42 @@ class EpollLoop(asyncio.SelectorEventLoop):
         return handle
 
     def _remove_reader(self, fd: Any) -> bool:
-        self._readers.pop(fd if type(fd) is int else fd.fileno(), None)
-        removed: bool = super()._remove_reader(fd)  # type: ignore[misc]
+        if type(fd) is not int:
+            fd = fd.fileno()
+        self._readers.pop(fd, None)
+        key = self._keys.get(fd)
+        if key is None or key.events != READ:
+            removed: bool = super()._remove_reader(fd)  # type: ignore[misc]
+            return removed
+        # As asyncio and its selector do.
+        del self._keys[fd]
+        try:
+            self._unregister(fd)
+        except OSError:
+            # It was closed already.
+            pass
+        key.data[0].cancel()
+        return True
+
+    def _remove_writer(self, fd: Any) -> bool:
+        if type(fd) is int and fd not in self._keys:
+            return False
+        removed: bool = super()._remove_writer(fd)  # type: ignore[misc]
         return removed
+
+    def _ensure_fd_no_transport(self, fd: Any) -> None:
+        if self._direct:
+            number = fd if type(fd) is int else fd.fileno()
+            if number in self._direct and not self._direct[number].is_closing():
+                raise RuntimeError(f"File descriptor {fd!r} is used by transport {self._direct[number]!r}")
+        super()._ensure_fd_no_transport(fd)  # type: ignore[misc]
+
+    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int) -> int:
+        if self._direct.pop(transp._sock_fd, None) is not None:
+            # Where those that asyncio has made are from the beginning.
+            self._transports[transp._sock_fd] = transp
+        sent: int = await super()._sendfile_native(transp, file, offset, count)  # type: ignore[misc]
+        return sent
 
     def _read_from_self(self) -> None:
         # Once: what is left makes it readable again.

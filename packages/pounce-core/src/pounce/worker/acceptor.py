@@ -4,13 +4,16 @@ itself, and survives running out of descriptors."""
 import asyncio
 import errno
 import logging
+import select
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+from pounce.contract.turns import Share
 from pounce.errors import BadRequest
 from pounce.h1.turned_away import TurnedAway
 from pounce.net.bind import Listener
+from pounce.net.opening import Opener
 from pounce.net.proxy_protocol import ProxyHeader, ProxyPolicy
 from pounce.net.sniff import WireChooser, WireTable
 
@@ -19,12 +22,14 @@ if TYPE_CHECKING:
     from pounce.net.tls import ServerTLS
     from pounce.plugin import Wire
 
-__all__ = ["Acceptor", "Intake", "accept"]
+__all__ = ["Acceptor", "Intake", "Listening"]
 
 log = logging.getLogger("pounce.net")
 
 BATCH = 64
 """Connections taken from a socket before others get a turn."""
+SERVED_AT_ONCE = 16
+"""The same where their first requests are served as they are taken: as many as the loop takes events at a time."""
 NO_TIMEOUT = 86_400.0
 """Seconds that TLS may take to close. By itself it would cut what is on its way to a slow peer after 30; see
 `Connection.write_deadline`."""
@@ -42,18 +47,34 @@ OVERLOADED = BadRequest(
 )
 
 
-def accept(listening: socket.socket) -> socket.socket | None:
-    """The next connection of a listening socket, None when there is none. Raises `OSError` when none can be taken."""
-    while True:
-        try:
-            sock, _ = listening.accept()
-        except BlockingIOError, InterruptedError:
-            return None
-        except OSError as exc:
-            if exc.errno in _GONE:
-                continue
-            raise
-        return sock
+class Listening:
+    """A listening socket, of which connections are taken without anything that is done in vain."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._accept = sock._accept  # type: ignore[attr-defined]
+        # Plain numbers: `accept()` of Python's sockets looks up the names of all three for each connection.
+        self._kind = int(sock.family), int(sock.type), sock.proto
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    def accept(self) -> tuple[socket.socket, Any] | None:
+        """The next connection, and the address of its peer; None when there is none. Raises `OSError` when none can be
+        taken."""
+        while True:
+            try:
+                fd, peer = self._accept()
+            except BlockingIOError, InterruptedError:
+                return None
+            except OSError as exc:
+                if exc.errno in _GONE:
+                    continue
+                raise
+            return socket.socket(*self._kind, fileno=fd), peer
+
+    def more(self) -> bool:
+        """There is another one. To be told so takes a small part of what it takes the kernel to find that there is
+        none to accept."""
+        return bool(self._poll.poll(0))
 
 
 def report_failure(exc: OSError) -> None:
@@ -86,6 +107,14 @@ class Intake:
             from pounce.admission.peers import TOO_MANY
 
             self._too_many = TOO_MANY
+        self._opener: Opener | None = None
+        if tls is None and self._proxies is None and hasattr(service.loop, "read_directly"):
+            uncount = self._peers.closed if self._peers is not None else _nothing
+            self._opener = Opener(service, cast(Any, service.loop), table, named, uncount)
+        self._inherits_nodelay: bool | None = None
+        """Connections have TCP_NODELAY from their listening socket; None until the first one has shown it."""
+        if self._tcp:
+            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.handshakes: set[asyncio.Task[None]] = set()
         """Connections that were accepted and are not yet handed to their wire."""
         if self._speaks_http:
@@ -103,41 +132,52 @@ class Intake:
         for task in self.handshakes:
             task.cancel()
 
-    def take(self, sock: socket.socket) -> None:
-        """Serve an accepted connection, or turn it away; call on the worker's loop."""
+    def take(self, sock: socket.socket, peer: Any = None) -> None:
+        """Serve an accepted connection, or turn it away; call on the worker's loop. `peer` is its address, where that
+        is known."""
         sock.setblocking(False)
-        if self._tcp:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tcp and not self._inherits_nodelay:
+            self._set_nodelay(sock)
         limit = self._service.max_connections
         if limit and len(self._service.connections) + len(self.handshakes) >= limit:
             self._turn_away(sock, "max_connections", OVERLOADED)
             return
-        key = ""
+        share: Share | None = None
         if self._peers is not None and self._proxies is None:
-            found = self._enter(sock, None)
-            if found is None:
+            if peer is None:
+                peer = _peer_of(sock)
+            share = self._enter(peer, sock, None)
+            if share is None:
                 return
-            key = found
-        task = self._loop.create_task(self._connect(sock, key))
+        if self._opener is not None:
+            self._opener.open(sock, _peer_of(sock) if peer is None else peer, share)
+            return
+        task = self._loop.create_task(self._connect(sock, share))
         self.handshakes.add(task)
         task.add_done_callback(self.handshakes.discard)
 
-    def _enter(self, sock: socket.socket, proxied: ProxyHeader | None) -> str | None:
-        """Count a connection for its address: see `Peers.enter()`. Where there is no room it is turned away."""
+    def _set_nodelay(self, sock: socket.socket) -> None:
+        if self._inherits_nodelay is None:
+            self._inherits_nodelay = bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _enter(self, peer: Any, sock: socket.socket, proxied: ProxyHeader | None) -> Share | None:
+        """Count a connection for its address, by what will be its share: see `Peers.enter()`. Where there is no room it
+        is turned away."""
         assert self._peers is not None
         address = None
         if proxied is not None and proxied.peer is not None:
             address = proxied.peer[0]
-        elif self._tcp:
-            try:
-                address = sock.getpeername()[0]
-            except OSError:
-                # It is gone, which shows before long.
-                pass
+        elif self._tcp and peer is not None:
+            # Else it is gone, which shows before long.
+            address = peer[0]
         key = self._peers.enter(address)
         if key is None:
             self._turn_away(sock, "max_connections_per_peer", self._too_many)
-        return key
+            return None
+        share = Share(self._service.turns)
+        self._peers.keep(key, share)
+        return share
 
     def _turn_away(self, sock: socket.socket, limit: str, error: BadRequest) -> None:
         """Over a limit: say so where the client can read it without a handshake."""
@@ -150,8 +190,8 @@ class Intake:
             pass
         sock.close()
 
-    async def _connect(self, sock: socket.socket, key: str) -> None:
-        """`key` is what its address is counted by, where it is counted by now."""
+    async def _connect(self, sock: socket.socket, share: Share | None) -> None:
+        """`share` is what its address is counted by, where it is counted by now."""
         task = asyncio.current_task()
         assert task is not None
         is_open = False
@@ -168,13 +208,12 @@ class Intake:
             if proxied is None:
                 return
             if self._peers is not None:
-                found = self._enter(sock, proxied)
-                if found is None:
+                share = self._enter(_peer_of(sock), sock, proxied)
+                if share is None:
                     return
-                key = found
         chooser = WireChooser(self._service, self._table, self._named, opened, proxied)
-        if self._peers is not None:
-            self._peers.keep(key, chooser.share)
+        if share is not None:
+            chooser.share = share
         try:
             await self._loop.connect_accepted_socket(
                 lambda: chooser,
@@ -192,6 +231,18 @@ class Intake:
                 self._peers.closed(chooser.share)
 
 
+def _nothing(share: Share) -> None:
+    pass
+
+
+def _peer_of(sock: socket.socket) -> Any:
+    try:
+        return sock.getpeername()
+    except OSError:
+        # It is gone already.
+        return None
+
+
 class Acceptor(Intake):
     """Accepts for one worker on one listener."""
 
@@ -200,13 +251,18 @@ class Acceptor(Intake):
     ) -> None:
         super().__init__(service, listener, table, named, tls)
         config = service.config
+        self._listening = Listening(listener.sock)
         # Where others accept on the same socket, one that takes all there are leaves them idle.
-        self._batch = BATCH if config.workers == 1 or config.reuseport else 1
+        most = BATCH if self._opener is None else SERVED_AT_ONCE
+        self._batch = most if config.workers == 1 or config.reuseport else 1
         self._resume: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to accept."""
-        self._loop.add_reader(self._sock.fileno(), self._accept)
+        if hasattr(self._loop, "read_directly"):
+            self._loop.read_directly(self._sock.fileno(), self._accept)
+        else:
+            self._loop.add_reader(self._sock.fileno(), self._accept)
 
     def stop(self) -> None:
         """Accept what clients have already opened, then no more."""
@@ -223,14 +279,14 @@ class Acceptor(Intake):
             self._resume = None
 
     def _accept(self) -> None:
-        for _ in range(self._batch):
-            if not self._accept_one():
+        for left in range(self._batch, 0, -1):
+            if not self._accept_one() or left == 1 or not self._listening.more():
                 return
 
     def _accept_one(self) -> bool:
         """Take one connection; False when there is none, or none can be taken now."""
         try:
-            sock = accept(self._sock)
+            found = self._listening.accept()
         except OSError as exc:
             self._service.count("accept_error")
             report_failure(exc)
@@ -238,6 +294,11 @@ class Acceptor(Intake):
             self._pause()
             self._resume = self._loop.call_later(PAUSE, self.start)
             return False
-        if sock is not None:
-            self.take(sock)
-        return sock is not None
+        if found is None:
+            return False
+        try:
+            self.take(*found)
+        except Exception as exc:  # noqa: BLE001 - logged there
+            # Of one connection; the loop must not end for it.
+            self._loop.call_exception_handler({"message": "A connection could not be taken", "exception": exc})
+        return True

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 
 from pounce.net.bind import Listener
-from pounce.worker.acceptor import BATCH, PAUSE, accept, report_failure
+from pounce.worker.acceptor import BATCH, PAUSE, Listening, report_failure
 from pounce.worker.worker import Worker
 
 __all__ = ["BEAT", "Dispatcher", "Inbox"]
@@ -111,6 +111,7 @@ class Dispatcher:
     def __init__(self, listeners: list[Listener]) -> None:
         self._listeners = listeners
         self._sockets = [listener.sock for listener in listeners]
+        self._listening = [Listening(sock) for sock in self._sockets]
         self._lock = threading.Lock()
         """Protects `_inboxes`, `_left` and the giving to one of them: after `remove()` an inbox gets nothing more."""
         self._inboxes: list[Inbox] = []
@@ -198,7 +199,7 @@ class Dispatcher:
                 self._wake.recv(4096)
                 continue
             for _ in range(BATCH):
-                if not self._accept_one(key.data):
+                if not self._accept_one(key.data) or not self._listening[key.data].more():
                     break
         self._redistribute()
 
@@ -212,14 +213,14 @@ class Dispatcher:
     def _accept_one(self, number: int) -> bool:
         """Take one connection; False when there is none, or none can be taken now."""
         try:
-            sock = accept(self._sockets[number])
+            found = self._listening[number].accept()
         except OSError as exc:
             report_failure(exc)
             self._paused_until = time.monotonic() + PAUSE
             return False
-        if sock is not None:
-            self._give([(number, sock)])
-        return sock is not None
+        if found is not None:
+            self._give([(number, found[0])])
+        return found is not None
 
     def _give(self, connections: list[tuple[int, socket.socket]]) -> None:
         """To each the worker with the least to do; one that stands still only where all do."""
