@@ -32,17 +32,18 @@ needs_redis = pytest.mark.skipif(
 class RedisServer:
     """On a Unix socket, so that no port can be taken by somebody else while it is down; with nothing on the disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, *flags: str) -> None:
         # Not tmp_path: the address of a Unix socket has room for about a hundred bytes.
         self._folder = tempfile.mkdtemp(prefix="redis-")
         self._path = os.path.join(self._folder, "socket")
         self.url = f"unix://{self._path}"
+        self._flags = flags
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *flags: str) -> None:
+    def start(self) -> None:
         """Start it, and return when it answers."""
         line = ["--port", "0", "--unixsocket", self._path, "--save", "", "--appendonly", "no", "--dir", self._folder]
-        self._process = subprocess.Popen(["redis-server", *line, *flags], stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen(["redis-server", *line, *self._flags], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + PATIENCE
         while True:
             try:

@@ -17,6 +17,7 @@ import pounce
 from pounce.config import ServerConfig
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection
+from pounce.worker.shared import admission_of
 
 SOURCE = Path(pounce.__file__).parent
 REQUEST = b"GET / HTTP/1.1\r\nHost: example.org\r\nUser-Agent: test\r\nAccept: */*\r\n%b\r\n"
@@ -56,8 +57,10 @@ def executed(fields: bytes = b"", **settings: Any) -> Counter[str]:
 
     async def serve() -> None:
         given = {"access_log": False, "compression": False, "http_parser": "h11"} | settings
-        registry = Registry.discover(ServerConfig.of(given))
-        connection = MemoryConnection(hello, registry=registry, **given)
+        config = ServerConfig.of(given)
+        connection = MemoryConnection(
+            hello, registry=Registry.discover(config), admission=admission_of(config), **given
+        )
         for number in range(2 * REQUESTS):
             if number == REQUESTS:
                 monitoring.set_events(TOOL, monitoring.events.INSTRUCTION)
@@ -77,7 +80,8 @@ def executed(fields: bytes = b"", **settings: Any) -> Counter[str]:
 
 
 def test_nothing_of_what_is_off_is_called() -> None:
-    around = ("identity", "middleware", "observe", "exchange/identified.py", "exchange/timed.py")
+    exchanges = ("exchange/identified.py", "exchange/rated.py", "exchange/timed.py", "exchange/waiting.py")
+    around = ("admission", "identity", "middleware", "observe", *exchanges)
     assert [name for name in executed() if name.startswith(around)] == []
 
 
@@ -89,8 +93,20 @@ def test_nothing_of_what_is_off_is_called() -> None:
         (200, FORWARDED, {}),
         (205, b"Accept-Encoding: gzip, zstd\r\n", {"compression": True}),
         (45, b"", {"compression": True}),
+        (185, b"", {"rate_limit_enabled": True}),
+        (400, b"", {"rate_limit_enabled": True, "rate_limit_fields": "all"}),
+        (195, b"", {"rate_limit_enabled": True, "rate_limit_routes": ("POST /login 5/m", "/* 100/s 100")}),
     ],
-    ids=["request id", "trusted proxy", "fields of others", "compression of a small answer", "compression for nobody"],
+    ids=[
+        "request id",
+        "trusted proxy",
+        "fields of others",
+        "compression of a small answer",
+        "compression for nobody",
+        "rate limit",
+        "rate limit that is told",
+        "rate limit of a route",
+    ],
 )
 def test_helper_costs_little(bound: int, fields: bytes, settings: Any) -> None:
     off = executed(fields, proxy_headers=False)

@@ -1,7 +1,10 @@
 """Rate limits: buckets, which limit a request is under, and what those are told that are beyond it. Time is held."""
 
 import asyncio
+import http.client
+import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,7 +17,7 @@ from pounce.config import ServerConfig
 from pounce.contract.head import Origin, RequestHead
 from pounce.errors import ConfigError
 from pounce.server import Server
-from pounce.testing import MemoryConnection, RecordingStream
+from pounce.testing import MemoryConnection, RecordingStream, TestServer
 from pounce.testing.memory import memory_service
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"
@@ -200,6 +203,17 @@ def client(policies: Policies, peer: str | None, fields: Any = (), origin: Origi
     return policies.client_of(head(fields=fields, origin=origin), stream)
 
 
+def test_store_without_its_package_is_an_error_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    with pytest.raises(ConfigError, match="not installed") as raised:
+        RateLimits(config(rate_limit_store="redis://:secret@localhost"))
+    assert raised.value.hint == "Install it: pip install 'pounce-core[redis]'"
+
+
+def test_store_is_a_secret() -> None:
+    assert "secret" not in repr(config(rate_limit_store="redis://:secret@localhost"))
+
+
 def test_client_is_an_address_or_an_ipv6_64() -> None:
     policies = Policies(config())
     assert client(policies, "192.0.2.1") != client(policies, "192.0.2.2")
@@ -322,6 +336,28 @@ def test_workers_of_a_process_count_together() -> None:
         assert [ask(workers[number % 2])[0] for number in range(4)] == [200, 200, 200, 429]
 
     run(test)
+
+
+def test_limit_is_exact_over_the_threads_of_a_server() -> None:
+    statuses: list[int] = []
+
+    def work(port: int) -> None:
+        for _ in range(40):
+            client = http.client.HTTPConnection("127.0.0.1", port, 60)
+            client.request("GET", "/")
+            answer = client.getresponse()
+            answer.read()
+            statuses.append(answer.status)
+            client.close()
+
+    settings: dict[str, Any] = {"rate_limit_burst": 70, "rate_limit_requests_per_second": 1e-6}
+    with TestServer(hello, workers=3, lifespan="off", rate_limit_enabled=True, **settings) as server:
+        threads = [threading.Thread(target=work, args=(server.port,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert Counter(statuses) == {200: 70, 429: 50}
 
 
 def test_name_of_a_route_is_a_string_of_structured_fields() -> None:

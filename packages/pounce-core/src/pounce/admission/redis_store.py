@@ -128,7 +128,7 @@ class Place:
             socket_connect_timeout=None,
             health_check_interval=0,
             protocol=2,
-            max_connections=1,
+            single_connection_client=True,
         )
 
     def told(self, error: BaseException) -> str:
@@ -136,7 +136,7 @@ class Place:
         text = str(error) or type(error).__name__
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return text.splitlines()[0][:200]
+        return text.splitlines()[0][:200].rstrip(".")
 
     def silent(self, why: str) -> bool:
         """A worker has no answer. True for the first one that says so since it answered."""
@@ -186,7 +186,13 @@ class RedisStore:
         self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._scope: asyncio.Timeout | None = None
+        self._writer: asyncio.StreamWriter | None = None
         self._task = self._loop.create_task(self._run())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Of its worker."""
+        return self._service.counts
 
     def ask(self, head: RequestHead, key: str, policy: Policy) -> asyncio.Future[Verdict]:
         """Ask for a token; the verdict comes before the deadline, from the store or from this process."""
@@ -243,7 +249,7 @@ class RedisStore:
                 async with asyncio.timeout(max(CONNECT_TIMEOUT, self._deadline)) as self._scope:
                     script = await client.script_load(SCRIPT)
                     self._scope.reschedule(None)
-                    self._connected()
+                    self._connected(client)
                     pause = FIRST_PAUSE
                     await self._serve(client, script)
             except Exception as exc:  # noqa: BLE001 - whatever it is, the log says so
@@ -256,8 +262,9 @@ class RedisStore:
             await asyncio.sleep(pause * random.uniform(0.5, 1))
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _connected(self) -> None:
+    def _connected(self, client: Any) -> None:
         self._is_connected = self.is_asked = True
+        self._writer = getattr(client.connection, "_writer", None)
         if self._place.answers():
             self._service.log.info("The rate limit store %s answers again", self._place.name)
 
@@ -291,7 +298,7 @@ class RedisStore:
                 continue
             if isinstance(answer, Exception):
                 failure = answer
-                if str(answer).startswith("NOSCRIPT"):
+                if type(answer).__name__ == "NoScriptError":
                     forgotten = True
                 continue
             missing, wait = answer
@@ -307,8 +314,18 @@ class RedisStore:
             self._questions.extendleft(reversed([question for question in sent if not question.promise.done()]))
 
     async def _end(self, client: Any) -> None:
+        writer, self._writer = self._writer, None
+        try:
+            async with asyncio.timeout(END_TIMEOUT):
+                if writer is not None:
+                    # Nobody waits for the end of TLS; and somebody has to ask how a connection ended, else the loop
+                    # complains that nobody has.
+                    writer.transport.abort()
+                    await writer.wait_closed()
+        except Exception:  # noqa: BLE001, S110 - it is given up anyway
+            pass
         try:
             async with asyncio.timeout(END_TIMEOUT):
                 await client.aclose()
-        except Exception:  # noqa: BLE001, S110 - it is given up anyway
+        except Exception:  # noqa: BLE001, S110 - the same
             pass

@@ -1,0 +1,349 @@
+"""Rate limits in a real Redis: over several servers behind HAProxy, and while it fails under load."""
+
+import http.client
+import logging
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import pytest
+from tests.redis_server import RedisServer, needs_redis
+from tests.workers.running import PATIENCE, Running, eventually
+
+from pounce.admission.redis_store import RedisStore
+from pounce.testing import TestServer
+
+pytestmark = needs_redis
+haproxy = pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs HAProxy (apt install haproxy)")
+
+APP = """
+import os
+
+BODY = b"%d" % os.getpid()
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(BODY))]})
+    await send({"type": "http.response.body", "body": BODY})
+"""
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    with RedisServer() as running:
+        yield running
+
+
+class HAProxy:
+    """HAProxy in HTTP mode, each request to the next server."""
+
+    def __init__(self, folder: Path, ports: list[int]) -> None:
+        # HAProxy takes the listening socket over: nobody has to guess when it is there, and under which port.
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        fd = self._listening.fileno()
+        servers = "".join(f" server s{number} 127.0.0.1:{port}\n" for number, port in enumerate(ports))
+        path = folder / "haproxy.cfg"
+        path.write_text(
+            "defaults\n mode http\n timeout connect 60s\n timeout client 60s\n timeout server 60s\n"
+            f"listen site\n bind fd@{fd}\n balance roundrobin\n option forwardfor\n{servers}"
+        )
+        self._process = subprocess.Popen(
+            ["haproxy", "-db", "-f", str(path)], pass_fds=[fd], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._listening.close()
+
+
+class Client:
+    """Asks one request after the other on a connection; what it was answered."""
+
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, PATIENCE, (source, 0))
+        self.admitted: list[bytes] = []
+        self.refused = 0
+
+    def ask(self) -> bool:
+        """Whether it was admitted."""
+        self._connection.request("GET", "/")
+        answer = self._connection.getresponse()
+        body = answer.read()
+        assert answer.status in (200, 429), (answer.status, body)
+        if answer.status == 200:
+            self.admitted.append(body)
+        else:
+            self.refused += 1
+        return answer.status == 200
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._connection.close()
+
+
+def on_threads(clients: list[Client], work: Callable[[Client], None]) -> list[threading.Thread]:
+    threads = [threading.Thread(target=work, args=(client,), daemon=True) for client in clients]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+@haproxy
+def test_three_servers_admit_together_what_the_limit_allows(tmp_path: Path, redis: RedisServer) -> None:
+    burst, rate = 300, 1
+    flags = ["--rate-limit-enabled", "--rate-limit-burst", str(burst), "--rate-limit-requests-per-second", str(rate)]
+    flags += ["--rate-limit-store-timeout", "60", "--trusted-hosts", "127.0.0.1"]
+    with ExitStack() as stack:
+
+        def start(number: int) -> int:
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            environ = {"POUNCE_RATE_LIMIT_STORE": redis.url}
+            workers = ("--workers", str(1 + number % 2))
+            return stack.enter_context(Running(folder, *flags, *workers, app=APP, environ=environ)).address[1]
+
+        with ThreadPoolExecutor() as executor:
+            ports = list(executor.map(start, range(3)))
+        proxy = stack.enter_context(HAProxy(tmp_path, ports))
+        clients = [stack.enter_context(Client(proxy.port, "127.0.0.2")) for _ in range(4)]
+        other = stack.enter_context(Client(proxy.port, "127.0.0.3"))
+
+        before = redis.time()
+        assert clients[0].ask()
+        begun = redis.time()
+
+        def ask_until_refused(client: Client) -> None:
+            while client.refused < 60:
+                client.ask()
+
+        for thread in on_threads(clients, ask_until_refused):
+            thread.join()
+        done = redis.time()
+        while clients[0].ask():
+            pass
+        after = redis.time()
+        assert other.ask()
+
+    admitted = [body for client in clients for body in client.admitted]
+    # By the clock of the store, so that it does not matter how long all this took.
+    least, most = burst + rate * (done - begun), burst + rate * (after - before)
+    assert least * 0.99 <= len(admitted) <= most * 1.01
+    assert len(set(admitted)) == 3
+
+
+class Load:
+    """Clients that ask without end, until the end of the `with`."""
+
+    def __init__(self, port: int, count: int) -> None:
+        self._clients = [Client(port) for _ in range(count)]
+        self._stop = threading.Event()
+        self._failures: list[BaseException] = []
+
+    def _work(self, client: Client) -> None:
+        try:
+            while not self._stop.is_set():
+                client.ask()
+        except BaseException as exc:
+            self._failures.append(exc)
+
+    @property
+    def admitted(self) -> int:
+        return sum(len(client.admitted) for client in self._clients)
+
+    def goes_on(self) -> None:
+        """Wait until each client was answered some more."""
+        before = [len(client.admitted) + client.refused for client in self._clients]
+
+        def has_gone_on() -> bool:
+            assert not self._failures
+            now = [len(client.admitted) + client.refused for client in self._clients]
+            return all(later >= earlier + 10 for earlier, later in zip(before, now, strict=True))
+
+        eventually(has_gone_on)
+
+    def __enter__(self) -> Self:
+        self._threads = on_threads(self._clients, self._work)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        assert not any(thread.is_alive() for thread in self._threads)
+        for client in self._clients:
+            client.__exit__()
+        assert not self._failures
+
+
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch) -> list[RedisStore]:
+    """Those of the workers that are started."""
+    made: list[RedisStore] = []
+    make = RedisStore.__init__
+
+    def init(self: RedisStore, *args: Any) -> None:
+        make(self, *args)
+        made.append(self)
+
+    monkeypatch.setattr(RedisStore, "__init__", init)
+    return made
+
+
+class Counting:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.calls = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        with self._lock:
+            self.calls += 1
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+
+def test_nothing_hangs_and_nothing_is_lost_while_the_store_fails_under_load(
+    redis: RedisServer, stores: list[RedisStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Counting()
+    caplog.set_level(logging.INFO, "pounce")
+
+    def silent() -> None:
+        eventually(lambda: not any(store.is_asked for store in stores))
+
+    def answers() -> None:
+        eventually(lambda: all(store.is_asked for store in stores))
+
+    settings: dict[str, Any] = {"rate_limit_store": redis.url, "rate_limit_store_timeout": 0.5}
+    with TestServer(app, workers=2, rate_limit_enabled=True, **settings) as server, Load(server.port, 4) as load:
+        load.goes_on()
+        redis.kill()
+        silent()
+        load.goes_on()
+        redis.start()
+        answers()
+        load.goes_on()
+        redis.pause()
+        silent()
+        load.goes_on()
+        redis.resume()
+        answers()
+        load.goes_on()
+        counts = [store.counts for store in stores]
+    assert len(counts) == 2
+    assert sum(each["rate_limited_locally"] for each in counts) > 0
+    assert sum(each["rate_limit_store_failed"] for each in counts) >= 2
+    assert app.calls == load.admitted
+    said = [record.getMessage() for record in caplog.records if "rate limit store" in record.getMessage()]
+    # One line for each change, whichever worker was the first to see it.
+    assert ["answers again" in line for line in said] == [number % 2 == 1 for number in range(len(said))]
+
+
+def test_store_that_has_lost_its_memory_begins_anew(redis: RedisServer) -> None:
+    settings: dict[str, Any] = {"rate_limit_store": redis.url, "rate_limit_store_timeout": PATIENCE}
+    limit = {"rate_limit_enabled": True, "rate_limit_burst": 3, "rate_limit_requests_per_second": 0.001}
+    with TestServer(Counting(), **settings, **limit) as server, Client(server.port) as client:
+        assert [client.ask() for _ in range(2)] == [True, True]
+        redis.call("FLUSHALL")
+        redis.call("SCRIPT", "FLUSH")
+        assert [client.ask() for _ in range(4)] == [True, True, True, False]
+
+
+def test_bucket_outlives_a_restart_of_the_server_and_not_its_own_filling(redis: RedisServer) -> None:
+    settings: dict[str, Any] = {"rate_limit_store": redis.url, "rate_limit_store_timeout": PATIENCE}
+    limit = {"rate_limit_enabled": True, "rate_limit_burst": 2, "rate_limit_requests_per_second": 0.001}
+    found = []
+    for _ in range(2):
+        with TestServer(Counting(), **settings, **limit) as server, Client(server.port) as client:
+            found += [client.ask() for _ in range(2)]
+    assert found == [True, True, False, False]
+    left = int(redis.call("PTTL", "pounce:rate:127.0.0.1")[0].removeprefix(b":"))
+    assert 0 < left <= 2_000_001
+
+
+def test_store_that_cannot_do_it_is_said_and_the_process_limits_by_itself(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis.call("LPUSH", "pounce:rate:127.0.0.1", "no", "number")
+    settings: dict[str, Any] = {"rate_limit_store": redis.url, "rate_limit_store_timeout": PATIENCE}
+    limit = {"rate_limit_enabled": True, "rate_limit_burst": 2, "rate_limit_requests_per_second": 0.001}
+    with TestServer(Counting(), **settings, **limit) as server, Client(server.port) as client:
+        assert [client.ask() for _ in range(3)] == [True, True, False]
+    assert "WRONGTYPE" in caplog.text
+
+
+# TLS and passwords
+
+
+class TLSEnd:
+    """Ends TLS in front of a Unix socket, one connection after the other."""
+
+    def __init__(self, certificate: str, key: str, path: str) -> None:
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._context.load_cert_chain(certificate, key)
+        self._path = path
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                plain, _ = self._listening.accept()
+                client = self._context.wrap_socket(plain, server_side=True)
+            except OSError:
+                return
+            backend = socket.socket(socket.AF_UNIX)
+            backend.connect(self._path)
+            threading.Thread(target=self._relay, args=(client, backend), daemon=True).start()
+
+    def _relay(self, client: ssl.SSLSocket, backend: socket.socket) -> None:
+        # Redis answers each write whole, before the next one comes.
+        with client, backend:
+            try:
+                while request := client.recv(65536):
+                    backend.sendall(request)
+                    client.sendall(backend.recv(65536))
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        self._listening.close()
+
+
+SECRET = "s3cret/word"
+
+
+@pytest.mark.parametrize("password", [SECRET, "wr0ng/word"])
+def test_password_is_used_over_tls_and_never_logged(
+    password: str, tls_files: tuple[str, str], caplog: pytest.LogCaptureFixture, stores: list[RedisStore]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with RedisServer("--requirepass", SECRET) as redis:
+        end = TLSEnd(*tls_files, redis.url.removeprefix("unix://"))
+        url = f"rediss://:{quote(password, safe='')}@localhost:{end.port}/0?ssl_ca_certs={tls_files[0]}"
+        settings: dict[str, Any] = {"rate_limit_store": url, "rate_limit_store_timeout": PATIENCE}
+        with TestServer(Counting(), rate_limit_enabled=True, **settings) as server, Client(server.port) as client:
+            assert client.ask()
+            is_asked = stores[0].is_asked
+        end.close()
+    assert is_asked is (password == SECRET)
+    assert ("does not answer" in caplog.text) is not is_asked
+    assert not any(text in caplog.text for text in (password, quote(password, safe="")))
