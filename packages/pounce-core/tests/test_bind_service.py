@@ -1,10 +1,16 @@
 """The service of a worker as the connections of a bind see it that has settings of its own."""
 
+import ast
 import asyncio
+import inspect
+import textwrap
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from pounce.exchange.bind_service import BindService
+import pounce
+from pounce.exchange.bind_service import CHANGING, BindService
 from pounce.exchange.service import Service
 from pounce.exchange.waiting import Verdict, WaitingExchange
 from pounce.net.bind import parse_bind
@@ -40,6 +46,33 @@ def test_what_happens_on_it_happens_to_the_worker() -> None:
         assert b"connection: close" in connection.received.lower()
 
     asyncio.run(check())
+
+
+def targets(tree: ast.AST, owners: tuple[str, ...]) -> Iterator[str]:
+    """Attributes that something is assigned to, of what has one of these names."""
+    for node in ast.walk(tree):
+        found = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in found:
+            if isinstance(target, ast.Attribute):
+                owner = target.value
+                if getattr(owner, "id", getattr(owner, "attr", "")) in owners:
+                    yield target.attr
+
+
+def test_all_that_changes_of_a_service_is_asked_of_the_worker() -> None:
+    source = Path(pounce.__file__).parent
+    found = {
+        name
+        for path in (*source.rglob("*.py"), *source.parents[2].glob("pounce-*/src/**/*.py"))
+        if source / "testing" not in path.parents
+        for name in targets(ast.parse(path.read_text()), ("service", "_service"))
+    }
+    methods = ast.parse(textwrap.dedent(inspect.getsource(Service))).body[0]
+    assert isinstance(methods, ast.ClassDef)
+    for method in methods.body:
+        if getattr(method, "name", "") not in ("__init__", "_take_settings"):
+            found.update(targets(method, ("self",)))
+    assert found == CHANGING
 
 
 def test_time_for_a_head_and_between_requests_are_the_binds() -> None:

@@ -146,7 +146,7 @@ class H2Connection(Connection, guarded=("eof_received",)):
     def data_received(self, data: bytes) -> None:
         output = self.output
         if output.closed:
-            self.ending.linger_over(len(data))
+            self.linger_over(len(data))
             return
         if self._rest:
             self._rest += data

@@ -13,7 +13,7 @@ nothing is sent; what arrives is read and thrown away for a moment, so that the 
 from math import inf
 from typing import TYPE_CHECKING
 
-from pounce.net.linger import LINGER_MAX, LINGER_TIMEOUT
+from pounce.net.linger import LINGER_TIMEOUT
 from pounce_h2.abuse import ConnectionFailed, report
 from pounce_h2.frames import ErrorCode, Kind, frame, goaway_frame
 from pounce_h2.output import Output
@@ -42,7 +42,7 @@ class Phase:
 class Ending:
     """How far a connection is."""
 
-    __slots__ = ("_drain_due", "_output", "_phase", "_read_on", "_service", "_streams", "last")
+    __slots__ = ("_drain_due", "_output", "_phase", "_service", "_streams", "last")
 
     def __init__(self, service: Service, output: Output, streams: Streams) -> None:
         self._service = service
@@ -50,8 +50,6 @@ class Ending:
         self._streams = streams
         self._phase = Phase.BEGINNING
         self._drain_due = inf
-        self._read_on = 0
-        """Bytes that were read since the end."""
         self.last: int | None = None
         """The last stream that is looked at, once there is one."""
 
@@ -135,25 +133,8 @@ class Ending:
     # Closed
 
     def _linger(self) -> None:
-        output = self._output
-        output.close()
-        connection = output.connection
-        connection.deadline = output.loop.time() + LINGER_TIMEOUT
-        transport = connection.transport
-        if transport.is_closing():
-            return
-        if transport.can_write_eof():
-            try:
-                transport.write_eof()
-            except OSError:
-                # The peer is gone already; asyncio will find out.
-                transport.close()
-            connection.watch_unsent()
-        else:
-            connection.close()
-
-    def linger_over(self, count: int) -> None:
-        """So many bytes came after the end."""
-        self._read_on += count
-        if self._read_on > LINGER_MAX:
-            self._output.connection.abort()
+        self._output.close()
+        connection = self._output.connection
+        # Also where the transport is closing already.
+        connection.deadline = self._output.loop.time() + LINGER_TIMEOUT
+        connection.linger()

@@ -11,7 +11,13 @@ from pounce.config import ServerConfig
 from pounce.contract.parser import Parser
 from pounce.exchange.service import Identity, Service
 
-__all__ = ["BindService"]
+__all__ = ["CHANGING", "BindService"]
+
+
+CHANGING = frozenset(
+    ("_connection_id", "disconnects", "draining", "fleet", "max_connections", "requests", "state", "workers")
+)
+"""What of a service is another value later on. All else is made once."""
 
 
 class BindService(Service):
@@ -25,16 +31,16 @@ class BindService(Service):
         create_parser: Callable[[], Parser] | None,
         identity: Identity | None,
     ) -> None:
+        # What stays as it is need not be asked of the worker with each request.
+        vars(self).update({name: value for name, value in vars(service).items() if name not in CHANGING})
         self._take_settings(config, settings, create_parser, identity)
-        self.__dict__["_worker"] = service
+        vars(self)["_worker"] = service
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_worker"], name)
+        return getattr(vars(self)["_worker"], name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # What is set from the beginning is the bind's own; all that changes later belongs to the worker.
-        worker = self.__dict__.get("_worker")
-        if worker is None:
-            object.__setattr__(self, name, value)
+        if name in CHANGING:
+            setattr(vars(self)["_worker"], name, value)
         else:
-            setattr(worker, name, value)
+            super().__setattr__(name, value)
