@@ -59,6 +59,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
                 line += f" {worker['number']:>6} {worker['connections']:>11} {worker['requests']:>8}"
                 line += f" {worker['served']:>10}  {worker['silence']:.1f} s"
             yield line
+    counts = sorted(found.get("counts", {}).items(), key=lambda item: (-item[1], item[0]))
+    yield from (f"{count:>12.0f}  {name}" for name, count in counts)
 
 
 def reload(path: str) -> None:

@@ -28,6 +28,7 @@ from pounce.contract.pieces import (
     Response,
 )
 from pounce.contract.stream import Body, Completed, ConnectionInfo, Exchange, FileRange, RunsApp, Stream
+from pounce.contract.totals import Totals
 from pounce.contract.turns import Share
 from pounce.contract.wire import (
     Address,
@@ -84,6 +85,7 @@ __all__ = [
     "Share",
     "Stream",
     "Switch",
+    "Totals",
     "Upgrade",
     "Wire",
     "coroutine_wire",

@@ -11,6 +11,7 @@ from pounce.config import ServerConfig
 from pounce.contract.head import RequestHead
 from pounce.contract.parser import Parser
 from pounce.contract.stream import Completed, ConnectionInfo, Exchange, RunsApp, Stream
+from pounce.contract.totals import Totals
 from pounce.contract.turns import Share, Turns
 from pounce.errors import BadRequest
 
@@ -151,8 +152,13 @@ class Service(Protocol):
     """Called a few times a second with the loop's time, for deadlines of what is not a connection."""
     least_taken: int
     """Bytes that a peer must take in each `write_timeout` for which something waits for it."""
-    counts: dict[str, int]
-    """Events of this worker by name; see `count`."""
+    place: int
+    """Number of the worker among those of its process, from 0, who tells what is to be told once for each process."""
+    counts: dict[str, float]
+    """What has happened in this worker, by name, and how often: numbers that never fall; see `count`."""
+    gauges: dict[str, float]
+    """How it is in this worker, by name: numbers that rise and fall, such as of what is open, brought up to date in
+    `on_tick`. Other threads read them at any time."""
     shared: dict[str, Any]
     """What the connections of this worker share, by a name that begins with the wire's."""
 
@@ -209,6 +215,14 @@ class Service(Protocol):
 
     def count(self, name: str, message: str = "", *args: object) -> None:
         """Count an event by name, and log it at debug level where a message is given."""
+
+    async def totals(self) -> Totals:
+        """What all workers of the server have counted: the sums of their `counts` and `gauges`, whatever process they
+        are in, also those that a reload has replaced, and of `counts` those of workers that have ended.
+
+        Whatever was counted before the call is in them, unless a process does not answer within a second, of which
+        the last known is taken. Raises `TimeoutError` where the supervisor does not answer.
+        """
 
 
 @dataclass(frozen=True, slots=True)

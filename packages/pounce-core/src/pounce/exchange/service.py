@@ -5,6 +5,7 @@ import contextvars
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import inf
 from types import MappingProxyType
 from typing import Any, Protocol, cast
@@ -14,6 +15,7 @@ from pounce.contract.head import UNREADABLE, RequestHead, unreadable_head
 from pounce.contract.parser import Parser
 from pounce.contract.pieces import MiddlewareChoice, Observer, ObserverFactory, Responder, Response
 from pounce.contract.stream import Completed, ConnectionInfo, Exchange, RunsApp, Stream
+from pounce.contract.totals import Totals
 from pounce.contract.turns import Share, Turns
 from pounce.contract.wire import ASGIApp, Certificates, Fleet, LiveConnection, Switch, Upgrade
 from pounce.errors import BadRequest
@@ -32,6 +34,9 @@ DEFAULT_MAX_REQUEST_SIZE = next(item.default for item in describe() if item.name
 
 LOST_WITHIN = 0.5
 """Seconds in which a connection that was broken off is lost, unless its wire fails over that too."""
+
+TOTALS_TIMEOUT = 5.0
+"""Seconds that the supervisor gets to tell what all workers have counted."""
 
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))
 """Methods that ask for no change (RFC 9110 9.2.1)."""
@@ -156,7 +161,11 @@ class Service:
         self.tasks: set[asyncio.Task[None]] = set()
         self.held: set[HttpExchange] = set()
         self.requests = 0
-        self.counts: dict[str, int] = {}
+        self.place = 0
+        self.counts: dict[str, float] = {}
+        self.gauges: dict[str, float] = {}
+        self.ask_totals: Callable[[Callable[[Totals | None], None]], None] | None = None
+        """Calls what it is given, on any thread, with what all workers have counted; None where this one is alone."""
         self.shared: dict[str, Any] = {}
         """What the connections of this worker share, by a name that begins with the wire's."""
         self.response_headers = ResponseHeaders(config)
@@ -546,6 +555,34 @@ class Service:
         if self._identity is None or not self._identifies_all:
             return self.config.keep_alive_timeout
         return self._identity.keep_alive_timeout(connection)
+
+    def own_totals(self) -> Totals:
+        """What this worker has counted; from any thread."""
+        return Totals(
+            self.counts.copy() | {"requests": self.requests},
+            self.gauges.copy() | {"connections": len(self.connections)},
+        )
+
+    async def totals(self) -> Totals:
+        """What all workers of the server have counted. Raises `TimeoutError` where it cannot be had."""
+        if self.ask_totals is None:
+            return self.own_totals()
+        answer: asyncio.Future[Totals | None] = self.loop.create_future()
+
+        def settle(totals: Totals | None) -> None:
+            if not answer.done():
+                answer.set_result(totals)
+
+        def told(totals: Totals | None) -> None:
+            with suppress(RuntimeError):  # the loop has been closed
+                self.loop.call_soon_threadsafe(settle, totals)
+
+        self.ask_totals(told)
+        async with asyncio.timeout(TOTALS_TIMEOUT):
+            totals = await answer
+        if totals is None:
+            raise TimeoutError("nobody can tell what all workers have counted: the supervisor is gone")
+        return totals
 
     def next_connection_id(self) -> int:
         """A number for a new connection of this worker, from 1."""

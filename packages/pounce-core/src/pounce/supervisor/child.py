@@ -10,6 +10,7 @@ import signal
 import time
 from math import inf
 
+from pounce.contract.totals import Totals
 from pounce.supervisor.channel import Channel
 from pounce.supervisor.messages import Beat, Failed, Force, Ready, Spec, Stop
 from pounce.supervisor.signals import DUMP
@@ -40,6 +41,8 @@ class Child:
         self.ready: Ready | None = None
         self.failed: Failed | None = None
         self.beat: Beat | None = None
+        self.totals = Totals()
+        """What it last said that its workers have counted."""
         self.recycle: str | None = None
         """Why it asked to be replaced, when its generation had not taken over yet."""
         self.silent = False

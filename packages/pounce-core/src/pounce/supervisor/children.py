@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pounce.config import ServerConfig
 from pounce.supervisor.child import Child, State
-from pounce.supervisor.messages import Beat, Failed, Message, Ready, Recycle, ReopenLogs
+from pounce.supervisor.messages import Beat, Failed, Message, OwnTotals, Ready, Recycle, ReopenLogs, WantTotals
 
 __all__ = ["FORCED_END", "ChildEvents", "Children"]
 
@@ -40,6 +40,12 @@ class ChildEvents(Protocol):
 
     def recycle(self, child: Child, reason: str) -> None:
         """It asks for another one in its place, or needs one."""
+
+    def totals_wanted(self, child: Child, number: int) -> None:
+        """It wants to know what all workers have counted."""
+
+    def totals_said(self, child: Child, number: int) -> None:
+        """It has said what its own have, which are `child.totals` now."""
 
 
 class Children:
@@ -97,6 +103,11 @@ class Children:
                 child.failed = message
             case Beat():
                 child.beat = message
+            case OwnTotals(number, totals):
+                child.totals = totals
+                self._events.totals_said(child, number)
+            case WantTotals(number):
+                self._events.totals_wanted(child, number)
             case Recycle(reason):
                 self._events.recycle(child, reason)
 

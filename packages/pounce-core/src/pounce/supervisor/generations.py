@@ -22,9 +22,10 @@ from pounce.importer import RemoteTraceback
 from pounce.net.bind import Listener
 from pounce.supervisor.child import Child, State
 from pounce.supervisor.children import FORCED_END, Children
+from pounce.supervisor.collecting import Collecting
 from pounce.supervisor.drain_bound import DRAIN_MARGIN, drain_bound
 from pounce.supervisor.launch import fork, spawn
-from pounce.supervisor.messages import Limit, Resize, Spec
+from pounce.supervisor.messages import AllTotals, Limit, Resize, Spec
 from pounce.supervisor.modes import mode_of, workers_of
 from pounce.supervisor.restart_budget import LONGEST_PAUSE, RestartBudget
 from pounce.supervisor.sockets import Sockets
@@ -102,6 +103,8 @@ class Generations:
         self._foreign = foreign
         self.folder = StartFolder()
         self.children = Children(config, selector, self)
+        self.collecting = Collecting(self.children)
+        self.totals_said = self.collecting.said
         self.mode = mode_of(config)
         self.workers = workers_of(config)
         self.places: list[Place] = []
@@ -190,6 +193,7 @@ class Generations:
 
     def child_ended(self, child: Child, before: State) -> None:
         """See `ChildEvents`."""
+        self.collecting.ended(child)
         self._sockets.forget(child)
         self.share_datagrams()
         if before is State.DRAINING:
@@ -222,6 +226,7 @@ class Generations:
         if place is None or self.stopping:
             return
         log.error("Process %d %s", child.pid, child.end_in_words())
+        self.collecting.count("process_deaths")
         place.child = None
         if place in self.coming:
             self._give_up_reload(SupervisorError(f"a new process {child.end_in_words()}"), "")
@@ -245,6 +250,10 @@ class Generations:
         log.warning("A new process starts in %g s", pause)
         place.start_at = time.monotonic() + pause
 
+    def totals_wanted(self, child: Child, number: int) -> None:
+        """See `ChildEvents`."""
+        self.collecting.want(lambda totals: child.channel.send(AllTotals(number, totals)))
+
     def recycle(self, child: Child, reason: str) -> None:
         """See `ChildEvents`."""
         if any(place.child is child for place in self.coming):
@@ -253,6 +262,7 @@ class Generations:
             return
         place = next((place for place in self.places if place.child is child), None)
         if place is not None and place.successor is None and place.start_at == inf and not self.stopping:
+            self.collecting.count("process_replacements")
             log.info("Process %d is replaced: %s", child.pid, reason)
             self._start_successor(place)
 
@@ -280,6 +290,7 @@ class Generations:
             for child in place.children:
                 self._drain(child)
         log.info("Reloaded")
+        self.collecting.count("reloads")
         self._events.reload_ended(None, time.monotonic() - self._began)
         for place in tuple(self.places):
             if place.child is not None and place.child.recycle is not None:
@@ -295,6 +306,7 @@ class Generations:
         self._drop_coming()
         if self.mode == "process":
             self.workers = len(self.places)
+        self.collecting.count("reloads_failed")
         log.error("Reload failed, what served before goes on: %s%s", error, f"\n{text}" if text else "")
         self._events.reload_ended(str(error), time.monotonic() - self._began)
 
@@ -337,11 +349,13 @@ class Generations:
 
     def next_deadline(self) -> float:
         """When `look()` is due, by `time.monotonic()`."""
-        return min(self.children.next_deadline(), *(place.start_at for place in self.places), inf)
+        first = min(self.children.next_deadline(), self.collecting.next_deadline())
+        return min(first, *(place.start_at for place in self.places), inf)
 
     def look(self, now: float) -> None:
         """Act on deadlines that lie before `now`."""
         self.children.look(now)
+        self.collecting.look(now)
         for place in self.places:
             if place.start_at <= now and not self.stopping:
                 place.start_at = inf

@@ -10,6 +10,7 @@ over descriptors of its own. One that stands still is replaced by a further one,
 Interpreters share the process, hence signals, the working directory and descriptors, and a crash takes all along.
 """
 
+import itertools
 import logging
 import os
 import pickle
@@ -21,10 +22,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent import interpreters
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pounce
+from pounce.contract.totals import Totals
 from pounce.contract.wire import Fleet
 from pounce.errors import PounceError, SupervisorError
 from pounce.importer import RemoteTraceback
@@ -32,13 +35,16 @@ from pounce.net.bind import Listener
 from pounce.supervisor.channel import Channel
 from pounce.supervisor.messages import (
     BEAT,
+    AllTotals,
     Announce,
     Beat,
+    CollectTotals,
     Failed,
     Force,
     Left,
     Limit,
     Message,
+    OwnTotals,
     Ready,
     Receive,
     Recycle,
@@ -47,6 +53,7 @@ from pounce.supervisor.messages import (
     Start,
     Stop,
     Tell,
+    WantTotals,
 )
 from pounce.worker.datagram_shares import DatagramShares
 from pounce.worker.portion import Limits, portion_of
@@ -56,6 +63,11 @@ from pounce.worker.threads import translated
 __all__ = ["WorkerInterpreters"]
 
 log = logging.getLogger("pounce")
+
+type AskTotals = Callable[[Callable[[Totals | None], None]], None]
+
+TOTALS_PATIENCE = 0.5
+"""Seconds that all interpreters together get to say what they have counted."""
 
 START = """\
 import sys
@@ -68,14 +80,27 @@ main({fd})
 class WorkerInterpreter:
     """One interpreter, its thread, and the thread that listens to it."""
 
-    def __init__(self, spec: Spec, *, on_change: Callable[[], Any], on_recycle: Callable[[str], Any]) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        ask_totals: AskTotals,
+        on_change: Callable[[], Any],
+        on_recycle: Callable[[str], Any],
+    ) -> None:
         self.number = spec.first_worker
+        self._ask_totals = ask_totals
         self._spec = spec
         self._on_change = on_change
         self._on_recycle = on_recycle
         self._interpreter = interpreters.create()
         self._channel, self._theirs = Channel.pair()
         self._beat: Beat | None = None
+        self.totals = Totals()
+        """What it last said that its worker has counted."""
+        self._said = threading.Condition()
+        """It has said them, or has ended."""
+        self._said_last = 0
         self._heard = time.monotonic()
         self.ready: Ready | None = None
         self.error: PounceError | None = None
@@ -100,6 +125,13 @@ class WorkerInterpreter:
         """Read datagrams from duplicates of these sockets from now on, and from no others."""
         self.tell(Receive(tuple(sock.fileno() for sock in sockets)))
 
+    def wait_for_totals(self, number: int, until: float) -> None:
+        """Until `totals` are those that this `CollectTotals` has asked for, or `until`, or its end."""
+        with self._said:
+            self._said.wait_for(
+                lambda: self._said_last >= number or self._channel.ended, max(0.0, until - time.monotonic())
+            )
+
     def stop(self, *, hurry: bool = False) -> None:
         """Drain."""
         if not self.told:
@@ -117,6 +149,9 @@ class WorkerInterpreter:
             return []
         overdue = max(0.0, time.monotonic() - self._heard - 2 * BEAT)
         return [replace(state, silence=state.silence + overdue) for state in self._beat.workers]
+
+    def _tell_totals(self, number: int, totals: Totals | None) -> None:
+        self.tell(AllTotals(number, totals))
 
     def _run(self) -> None:
         folder = str(Path(pounce.__file__).parents[1])
@@ -154,8 +189,17 @@ class WorkerInterpreter:
                         self.error = error
                     case Recycle(reason):
                         self._on_recycle(reason)
+                    case OwnTotals(number, totals):
+                        with self._said:
+                            self.totals = totals
+                            self._said_last = max(self._said_last, number)
+                            self._said.notify_all()
+                    case WantTotals(number):
+                        self._ask_totals(partial(self._tell_totals, number))
                     case Left():
                         self.abandoned = True
+        with self._said:
+            self._said.notify_all()
 
 
 class WorkerInterpreters:
@@ -166,11 +210,16 @@ class WorkerInterpreters:
         spec: Spec,
         listeners: list[Listener],
         *,
+        ask_totals: AskTotals,
         on_change: Callable[[], Any],
         on_recycle: Callable[[str], Any],
     ) -> None:
         self._spec = spec
         self._limits = Limits.of(spec.config)
+        self._ask_totals = ask_totals
+        self._ended = Totals()
+        """What those have counted that have ended."""
+        self._collections = itertools.count(1)
         self._fleet: Fleet | None = None
         self._listeners = listeners
         self._on_change = on_change
@@ -219,9 +268,12 @@ class WorkerInterpreters:
             mode="process",
             workers=1,
             first_worker=number,
+            place=number,
             listeners=tuple((listener.bind, os.dup(listener.sock.fileno())) for listener in self._listeners),
         )
-        interpreter = WorkerInterpreter(spec, on_change=self._on_change, on_recycle=self._on_recycle)
+        interpreter = WorkerInterpreter(
+            spec, ask_totals=self._ask_totals, on_change=self._on_change, on_recycle=self._on_recycle
+        )
         self._interpreters.append(interpreter)
         if self._fleet is not None:
             interpreter.tell(Tell(self._fleet))
@@ -231,6 +283,7 @@ class WorkerInterpreters:
         """Take note of those that have ended; gives what is wrong with those that were not told to."""
         ended = [each for each in self._interpreters if each.ended.is_set()]
         self._interpreters = [each for each in self._interpreters if each not in ended]
+        self._ended = Totals.of((self._ended, *(each.totals.ended() for each in ended)))
         self._abandoned += [each for each in ended if each.abandoned]
         if ended:
             self._share_out()
@@ -283,6 +336,15 @@ class WorkerInterpreters:
     def states(self) -> list[WorkerState]:
         """How the workers are doing, also those that are ending."""
         return [state for each in self._interpreters for state in each.states()]
+
+    def totals(self) -> Totals:
+        """What the workers have counted, those that have ended included; what one said last where it is silent."""
+        number, until = next(self._collections), time.monotonic() + TOTALS_PATIENCE
+        for each in self._interpreters:
+            each.tell(CollectTotals(number))
+        for each in self._interpreters:
+            each.wait_for_totals(number, until)
+        return Totals.of((self._ended, *(each.totals for each in self._interpreters)))
 
     def stack(self, ident: int) -> str:
         """Nothing: the interpreter itself has logged it, if Python runs in it at all."""

@@ -5,8 +5,11 @@
         ◀─────────── Ready or Failed ──   accepts connections, or ends
         ◀────────────────────── Beat ──   every second from then on
         ◀─────────────────── Recycle ──   wishes to be replaced
+        ◀──────────────── WantTotals ──   one of its workers wants to know what all have counted
+        ── CollectTotals ─────────────▶   says what its own have
+        ◀───────────────── OwnTotals ──   also at its end
         ── Receive, Resize, Limit, ───▶
-           ReopenLogs, Tell
+           ReopenLogs, Tell, AllTotals
         ── Stop, Force ───────────────▶   drains; ends
 
 A server process and an interpreter in it say the same to each other, and Announce and Left.
@@ -15,6 +18,7 @@ A server process and an interpreter in it say the same to each other, and Announ
 from dataclasses import dataclass
 
 from pounce.config import ServerConfig
+from pounce.contract.totals import Totals
 from pounce.contract.wire import Fleet
 from pounce.errors import PounceError
 from pounce.net.bind import Bind
@@ -24,8 +28,8 @@ from pounce.worker.siblings import Siblings
 from pounce.worker.state import Description, WorkerState
 
 __all__ = [
-    "BEAT", "Announce", "Beat", "Failed", "Force", "Left", "Limit", "Message", "Ready", "Receive", "Recycle",
-    "ReopenLogs", "Resize", "Spec", "Start", "Stop", "Tell",
+    "BEAT", "AllTotals", "Announce", "Beat", "CollectTotals", "Failed", "Force", "Left", "Limit", "Message",
+    "OwnTotals", "Ready", "Receive", "Recycle", "ReopenLogs", "Resize", "Spec", "Start", "Stop", "Tell", "WantTotals",
 ]  # fmt: skip
 
 BEAT = 1.0
@@ -60,6 +64,8 @@ class Spec:
     """How often the server was reloaded before."""
     listeners: tuple[tuple[Bind, int], ...]
     """With the numbers of their descriptors."""
+    place: int = 0
+    """Number of the first of them among those of the real process: interpreters have a part of one."""
     siblings: Siblings | None = None
     """How its workers find those of other processes; None where none of them receives datagrams."""
 
@@ -124,6 +130,40 @@ class Tell:
 
 
 @dataclass(frozen=True, slots=True)
+class WantTotals:
+    """Say what all workers of the server have counted."""
+
+    number: int
+    """Comes back in the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllTotals:
+    """What was wanted."""
+
+    number: int
+    totals: Totals | None
+    """None where it cannot be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectTotals:
+    """Say what your own workers have counted."""
+
+    number: int
+    """Comes back in the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTotals:
+    """What the workers of the process have counted, those that have ended included."""
+
+    number: int
+    """Of the `CollectTotals`; 0 for the last word of a process that ends."""
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
 class ReopenLogs:
     """Open the files of the log again: they were moved away."""
 
@@ -154,7 +194,11 @@ class Left:
 
 
 type Message = (
-    Announce
+    AllTotals
+    | Announce
+    | CollectTotals
+    | OwnTotals
+    | WantTotals
     | Left
     | Start
     | Ready

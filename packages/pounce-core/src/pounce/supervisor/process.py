@@ -4,6 +4,7 @@ The main thread imports the application, starts the workers, and from then on on
 able to speak when a worker's loop stands still. When the supervisor is gone, the process drains and ends.
 """
 
+import itertools
 import logging
 import os
 import pickle
@@ -13,11 +14,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from math import inf
 from typing import NoReturn, Protocol
 
+from pounce.contract.totals import Totals
 from pounce.contract.wire import Fleet
 from pounce.errors import PounceError, SupervisorError
 from pounce.exchange.service import ASGIApp
@@ -30,12 +32,15 @@ from pounce.supervisor.channel import Channel
 from pounce.supervisor.drain_bound import drain_bound
 from pounce.supervisor.messages import (
     BEAT,
+    AllTotals,
     Announce,
     Beat,
+    CollectTotals,
     Failed,
     Force,
     Limit,
     Message,
+    OwnTotals,
     Ready,
     Receive,
     Recycle,
@@ -45,6 +50,7 @@ from pounce.supervisor.messages import (
     Start,
     Stop,
     Tell,
+    WantTotals,
 )
 from pounce.supervisor.signals import leave_to_supervisor
 from pounce.worker.loop import import_loop
@@ -127,6 +133,7 @@ class Workers(Protocol):
     @property
     def numbers(self) -> list[int]: ...
     def states(self) -> list[WorkerState]: ...
+    def totals(self) -> Totals: ...
     def stack(self, ident: int) -> str: ...
     def limit(self, limits: Limits) -> None: ...
     def tell(self, fleet: Fleet | None) -> None: ...
@@ -158,6 +165,9 @@ class ServerProcess:
         self._exit_code = 0
         self.abandoned = False
         """Workers were left behind that did not end in time: nobody may wait for them."""
+        self._wanted: dict[int, Callable[[Totals | None], None]] = {}
+        """Who waits for what all workers of the server have counted."""
+        self._questions = itertools.count(1)
         self._kept: Workers | None = None
         self._standstill = self._watch()
 
@@ -186,6 +196,7 @@ class ServerProcess:
             return 1
         self._channel.send(Ready(workers.describe()))
         self._answer_for(workers)
+        self._channel.send(OwnTotals(0, workers.totals()))
         self.abandoned |= workers.abandoned
         # An interpreter that nobody knows any more is destroyed, and its threads are waited for.
         self._kept = workers
@@ -210,13 +221,21 @@ class ServerProcess:
         if spec.mode == "subinterpreter":
             from pounce.supervisor.interpreters import WorkerInterpreters
 
-            return WorkerInterpreters(spec, listeners, on_change=self._notify, on_recycle=self._ask_for_another)
+            return WorkerInterpreters(
+                spec,
+                listeners,
+                ask_totals=self._ask_totals,
+                on_change=self._notify,
+                on_recycle=self._ask_for_another,
+            )
         import_loop(spec.config.loop)
         return WorkerThreads(
             prepare(spec.config, app, generation=spec.generation),
             listeners,
             dispatched=spec.mode == "thread",
             siblings=spec.siblings,
+            ask_totals=self._ask_totals,
+            place=spec.place,
             on_change=self._notify,
             on_recycle=self._ask_for_another,
             daemon=False,
@@ -265,6 +284,18 @@ class ServerProcess:
             self._exit_code = 1
             self._ask_for_another(str(error))
 
+    def _ask_totals(self, told: Callable[[Totals | None], None]) -> None:
+        """Have the supervisor tell what all have counted; from any thread."""
+        number = next(self._questions)
+        self._wanted[number] = told
+        if not self._channel.send(WantTotals(number)):
+            self._tell_totals(number, None)
+
+    def _tell_totals(self, number: int, totals: Totals | None) -> None:
+        told = self._wanted.pop(number, None)
+        if told is not None:
+            told(totals)
+
     def _ask_for_another(self, reason: str) -> None:
         self._channel.send(Recycle(reason))
 
@@ -295,9 +326,16 @@ class ServerProcess:
                     workers.limit(limits)
                 case Tell(fleet):
                     workers.tell(fleet)
+                case CollectTotals(number):
+                    self._channel.send(OwnTotals(number, workers.totals()))
+                case AllTotals(number, totals):
+                    self._tell_totals(number, totals)
                 case ReopenLogs():
                     reopen_log_files()
                     workers.reopen_logs()
+        if self._channel.ended:
+            for number in tuple(self._wanted):
+                self._tell_totals(number, None)
         if self._channel.ended and not self._stopping:
             log.error("The supervisor is gone: no further connections are accepted")
             # Nobody says any more how the others are.

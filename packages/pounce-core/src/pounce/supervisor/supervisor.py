@@ -31,6 +31,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig
+from pounce.contract.totals import Totals
 from pounce.errors import SupervisorError
 from pounce.net.bind import Listener
 from pounce.observe.logs import reopen_log_files
@@ -366,6 +367,9 @@ class Supervisor:
         self._stop()
 
     def _tell_status(self, answer: Answer) -> None:
+        self._generations.collecting.want(lambda totals: self._answer_status(answer, totals))
+
+    def _answer_status(self, answer: Answer, totals: Totals) -> None:
         from pounce import __version__
 
         generations = self._generations
@@ -387,6 +391,7 @@ class Supervisor:
             "workers": generations.workers,
             "worker_mode": generations.mode,
             "processes": processes,
+            "counts": totals.counts,
         }
         answer({"ok": True, "status": status})
 

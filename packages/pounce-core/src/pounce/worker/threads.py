@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pounce.contract.totals import Totals
 from pounce.contract.wire import Fleet
 from pounce.errors import PounceError, SupervisorError
 from pounce.gil import gil_enabled
@@ -56,8 +57,10 @@ class WorkerThread:
         immortals: Immortals | None,
         advice: LoopAdvice | None,
         daemon: bool,
+        ask_totals: Callable[[Callable[[Totals | None], None]], None],
     ) -> None:
         self._shared = shared
+        self._ask_totals = ask_totals
         self._immortals = immortals
         self._advice = advice
         self._lifespan = lifespan
@@ -129,6 +132,10 @@ class WorkerThread:
             draining=worker.service.draining,
         )
 
+    def totals(self) -> Totals:
+        """What it has counted; from any thread."""
+        return self.worker.service.own_totals() if self.worker is not None else Totals()
+
     def _run(self) -> None:
         try:
             if self._shared.config.cpu_affinity:
@@ -162,6 +169,7 @@ class WorkerThread:
             on_app_error=self._advice.on_error if self._advice is not None else None,
             admission=shared.admission,
         )
+        worker.service.ask_totals = self._ask_totals
         immortals = self._immortals
         if immortals is not None:
             immortals.look()
@@ -198,17 +206,27 @@ class WorkerThreads:
         *,
         dispatched: bool,
         siblings: Siblings | None = None,
+        ask_totals: Callable[[Callable[[Totals | None], None]], None] | None = None,
+        place: int = 0,
         on_change: Callable[[], Any],
         on_recycle: Callable[[str], Any] | None = None,
         daemon: bool = True,
     ) -> None:
-        """`on_recycle` is called on a worker's thread with the reason why it should be replaced.
+        """`on_recycle` is called on a worker's thread with the reason why it should be replaced. `ask_totals` is how
+        workers learn what those of the whole server have counted, where there are others than these; `place` is the
+        number of the first one in its process.
 
         Without `daemon` the interpreter waits for the threads, and for those that the application starts on them: these
         are daemons where their parents are.
         """
         self._shared = shared
         self._limits = Limits.of(shared.config)
+        self._place = place
+        self._ask_totals = ask_totals if ask_totals is not None else lambda told: told(self.totals())
+        self._lock = threading.Lock()
+        """Protects `_threads` and `_ended` as one, for whoever counts."""
+        self._ended = Totals()
+        """What workers have counted that have ended."""
         self._fleet: Fleet | None = None
         self._on_recycle = on_recycle
         self._siblings = siblings
@@ -280,10 +298,12 @@ class WorkerThreads:
             immortals=self._immortals,
             advice=self._advice,
             daemon=self._daemon,
+            ask_totals=self._ask_totals,
         )
         self._count_loop()
         thread.thread.start()
-        self._threads.append(thread)
+        with self._lock:
+            self._threads.append(thread)
 
     def _count_loop(self) -> None:
         if self._advice is not None:
@@ -300,7 +320,9 @@ class WorkerThreads:
                 if self._dispatcher is not None and not thread.told:
                     self._dispatcher.add(thread.inbox)
         ended = [thread for thread in self._threads if thread.ended.is_set()]
-        self._threads = [thread for thread in self._threads if thread not in ended]
+        with self._lock:
+            self._threads = [thread for thread in self._threads if thread not in ended]
+            self._ended = Totals.of((self._ended, *(thread.totals().ended() for thread in ended)))
         for thread in ended:
             thread.thread.join()
             if self._dispatcher is not None and thread.inbox is not None:
@@ -335,6 +357,7 @@ class WorkerThreads:
         for number, worker in enumerate(workers):
             worker.service.max_connections = portion_of(self._limits.max_connections, len(workers), number)
             worker.service.workers = len(workers)
+            worker.service.place = self._place + number
             worker.service.fleet = self._fleet
 
     def limit(self, limits: Limits) -> None:
@@ -356,6 +379,11 @@ class WorkerThreads:
         """How the workers are doing, also those that are ending."""
         found = [thread.state() for thread in self._threads if not thread.ended.is_set()]
         return [state for state in found if state is not None]
+
+    def totals(self) -> Totals:
+        """What the workers have counted, those that have ended included; from any thread."""
+        with self._lock:
+            return Totals.of((self._ended, *(thread.totals() for thread in self._threads)))
 
     def stack(self, ident: int) -> str:
         """Where this thread is, to follow a line of the log."""

@@ -1,0 +1,32 @@
+"""Totals: what the workers of a server count, added up."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Self
+
+__all__ = ["Totals"]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What some workers have counted, or all of a server."""
+
+    counts: dict[str, float] = field(default_factory=dict)
+    """What has happened so often: sums of `Service.counts`, which never fall. Workers that have ended stay in them."""
+    gauges: dict[str, float] = field(default_factory=dict)
+    """How it is now: sums of `Service.gauges`, of those that run."""
+
+    @classmethod
+    def of(cls, all_of_them: Iterable[Totals]) -> Self:
+        """Their sum."""
+        counts: dict[str, float] = {}
+        gauges: dict[str, float] = {}
+        for each in all_of_them:
+            for into, of_it in ((counts, each.counts), (gauges, each.gauges)):
+                for name, value in of_it.items():
+                    into[name] = into.get(name, 0) + value
+        return cls(counts, gauges)
+
+    def ended(self) -> Totals:
+        """What stays of them when those who have counted are gone."""
+        return Totals(self.counts)

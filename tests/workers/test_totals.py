@@ -1,0 +1,71 @@
+"""What all workers have counted, whatever process they are in, and whatever has become of them."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from tests.workers.running import Running, eventually, status
+
+MODES = ["thread", "process", "subinterpreter"]
+MALFORMED = b"GET / HTTP/1.1\r\nHost: one\r\nHost: two\r\n\r\n"
+
+
+def refuse(server: Running, times: int) -> str:
+    """Ask what is refused, so many times; gives the code of it."""
+    for _ in range(times):
+        with server.connect() as client:
+            client.sendall(MALFORMED)
+            assert client.makefile("rb").read().startswith(b"HTTP/1.1 400 ")
+    return "POUNCE_PARSE_DUPLICATE_HOST"
+
+
+def counted(control: Path) -> dict[str, float]:
+    found: dict[str, float] = status(control)["counts"]
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_that_was_counted_is_lost_when_workers_are_replaced(mode: str, tmp_path: Path) -> None:
+    control = tmp_path / "control"
+    flags = ("--workers", "2", "--worker-mode", mode, "--control-socket", str(control))
+    with Running(tmp_path, *flags) as server:
+        code = refuse(server, 8)
+        assert counted(control)[code] == 8
+        before = set(server.children())
+        server.kill(signal.SIGHUP)
+        server.wait_for_message("Reloaded")
+        eventually(lambda: not before & set(server.children()))
+        assert counted(control)[code] == 8
+        refuse(server, 3)
+        server.kill(signal.SIGTTOU)
+        server.wait_for_message("Serving with 1 worker")
+        eventually(lambda: sum(len(process["workers"]) for process in status(control)["processes"]) == 1)
+        found = counted(control)
+        assert (found[code], found["reloads"]) == (11, 1)
+
+
+def test_what_a_killed_process_had_told_stays(tmp_path: Path) -> None:
+    control = tmp_path / "control"
+    flags = ("--workers", "2", "--worker-mode", "process", "--control-socket", str(control))
+    with Running(tmp_path, *flags) as server:
+        code = refuse(server, 8)
+        assert counted(control)[code] == 8
+        os.kill(server.children()[0], signal.SIGKILL)
+        server.wait_for_message("was killed by")
+        found = counted(control)
+        assert (found[code], found["process_deaths"]) == (8, 1)
+
+
+def test_a_process_that_does_not_answer_keeps_nobody_waiting(tmp_path: Path) -> None:
+    control = tmp_path / "control"
+    flags = ("--workers", "2", "--worker-mode", "process", "--control-socket", str(control))
+    with Running(tmp_path, *flags) as server:
+        code = refuse(server, 8)
+        assert counted(control)[code] == 8
+        stopped = server.children()[0]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            assert counted(control)[code] == 8
+        finally:
+            os.kill(stopped, signal.SIGCONT)
