@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from cryptography import x509
+from prometheus_client.parser import text_string_to_metric_families
 from tests.workers.checking_client import CheckingClient
 from tests.workers.running import APP, Running, eventually
 
@@ -264,3 +266,34 @@ def test_fifty_reloads_leave_nothing_behind(mode: str, tmp_path: Path) -> None:
         print(f"\n50 reloads, {mode}: descriptors, threads, children {before}, RSS {memory} -> {resident()} KiB")
         assert resident() < memory + 1024
         assert server.end() == 0
+
+
+def test_no_counter_falls_while_workers_are_replaced_and_killed(mode: str, tmp_path: Path) -> None:
+    flags = ("--workers", "2", "--worker-mode", mode, "--metrics-enabled")
+    with Running(tmp_path, *flags) as server, load(server, f"metrics in reloads, {mode}") as client:
+        seen: dict[str, float] = {}
+        scrapes = 0
+
+        def scrape() -> None:
+            nonlocal scrapes
+            with urlopen(f"http://{server.address[0]}:{server.address[1]}/metrics", timeout=60) as answer:
+                text = answer.read().decode()
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    name = f"{sample.name}{sorted(sample.labels.items())}"
+                    if family.type != "gauge":
+                        assert sample.value >= seen.get(name, 0), name
+                        seen[name] = sample.value
+            scrapes += 1
+
+        for number in range(2, 12):
+            scrape()
+            reload(server, APP.replace("VERSION = 1", f"VERSION = {number}"))
+            scrape()
+            if number % 4 == 0:
+                os.kill(server.children()[0], signal.SIGKILL)
+                server.wait_for_message("A new process starts")
+                eventually(lambda number=number: client.versions[number] > 20)
+            scrape()
+        counted = sum(value for name, value in seen.items() if name.startswith("http_requests_total"))
+        print(f"\n{scrapes} scrapes, {counted:.0f} requests")

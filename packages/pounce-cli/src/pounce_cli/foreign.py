@@ -10,7 +10,7 @@ _STDERR = "Not there: what an application prints goes where the server's own std
 _SYSLOG = "Write --error-log-file syslog, or syslog:host:port?facility=local0&tag=name."
 _LOGGING = "Not there: --log-level and --log-format are for the server's log, logging.config for the application's."
 _NO_STATSD = "Not there: nothing is sent to statsd; pounce status tells, and observers of a plugin can count."
-_NO_METRICS = "Not there: pounce status --json tells what runs, and observers of a plugin can count."
+_METRICS = "Write --metrics-enabled: Prometheus reads --metrics-path on the addresses of the server."
 _USER = "Not there: start as that user (User= of systemd, setpriv). A socket file: --bind unix:/path?user=x&group=y."
 _STRICT = "Not there, because a request is read in one way only: what two readers could take for two things is refused."
 _STATIC = "Write --static-files /path=folder; --static-index-file and other flags say how."
@@ -209,11 +209,11 @@ FLAGS = {
     "--static-path-mount": _STATIC,
     "--static-path-dir-to-file": _STATIC,
     "--static-path-expires": _STATIC,
-    "--metrics": _NO_METRICS,
-    "--no-metrics": "Not needed: there are none.",
-    "--metrics-address": _NO_METRICS,
-    "--metrics-port": _NO_METRICS,
-    "--metrics-scrape-interval": _NO_METRICS,
+    "--metrics": _METRICS,
+    "--no-metrics": "Not needed: there are none without --metrics-enabled.",
+    "--metrics-address": _METRICS,
+    "--metrics-port": _METRICS,
+    "--metrics-scrape-interval": _METRICS,
     "--reload-paths": "Write --reload-dir.",
     "--reload-ignore-dirs": "Write --reload-exclude.",
     "--reload-ignore-paths": "Write --reload-exclude.",

@@ -842,6 +842,12 @@ class ServerConfig:
         group="logging",
         needs="access_log",
     )
+    metrics_enabled: bool = option(
+        False, "Count requests, and tell Prometheus at metrics_path.", group="metrics"
+    )
+    metrics_path: str = option(
+        "/metrics", "Where Prometheus reads the metrics of all workers.", group="metrics", needs="metrics_enabled"
+    )
     signage: Signage = option("full", "How much of a banner to show on start.", group="logging")
 
     # Plugins
@@ -951,6 +957,8 @@ class ServerConfig:
             raise ConfigError("uds and bind exclude each other", hint="Write the socket as bind unix:/path.")
         if self.health_check_path is not None and not self.health_check_path.startswith("/"):
             raise ConfigError(f"health_check_path must start with / (got {self.health_check_path!r})")
+        if not self.metrics_path.startswith("/"):
+            raise ConfigError(f"metrics_path must start with / (got {self.metrics_path!r})")
         if re.search(r"[^\x20-\x7e]", self.server_header):
             raise ConfigError(f"server_header must be printable ASCII (got {self.server_header!r})")
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):

@@ -37,7 +37,7 @@ class WebSockets:
     """The open WebSockets of one worker.
 
     `service.counts` holds, a tick behind, `websocket_connections` and `websocket_` with each of `COUNTED`, which are
-    totals, and `websocket_open`, which is not.
+    totals, and `service.gauges` `websocket_open`.
     """
 
     def __init__(self, service: Service) -> None:
@@ -103,7 +103,7 @@ class WebSockets:
             if socket.deadline <= now:
                 self.call(socket.deadline_passed, now)
         counts = self._service.counts
-        counts["websocket_open"] = len(self._open)
+        self._service.gauges["websocket_open"] = len(self._open)
         for name in COUNTED:
             counts[f"websocket_{name}"] = self._ended[name] + sum(getattr(each, name) for each in self._open)
 

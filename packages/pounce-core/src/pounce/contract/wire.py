@@ -150,6 +150,9 @@ class Service(Protocol):
     as tunnels. Whoever adds itself removes itself when it ends, and looks at `draining` first."""
     on_tick: set[Callable[[float], None]]
     """Called a few times a second with the loop's time, for deadlines of what is not a connection."""
+    on_totals: set[Callable[[Totals], None]]
+    """Called with what this worker has counted, when somebody adds up: for numbers that are kept in another form. They
+    are put into it there. That is on any thread, so that what belongs to the loop may be read, and no more."""
     least_taken: int
     """Bytes that a peer must take in each `write_timeout` for which something waits for it."""
     place: int

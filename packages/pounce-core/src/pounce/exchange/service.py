@@ -154,6 +154,7 @@ class Service:
         as tunnels. Whoever adds itself removes itself when it ends, and looks at `draining` first."""
         self.on_tick: set[Callable[[float], None]] = set()
         """Called a few times a second with the loop's time, for deadlines of what is not a connection."""
+        self.on_totals: set[Callable[[Totals], None]] = set()
         self.something_ended = asyncio.Event()
         self.connections: set[LiveConnection] = set()
         self.turns = Turns()
@@ -558,10 +559,13 @@ class Service:
 
     def own_totals(self) -> Totals:
         """What this worker has counted; from any thread."""
-        return Totals(
+        totals = Totals(
             self.counts.copy() | {"requests": self.requests},
-            self.gauges.copy() | {"connections": len(self.connections)},
+            self.gauges.copy() | {"connections": len(self.connections), "running": len(self.tasks)},
         )
+        for fill in self.on_totals.copy():
+            fill(totals)
+        return totals
 
     async def totals(self) -> Totals:
         """What all workers of the server have counted. Raises `TimeoutError` where it cannot be had."""

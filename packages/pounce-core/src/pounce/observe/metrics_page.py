@@ -1,0 +1,115 @@
+"""The page that Prometheus reads: what all workers have counted, in its text format or in OpenMetrics."""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+
+from pounce.contract.totals import Totals
+from pounce.exchange.scope import split_target
+
+if TYPE_CHECKING:
+    from pounce.contract.head import RequestHead
+    from pounce.contract.pieces import Response
+    from pounce.contract.wire import ASGIApp, Service
+
+__all__ = ["families", "metrics_page"]
+
+FAMILIES = {
+    "http_requests_total": "Requests that were answered.",
+    "http_request_duration_seconds": "From the head of a request to the last byte of its answer.",
+    "http_connections_active": "Connections that are open.",
+    "http_requests_in_flight": "Requests whose application runs.",
+    "http_streams_active": "WebSockets, and whatever else an upgrade opened, that are open.",
+    "http_stream_duration_seconds": "From the head of an upgrade to its end.",
+    "http_bytes_sent_total": "Bytes of bodies and messages.",
+    "pounce_requests_total": "Requests that were answered, by version of HTTP.",
+    "pounce_connections": "Connections that are open, by wire.",
+    "pounce_workers": "Workers that run, those included that drain.",
+    "pounce_event_loop_lag_seconds": "How late the loop of a worker last came round.",
+    "process_cpu_seconds_total": "Seconds of processor time.",
+    "process_resident_memory_bytes": "Memory that is resident.",
+    "python_gc_collections_total": "Runs of the garbage collector.",
+    "pounce_events_total": "What else has happened: limits that were hit, errors, reloads, and what plugins count.",
+    "pounce_gauge": "How else it is: what plugins tell.",
+}
+"""Families in the order of the page, and what they are."""
+HISTOGRAMS = ("http_request_duration_seconds", "http_stream_duration_seconds")
+HIDDEN = frozenset(("requests", "connections", "running"))
+"""Totals that other families have."""
+
+
+def metrics_page(service: Service) -> Callable[[RequestHead], Response | ASGIApp | None]:
+    """Answers GET and HEAD of `metrics_path`; 503 where the supervisor does not answer."""
+    wanted = service.config.metrics_path.encode()
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        accepted = b",".join(value for name, value in scope["headers"] if name == b"accept").decode("latin-1")
+        encode, content_type = choose_encoder(accepted)
+        try:
+            totals = await service.totals()
+        except TimeoutError as exc:
+            status, content_type, body = 503, "text/plain; charset=utf-8", f"{exc}\n".encode()
+        else:
+            status, body = 200, encode(Page(totals))
+        headers = [
+            (b"content-type", content_type.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def respond(head: RequestHead) -> Response | ASGIApp | None:
+        if wanted not in head.target or split_target(head.target)[0] != wanted:
+            return None
+        return page if head.method in (b"GET", b"HEAD") else None
+
+    return respond
+
+
+class Page:
+    """What an encoder of prometheus_client takes for a registry."""
+
+    def __init__(self, totals: Totals) -> None:
+        self._totals = totals
+
+    def collect(self) -> Iterable[Metric]:
+        return families(self._totals)
+
+
+def families(totals: Totals) -> list[Metric]:
+    """What these totals are to Prometheus."""
+    found: dict[str, Metric] = {}
+
+    def add(kind: Literal["counter", "gauge"], key: str, value: float) -> None:
+        name, labels = _parted(key)
+        family = next((each for each in HISTOGRAMS if name.startswith(each)), name)
+        if family not in FAMILIES:
+            family = name = "pounce_events_total" if kind == "counter" else "pounce_gauge"
+            labels = {"event" if kind == "counter" else "name": key}
+        metric = found.get(family)
+        if metric is None:
+            what = "histogram" if family in HISTOGRAMS else kind
+            metric = found[family] = Metric(family.removesuffix("_total") if kind == "counter" else family, "", what)
+            metric.documentation = FAMILIES[family]
+        metric.add_sample(name, labels, value)
+        if labels.get("le") == "+Inf":
+            metric.add_sample(f"{family}_count", {}, value)
+
+    for key, value in totals.counts.items():
+        if key not in HIDDEN:
+            add("counter", key, value)
+    for key, value in totals.gauges.items():
+        if key not in HIDDEN:
+            add("gauge", key, value)
+    return [found[name] for name in FAMILIES if name in found]
+
+
+def _parted(key: str) -> tuple[str, dict[str, str]]:
+    """Name and labels of what `pounce.observe.metrics.sample` has put together."""
+    name, brace, labels = key.partition("{")
+    if not brace:
+        return name, {}
+    return name, dict(pair.split("=", 1) for pair in labels.rstrip("}").split(",") if "=" in pair)

@@ -1,0 +1,43 @@
+"""What brings metrics into a worker where `metrics_enabled` asks for them."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pounce.errors import ConfigError
+from pounce.plugin import API_VERSION, ObserverFactory, Plugin, RequestHead, Responder, Response
+
+if TYPE_CHECKING:
+    from pounce.contract.wire import ASGIApp, Service
+    from pounce.observe.metrics import Metrics
+
+__all__ = ["plugin"]
+
+
+def observer(service: Service) -> Metrics | None:
+    if not service.config.metrics_enabled:
+        return None
+    from pounce.observe.metrics import Metrics as Found
+
+    return Found(service)
+
+
+def responder(service: Service) -> Callable[[RequestHead], Response | ASGIApp | None] | None:
+    """Raises `ConfigError` where the package is missing that writes the page."""
+    if not service.config.metrics_enabled or not service.config.metrics_path:
+        return None
+    try:
+        from pounce.observe.metrics_page import metrics_page
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            "metrics_enabled needs the package prometheus-client",
+            hint="Install it: pip install 'pounce-core[metrics]'",
+        ) from exc
+    return metrics_page(service)
+
+
+plugin = Plugin(
+    name="metrics",
+    api=API_VERSION,
+    observers=(ObserverFactory(name="metrics", create=observer),),
+    responders=(Responder(name="metrics", create=responder),),
+)

@@ -1,0 +1,87 @@
+"""What Prometheus reads of the server, whatever the wire."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.parser import text_string_to_metric_families
+from tests.conformance.wires import Started, Wire, answer, read_body
+
+VERSIONS = {"h1": "1.1", "h2": "2", "h3": "3"}
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["path"] == "/fails":
+        raise RuntimeError("on purpose")
+    await answer(send, await read_body(receive))
+
+
+@pytest.fixture
+def started(wire: Wire) -> Iterator[Started]:
+    yield wire.start(app, metrics_enabled=True, lifespan="off")
+
+
+def scraped(started: Started, accept: str = "text/plain") -> dict[tuple[str, str], float]:
+    """Samples by name and labels, where all of a histogram's are one name's."""
+    found = started.request("GET", "/metrics", [(b"accept", accept.encode())])
+    assert found.status == 200
+    families = openmetrics_families if "openmetrics" in accept else text_string_to_metric_families
+    return {
+        (sample.name, ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))): sample.value
+        for family in families(found.body.decode())
+        for sample in family.samples
+    }
+
+
+def test_requests_are_counted_by_method_and_status(started: Started, wire: Wire) -> None:
+    for _ in range(3):
+        started.request("GET", "/")
+    started.request("POST", "/", body=b"x" * 1000)
+    started.request("GET", "/fails")
+    found = scraped(started)
+    assert found["http_requests_total", "method=GET,status=200"] == 3
+    assert found["http_requests_total", "method=POST,status=200"] == 1
+    assert found["http_requests_total", "method=GET,status=500"] == 1
+    assert found["http_bytes_sent_total", ""] > 1000
+    assert found["pounce_events_total", "event=app_error"] == 1
+    [version] = {labels for name, labels in found if name == "pounce_requests_total"}
+    assert found["pounce_requests_total", version] == 5
+
+
+def test_a_method_that_a_client_makes_up_gets_no_label(started: Started) -> None:
+    for number in range(3):
+        started.request(f"BREW{number}", "/")
+    found = scraped(started)
+    assert found["http_requests_total", "method=unknown,status=200"] == 3
+    assert not [labels for _, labels in found if "BREW" in labels]
+
+
+def test_durations_are_a_histogram_of_all_requests(started: Started) -> None:
+    for _ in range(4):
+        started.request("GET", "/")
+    found = scraped(started)
+    name = "http_request_duration_seconds"
+    buckets = [value for (sample, _), value in found.items() if sample == f"{name}_bucket"]
+    assert buckets == sorted(buckets)
+    assert (len(buckets), buckets[-1], found[f"{name}_count", ""]) == (15, 4, 4)
+    assert found[f"{name}_sum", ""] > 0
+
+
+def test_openmetrics_is_told_to_who_asks_for_it(started: Started) -> None:
+    started.request("GET", "/")
+    found = scraped(started, "application/openmetrics-text;version=1.0.0")
+    assert found["http_requests_total", "method=GET,status=200"] == 1
+
+
+def test_the_page_is_for_get_and_head_alone(started: Started) -> None:
+    assert started.request("POST", "/metrics", body=b"to the application").body == b"to the application"
+    head = started.request("HEAD", "/metrics?any")
+    assert (head.status, head.body) == (200, b"")
+    [length] = [value for name, value in head.headers if name == b"content-length"]
+    assert int(length) > 0
+
+
+def test_without_the_setting_the_path_is_the_applications(wire: Wire) -> None:
+    started = wire.start(app, lifespan="off")
+    assert started.request("POST", "/metrics", body=b"mine").body == b"mine"
