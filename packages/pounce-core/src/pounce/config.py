@@ -842,13 +842,13 @@ class ServerConfig:
         group="logging",
         needs="access_log",
     )
-    metrics_enabled: bool = option(
-        False, "Count requests, and tell Prometheus at metrics_path.", group="metrics"
-    )
+    signage: Signage = option("full", "How much of a banner to show on start.", group="logging")
+
+    # Metrics
+    metrics_enabled: bool = option(False, "Count requests, and tell Prometheus at metrics_path.", group="metrics")
     metrics_path: str = option(
         "/metrics", "Where Prometheus reads the metrics of all workers.", group="metrics", needs="metrics_enabled"
     )
-    signage: Signage = option("full", "How much of a banner to show on start.", group="logging")
 
     # Plugins
     plugins: bool = option(

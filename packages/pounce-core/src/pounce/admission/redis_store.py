@@ -190,7 +190,7 @@ class RedisStore:
         self._task = self._loop.create_task(self._run())
 
     @property
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, float]:
         """Of its worker."""
         return self._service.counts
 
