@@ -123,7 +123,11 @@ def test_exit_codes_are_those_of_the_exceptions() -> None:
 # Settings
 
 TITLES = {"tls": "TLS", "http3": "HTTP/3", "websocket": "WebSocket"}
-BY_HAND = {"access_log_filter": "a function, module:attribute, or none", "plugin_settings": "a mapping of mappings"}
+BY_HAND = {
+    "access_log_filter": "a function, module:attribute, or none",
+    "log_config": "a table, the name of a file, or none",
+    "plugin_settings": "a mapping of mappings",
+}
 
 
 def allowed(item: Option) -> str:

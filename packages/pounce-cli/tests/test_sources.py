@@ -343,6 +343,24 @@ def test_config_show_is_toml_with_every_setting_and_its_origin(write, monkeypatc
         assert f"{item.field} = " in shown or f"# {item.field} is not set" in shown
 
 
+def test_config_show_writes_tables_in_one_line(write, capsys):
+    given = {"loggers": {"pounce": {"level": "ERROR", "handlers": [{"a b": True}]}}}
+    logger = '[log_config.loggers.pounce]\nlevel = "ERROR"\nhandlers = [{"a b" = true}]\n'
+    write(f'[error_pages]\n404 = "404.html"\n{logger}')
+    assert main(["config", "show"]) == 0
+    read = tomllib.loads(capsys.readouterr().out)
+    assert read["log_config"] == given
+    assert read["error_pages"] == {"404": "404.html"}
+
+
+def test_configuration_of_logging_is_a_table_or_the_name_of_a_file(write):
+    write('[log_config.root]\nlevel = "ERROR"\n')
+    assert config_of(Given()).log_config == {"root": {"level": "ERROR"}}
+    write('log_config = "log.yaml"\n')
+    assert config_of(Given()).log_config == "log.yaml"
+    assert config_of(Given(settings={"log_config": "other.toml"})).log_config == "other.toml"
+
+
 def test_config_show_refuses_what_the_server_would(monkeypatch, capsys):
     monkeypatch.setenv("POUNCE_UDS", "")
     assert main(["config", "show"]) == 2

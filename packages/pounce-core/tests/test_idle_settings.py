@@ -47,6 +47,12 @@ def wanted(method: str, path: str, status: int) -> bool:
         ({"only_plugins": ("h2",), "plugins": False}, "only_plugins (without plugins)"),
         ({"port": 9000, "bind": ("127.0.0.1:0",)}, "port (with bind or uds)"),
         ({"port": 9000}, ""),
+        ({"access_log_file": "a", "access_log": False}, "access_log_file (without access_log)"),
+        ({"access_log_file": "a", "error_log_file": "b", "access_log_sample": 0.5}, ""),
+        (
+            {"log_config": "a.toml", "log_format": "json", "error_log_file": "b", "log_level": "error"},
+            "log_format, error_log_file (log_config says it)",
+        ),
         (
             {"reload_delay": 1, "ssl_ciphers": "ECDHE"},
             "reload_delay (without reload); ssl_ciphers (without ssl_certfile)",

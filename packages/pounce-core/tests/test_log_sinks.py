@@ -19,7 +19,7 @@ import pytest
 
 from pounce import ConfigError, ServerConfig
 from pounce.observe.access_entry import AccessEntry
-from pounce.observe.logs import Logs, Output, TextFormatter, Writer, reopen_log_files
+from pounce.observe.logs import Lines, Logs, TextFormatter, Writer, reopen_log_files
 from pounce.observe.sinks import sink_of
 
 PATIENCE = 60.0
@@ -164,7 +164,7 @@ def test_what_could_not_be_written_is_counted_and_told_in_the_log() -> None:
     disk, log = Full(), Full()
     log.is_full = False
     form = TextFormatter("%(message)s")
-    writer = Writer(queue.Queue(), Output(log, form), Output(disk, form))
+    writer = Writer(queue.Queue(), Lines(log, form), Lines(disk, form))
     for number in range(3):
         writer.handle(record(entry(f"/{number}"), name="pounce.access"))
     assert (disk.lines, log.lines) == ([], [])

@@ -1,6 +1,7 @@
 """`pounce config show`: every setting, and where its value comes from."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pounce.config import describe
@@ -35,5 +36,13 @@ def _line(item: Option, setting: Setting | None) -> str:
 
 
 def _toml(item: Option, value: Any) -> str:
-    # Strings and arrays of JSON are strings and arrays of TOML.
-    return f"0o{value:o}" if item.unit == "octal" else json.dumps(value)
+    return f"0o{value:o}" if item.unit == "octal" else _inline(value)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_inline(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    # Strings of JSON are strings of TOML.
+    return json.dumps(value)

@@ -8,7 +8,7 @@ __all__ = ["COMMANDS", "FLAGS", "VALUES", "about_flag"]
 _VARIABLES = "Not there: set variables before the start, for example with set -a; . ./.env; set +a."
 _STDERR = "Not there: what an application prints goes where the server's own stdout and stderr go."
 _SYSLOG = "Write --error-log-file syslog, or syslog:host:port?facility=local0&tag=name."
-_LOGGING = "Not there: --log-level and --log-format are for the server's log, logging.config for the application's."
+_LOGGING = "Not there: --log-config names loggers, handlers and formatters, of your own too."
 _NO_STATSD = "Not there: nothing is sent to statsd; pounce status tells, and observers of a plugin can count."
 _METRICS = "Write --metrics-enabled: Prometheus reads --metrics-path on the addresses of the server."
 _USER = "Not there: start as that user (User= of systemd, setpriv). A socket file: --bind unix:/path?user=x&group=y."
@@ -48,7 +48,6 @@ FLAGS = {
     "--ws-max-queue": "Not there, because bytes count: up to 64 KiB of messages wait for the application.",
     "--ws-per-message-deflate": "Write --websocket-compression or --no-websocket-compression.",
     "--env-file": _VARIABLES,
-    "--log-config": _LOGGING,
     "--use-colors": _COLORS,
     "--no-use-colors": _COLORS,
     "--no-server-header": "Write --server-header= with nothing after it.",
@@ -104,7 +103,7 @@ FLAGS = {
     "--log-file": "Write --error-log-file.",
     "--capture-output": _STDERR,
     "--logger-class": _LOGGING,
-    "--log-config-json": _LOGGING,
+    "--log-config-json": "Write --log-config, which takes a file in JSON too.",
     "--log-syslog": _SYSLOG,
     "--log-syslog-to": _SYSLOG,
     "--log-syslog-prefix": _SYSLOG,

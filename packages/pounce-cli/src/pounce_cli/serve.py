@@ -19,7 +19,7 @@ def serve(given: Given) -> None:
         run(app, config=config)
         return
     start = logging.getLogger("pounce")
-    if config.error_log_file is None:
+    if config.error_log_file is None and config.log_config is None:
         start.addFilter(_is_not_the_start)
     try:
         run(app, config=config, on_ready=lambda info: _show(info, config))

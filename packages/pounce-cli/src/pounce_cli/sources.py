@@ -209,7 +209,7 @@ def _in_file(named: str | None) -> Iterator[Written]:
                 return
             case _:
                 raise ConfigError(f"{path} has no table [tool.pounce]", hint="Settings of pounce stand there.")
-    tables = {item.name for item in describe() if item.kind is dict}
+    tables = {item.name for item in describe() if item.flag and item.kind in (dict, object)}
     for key, value in table.items():
         if isinstance(value, dict) and key not in tables:
             for field, inner in value.items():

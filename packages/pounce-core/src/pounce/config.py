@@ -806,6 +806,11 @@ class ServerConfig:
     # Logging
     log_level: LogLevel = option("info", "Least severe level that is logged.", group="logging")
     log_format: LogFormat = option("auto", "auto is text on a terminal and JSON elsewhere.", group="logging")
+    log_config: Any = option(
+        None,
+        "Configuration of logging: a table, or a file in TOML, JSON, YAML or INI.",
+        group="logging",
+    )
     error_log_file: str | None = option(
         None,
         "Where the log goes in place of standard error: a file, - for standard output, syslog or journald.",
@@ -939,6 +944,10 @@ class ServerConfig:
                 "application_scope worker and lifespan_scope process exclude each other",
                 hint="Each worker's application has a lifespan of its own; leave out one of them.",
             )
+        if isinstance(self.log_config, Mapping):
+            object.__setattr__(self, "log_config", Table(self.log_config))
+        elif not isinstance(self.log_config, str | None):
+            raise ConfigError(f"log_config must be a table or the name of a file (got {self.log_config!r})")
         if not isinstance(self.access_log_filter, str | None) and not callable(self.access_log_filter):
             raise ConfigError(f"access_log_filter must be a function (got {self.access_log_filter!r})")
         if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", self.request_id_header) is None:

@@ -61,7 +61,9 @@ def _reason(name: str, config: ServerConfig, loop: asyncio.AbstractEventLoop | N
             is_uvloop = type(loop).__module__.startswith("uvloop")
             if (config.loop == "uvloop", config.loop == "asyncio") in ((not is_uvloop, False), (False, is_uvloop)):
                 return "the loop is that of the program"
-        case "log_level" | "log_format" | "error_log_file" | "access_log_file":
+        case "log_format" | "error_log_file" | "access_log_file" if config.log_config is not None:
+            return "log_config says it"
+        case "log_level" | "log_format" | "log_config" | "error_log_file" | "access_log_file":
             if not is_supervised(config) and not _logs_are_set_up():
                 return "the program sets up logging"
     return None

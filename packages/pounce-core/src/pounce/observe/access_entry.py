@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["AccessEntry", "escaped"]
+__all__ = ["AccessEntry", "escaped", "escaped_line"]
 
 
 class AccessEntry(NamedTuple):
@@ -62,3 +62,8 @@ def escaped(text: str) -> str:
     if text.isprintable() and '"' not in text and "\\" not in text:
         return text
     return text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+
+
+def escaped_line(line: str) -> str:
+    """`line` without control characters that a terminal would obey."""
+    return line if line.isprintable() else "".join(c if c.isprintable() else escaped(c) for c in line)

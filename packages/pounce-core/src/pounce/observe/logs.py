@@ -14,11 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Self, TextIO
+from typing import Any, Protocol, Self, TextIO
 
 from pounce.config import ServerConfig
 from pounce.errors import PounceError
-from pounce.observe.access_entry import AccessEntry, escaped
+from pounce.observe.access_entry import AccessEntry, escaped_line
 from pounce.observe.formats import LOGGER, access_fields, access_format, timestamp
 from pounce.observe.sinks import Sink, StreamSink, sink_of
 
@@ -80,10 +80,14 @@ class OwnLogger(logging.Logger):
             super().__setattr__(name, value)
 
 
-def keep_enabled() -> None:
-    """Have no configuration of logging disable the loggers `pounce.*` that there are, and undo where one has."""
+def keep_enabled(*names: str) -> None:
+    """Have no configuration of logging disable the loggers `pounce.*` that there are, and undo where one has.
+
+    Nor those that `log_config` has in their place: `pounce_log.*` and `names`.
+    """
     for name, logger in logging.getLogger().manager.loggerDict.copy().items():
-        if name.partition(".")[0] == "pounce" and type(logger) is logging.Logger:
+        is_own = name.partition(".")[0] in ("pounce", "pounce_log") or name in names
+        if is_own and type(logger) is logging.Logger:
             logger.__class__ = OwnLogger
             logger.disabled = False
 
@@ -97,16 +101,30 @@ class Logs:
 
     def __init__(self, config: ServerConfig, stream: TextIO | None = None) -> None:
         access_format(config.access_log_format)
+        self._levels: dict[str, int | str] = {"pounce": config.log_level.upper()}
         records: queue.Queue[Any] = queue.Queue(QUEUE_SIZE)
-        self._writer = Writer(records, *_outputs(config, stream))
+        if config.log_config is None:
+            self._writer = Writer(records, *_outputs(config, stream))
+        else:
+            from pounce.observe.log_config import Configured
+
+            keep_enabled()
+            configured = Configured(config)
+            self._levels = configured.levels()
+            for name in (*self._levels, *configured.family):
+                logging.getLogger(name)
+            keep_enabled(*configured.family)
+            self._writer = Writer(records, configured)
         self._handler = BoundedQueueHandler(records, self._writer.reopen)
         self._logger = logging.getLogger("pounce")
-        self._level = config.log_level.upper()
-        self._before: tuple[int, bool] = (logging.NOTSET, True)
+        self._before: dict[str, int] = {}
+        self._propagated = True
 
     def __enter__(self) -> Self:
-        self._before = (self._logger.level, self._logger.propagate)
-        self._logger.setLevel(self._level)
+        self._before = {name: logging.getLogger(name).level for name in self._levels}
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
+        self._propagated = self._logger.propagate
         self._logger.propagate = False
         self._logger.addHandler(self._handler)
         self._writer.start()
@@ -114,8 +132,9 @@ class Logs:
 
     def __exit__(self, *exc_info: object) -> None:
         self._logger.removeHandler(self._handler)
-        self._logger.setLevel(self._before[0])
-        self._logger.propagate = self._before[1]
+        for name, level in self._before.items():
+            logging.getLogger(name).setLevel(level)
+        self._logger.propagate = self._propagated
         self._handler.report_dropped(END_TIMEOUT)
         self._writer.stop()
 
@@ -139,7 +158,7 @@ def _output(config: ServerConfig, target: str | None, stream: TextIO) -> Output:
         shown = stream if target is None else sys.stdout if target == "-" else None
         # A journal has fields of its own for what JSON would have names for.
         as_json = not (sink.has_fields or (shown is not None and shown.isatty()))
-    return Output(sink, JSONFormatter() if as_json else TextFormatter(MESSAGE if sink.structured else LINE))
+    return Lines(sink, JSONFormatter() if as_json else TextFormatter(MESSAGE if sink.structured else LINE))
 
 
 class LastWords:
@@ -195,7 +214,22 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
                 pass
 
 
-class Output:
+class Output(Protocol):
+    """Takes records."""
+
+    def write(self, record: logging.LogRecord) -> str | None:
+        """Write a line. What cannot be written is counted; gives what to say of that when it can again."""
+
+    def reopen(self) -> str | None:
+        """Open its file again; gives what to say where that fails."""
+
+    def close(self) -> None: ...
+
+    def leave(self) -> None:
+        """The thread that writes to it does not end, and is left."""
+
+
+class Lines:
     """A sink, and the form of the lines that go there."""
 
     def __init__(self, sink: Sink, formatter: logging.Formatter) -> None:
@@ -205,7 +239,6 @@ class Output:
         self._why = ""
 
     def write(self, record: logging.LogRecord) -> str | None:
-        """Write a line. What cannot be written is counted; gives what to say of that when it can again."""
         try:
             line = self._formatter.format(record)
         except Exception as exc:  # noqa: BLE001 - a record that does not fit its message must not end the thread
@@ -221,7 +254,6 @@ class Output:
         return f"{count} log records could not be written: {self._why}" if count else None
 
     def reopen(self) -> str | None:
-        """Open its file again; gives what to say where that fails."""
         try:
             self._sink.reopen()
         except OSError as exc:
@@ -230,6 +262,9 @@ class Output:
 
     def close(self) -> None:
         self._sink.close()
+
+    def leave(self) -> None:
+        """Nobody else waits for it."""
 
 
 def _warning(message: str) -> logging.LogRecord:
@@ -288,8 +323,11 @@ class Writer(logging.handlers.QueueListener):
                 thread.join(END_TIMEOUT)
             except queue.Full:
                 pass
-        if thread is None or not thread.is_alive():
-            for output in self._outputs:
+        is_left = thread is not None and thread.is_alive()
+        for output in self._outputs:
+            if is_left:
+                output.leave()
+            else:
                 output.close()
 
 
@@ -319,11 +357,6 @@ class TextFormatter(logging.Formatter):
         if not isinstance(record.msg, AccessEntry):
             record.message = "\n".join(escaped_line(line) for line in record.message.split("\n"))
         return super().formatMessage(record)
-
-
-def escaped_line(line: str) -> str:
-    """`line` without control characters that a terminal would obey."""
-    return line if line.isprintable() else "".join(c if c.isprintable() else escaped(c) for c in line)
 
 
 class JSONFormatter(logging.Formatter):
