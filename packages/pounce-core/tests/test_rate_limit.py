@@ -295,12 +295,17 @@ def test_client_beyond_its_limit_is_told_when_to_come_back() -> None:
 def test_admitted_answers_tell_what_is_left_where_that_is_asked_for() -> None:
     async def test(clock: Clock) -> None:
         connection = connected(
-            clock, rate_limit_burst=3, rate_limit_requests_per_second=0.5, rate_limit_fields="all", request_id=True
+            clock, rate_limit_burst=3, rate_limit_requests_per_second=0.1, rate_limit_fields="all", request_id=True
         )
-        assert [ask(connection)[1]["ratelimit"] for _ in range(3)] == [
-            '"default";r=2;t=2', '"default";r=1;t=4', '"default";r=0;t=6',
-        ]  # fmt: skip
-        assert "x-request-id" in ask(connection)[1]
+        found = []
+        for _ in range(3):
+            found.append(ask(connection)[1]["ratelimit"])
+            clock.now += 4
+        # The seconds are those until there is one more.
+        assert found == ['"default";r=2;t=10', '"default";r=1;t=6', '"default";r=0;t=2']
+        status, fields = ask(connection)
+        assert (status, fields["ratelimit"]) == (200, '"default";r=0;t=8')
+        assert "x-request-id" in fields
 
     run(test)
 

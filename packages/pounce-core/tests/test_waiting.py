@@ -150,6 +150,33 @@ def test_body_that_turned_out_too_large_while_waiting_is_answered_without_the_ap
     run(test)
 
 
+def test_admitted_request_takes_its_place_in_the_queue_as_well() -> None:
+    async def test() -> None:
+        first, step = asyncio.Event(), Promises()
+        paths: list[str] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            paths.append(scope["path"])
+            if scope["path"] == "/1":
+                await first.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        service = memory_service(app, admission=(step,), limit_concurrency=1, request_queue_enabled=True)
+        connections = [MemoryConnection(service=service) for _ in range(2)]
+        for number, connection in enumerate(connections, 1):
+            connection.feed(GET.replace(b" / ", b" /%d " % number))
+            step.made[-1].set_result(None)
+            await connection.settle()
+        assert paths == ["/1"]
+        first.set()
+        await connections[1].settle()
+        assert paths == ["/1", "/2"]
+        assert connections[1].received.startswith(b"HTTP/1.1 200 ")
+
+    run(test)
+
+
 def test_upgrade_opens_when_the_promise_is_kept() -> None:
     async def test() -> None:
         opened: list[bytes] = []

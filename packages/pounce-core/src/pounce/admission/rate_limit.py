@@ -143,7 +143,8 @@ class RateLimit:
         seconds = max(ceil(wait), 1)
         fields: Headers = [(b"retry-after", b"%d" % seconds)]
         if self._tells_refused:
-            # "the reset keyword value SHOULD reference the same point in time as the Retry-After field value"
+            # "the Retry-After field value SHOULD NOT reference a point in time earlier than the end of the effective
+            # window", which is that until there is another token.
             fields.append((b"ratelimit-policy", policy.told))
             fields.append((b"ratelimit", b"%b;r=0;t=%d" % (policy.quoted, seconds)))
         error.fields = tuple(fields)
@@ -151,10 +152,11 @@ class RateLimit:
 
     def _tell(self, head: RequestHead, policy: Policy, left: float) -> None:
         """Leave what the answer is to say with the request."""
-        remaining, reset = int(left / policy.period + 0.001), ceil(policy.span - left)
+        remaining = int(left / policy.period + 0.001)
+        window = max(ceil((remaining + 1) * policy.period - left), 1)
         told = (
             (b"ratelimit-policy", policy.told),
-            (b"ratelimit", b"%b;r=%d;t=%d" % (policy.quoted, remaining, reset)),
+            (b"ratelimit", b"%b;r=%d;t=%d" % (policy.quoted, remaining, window)),
         )
         extensions = head.extensions
         head.extensions = {RATE_LIMIT: told} if extensions is None else {**extensions, RATE_LIMIT: told}
