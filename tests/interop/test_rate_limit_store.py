@@ -1,5 +1,6 @@
 """Rate limits in a real Redis: over several servers behind HAProxy, and while it fails under load."""
 
+import asyncio
 import http.client
 import logging
 import shutil
@@ -19,7 +20,7 @@ from tests.redis_server import RedisServer, needs_redis
 from tests.workers.running import PATIENCE, Running, eventually
 
 from pounce.admission.redis_store import RedisStore
-from pounce.testing import TestServer
+from pounce.testing import TestServer, serve
 
 pytestmark = needs_redis
 haproxy = pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs HAProxy (apt install haproxy)")
@@ -287,6 +288,21 @@ def test_store_that_cannot_do_it_is_said_and_the_process_limits_by_itself(
     with TestServer(Counting(), **settings, **limit) as server, Client(server.port) as client:
         assert [client.ask() for _ in range(3)] == [True, True, False]
     assert "WRONGTYPE" in caplog.text
+
+
+def test_nothing_of_the_store_is_left_on_a_loop_that_goes_on(redis: RedisServer) -> None:
+    async def run() -> None:
+        settings: dict[str, Any] = {"rate_limit_store": redis.url, "rate_limit_store_timeout": PATIENCE}
+        async with serve(Counting(), rate_limit_enabled=True, **settings) as info:
+            assert info.address is not None
+            with Client(info.address[1]) as client:
+                assert await asyncio.to_thread(client.ask)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            _, pending = await asyncio.wait(others, timeout=PATIENCE)
+            assert not pending
+
+    asyncio.run(run())
 
 
 # TLS and passwords

@@ -187,7 +187,10 @@ class RedisStore:
         self._wake = asyncio.Event()
         self._scope: asyncio.Timeout | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._task = self._loop.create_task(self._run())
+        self._task: asyncio.Task[None] | None = None
+        # From when the worker serves on, so that it need not be the first request that waits for a connection.
+        service.on_tick.add(self._begin)
+        service.on_end.add(self.end)
 
     @property
     def counts(self) -> dict[str, float]:
@@ -202,10 +205,22 @@ class RedisStore:
         self._wake.set()
         if self._timer is None:
             self._timer = self._loop.call_at(now + self._deadline, self._look)
-        if self._task.done():
-            # The worker is at its end.
-            self._decide_all()
+        if self._task is None:
+            self._begin(now)
         return promise
+
+    def _begin(self, now: float) -> None:
+        self._service.on_tick.discard(self._begin)
+        if self._task is None:
+            self._task = self._loop.create_task(self._run())
+
+    async def end(self) -> None:
+        """Ask no more, and close the connection; what is asked nevertheless is decided by this process."""
+        self.is_asked = False
+        self._decide_all()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
     def _look(self) -> None:
         """Whether the oldest question has waited too long."""

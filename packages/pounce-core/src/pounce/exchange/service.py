@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from math import inf
 from types import MappingProxyType
@@ -155,6 +155,8 @@ class Service:
         self.on_tick: set[Callable[[float], None]] = set()
         """Called a few times a second with the loop's time, for deadlines of what is not a connection."""
         self.on_totals: set[Callable[[Totals], None]] = set()
+        self.on_end: set[Callable[[], Awaitable[None]]] = set()
+        """Called and awaited when the worker has ended, on its loop; for what goes on beside requests."""
         self.something_ended = asyncio.Event()
         self.connections: set[LiveConnection] = set()
         self.turns = Turns()

@@ -237,6 +237,8 @@ class Worker:
                     await self._hook("shutdown", timeout)
                     await self._lifespan.shutdown(timeout)
                 finally:
+                    for end in self.service.on_end:
+                        await end()
                     self.service.crossing.close()
 
     def take(self, listener: int, sock: socket.socket) -> None:
