@@ -48,6 +48,20 @@ def test_admitted_answers_say_what_is_left(wire: Wire) -> None:
     assert [fields[b"ratelimit-policy"] for fields in found] == [b'"default";q=2;w=2000'] * 2
 
 
+async def sorry(scope: Any, receive: Any, send: Any) -> None:
+    """In place of the error page."""
+    await answer(send, b"sorry", headers=[(b"content-type", b"text/plain")])
+
+
+def test_refusal_keeps_its_fields_where_an_application_answers_for_the_error_page(wire: Wire) -> None:
+    server = wire.start(echo, **LIMITED, error_pages={"429": f"{__name__}:sorry"})
+    with server.connect() as client:
+        refused = [client.request("GET", "/") for _ in range(3)][2]
+    assert (refused.status, refused.body) == (429, b"sorry")
+    assert refused.headers[b"x-pounce-error-code"] == b"POUNCE_LIMIT_RATE"
+    assert refused.headers[b"ratelimit"] == b'"default";r=0;t=' + refused.headers[b"retry-after"]
+
+
 @needs_redis
 def test_request_waits_for_the_store_with_its_body(wire: Wire, redis: RedisServer) -> None:
     server = wire.start(echo, **LIMITED, **stored(redis, f"waits {wire.case}:"))

@@ -128,7 +128,14 @@ def name(policies: Policies, *args: Any, **more: Any) -> str | None:
     return found.name if found is not None else None
 
 
-ROUTES = ("POST|PUT /login 5/m", "GET /api/*/items 10/s 30", "/api/* 2.5/s", "/free/* off", "/exact 1/d")
+ROUTES = (
+    "POST|PUT /login 5/m",
+    "GET /api/*/items 10/s 30",
+    "/api/* 2.5/s",
+    "/free/* off",
+    "/exact 1/d",
+    "HEAD /big 1/s",
+)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +147,8 @@ ROUTES = ("POST|PUT /login 5/m", "GET /api/*/items 10/s 30", "/api/* 2.5/s", "/f
         (b"GET", b"/api/7/items", "GET /api/*/items"),
         (b"HEAD", b"/api/7/items", "GET /api/*/items"),
         (b"DELETE", b"/api/7/items", "/api/*"),
+        (b"HEAD", b"/big", "HEAD /big"),
+        (b"GET", b"/big", "default"),
         (b"GET", b"/api/7/8/items", "/api/*"),
         (b"GET", b"/api/", "/api/*"),
         (b"GET", b"/api", "default"),

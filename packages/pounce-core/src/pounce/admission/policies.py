@@ -76,14 +76,14 @@ class Policies:
             return self._found[known]
         except KeyError:
             pass
-        method = head.method.decode("ascii", "replace")
-        if method == "HEAD" or head.upgrade is not None:
+        names = {head.method.decode("ascii", "replace")}
+        if head.method == b"HEAD" or head.upgrade is not None:
             # What an upgrade asks for is a GET of HTTP/1.1, and a CONNECT of the later ones.
-            method = "GET"
+            names.add("GET")
         path = unquote(split_target(head.target)[0].decode("ascii", "replace"))
         policy: Policy | None = self._default
         for methods, matches, found in self._routes:
-            if (methods is None or method in methods) and matches(path):
+            if (methods is None or not methods.isdisjoint(names)) and matches(path):
                 policy = found
                 break
         if head.upgrade is None and len(head.target) <= TARGET_MAX:
