@@ -414,6 +414,14 @@ class ServerConfig:
         group="limits",
         needs="max_connections_per_peer",
     )
+    max_buffered: int = option(
+        0,
+        "Bodies that wait for applications, and answers that wait for peers, in a process; beyond that those with most"
+        " are paused, then closed. 0 sets no limit.",
+        group="limits",
+        unit="bytes",
+        ge=0,
+    )
     limit_concurrency: int = option(
         0,
         "Requests that run at once in the whole server; further ones wait or are answered 503. 0 sets no limit.",

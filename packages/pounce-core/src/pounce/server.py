@@ -294,6 +294,7 @@ class Server:
                 admission=shared.admission,
                 gate=shared.gate,
                 peers=shared.peers,
+                buffers=shared.buffers,
             )
             watch = LoneWatch(config.worker_timeout, lambda: worker.heartbeat)
 

@@ -122,6 +122,10 @@ class H2Connection(Connection, guarded=("eof_received",)):
         self._upgraded = head
         self.peer.apply(settings)
 
+    @property
+    def buffered(self) -> int:
+        return len(self._rest) + len(self._unread) + self.windows.held + self.output.parked_size + super().buffered
+
     # Events from the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -36,10 +36,20 @@ PROTOCOL_ERROR, FRAME_SIZE_ERROR = ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZ
 class Requests:
     """The requests of one connection, until the service has them."""
 
-    __slots__ = ("_connect_protocol", "_ending", "_heads", "_requests_max", "_service", "_streams", "_windows")
+    __slots__ = (
+        "_body_came",
+        "_connect_protocol",
+        "_ending",
+        "_heads",
+        "_requests_max",
+        "_service",
+        "_streams",
+        "_windows",
+    )
 
     def __init__(self, service: Service, heads: Heads, streams: Streams, ending: Ending) -> None:
         self._service = service
+        self._body_came = service.body_came
         self._heads = heads
         self._streams = streams
         self._windows = streams.windows
@@ -239,6 +249,8 @@ class Requests:
             upload.pieces += 1
             upload.last = windows.loop.time()
             windows.held_pieces += 1
+            if self._body_came is not None:
+                self._body_came(count)
             if windows.held_pieces > HELD_PIECES_MAX:
                 raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "too many small pieces of request bodies")
             if stream.exchange is None:

@@ -115,6 +115,11 @@ class Windows:
                         stream.upload.unpause()
 
     @property
+    def held(self) -> int:
+        """Bytes of bodies that applications have not taken."""
+        return self._connection_window - self.room - self._credit
+
+    @property
     def has_room(self) -> bool:
         """The connection's window lets the peer go on with its uploads."""
         return self.room >= ROOM_MIN

@@ -139,6 +139,13 @@ class H3Connection(Connection):
         self.deadline = self._handshake_deadline = self.loop.time() + service.config.tls_handshake_timeout
         service.connections.add(self)
 
+    @property
+    def buffered(self) -> int:
+        return self.windows.held + self.output.held
+
+    def choke(self, on: bool) -> None:
+        """Nothing: datagrams cannot be left in the network, and the windows bound what comes."""
+
     # Datagrams
 
     def receive(self, datagrams: list[bytes], address: Address) -> None:

@@ -192,6 +192,11 @@ class Output:
             self._failed_soon(stream)
             return 0
 
+    @property
+    def held(self) -> int:
+        """Bytes of streams that wait for the peer."""
+        return sum(stream.pending_size for stream in self._queue) + sum(map(self.unsent, self.waiting))
+
     def reset(self, stream_id: int, code: int) -> None:
         """Give up our half of a stream at once."""
         try:

@@ -28,9 +28,10 @@ RATE_GRACE = 5.0
 class Windows:
     """What applications let wait of the bodies of one connection."""
 
-    __slots__ = ("_output", "_since", "config", "held", "is_shut", "time")
+    __slots__ = ("_output", "_since", "body_came", "config", "held", "is_shut", "time")
 
     def __init__(self, config: ServerConfig, output: Output) -> None:
+        self.body_came = output.service.body_came
         self.config = config
         self.time = output.loop.time
         self._output = output
@@ -117,6 +118,8 @@ class Upload:
             self._waits_since = windows.time()
         self.unconsumed += size
         windows.held += size
+        if windows.body_came is not None:
+            windows.body_came(size)
         if windows.held > HOLD_MAX:
             windows.shut()
 

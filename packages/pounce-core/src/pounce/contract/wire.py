@@ -155,6 +155,8 @@ class Service(Protocol):
     are put into it there. That is on any thread, so that what belongs to the loop may be read, and no more."""
     least_taken: int
     """Bytes that a peer must take in each `write_timeout` for which something waits for it."""
+    body_came: Callable[[int], None] | None
+    """What a wire calls with the size of each piece of a body; None where nobody adds that up."""
     place: int
     """Number of the worker among those of its process, from 0, who tells what is to be told once for each process."""
     counts: dict[str, float]

@@ -177,6 +177,9 @@ class HttpExchange:
             self.broken = True
             self._complete()
         self._lost = exc or ClientGone(CLIENT_GONE)
+        if self._body_state == ARRIVING:
+            # It is not given out any more, and its application may run for long.
+            self._body.clear()
         self._wake_readers()
         self._wake_writers()
 

@@ -94,6 +94,14 @@ class Peers(Protocol):
     def closed(self, share: Share | None) -> None: ...
 
 
+class Budget(Protocol):
+    """How much is held for the peers; see `pounce.admission.buffers`."""
+
+    held: int
+
+    def came(self, count: int) -> None: ...
+
+
 class Service:
     """What one worker does with requests. It belongs to one event loop; nothing of it is shared, and what comes from
     another loop comes through `crossing`.
@@ -122,6 +130,7 @@ class Service:
         admission: tuple[Callable[[Service], Admit], ...] = (),
         concurrency: Concurrency | None = None,
         peers: Peers | None = None,
+        budget: Callable[[Service], Budget] | None = None,
         error_apps: Mapping[str, ASGIApp] = MappingProxyType({}),
     ) -> None:
         self.app = app
@@ -163,6 +172,9 @@ class Service:
         """Connections that have used up their share of a turn of the loop."""
         self.tasks: set[asyncio.Task[None]] = set()
         self.held: set[HttpExchange] = set()
+        self.budget = budget(self) if budget is not None else None
+        """What bounds the bytes that are held; None where nothing does."""
+        self.body_came: Callable[[int], None] | None = None if self.budget is None else self.budget.came
         self.requests = 0
         self.place = 0
         self.counts: dict[str, float] = {}

@@ -712,6 +712,10 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
         if self.writable:
             self.resume_writing()
 
+    @property
+    def buffered(self) -> int:
+        return self.parser.buffered + super().buffered
+
     # Tunnel
 
     def _tunnel_begins(self, ended: bool) -> None:

@@ -72,9 +72,15 @@ class BodyConnection(Connection):
         super().postpone(seconds)
         self._body_deadline_base += seconds
 
+    @property
+    def buffered(self) -> int:
+        return max(self._unconsumed, 0) + super().buffered
+
     def _hold(self, count: int) -> None:
         """Count bytes that the application has not taken, and read no more while they are too many."""
         self._unconsumed += count
+        if self.service.body_came is not None:
+            self.service.body_came(count)
         if self._unconsumed > BUFFER_HIGH and not self._paused_at:
             self._paused_at = self.loop.time()
             self.pause_reading()

@@ -107,6 +107,7 @@ class Connection(asyncio.Protocol):
     """Base class of a connection: a wire overrides what it needs, and calls the base where it says so."""
 
     __slots__ = (
+        "_choked",
         "_cork",
         "_cork_size",
         "_direct",
@@ -177,6 +178,8 @@ class Connection(asyncio.Protocol):
         """Seconds that bytes were held, and that deadlines were not moved by."""
         self._paused = False
         """The wire wants nothing read."""
+        self._choked = False
+        """Nothing is read, for the process holds too much for its peers."""
         self._resting = False
         """Nothing is read until the connection has its turn."""
         self._cork: list[bytes] = []
@@ -265,14 +268,31 @@ class Connection(asyncio.Protocol):
     def pause_reading(self) -> None:
         """Read no more: somebody has to catch up first."""
         self._paused = True
-        if not self._resting:
+        if not self._resting and not self._choked:
             self._set_reading(False)
 
     def resume_reading(self) -> None:
         """Read on, in the connection's next turn if it waits for one."""
         self._paused = False
-        if not self._resting:
+        if not self._resting and not self._choked:
             self._set_reading(True)
+
+    def choke(self, on: bool) -> None:
+        """Read nothing, whoever wants to, or read on: for `max_buffered`, when the process holds too much."""
+        if on is not self._choked:
+            self._choked = on
+            if not self._resting and not self._paused:
+                self._set_reading(not on)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that are held here for the peer, which it has not taken, and of the peer, which nobody has taken. A
+        wire adds what it holds itself."""
+        transport = self.transport
+        inner = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+        size = self._cork_size + transport.get_write_buffer_size()
+        # asyncio encrypts ahead of the socket, and does not count what waits there.
+        return size if inner is None else size + inner.get_write_buffer_size()
 
     def _set_reading(self, on: bool) -> None:
         transport = self.transport
@@ -292,7 +312,7 @@ class Connection(asyncio.Protocol):
         on other loops than the server's own.
         """
         if self._fd >= 0 and hasattr(self.loop, "read_directly"):
-            if self._resting or self._paused or self.transport.is_closing():
+            if self._resting or self._paused or self._choked or self.transport.is_closing():
                 self.transport.pause_reading()
                 self._reads = PAUSED
             else:
@@ -306,7 +326,7 @@ class Connection(asyncio.Protocol):
             if reads == READING:
                 self._set_reading_directly(False)
             self._reads = BY_TRANSPORT
-            if not self._resting and not self._paused and reads != ENDED:
+            if not self._resting and not self._paused and not self._choked and reads != ENDED:
                 self.transport.resume_reading()
 
     def _set_reading_directly(self, on: bool) -> None:
@@ -371,7 +391,7 @@ class Connection(asyncio.Protocol):
         """Read nothing more in this turn of the loop."""
         if not self._resting:
             self._resting = True
-            if not self._paused:
+            if not self._paused and not self._choked:
                 self._set_reading(False)
             self.share.later(self._have_turn)
 
@@ -396,7 +416,7 @@ class Connection(asyncio.Protocol):
             except Exception:  # noqa: BLE001 - after `data_received` asyncio closes the connection for it, but not here
                 self.service.connection_failed(self)
                 return
-        if not self._resting and not self._paused:
+        if not self._resting and not self._paused and not self._choked:
             self._set_reading(True)
 
     def _is_gone(self) -> bool:
@@ -624,7 +644,7 @@ class Connection(asyncio.Protocol):
         protocol.proxied = self.proxied
         protocol.share = self.share
         self.read_by_transport()
-        if self._resting or self._paused:
+        if self._resting or self._paused or self._choked:
             self._set_reading(True)
         # Whatever it may still be called for, reading is not its business any more.
         self._resting = self._paused = True

@@ -263,6 +263,7 @@ class WorkerInterpreters:
                 # The main interpreter waits for it, for all of them.
                 drain_delay=0.0,
                 # None knows of the others.
+                max_buffered=portion_of(config.max_buffered, self._spec.workers, number),
                 websocket_max_incomplete=portion_of(config.websocket_max_incomplete, self._spec.workers, number),
             ),
             mode="process",

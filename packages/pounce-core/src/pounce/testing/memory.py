@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
+from pounce.admission.buffers import budget_of
 from pounce.admission.concurrency import Concurrency
 from pounce.config import ServerConfig
 from pounce.contract.head import Headers
@@ -13,7 +14,7 @@ from pounce.identity.identity import Identity
 from pounce.net.connection import Connection, ForeignConnection
 from pounce.plugin import ParserLimits, Wire
 from pounce.registry import Registry
-from pounce.worker.shared import gate_of
+from pounce.worker.shared import buffers_of, gate_of
 from pounce.worker.ticker import Ticker
 
 __all__ = ["MemoryConnection", "MemoryTransport", "RecordingStream", "memory_service"]
@@ -183,6 +184,7 @@ def memory_service(
         create_parser=(lambda: create(limits)) if create is not None else None,
         identity=Identity(config) if config.proxy_headers or config.request_id else None,
         admission=admission,
+        budget=budget_of(buffers_of(config)),
         concurrency=Concurrency(config, gate) if (gate := gate_of(config)) is not None else None,
     )
 

@@ -19,6 +19,7 @@ from pounce.worker.gil_watch import GilWatch
 from pounce.worker.state import Description
 
 if TYPE_CHECKING:
+    from pounce.admission.buffers import Buffers
     from pounce.admission.concurrency import Gate
     from pounce.admission.peers import Peers
     from pounce.net.tls import ServerTLS
@@ -31,7 +32,7 @@ log = logging.getLogger("pounce")
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What the workers of one process have in common; nothing of it changes while they serve, but for certificates
-    that are renewed, what `gil_watch` has seen, and who is in `gate` and `peers`."""
+    that are renewed, what `gil_watch` has seen, and what is in `gate`, `peers` and `buffers`."""
 
     config: ServerConfig
     application: Callable[[], ASGIApp]
@@ -45,6 +46,8 @@ class Shared:
     """Makes the steps by which each worker admits requests."""
     peers: Peers | None = None
     """Counts the connections of each address in all of them."""
+    buffers: Buffers | None = None
+    """What all of them hold for their peers."""
     gate: Gate | None = None
     """What bounds the requests that run in all of them."""
 
@@ -70,10 +73,27 @@ def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None 
     admission = admission_of(config)
     application = _application(app, config)
     # From here on nobody else looks at what is imported.
-    peers, gate = peers_of(config), gate_of(config)
     return Shared(
-        config, application, registry, tls, GilWatch(), generation, admission=admission, peers=peers, gate=gate
+        config,
+        application,
+        registry,
+        tls,
+        GilWatch(),
+        generation,
+        admission=admission,
+        peers=peers_of(config),
+        buffers=buffers_of(config),
+        gate=gate_of(config),
     )
+
+
+def buffers_of(config: ServerConfig) -> Buffers | None:
+    """What is held for the peers of one process; None where nobody adds that up."""
+    if not config.max_buffered:
+        return None
+    from pounce.admission.buffers import Buffers
+
+    return Buffers(config.max_buffered)
 
 
 def peers_of(config: ServerConfig) -> Peers | None:

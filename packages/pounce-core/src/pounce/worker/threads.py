@@ -165,6 +165,7 @@ class WorkerThread:
             gil_watch=shared.gil_watch,
             gate=shared.gate,
             peers=shared.peers,
+            buffers=shared.buffers,
             on_recycle=self._on_recycle,
             on_app_error=self._advice.on_error if self._advice is not None else None,
             admission=shared.admission,

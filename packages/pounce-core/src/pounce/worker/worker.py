@@ -28,6 +28,7 @@ from pounce.worker.siblings import Siblings
 from pounce.worker.ticker import Ticker
 
 if TYPE_CHECKING:
+    from pounce.admission.buffers import BufferBudget, Buffers
     from pounce.admission.concurrency import Concurrency, Gate
     from pounce.admission.peers import Peers
     from pounce.identity.identity import Identity
@@ -99,6 +100,14 @@ def _concurrency_of(config: ServerConfig, gate: Gate | None) -> Concurrency | No
     return Concurrency(config, gate)
 
 
+def _budget_of(buffers: Buffers | None) -> Callable[[Service], BufferBudget] | None:
+    if buffers is None:
+        return None
+    from pounce.admission.buffers import budget_of
+
+    return budget_of(buffers)
+
+
 def _middleware_of(config: ServerConfig) -> tuple[MiddlewareChoice, ...]:
     """The user's own."""
     if not config.middleware and config.sync_app is None:
@@ -137,16 +146,17 @@ class Worker:
         gil_watch: GilWatch | None = None,
         gate: Gate | None = None,
         peers: Peers | None = None,
+        buffers: Buffers | None = None,
         on_recycle: Callable[[str], object] | None = None,
         on_app_error: Callable[[BaseException], object] | None = None,
         admission: tuple[Callable[[Service], Admit], ...] = (),
     ) -> None:
         """With `accepts` False connections come by `take()` alone. `siblings` are the other workers of the server.
 
-        `lifespan` is that of the process, where it has one for all its workers, as `gil_watch`, `gate` and `peers` are.
-        `on_recycle` is called once, on the loop, with the reason why the worker should be replaced; it serves on.
-        Without it the worker ends itself. `on_app_error` is called with what the application raises, when that is
-        logged. `admission` makes the steps by which requests are admitted.
+        `lifespan` is that of the process, where it has one for all its workers, and so are `gil_watch`, `gate`, `peers`
+        and `buffers`. `on_recycle` is called once, on the loop, with the reason why the worker should be replaced; it
+        serves on. Without it the worker ends itself. `on_app_error` is called with what the application raises, when
+        that is logged. `admission` makes the steps by which requests are admitted.
         """
         loop = asyncio.get_running_loop()
         # Before anything that may import something.
@@ -171,6 +181,7 @@ class Worker:
             identity=_identity_of(config),
             concurrency=_concurrency_of(config, gate),
             peers=peers,
+            budget=_budget_of(buffers),
             error_apps=_error_apps_of(config),
             admission=admission,
         )
