@@ -55,11 +55,13 @@ class Host(wire.Service, Protocol):
     """Exchanges whose application waits in `receive()`."""
     request_id_field: bytes
     response_headers: ResponseHeaders
-    run_app: Callable[[Any, wire.ASGIApp], object]
-    """Starts an application of the user's for a request, which may take `app_timeout`."""
-    start: Callable[[Any, wire.ASGIApp], object]
-    """Starts the application of a request, as soon as there is a place for it."""
     state: dict[str, Any]
+
+    def start(self, exchange: RunsApp, app: wire.ASGIApp) -> None:
+        """Start the application of a request, as soon as there is a place for it."""
+
+    def run_app(self, exchange: RunsApp, app: wire.ASGIApp) -> None:
+        """Start an application of the user's for a request, which may take `app_timeout`."""
 
     def start_app(self, exchange: RunsApp, app: wire.ASGIApp) -> asyncio.Task[None]:
         """Start an application for one exchange, whatever is the matter with it."""

@@ -209,18 +209,17 @@ class Service:
         """What counts the connections of each address; None where nobody does."""
         self.concurrency = concurrency
         """What bounds the requests that run; None where nothing does."""
-        self.run_app: Callable[[Any, ASGIApp], object] = self.start_app
-        """Starts an application of the user's for a request, which may take `app_timeout`."""
+        # None and not `self.start_app`, which would tie the service to itself.
+        self._timed: Callable[[Any, ASGIApp], object] | None = None
+        self._limited: Callable[[Any, ASGIApp], object] | None = None
+        self._limited_upgrades: Callable[[Any, ASGIApp], object] | None = None
         if config.app_timeout:
             from pounce.exchange.app_timeout import AppTimeout
 
-            self.run_app = AppTimeout(self, config.app_timeout).start
-        self.start: Callable[[Any, ASGIApp], object] = self.run_app
-        """Starts the application of a request, as soon as there is a place for it."""
-        self._start_upgraded: Callable[[Any, ASGIApp], object] = self.start_app
+            self._limited = self._timed = AppTimeout(self, config.app_timeout).start
         if concurrency is not None:
             exchange_class = concurrency.serve(self, exchange_class)
-            self.start, self._start_upgraded = concurrency.start, concurrency.start_upgraded
+            self._limited, self._limited_upgrades = concurrency.start, concurrency.start_upgraded
         self.exchange_class = own_class(exchange_class, "receive", "send")
         """What answers requests over HTTP here, refused WebSockets among them."""
         self.error_apps: ErrorApps | None = None
@@ -311,7 +310,7 @@ class Service:
             if head.method == b"CONNECT":
                 # RFC 8441 leaves it open; RFC 9220 3: "SHOULD respond to the request with a 501"
                 return self.refuse(head, stream, UNKNOWN_PROTOCOL)
-        app, start = self.app, self.start
+        app, start = self.app, self._limited or self.start_app
         if self._responders:
             answer = self._ask_responders(head, stream)
             if isinstance(answer, Response):
@@ -435,7 +434,15 @@ class Service:
     def call_app(self, exchange: RunsApp, app: ASGIApp | None = None) -> None:
         """Start the application, or another one, for what an upgrade has opened; or have the stream refused, where no
         more may run."""
-        self._start_upgraded(exchange, self.app if app is None else app)
+        (self._limited_upgrades or self.start_app)(exchange, self.app if app is None else app)
+
+    def start(self, exchange: RunsApp, app: ASGIApp) -> None:
+        """Start the application of a request, as soon as there is a place for it."""
+        (self._limited or self.start_app)(exchange, app)
+
+    def run_app(self, exchange: RunsApp, app: ASGIApp) -> None:
+        """Start an application of the user's for a request, which may take `app_timeout`."""
+        (self._timed or self.start_app)(exchange, app)
 
     def start_app(self, exchange: RunsApp, app: ASGIApp) -> asyncio.Task[None]:
         """Start an application for one exchange: the only place where that happens.
