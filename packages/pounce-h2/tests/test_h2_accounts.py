@@ -163,11 +163,11 @@ def exchanges() -> set[int]:
 
 
 def connections() -> set[int]:
-    """The same of connections and everything that they are composed of."""
+    """The same of connections and everything that they are composed of, but for what is the worker's."""
     return {
         id(found)
         for found in gc.get_objects()
-        if str(type(found).__module__).startswith("pounce_h2.") and not isinstance(found, Tables)
+        if str(type(found).__module__).startswith("pounce_h2.") and not isinstance(found, (H2Settings, Tables))
     }
 
 
