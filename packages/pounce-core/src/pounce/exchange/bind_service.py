@@ -14,9 +14,10 @@ from pounce.exchange.service import Identity, Service
 __all__ = ["CHANGING", "BindService"]
 
 
-CHANGING = frozenset(
-    ("_connection_id", "disconnects", "draining", "fleet", "max_connections", "requests", "state", "workers")
-)
+CHANGING = frozenset((
+    "_connection_id", "ask_totals", "disconnects", "draining", "fleet", "max_connections", "place", "requests", "state",
+    "workers",
+))  # fmt: skip
 """What of a service is another value later on. All else is made once."""
 
 
