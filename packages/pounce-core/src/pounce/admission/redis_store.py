@@ -15,6 +15,7 @@ The script is one round trip and atomic. Time is that of the store, so that the 
 """
 
 import asyncio
+import logging
 import random
 import threading
 from collections import deque
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from pounce.exchange.waiting import Verdict
 
 __all__ = ["Place", "RedisStore"]
+
+log = logging.getLogger("pounce")
 
 BATCH = 256
 """Questions in one round trip."""
@@ -104,9 +107,8 @@ class Place:
         """Without what is secret."""
         self._url = scheme + url[len(parts.scheme) :]
         self._lock = threading.Lock()
-        """Protects `_silent`."""
-        self._silent: str | None = None
-        """Why the store does not answer."""
+        """Protects `_is_silent`."""
+        self._is_silent = False
         try:
             self.client()
         except (ValueError, TypeError) as exc:
@@ -138,18 +140,24 @@ class Place:
             text = text.replace(secret, "***")
         return text.splitlines()[0][:200].rstrip(".")
 
-    def silent(self, why: str) -> bool:
-        """A worker has no answer. True for the first one that says so since it answered."""
+    def silent(self, why: str) -> None:
+        """A worker has no answer: the log says so, unless another one has said it since there was one."""
         with self._lock:
-            is_new = self._silent is None
-            self._silent = why
-            return is_new
+            if not self._is_silent:
+                self._is_silent = True
+                # Behind the lock, so that lines come in the order of what they tell.
+                log.warning(
+                    "The rate limit store %s does not answer: %s. Each process limits by itself until it does",
+                    self.name,
+                    why,
+                )
 
-    def answers(self) -> bool:
-        """A worker has an answer. True for the first one since it was silent."""
+    def answers(self) -> None:
+        """A worker has an answer."""
         with self._lock:
-            was_silent, self._silent = self._silent is not None, None
-            return was_silent
+            if self._is_silent:
+                self._is_silent = False
+                log.info("The rate limit store %s answers again", self.name)
 
 
 class _Question:
@@ -238,12 +246,7 @@ class RedisStore:
     def _fail(self, why: str) -> None:
         self.is_asked = False
         self._service.count("rate_limit_store_failed")
-        if self._place.silent(why):
-            self._service.log.warning(
-                "The rate limit store %s does not answer: %s. Each process limits by itself until it does",
-                self._place.name,
-                why,
-            )
+        self._place.silent(why)
         self._decide_all()
 
     def _decide_all(self) -> None:
@@ -280,8 +283,7 @@ class RedisStore:
     def _connected(self, client: Any) -> None:
         self._is_connected = self.is_asked = True
         self._writer = getattr(client.connection, "_writer", None)
-        if self._place.answers():
-            self._service.log.info("The rate limit store %s answers again", self._place.name)
+        self._place.answers()
 
     async def _serve(self, client: Any, script: str) -> None:
         """Ask what there is to ask, until something fails."""
