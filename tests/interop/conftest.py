@@ -110,8 +110,9 @@ def sites(tmp_path_factory: pytest.TempPathFactory, content_file: Path) -> Itera
     folder = tmp_path_factory.mktemp("interop")
     certificate = Certificate.make(folder)
     unix = str(folder / "socket")
-    settings: dict[str, Any] = {"max_request_size": 16 * 1024 * 1024}
+    settings: dict[str, Any] = {"max_request_size": 16 * 1024 * 1024, "keep_alive_timeout": 120}
     with (
+        # A client may take its time before it uses a connection again.
         TestServer(app, bind=["127.0.0.1:0", f"unix:{unix}"], **settings) as http,
         TestServer(app, **settings, **certificate.settings) as https,
     ):

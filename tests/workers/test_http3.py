@@ -45,7 +45,7 @@ TRANSFERS = APP.replace(
 def start(tmp_path: Path, tls_files: tuple[str, str]) -> Callable[..., Running]:
     def start(mode: str, *flags: str, workers: int = 2) -> Running:
         tls = ("--ssl-certfile", tls_files[0], "--ssl-keyfile", tls_files[1])
-        number = ("--workers", str(workers), "--worker-mode", mode)
+        number = ("--workers", str(workers), "--worker-mode", mode, "--shutdown-timeout", "60")
         return Running(tmp_path, *number, "--http3", *tls, *flags, app=TRANSFERS)
 
     return start

@@ -50,7 +50,7 @@ def opened(app: Any, request: RequestHead | None = None, *, stream: Any = None, 
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 10))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(test(), 60))  # type: ignore[arg-type]
 
 
 def test_application_that_need_not_wait_has_answered_when_open_returns() -> None:

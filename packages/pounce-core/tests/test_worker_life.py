@@ -193,7 +193,7 @@ def test_a_server_of_several_workers_that_is_shut_down_before_it_has_started_end
 
     config = ServerConfig(bind=("127.0.0.1:0", f"unix:{path}"), workers=2, worker_mode="thread")
     server = Server(config, app, on_ready=lambda info: pytest.fail("it says that it has started"))
-    asyncio.run(asyncio.wait_for(server.serve(), 20))
+    asyncio.run(asyncio.wait_for(server.serve(), 60))
     folder.rmdir()
 
 

@@ -199,7 +199,7 @@ async def test_application_may_work_on_after_the_end() -> None:
     peer.connection.lose()
     await peer.settle()
     go_on.set()
-    await asyncio.wait_for(done.wait(), 1)
+    await asyncio.wait_for(done.wait(), 60)
 
 
 @in_loop

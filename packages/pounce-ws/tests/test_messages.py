@@ -90,7 +90,9 @@ async def test_a_split_at_every_position_changes_nothing() -> None:
         peer = await opened(app)
         peer.send(data[:at]) if at else None
         peer.send(data[at:])
-        await peer.settle()
+        async with asyncio.timeout(60):
+            while len(app.messages) < 2:
+                await peer.settle()
         assert app.messages == ["Grün!", b"\xff" * 300], at
 
 

@@ -348,7 +348,7 @@ async def test_send_waits_for_a_client_that_does_not_read() -> None:
     assert not sending.done()
     assert peer.connection.transport.largest_waiting < 100_000
     peer.connection.transport.unstall()
-    await asyncio.wait_for(sending, 5)
+    await asyncio.wait_for(sending, 60)
     assert len(await peer.next(100)) == 100
 
 
@@ -424,7 +424,7 @@ async def test_pings_of_a_client_that_does_not_read_pile_up_nothing() -> None:
         peer.send(masked(PING, b"%d" % number))
     assert len(transport.waiting) == before
     transport.unstall()
-    await asyncio.wait_for(sending, 5)
+    await asyncio.wait_for(sending, 60)
     pongs = [frame.payload for frame in await peer.next(101) if frame.opcode == 10]
     assert pongs == [b"999"]
 

@@ -45,7 +45,7 @@ class TestServer:
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
-    def start(self, timeout: float = 30.0) -> None:
+    def start(self, timeout: float = 60.0) -> None:
         """Start, and return once connections are accepted.
 
         Raises what the server raised when it cannot start, `TimeoutError` when it takes longer than `timeout` seconds.
@@ -61,7 +61,7 @@ class TestServer:
             self._thread.join()
             raise self._error
 
-    def stop(self, timeout: float = 30.0) -> None:
+    def stop(self, timeout: float = 60.0) -> None:
         """Shut down as a signal would, and wait for the end.
 
         Raises what the server raised, `TimeoutError` when it takes longer than `timeout` seconds.
