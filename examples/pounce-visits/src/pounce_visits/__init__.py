@@ -22,8 +22,8 @@ from pounce_visits.responder import create_responder
 @dataclass(frozen=True)
 class Settings:
     path: str | None = option("/visits", "Path at which the counts are told; none tells them nowhere.")
-    field: bool = option(False, "Tell in a field of each answer how often its path was asked for before.")
-    most: int = option(1000, "Paths that are counted; all others are one.", ge=1)
+    field: bool = option(False, "Tell in a field of each answer how often its worker had its path before.")
+    most: int = option(1000, "Paths that each worker counts; all others are one.", ge=1)
 
     def __post_init__(self) -> None:
         if self.path is not None and not self.path.startswith("/"):

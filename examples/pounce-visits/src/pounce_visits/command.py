@@ -10,4 +10,4 @@ def visits(url: str = "http://127.0.0.1:8000/visits", most: int = 10) -> None:
         told = json.load(answer)
     rows = sorted(told["visits"].items(), key=lambda row: row[1], reverse=True)
     for path, count in rows[:most]:
-        print(f"{count:8} {path}")
+        print(f"{count:8.0f} {path}")

@@ -15,7 +15,7 @@ def create_middleware(service: Service, app: ASGIApp) -> ASGIApp | None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        before = visits.by_path.get(visits.name_of(scope["raw_path"].decode("ascii", "replace")), 0)
+        before = service.counts.get(visits.name_of(scope["raw_path"].decode("ascii", "replace")), 0)
 
         async def send_on(message: Any) -> None:
             if message["type"] == "http.response.start":

@@ -1,11 +1,11 @@
-"""The responder: tells the counts of the worker that was asked; a POST begins anew, with the paths in its body."""
+"""The responder: tells the counts of the whole server, whichever worker is asked."""
 
 import json
 from collections.abc import Callable
 from typing import Any
 
 from pounce.plugin import ASGIApp, RequestHead, Response, Service
-from pounce_visits.counts import Visits
+from pounce_visits.counts import COUNT, OPEN
 
 type Respond = Callable[[RequestHead], Response | ASGIApp | None]
 
@@ -14,28 +14,19 @@ def create_responder(service: Service) -> Respond | None:
     if service.settings["visits"].path is None:
         return None
     path = service.settings["visits"].path.encode()
-    visits = Visits.of(service)
+    not_allowed = Response(405, [(b"allow", b"GET")])
 
-    async def set_counts(scope: Any, receive: Any, send: Any) -> None:
-        # The body, and the client's address, are for an application.
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-        if scope["client"] is not None and scope["client"][0] not in ("127.0.0.1", "::1"):
-            await send({"type": "http.response.start", "status": 403, "headers": []})
-        else:
-            visits.begin(body.decode("utf-8", "replace").split())
-            await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body"})
+    async def tell(scope: Any, receive: Any, send: Any) -> None:
+        # It takes time, since other workers are asked.
+        totals = await service.totals()
+        counts = {name.removeprefix(COUNT): count for name, count in totals.counts.items() if name.startswith(COUNT)}
+        body = json.dumps({"open": totals.gauges.get(OPEN, 0), "visits": counts}).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": body})
 
     def respond(head: RequestHead) -> Response | ASGIApp | None:
         if head.target != path:
             return None
-        if head.method == b"POST":
-            return set_counts
-        told = {"worker": service.worker_id, "open": visits.open, "visits": visits.by_path}
-        return Response(200, [(b"content-type", b"application/json")], json.dumps(told).encode())
+        return tell if head.method == b"GET" else not_allowed
 
     return respond
