@@ -57,7 +57,7 @@ def test_within_the_bound_nobody_notices() -> None:
         later(service, 5)
         assert [client.transport.is_reading() for client in clients] == [True] * 3
         assert isinstance(service.budget, BufferBudget)
-        assert service.budget.held == 90_000
+        assert service.budget.held == service.gauges["buffered_bytes"] == 90_000
         service.state["go on"].set()
         await clients[0].settle()
         assert all(client.received.endswith(b"30000") for client in clients)

@@ -256,6 +256,8 @@ def test_time_in_the_queue_is_told_to_clients_and_observers() -> None:
         began = monotonic()
         await turns()
         least = monotonic() - began
+        service.tick(service.loop.time())
+        assert service.gauges["request_queue"] == 1
         await app.release("/1")
         await app.release("/2")
         found = re.search(rb"queue;dur=([0-9.]+)", dict(stream.headers)[b"server-timing"])
@@ -264,6 +266,10 @@ def test_time_in_the_queue_is_told_to_clients_and_observers() -> None:
         assert float(found[1]) / 1000 >= least - 1e-6
         assert Observer.seen[0] == 0.0
         assert Observer.seen[1] >= least
+        assert (service.counts["request_queue_waits"], service.counts["request_queue_seconds"]) == (
+            1,
+            Observer.seen[1],
+        )
 
     run(test)
 

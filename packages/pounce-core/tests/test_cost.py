@@ -80,7 +80,8 @@ def executed(fields: bytes = b"", **settings: Any) -> Counter[str]:
 
 
 def test_nothing_of_what_is_off_is_called() -> None:
-    exchanges = ("exchange/identified.py", "exchange/rated.py", "exchange/timed.py", "exchange/waiting.py")
+    names = ("app_timeout", "identified", "rated", "timed", "waiting")
+    exchanges = [f"exchange/{name}.py" for name in names]
     around = ("admission", "identity", "middleware", "observe", *exchanges)
     assert [name for name in executed() if name.startswith(around)] == []
 
@@ -96,6 +97,9 @@ def test_nothing_of_what_is_off_is_called() -> None:
         (185, b"", {"rate_limit_enabled": True}),
         (400, b"", {"rate_limit_enabled": True, "rate_limit_fields": "all"}),
         (195, b"", {"rate_limit_enabled": True, "rate_limit_routes": ("POST /login 5/m", "/* 100/s 100")}),
+        (145, b"", {"limit_concurrency": 100, "request_queue_enabled": True}),
+        (20, b"", {"app_timeout": 60}),
+        (5, b"", {"max_buffered": 1_000_000, "max_connections_per_peer": 100}),
     ],
     ids=[
         "request id",
@@ -106,6 +110,9 @@ def test_nothing_of_what_is_off_is_called() -> None:
         "rate limit",
         "rate limit that is told",
         "rate limit of a route",
+        "limit of concurrency",
+        "time limit of applications",
+        "limits of connections",
     ],
 )
 def test_helper_costs_little(bound: int, fields: bytes, settings: Any) -> None:

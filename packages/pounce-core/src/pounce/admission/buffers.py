@@ -98,6 +98,7 @@ class BufferBudget:
             if (size := getattr(connection, "buffered", 0)) and connection not in self._closed
         ]
         self.held = held = sum(size for size, _ in sizes)
+        self._service.gauges["buffered_bytes"] = held
         limit = self._buffers.limit
         total = self._buffers.report(self, held)
         if total <= limit:

@@ -253,7 +253,10 @@ class Concurrency:
         del self._waiting[ticket]
         exchange.ticket = None
         exchange.place = self.gate
-        exchange.queued = self._loop.time() - ticket.since
+        exchange.queued = waited = self._loop.time() - ticket.since
+        counts = self._service.counts
+        counts["request_queue_waits"] = counts.get("request_queue_waits", 0) + 1
+        counts["request_queue_seconds"] = counts.get("request_queue_seconds", 0.0) + waited
         self._service.run_app(exchange, ticket.app)
 
     def give_up(self, ticket: Ticket) -> None:
@@ -265,8 +268,9 @@ class Concurrency:
             self.gate.quit(ticket)
 
     def tick(self, now: float) -> None:
-        """Answer those that have waited too long."""
+        """Answer those that have waited too long, and tell how many wait."""
         self._end(now, WAITED)
+        self._service.gauges["request_queue"] = len(self._waiting)
 
     def end(self) -> None:
         """The worker ends: answer those that wait."""
