@@ -68,6 +68,25 @@ def test_requests_wait_with_their_bodies_and_are_served_in_their_order(wire: Wir
     assert [app.started.get(timeout=PATIENCE) for _ in range(2)] == ["/2", "/3"]
 
 
+def test_access_log_has_how_long_a_request_has_waited(
+    wire: Wire, line: queue.Queue[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pounce.access")
+    app = Held()
+    server = wire.start(app, **ONE, access_log=True, access_log_format="%(U)s %(queued)s")
+    first = server.connect().open("GET", "/1")
+    assert app.started.get(timeout=PATIENCE) == "/1"
+    second = server.connect().open("GET", "/2")
+    assert line.get(timeout=PATIENCE) == "joined"
+    app.released.set()
+    assert [request.response().status for request in (first, second)] == [200, 200]
+    server.stop()
+    lines = [record.getMessage() for record in caplog.records if record.name == "pounce.access"]
+    waited = {path: float(seconds) for path, seconds in map(str.split, lines)}
+    assert waited["/1"] == 0
+    assert waited["/2"] > 0
+
+
 def test_request_beyond_those_that_wait_is_told_to_come_again(wire: Wire, line: queue.Queue[str]) -> None:
     app = Held()
     server = wire.start(app, **ONE, request_queue_max_depth=1, probes=True)

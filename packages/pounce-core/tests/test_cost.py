@@ -5,6 +5,7 @@ by a scan of all fields, or by encoding anew what was encoded before.
 """
 
 import asyncio
+import logging
 import sys
 import threading
 from collections import Counter
@@ -118,3 +119,20 @@ def test_nothing_of_what_is_off_is_called() -> None:
 def test_helper_costs_little(bound: int, fields: bytes, settings: Any) -> None:
     off = executed(fields, proxy_headers=False)
     assert executed(fields, **settings).total() - off.total() <= bound
+
+
+def test_line_of_the_access_log_costs_little(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[logging.LogRecord] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record)
+
+    logger = logging.getLogger("pounce.access")
+    caplog.set_level("INFO", logger.name)
+    monkeypatch.setattr(logger, "handlers", [Kept()])
+    monkeypatch.setattr(logger, "propagate", False)
+    off = executed()
+    # What `logging` does is not counted; half of it was a search for the caller.
+    assert executed(access_log=True).total() - off.total() <= 255
+    assert len(lines) == 2 * REQUESTS

@@ -290,9 +290,8 @@ def test_handler_that_waits_holds_up_neither_who_logs_nor_the_end(monkeypatch: p
     monkeypatch.setattr("pounce.observe.logs.END_TIMEOUT", 0.01)
     blocked = {"handlers": ["blocked"], "propagate": False}
     given = {"handlers": {"blocked": {"()": Blocked}}, "loggers": {"pounce": blocked}}
-    before = set(threading.enumerate())
     with Logs(ServerConfig(log_config=given)) as logs:
-        (thread,) = set(threading.enumerate()) - before
+        thread: Any = logs._writer._thread  # type: ignore[attr-defined]
         log.info("first")
         assert Blocked.reached.wait(60)
         for _ in range(20_000):

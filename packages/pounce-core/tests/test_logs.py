@@ -10,12 +10,21 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pounce import ServerConfig
-from pounce.observe.logs import BoundedQueueHandler, JSONFormatter, Logs, TextFormatter, keep_enabled, wants_json
+from pounce.observe.logs import (
+    BoundedQueueHandler,
+    JSONFormatter,
+    LastWords,
+    Logs,
+    TextFormatter,
+    keep_enabled,
+    wants_json,
+)
 
 log = logging.getLogger("pounce.test_logs")
 
@@ -146,6 +155,17 @@ class Terminal(io.StringIO):
 )
 def test_format_is_chosen(log_format: str, stream: io.StringIO, json_lines: bool) -> None:
     assert wants_json(config(log_format=log_format), stream) is json_lines
+
+
+def test_last_words_are_said_where_the_log_file_cannot_be_had_any_more(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for folder, said in ((tmp_path, ""), (tmp_path / "gone", "the end\n")):
+        words = LastWords(config(error_log_file=str(folder / "log")))
+        words.say(logging.ERROR, "the %s", "end")
+        words.close()
+        assert capfd.readouterr().err.endswith(said)
+    assert (tmp_path / "log").read_text().endswith("the end\n")
 
 
 def record(message: str, *args: object, **more: Any) -> logging.LogRecord:

@@ -167,7 +167,12 @@ class LastWords:
     def __init__(self, config: ServerConfig) -> None:
         records: queue.Queue[Any] = queue.Queue(QUEUE_SIZE)
         self._level = logging.getLevelName(config.log_level.upper())
-        self._writer = Writer(records, _output(config, config.error_log_file, sys.stderr))
+        try:
+            output = _output(config, config.error_log_file, sys.stderr)
+        except PounceError:
+            # It could be opened at the start, and there is nowhere else to say that it can no more.
+            output = _output(config, None, sys.stderr)
+        self._writer = Writer(records, output)
         self._handler = BoundedQueueHandler(records, self._writer.reopen)
         self._writer.start()
 
