@@ -123,12 +123,15 @@ def test_filter_may_be_named(wire: Wire, lines: Lines) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "error", "said"),
+    ("setting", "value", "error", "said"),
     [
-        ("no_such_module:wanted", AppImportError, "there is no module 'no_such_module'"),
-        (f"{__name__}:PARENT", ConfigError, "is no function"),
+        ("access_log_filter", "no_such_module:wanted", AppImportError, "there is no module 'no_such_module'"),
+        ("access_log_filter", f"{__name__}:PARENT", ConfigError, "is no function"),
+        ("access_log_format", "%(nothing)s", ConfigError, "has no value 'nothing'"),
     ],
 )
-def test_filter_that_is_none_ends_the_start(named: str, error: type[Exception], said: str) -> None:
+def test_setting_that_cannot_be_used_ends_the_start(
+    setting: str, value: str, error: type[Exception], said: str
+) -> None:
     with pytest.raises(error, match=said):
-        TestServer(hello, access_log=True, access_log_filter=named).start()
+        TestServer(hello, access_log=True, **{setting: value}).start()

@@ -166,7 +166,11 @@ class Exchange(Protocol):
 
 
 class Completed(Protocol):
-    """What an observer sees of a request, or of what an upgrade opened."""
+    """What an observer sees of a request, or of what an upgrade opened.
+
+    The access log reads more, where it is there: `first_byte`, the `time.monotonic()` at which an answer has begun that
+    was not over then; `answer_fields`, its `Headers`; `trace_id`, 32 hexadecimal digits. Each may be None or missing.
+    """
 
     @property
     def head(self) -> RequestHead:

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Callable
-from random import Random
+from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +40,10 @@ class AccessLog:
         self._filter = _filter_of(config)
         self._health = _health_paths(config)
         self._sample = config.access_log_sample
-        self._random = Random().random
-        self._write, self._pick = access_format(config.access_log_format)
+        self._random = _random_of(self._sample)
+        write, self._pick = access_format(config.access_log_format)
+        # Each entry counts it, so workers must not have the same one.
+        self._write = partial(write) if write is not None else None
         self._service = service
         self._log = logging.getLogger(LOGGER)
 
@@ -105,6 +107,14 @@ def _trace_id(head: RequestHead) -> str | None:
     given = [value for name, value in head.headers if name == b"traceparent"]
     found = _traceparent(given[0]) if len(given) == 1 else None
     return found[1].decode() if found is not None else None
+
+
+def _random_of(sample: float) -> Callable[[], float]:
+    if sample == 1:
+        return lambda: 0.0
+    from random import Random
+
+    return Random().random
 
 
 def _filter_of(config: ServerConfig) -> Callable[[str, str, int], Any] | None:

@@ -209,7 +209,7 @@ def _picker(picks: tuple[str, ...]) -> Callable[[Completed], tuple[str | None, .
         found: list[str | None] = [None] * len(picks)
         for names, fields in (
             (of_requests, exchange.head.headers),
-            (of_answers, getattr(exchange, "answer_fields", ())),
+            (of_answers, getattr(exchange, "answer_fields", None) or ()),
         ):
             for name, value in fields:
                 at = names.get(name)
