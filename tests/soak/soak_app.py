@@ -24,6 +24,11 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         for _ in range(20):
             await send({"type": "http.response.body", "body": b"x" * 500, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+    elif path == "/memory":
+        await answer(send, json.dumps(memory()).encode())
+    elif path == "/leave":
+        # Its body, whoever sends one.
+        await asyncio.Event().wait()
     elif path == "/wait":
         # Until the client goes, which it does.
         while (await receive())["type"] != "http.disconnect":
@@ -46,6 +51,13 @@ async def answer(send: Any, body: bytes) -> None:
     headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def memory() -> dict[str, int]:
+    """Resident memory in KiB: now, and the most that it was."""
+    with open("/proc/self/status") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    return {"now": int(lines["VmRSS"].split()[0]), "most": int(lines["VmHWM"].split()[0])}
 
 
 def census() -> dict[str, int]:

@@ -125,6 +125,27 @@ def test_much_that_comes_at_once_is_seen_before_the_next_tick() -> None:
     run(test)
 
 
+def test_what_comes_in_one_turn_of_the_loop_stops_above_the_bound() -> None:
+    async def test() -> None:
+        service = serving()
+        clients = [uploads(service, 0, 30_000) for _ in range(10)]
+        for client in clients:
+            client.feed(b"a" * 30_000)
+        unread = [bool(client.transport.unread) for client in clients]
+        assert unread == [False] * 5 + [True] * 5
+        while any(client.transport.unread for client in clients if not client.was_reset):
+            await asyncio.sleep(0)
+        await clients[0].settle()
+        # One may have been given its second.
+        later(service, 2)
+        later(service, 3)
+        left = [client for client in clients if not client.was_reset]
+        assert 1 <= len(left) <= 3
+        assert [client.transport.is_reading() for client in left] == [True] * len(left)
+
+    run(test)
+
+
 def test_answers_that_nobody_reads_count() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})

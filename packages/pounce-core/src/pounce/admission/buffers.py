@@ -3,7 +3,9 @@
 Each connection has bounds of its own, and is far from rude when it uses them; but ten thousand that do so at once are
 more than the machine has. What all of them hold together has one bound: bodies that applications have not taken, and
 answers that peers have not read. Connections know how much that is (`Connection.buffered`), and nobody keeps accounts
-of it: a worker looks at all of its connections with each tick, and sooner when much has come since.
+of it: a worker looks at all of its connections with each tick, and sooner when much has come since. A turn of the loop
+may read from all of them at once: when so much has come in it that the bound is passed by far, nothing more is read
+from anybody until the worker has looked, in its next turn.
 
     within the bound ──▶ above it: from those that hold most nothing more is read, as many as make up what is too much
            ▲                 │ for PATIENCE, or a quarter above it
@@ -36,17 +38,19 @@ class Buffers:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.most = limit + limit // EXCESS
         self._lock = threading.Lock()
         """Protects the fields below."""
         self._held: dict[object, int] = {}
-        self._total = 0
+        self.total = 0
+        """What all of them have said; may be read without the lock."""
 
     def report(self, worker: object, held: int) -> int:
         """A worker holds so much: what all of them do."""
         with self._lock:
-            self._total += held - self._held.get(worker, 0)
+            self.total += held - self._held.get(worker, 0)
             self._held[worker] = held
-            return self._total
+            return self.total
 
 
 def budget_of(buffers: Buffers | None) -> Callable[[Service], BufferBudget] | None:
@@ -64,6 +68,8 @@ class BufferBudget:
         self._came = 0
         self._looks = False
         """It is about to look."""
+        self._stopped = False
+        """Nobody is read until it has."""
         self._choked: dict[LiveConnection, float] = {}
         """Connections that are not read, and since when."""
         self._closed: set[LiveConnection] = set()
@@ -75,19 +81,36 @@ class BufferBudget:
     def came(self, count: int) -> None:
         """A piece of a body, of so many bytes."""
         self._came += count
-        if self._came >= self._slack // self._service.workers and not self._looks:
+        came = self._came * self._service.workers
+        if came < self._slack:
+            return
+        if not self._looks:
             self._looks = True
             # Not from inside of the connection that has got it.
             self._service.loop.call_soon(self._look_now)
+        if not self._stopped and self._buffers.total + came > self._buffers.most:
+            self._stopped = True
+            self._choke_all(True)
 
     def _look_now(self) -> None:
-        try:
-            self.look(self._service.loop.time())
-        finally:
-            self._looks = False
+        self._looks = False
+        self.look(self._service.loop.time())
+
+    def _choke_all(self, on: bool) -> None:
+        for connection in self._service.connections:
+            if connection not in self._choked:
+                self._choke(connection, on)
 
     def look(self, now: float) -> None:
         """Add up what the connections hold, and act on it."""
+        try:
+            self._look(now)
+        finally:
+            if self._stopped:
+                self._stopped = False
+                self._choke_all(False)
+
+    def _look(self, now: float) -> None:
         self._came = 0
         connections = self._service.connections
         self._closed &= connections
@@ -105,7 +128,7 @@ class BufferBudget:
             self._let_go()
             return
         excess = held - held * limit // total
-        patience = PATIENCE if total <= limit + limit // EXCESS else -1.0
+        patience = PATIENCE if total <= self._buffers.most else -1.0
         sizes.sort(key=lambda item: item[0], reverse=True)
         choked = self._choked
         for size, connection in sizes:
