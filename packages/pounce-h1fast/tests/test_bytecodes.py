@@ -10,7 +10,7 @@ from benchmarks.micro.bytecodes import CONNECTIONS, count, each
 from pounce.worker.loop import HAS_OWN
 
 BOUNDS = {"hello": 1650, "browser-like": 2150, "echo": 2150, "mixed": 2300, "chunked": 2250}
-CONNECTION_BOUND = 3750
+CONNECTION_BOUND = 3400
 
 
 @pytest.mark.parametrize("load", BOUNDS)

@@ -28,13 +28,19 @@ def parser(limits: ParserLimits | None = None) -> FastParser:
     return FastParser(limits or ParserLimits())
 
 
+def alone() -> FastParser:
+    """A parser that takes no pattern from connections before it."""
+    h1fast._tables.lines.kinds.clear()
+    return parser()
+
+
 def request(fields: bytes = b"", line: bytes = b"GET / HTTP/1.1") -> bytes:
     return line + b"\r\n" + HOST + fields + b"\r\n"
 
 
 def heads(*requests: bytes) -> list[RequestHead]:
     """The heads of requests without bodies that come one after the other on a connection."""
-    reader = parser()
+    reader = alone()
     read = []
     for data in requests:
         reader.receive_data(data)
@@ -46,7 +52,7 @@ def heads(*requests: bytes) -> list[RequestHead]:
 
 def error_of(*requests: bytes) -> BadRequest:
     """Why the last of some requests is refused."""
-    reader = parser()
+    reader = alone()
     for data in requests[:-1]:
         reader.receive_data(data)
         assert isinstance(reader.next_event(), RequestHead)
@@ -260,6 +266,66 @@ def test_a_length_that_is_none_is_refused_after_others(length: bytes) -> None:
     with pytest.raises(BadRequest) as warm:
         reader.next_event()
     assert warm.value.code == error_of(post(length)).code
+
+
+def first_head(data: bytes, limits: ParserLimits | None = None) -> RequestHead:
+    """The head of the first request of a connection that comes after those of others."""
+    reader = parser(limits)
+    reader.receive_data(data)
+    head = reader.next_event()
+    assert isinstance(head, RequestHead)
+    return head
+
+
+def looked_up(table: LineTable) -> int:
+    return table.hits + table.misses
+
+
+def test_first_request_of_a_connection_is_read_by_the_patterns_of_others(table: LineTable) -> None:
+    warm = first_head(like(b"1", b"2"))
+    before = looked_up(table)
+    # The same fields, and then what the two have in common with others.
+    assert first_head(like(b"1", b"2")).headers == warm.headers
+    assert looked_up(table) == before
+    first_head(like(b"3", b"4"))
+    before = looked_up(table)
+    last = first_head(like(b"5", b"6"))
+    assert looked_up(table) == before
+    cold = heads(like(b"5", b"6"))[0]
+    for name in RequestHead.__slots__:
+        assert getattr(last, name) == getattr(cold, name), name
+
+
+@pytest.mark.parametrize("name", sorted(h1fast.PRIVATE))
+def test_sections_with_what_is_a_clients_own_are_in_no_pattern_of_another(name: bytes, table: LineTable) -> None:
+    for number in range(3):
+        first_head(request(name + b": secret\r\nX-Id: %d\r\n" % number))
+        assert not table.kinds.get(ParserLimits().max_headers)
+
+
+def test_what_is_not_accepted_by_one_limit_is_not_by_the_patterns_of_another() -> None:
+    data = request(b"A: 1\r\nB: 2\r\nC: 3\r\n")
+    first_head(data, ParserLimits(max_headers=10))
+    with pytest.raises(BadRequest) as refused:
+        first_head(data, ParserLimits(max_headers=3))
+    assert refused.value.status == 431
+    assert len(first_head(data, ParserLimits(max_headers=10)).headers) == 4
+
+
+def test_a_new_connection_begins_with_no_more_than_a_few_patterns(table: LineTable) -> None:
+    for number in range(50):
+        first_head(request(b"X-%d: 1\r\n" % number + b"Y: " + b"y" * 2000 + b"\r\n"))
+        (kinds,) = table.kinds.values()
+        assert sum(kind.size for kind in kinds) <= h1fast.KINDS_ROOM
+        assert len(kinds) <= h1fast.KINDS_MAX
+
+
+def test_connections_change_nothing_of_what_others_begin_with(table: LineTable) -> None:
+    first_head(request(b"A: 1\r\n"))
+    (kinds,) = table.kinds.values()
+    reader = parser()
+    reader._kinds.clear()
+    assert len(kinds) == 1
 
 
 def test_kinds_of_requests_that_take_turns_are_all_known() -> None:

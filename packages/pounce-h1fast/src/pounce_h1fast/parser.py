@@ -6,7 +6,8 @@ and `Accept-Encoding: gzip, deflate, br` is the same for half the world. A line 
 against the grammar, whole, so that no CR, LF or control inside it can pass. A connection whose next request has the
 very same fields skips even the look-ups. When it differs in a few values, what the two have in common is kept as a
 pattern: a request that fits is compared piece by piece, and only its values are checked, with no line taken apart.
-A connection has patterns of several kinds of requests, such as some with a body and some without.
+A connection has patterns of several kinds of requests, such as some with a body and some without, and begins with those
+that other connections of its thread have made last: so the first request of a client is read like a further one.
 
 What is taken from an earlier request, and why that equals reading anew. Three things are, and no other:
 
@@ -25,6 +26,10 @@ What is taken from an earlier request, and why that equals reading anew. Three t
 A pattern is made at once, of a section that was accepted, and never changed: no state of it stands for "nothing yet"
 and could be taken for a section that is short or empty. One without values to read has that whole section as its only
 text. The values that may differ are not kept, so that none can be given to another request.
+
+Whose section a pattern was made of makes no difference to any of this. It does to whether that section was accepted,
+which depends on the limit of fields as well: so connections have patterns in common only where that is the same. Nor
+are sections with fields that are a client's own, such as cookies, in any pattern but those of its connection.
 
 The table is bounded in entries and in the length of an entry, belongs to one thread, forgets in generations, and has
 only so much room for the lines of one name: ids that never come again push out nothing that does.
@@ -86,7 +91,7 @@ GENERATION = 8192
 BLOCK_MAX = 4096
 """Bytes of the fields that a connection makes a pattern of."""
 KINDS_ROOM = 6144
-"""Bytes of all its patterns: what an idle connection may hold."""
+"""Bytes of all its patterns: what an idle connection may hold; and of those that connections begin with."""
 
 PATTERN_MAX = 8
 """Values that may differ from request to request without each being read from scratch."""
@@ -115,7 +120,7 @@ class LineTable:
     `hits` and `misses` count the fields of heads that were read line by line, by whether their line was in the table.
     """
 
-    __slots__ = ("field_name", "hits", "misses", "names", "old", "request_line", "small_chunk", "young")
+    __slots__ = ("field_name", "hits", "kinds", "misses", "names", "old", "request_line", "small_chunk", "young")
 
     def __init__(self) -> None:
         # Of this thread alone; see `pounce.immortal`.
@@ -127,6 +132,8 @@ class LineTable:
         self.names: dict[bytes, Name] = {}
         self.hits = 0
         self.misses = 0
+        self.kinds: dict[int, list[Pattern]] = {}
+        """Patterns that new connections begin with, the last one first, by the limit of fields."""
 
     def find(self, line: bytes) -> tuple[bytes, bytes]:
         """The field of a line that is not in the young generation. Raises `BadRequest`."""
@@ -254,6 +261,13 @@ class Pattern:
         return bool(self.content_length) and all(name != b"upgrade" for name, _ in self.headers)
 
 
+def _insert(kinds: list[Pattern], pattern: Pattern) -> None:
+    """Put a pattern in front of others, of which only some are kept."""
+    kinds.insert(0, pattern)
+    while len(kinds) > KINDS_MAX or sum(kind.size for kind in kinds) > KINDS_ROOM:
+        kinds.pop()
+
+
 def _length(value: bytes) -> int:
     """The length of a body by the value of its Content-Length; 0 for none, and for what is left to others to read."""
     return int(value) if value.isdigit() and len(value) <= LENGTH_DIGITS else 0
@@ -292,7 +306,8 @@ class FastParser:
         self._state = HEAD
         self._remaining = 0
         self._overhead = 0
-        self._kinds: list[Pattern] = []
+        kinds = self._lines.kinds.get(limits.max_headers)
+        self._kinds: list[Pattern] = [] if kinds is None else kinds.copy()
         """What the next request on this connection probably has in common with one before; the last one first."""
 
     def receive_data(self, data: bytes) -> None:
@@ -444,22 +459,27 @@ class FastParser:
             self._remaining = length
         if version == b"1.1" and target[0] == 47 and len(block) <= BLOCK_MAX and not head.expect_continue:
             # The head's own list goes to the application.
-            self._learn(Pattern(head, headers.copy(), [], block))
+            self._learn(Pattern(head, headers.copy(), [], block), PRIVATE.isdisjoint([name for name, _ in headers]))
         return head
 
-    def _learn(self, pattern: Pattern) -> None:
-        """Keep the pattern of a section that fitted none, or what it has in common with that of an earlier one."""
+    def _learn(self, pattern: Pattern, is_for_all: bool) -> None:
+        """Keep the pattern of a section that fitted none, or what it has in common with that of an earlier one; where
+        it `is_for_all`, for connections to come as well."""
         kinds = self._kinds
+        before: Pattern | None = None
         for index, earlier in enumerate(kinds):
             if not earlier.pieces:
                 common = earlier.with_values_of(pattern.end)
                 if common is not None:
-                    pattern = common
+                    pattern, before = common, earlier
                     del kinds[index]
                     break
-        kinds.insert(0, pattern)
-        while len(kinds) > KINDS_MAX or sum(kind.size for kind in kinds) > KINDS_ROOM:
-            kinds.pop()
+        _insert(kinds, pattern)
+        if is_for_all:
+            shared = self._lines.kinds.setdefault(self._limits.max_headers, [])
+            if before in shared:
+                shared.remove(before)
+            _insert(shared, pattern)
 
     # Bodies
 
