@@ -107,6 +107,10 @@ class HttpExchange:
         "stream",
     )
 
+    # Of the answer, once it has a head.
+    _headers: Headers
+    _expected: int | None
+
     def __init__(self, service: Host, head: RequestHead, stream: Stream) -> None:
         stream.exchange = self
         self.stream = stream
@@ -119,13 +123,11 @@ class HttpExchange:
         self.broken = False
         self.running = False
         self.answer = WAITING
-        self._body: list[bytes] = []
+        self._body: list[bytes] | None = None
         self._body_state = COMPLETE if head.content_length == 0 else ARRIVING
         self._received = 0
         self._request_trailers: Headers | None = None
         self._client_waits = head.expect_continue
-        self._headers: Headers = []
-        self._expected: int | None = None
         self._file: int | None = None
         self._trailers: Headers | None = None
         self._lost: Exception | None = None
@@ -145,7 +147,10 @@ class HttpExchange:
         if self._received > self.service.max_request_size > 0:
             self.stream_lost(self.service.too_large())
         else:
-            self._body.append(data)
+            if self._body is None:
+                self._body = [data]
+            else:
+                self._body.append(data)
             self._wake_readers()
 
     def eof_received(self, trailers: Headers | None = None) -> None:
@@ -179,7 +184,7 @@ class HttpExchange:
         self._lost = exc or ClientGone(CLIENT_GONE)
         if self._body_state == ARRIVING:
             # It is not given out any more, and its application may run for long.
-            self._body.clear()
+            self._body = None
         self._wake_readers()
         self._wake_writers()
 
@@ -308,12 +313,14 @@ class HttpExchange:
     def _next_body(self) -> dict[str, Any] | None:
         """What has arrived; None where the stream fails over it."""
         pieces = self._body
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        count = len(body)
-        if pieces and type(pieces[0]) is Returned:
-            count -= sum(len(piece) for piece in pieces if type(piece) is Returned)
-            body = b"".join(pieces)
-        pieces.clear()
+        body, count = b"", 0
+        if pieces:
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            count = len(body)
+            if type(pieces[0]) is Returned:
+                count -= sum(len(piece) for piece in pieces if type(piece) is Returned)
+                body = b"".join(pieces)
+            pieces.clear()
         message: dict[str, Any] = {"type": "http.request", "body": body, "more_body": True}
         if self._body_state == COMPLETE:
             self._body_state = TAKEN
@@ -337,7 +344,7 @@ class HttpExchange:
         """A message was taken for somebody who does not want it any more: the next one gets it."""
         if message["type"] == "http.request":
             if message["body"]:
-                self._body.insert(0, Returned(message["body"]))
+                self._body = [Returned(message["body"]), *(self._body or ())]
             if not message["more_body"]:
                 self._body_state = COMPLETE
             self._wake_readers()

@@ -93,7 +93,7 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
         super().__init__(service, "h1")
         assert service.create_parser is not None
         self.parser: Parser = service.create_parser()
-        self.exchange: Exchange = cast(Exchange, None)
+        self.exchange: Exchange = None  # type: ignore[assignment]
         self.head: RequestHead | None = None
         self.reading = HEAD
         self.writing = READY

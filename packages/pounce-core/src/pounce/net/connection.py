@@ -153,9 +153,9 @@ class Connection(asyncio.Protocol):
         self.loop = service.loop
         """The worker's event loop, to which everything of the connection belongs."""
         self.wire = wire
-        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]
         """Of asyncio, from `connection_made()` on. It is not written to, nor told to read, but by the methods below."""
-        self.connection: ConnectionInfo = cast(ConnectionInfo, None)
+        self.connection: ConnectionInfo = None  # type: ignore[assignment]
         """What is known of it, from `connection_made()` on."""
         self.proxied: ProxyHeader | None = None
         """What a proxy in front has said by the PROXY protocol."""
@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
     # Events from the transport; call the base when overriding
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = transport  # type: ignore[assignment]
         if hasattr(transport, "max_size"):
             # asyncio allots 256 KiB for every read, whatever comes, which takes far longer than 64 KiB do.
             transport.max_size = RECV_MAX
@@ -317,7 +317,7 @@ class Connection(asyncio.Protocol):
                 self._reads = PAUSED
             else:
                 self._reads = READING
-                cast(Any, self.loop).take_reading(self.transport, self._fd, self._read_ready)
+                self.loop.take_reading(self.transport, self._fd, self._read_ready)  # type: ignore[attr-defined]
 
     def read_by_transport(self) -> None:
         """Leave reading to the transport again."""
@@ -330,7 +330,7 @@ class Connection(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def _set_reading_directly(self, on: bool) -> None:
-        loop = cast(Any, self.loop)
+        loop: Any = self.loop
         if on and self._reads == PAUSED:
             self._reads = READING
             loop.read_directly(self._fd, self._read_ready)
@@ -716,6 +716,8 @@ def _share_tls_buffer(transport: asyncio.BaseTransport, service: Service) -> Non
     The loop fills the buffer and hands over what is in it at once, before it looks at another connection.
     """
     protocol: Any = getattr(transport, "_ssl_protocol", None)
+    if protocol is None:
+        return
     if isinstance(service.loop, asyncio.SelectorEventLoop) and hasattr(protocol, "_ssl_buffer_view"):
         view = service.shared.get("tls.buffer")
         if view is None:
