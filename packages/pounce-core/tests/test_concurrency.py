@@ -397,3 +397,20 @@ def test_place_goes_to_the_next_where_the_loop_of_the_oldest_has_ended() -> None
         assert gate.running == 0
 
     run(test)
+
+
+def test_request_behind_the_one_that_has_just_ended_finds_its_place() -> None:
+    """Pipelined, it is opened in the turn of the loop in which the application of the first returns."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def test() -> None:
+        connection = MemoryConnection(service=memory_service(app, limit_concurrency=1))
+        connection.feed(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * 5)
+        await connection.settle(60)
+        assert connection.received.count(b"HTTP/1.1 200 OK") == 5
+
+    run(test)

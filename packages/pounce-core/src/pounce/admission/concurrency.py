@@ -17,6 +17,7 @@ back by its wire, as with any application that does not ask for it.
 import asyncio
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -139,25 +140,16 @@ class LimitedExchange(HttpExchange):
     """An exchange that may have to wait for its place."""
 
     __slots__ = ()
-    OWN = ("place", "queued", "ticket")
+    OWN = ("queued", "ticket")
 
-    place: Gate | None
-    """Where it has one while its application runs; None for what needs none, such as error applications."""
     ticket: Ticket | None
     """While it is in line."""
 
     def __init__(self, service: Host, head: RequestHead, stream: Stream) -> None:
         super().__init__(service, head, stream)
         own: Any = self
-        own.place = own.ticket = None
+        own.ticket = None
         own.queued = 0.0
-
-    async def run(self, app: ASGIApp) -> None:
-        try:
-            await super().run(app)
-        finally:
-            if self.place is not None:
-                self.place.leave()
 
     def half_closed(self) -> None:
         super().half_closed()
@@ -181,10 +173,15 @@ class Concurrency:
         self._patience = config.request_queue_timeout
         self._with_upgrades = config.limit_concurrency_websockets
         self._waiting: OrderedDict[Ticket, None] = OrderedDict()
+        self._running: set[asyncio.Task[None]] = set()
+        """Those that have a place."""
 
-    def serve(self, service: Service, exchange_class: type[HttpExchange]) -> type[HttpExchange]:
-        """Begin to bound the requests of `service`: the class of its exchanges from now on."""
+    def serve(
+        self, service: Service, exchange_class: type[HttpExchange], run: Callable[[Any, ASGIApp], asyncio.Task[None]]
+    ) -> type[HttpExchange]:
+        """Begin to bound the requests of `service`, which `run` starts: the class of its exchanges from now on."""
         self._service = service
+        self._run = run
         self._loop = service.loop
         service.on_tick.add(self.tick)
         limited: type[HttpExchange] = type(
@@ -194,38 +191,56 @@ class Concurrency:
 
     def start(self, exchange: Any, app: ASGIApp) -> None:
         """Start the application of a request, now or when there is a place, or answer that there is none."""
-        if self.gate.enter():
-            exchange.place = self.gate
-            self._service.run_app(exchange, app)
-            return
+        gate = self.gate
+        if gate.enter():
+            task = self._run(exchange, app)
+            if task.done():
+                gate.leave()
+            else:
+                self._keep(task)
+        else:
+            self._wait(exchange, app)
+
+    def _wait(self, exchange: Any, app: ASGIApp) -> None:
+        # What ends in this very turn of the loop may be what let this request come.
+        self._look_who_ended()
         now = self._loop.time()
         ticket = Ticket(self, exchange, app, now, now + self._patience)
         free = self.gate.join(ticket)
         if free:
-            exchange.place = self.gate
-            self._service.run_app(exchange, app)
+            self._keep(self._run(exchange, app))
         elif free is None:
             self._refuse(exchange, FULL)
         else:
             exchange.ticket = ticket
             self._waiting[ticket] = None
 
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """This has a place until it has ended."""
+        if task.done():
+            self.gate.leave()
+        else:
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task in self._running:
+            self._running.discard(task)
+            self.gate.leave()
+
+    def _look_who_ended(self) -> None:
+        for task in [task for task in self._running if task.done()]:
+            self._ended(task)
+
     def start_upgraded(self, exchange: Any, app: ASGIApp) -> None:
         """The same for what an upgrade opens, such as a WebSocket. It waits for nobody, for it may stay for ever."""
         if not self._with_upgrades:
             self._service.start_app(exchange, app)
         elif self.gate.enter():
-            task = self._service.start_app(exchange, app)
-            if task.done():
-                self.gate.leave()
-            else:
-                task.add_done_callback(self._upgraded_ended)
+            self._keep(self._service.start_app(exchange, app))
         else:
             # It takes over the stream.
             self._service.refuse(exchange.head, exchange.stream, FULL)
-
-    def _upgraded_ended(self, task: asyncio.Task[None]) -> None:
-        self.gate.leave()
 
     def _refuse(self, exchange: LimitedExchange, error: PounceError) -> None:
         self._service.count(error.code, "%s", error.message)
@@ -252,12 +267,11 @@ class Concurrency:
             return
         del self._waiting[ticket]
         exchange.ticket = None
-        exchange.place = self.gate
         exchange.queued = waited = self._loop.time() - ticket.since
         counts = self._service.counts
         counts["request_queue_waits"] = counts.get("request_queue_waits", 0) + 1
         counts["request_queue_seconds"] = counts.get("request_queue_seconds", 0.0) + waited
-        self._service.run_app(exchange, ticket.app)
+        self._keep(self._run(exchange, ticket.app))
 
     def give_up(self, ticket: Ticket) -> None:
         """It does not want to start any more."""

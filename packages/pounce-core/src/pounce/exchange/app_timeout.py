@@ -33,12 +33,13 @@ class AppTimeout:
         self._running: dict[asyncio.Task[None], tuple[HttpExchange, float]] = {}
         service.on_tick.add(self._tick)
 
-    def start(self, exchange: HttpExchange, app: ASGIApp) -> None:
+    def start(self, exchange: HttpExchange, app: ASGIApp) -> asyncio.Task[None]:
         """Start an application, whose time begins now."""
         task = self._service.start_app(exchange, app)
         if not task.done():
             self._running[task] = exchange, self._service.loop.time() + self._seconds
             task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)

@@ -60,7 +60,7 @@ class Host(wire.Service, Protocol):
     def start(self, exchange: RunsApp, app: wire.ASGIApp) -> None:
         """Start the application of a request, as soon as there is a place for it."""
 
-    def run_app(self, exchange: RunsApp, app: wire.ASGIApp) -> None:
+    def run_app(self, exchange: RunsApp, app: wire.ASGIApp) -> asyncio.Task[None]:
         """Start an application of the user's for a request, which may take `app_timeout`."""
 
     def start_app(self, exchange: RunsApp, app: wire.ASGIApp) -> asyncio.Task[None]:

@@ -73,7 +73,13 @@ class Identity(Protocol):
 class Concurrency(Protocol):
     """How many requests run, and who waits; see `pounce.admission.concurrency`."""
 
-    def serve(self, service: Service, exchange_class: type[HttpExchange], /) -> type[HttpExchange]: ...
+    def serve(
+        self,
+        service: Service,
+        exchange_class: type[HttpExchange],
+        run: Callable[[Any, ASGIApp], asyncio.Task[None]],
+        /,
+    ) -> type[HttpExchange]: ...
 
     def start(self, exchange: Any, app: ASGIApp) -> None: ...
 
@@ -210,7 +216,7 @@ class Service:
         self.concurrency = concurrency
         """What bounds the requests that run; None where nothing does."""
         # None and not `self.start_app`, which would tie the service to itself.
-        self._timed: Callable[[Any, ASGIApp], object] | None = None
+        self._timed: Callable[[Any, ASGIApp], asyncio.Task[None]] | None = None
         self._limited: Callable[[Any, ASGIApp], object] | None = None
         self._limited_upgrades: Callable[[Any, ASGIApp], object] | None = None
         if config.app_timeout:
@@ -218,7 +224,7 @@ class Service:
 
             self._limited = self._timed = AppTimeout(self, config.app_timeout).start
         if concurrency is not None:
-            exchange_class = concurrency.serve(self, exchange_class)
+            exchange_class = concurrency.serve(self, exchange_class, self._timed or self.start_app)
             self._limited, self._limited_upgrades = concurrency.start, concurrency.start_upgraded
         self.exchange_class = own_class(exchange_class, "receive", "send")
         """What answers requests over HTTP here, refused WebSockets among them."""
@@ -440,9 +446,9 @@ class Service:
         """Start the application of a request, as soon as there is a place for it."""
         (self._limited or self.start_app)(exchange, app)
 
-    def run_app(self, exchange: RunsApp, app: ASGIApp) -> None:
+    def run_app(self, exchange: RunsApp, app: ASGIApp) -> asyncio.Task[None]:
         """Start an application of the user's for a request, which may take `app_timeout`."""
-        (self._timed or self.start_app)(exchange, app)
+        return (self._timed or self.start_app)(exchange, app)
 
     def start_app(self, exchange: RunsApp, app: ASGIApp) -> asyncio.Task[None]:
         """Start an application for one exchange: the only place where that happens.
