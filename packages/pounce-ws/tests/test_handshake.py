@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 import pytest
-from peer import ACCEPT, KEY, App, Echo, Peer, in_loop, masked, opened
+from peer import ACCEPT, KEY, App, Echo, Peer, chosen, in_loop, masked, opened
 
 from pounce.errors import AppError
 
@@ -330,3 +330,33 @@ async def test_connections_messages_and_bytes_are_counted() -> None:
     await peer.settle()
     peer.connection.after(0)
     assert (peer.service.gauges["websocket_open"], counts["websocket_messages_received"]) == (0, 1)
+
+
+def limited(peer: Peer) -> Any:
+    """The places of its server."""
+    return peer.service.concurrency.gate  # type: ignore[union-attr]
+
+
+@in_loop
+async def test_websocket_has_a_place_among_the_requests_while_it_is_open_where_that_is_asked_for(wire: str) -> None:
+    peer = await opened(Echo(), limit_concurrency=1, limit_concurrency_websockets=True)
+    assert limited(peer).running == 1
+    peer.connection.lose()
+    await peer.connection.wait_until(lambda: limited(peer).running == 0)
+
+
+@in_loop
+async def test_websocket_for_which_there_is_no_place_is_told_to_come_again(wire: str) -> None:
+    app = App()
+    peer = chosen[0](app, limit_concurrency=1, limit_concurrency_websockets=True)
+    assert limited(peer).enter()
+    answer = await peer.handshake()
+    assert (answer.status, answer[b"x-pounce-error-code"]) == (503, b"POUNCE_LIMIT_REQUESTS")
+    assert answer[b"retry-after"] == b"5"
+    assert app.scope is None
+
+
+@in_loop
+async def test_websocket_needs_no_place_by_itself(wire: str) -> None:
+    peer = await opened(Echo(), limit_concurrency=1)
+    assert limited(peer).running == 0
