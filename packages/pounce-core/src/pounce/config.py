@@ -857,6 +857,24 @@ class ServerConfig:
     )
     signage: Signage = option("full", "How much of a banner to show on start.", group="logging")
 
+    # Events
+    lifecycle_collector: Any = option(
+        None,
+        "Collector of events, or module:attribute of one; in Python and in files also several.",
+        group="events",
+    )
+    lifecycle_logging: bool = option(
+        False, "Log events of connections and requests to the logger pounce.lifecycle.", group="events"
+    )
+    log_slow_requests_threshold: float = option(
+        5.0,
+        "Time from which a request is logged as a warning.",
+        group="events",
+        unit="seconds",
+        ge=0,
+        needs="lifecycle_logging",
+    )
+
     # Metrics
     metrics_enabled: bool = option(False, "Count requests, and tell Prometheus at metrics_path.", group="metrics")
     metrics_path: str = option(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from pounce.exchange.service import ASGIApp
+    from pounce.lifecycle import LifecycleCollector
     from pounce.net.tls import ServerTLS
     from pounce.registry import Registry
     from pounce.sync_protocol import SyncApp
@@ -94,7 +95,7 @@ class Server:
 
     `app` is an ASGI 3 application or the name of one (`module:attribute`). Several servers can live in one process.
     `on_ready` is called once connections are accepted: on the loop where there is one, else on the thread of `run()`.
-    `sync_app` takes the place of the setting of that name.
+    `sync_app` and `lifecycle_collector` take the place of the settings of these names.
     """
 
     def __init__(
@@ -105,8 +106,11 @@ class Server:
         registry: Registry | None = None,
         on_ready: Callable[[StartInfo], None] | None = None,
         sync_app: SyncApp | None = None,
+        lifecycle_collector: LifecycleCollector | None = None,
     ) -> None:
         """Raises `ConfigError` for settings that its workers cannot keep together."""
+        if lifecycle_collector is not None:
+            config = replace(config, lifecycle_collector=lifecycle_collector)
         if sync_app is not None:
             config = replace(config, sync_app=sync_app)
         check_workers(config)

@@ -79,7 +79,11 @@ class MiddlewareChoice:
 class Observer(Protocol):
     """Sees every request of a worker once it is over.
 
-    One that also has `upgraded(exchange)` is called when an upgrade is accepted, long before its end.
+    One that also has `upgraded(exchange)` is called when an upgrade is accepted, long before its end. With
+    `started(exchange)` it is called when the head of a request has been read, also of one that is refused; not for what
+    an upgrade opens. `connection_opened(connection, wire)`, with a `ConnectionInfo` and the name of its wire, and
+    `connection_closed(connection)` tell of connections; a wire that learns late who its peer is tells of the second
+    alone. Where no observer has them, they cost nothing.
     """
 
     def completed(self, exchange: Completed) -> None:

@@ -38,6 +38,9 @@ LOST_WITHIN = 0.5
 TOTALS_TIMEOUT = 5.0
 """Seconds that the supervisor gets to tell what all workers have counted."""
 
+EARLY_EVENTS = ("connection_opened", "connection_closed", "started")
+"""Methods of observers that are called before the end of a request, where one has them."""
+
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))
 """Methods that ask for no change (RFC 9110 9.2.1)."""
 
@@ -254,6 +257,11 @@ class Service:
         self.observers: tuple[Observer, ...] = tuple(
             observer for factory in observers if (observer := factory.create(self)) is not None
         )
+        if any(hasattr(observer, event) for observer in self.observers for event in EARLY_EVENTS):
+            from pounce.exchange.watched import WatchedConnections, watched
+
+            self.connections = WatchedConnections(self)
+            self.exchange_class = own_class(watched(exchange_class, self), "receive", "send")
         if middleware:
             from pounce.exchange.pipeline import wrapped
 
@@ -484,16 +492,17 @@ class Service:
         for observer in self.observers:
             upgraded = getattr(observer, "upgraded", None)
             if upgraded is not None:
-                self._tell(observer, upgraded, exchange)
+                self.tell(observer, upgraded, exchange)
 
     def completed(self, exchange: Completed) -> None:
         """The last byte of an answer has left, or its stream was lost; once for each exchange."""
         for observer in self.observers:
-            self._tell(observer, observer.completed, exchange)
+            self.tell(observer, observer.completed, exchange)
 
-    def _tell(self, observer: Observer, event: Callable[[Completed], None], exchange: Completed) -> None:
+    def tell(self, observer: Observer, event: Callable[..., None], *args: object) -> None:
+        """Call a method of an observer; what it raises is counted and logged."""
         try:
-            event(exchange)
+            event(*args)
         except Exception:
             self.count("observer_error")
             self.log.exception("Observer %s failed", type(observer).__name__)
