@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 else:
     type ASGIApp = late("pounce.exchange.service:ASGIApp")
     type Registry = late("pounce.registry:Registry")
+    type LifecycleCollector = late("pounce.lifecycle:LifecycleCollector")
     type SyncApp = late("pounce.sync_protocol:SyncApp")
 
 __all__ = ["Server", "StartInfo", "run"]

@@ -2,7 +2,7 @@
 nothing is called where none does."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pounce.contract.stream import ConnectionInfo
 
@@ -10,9 +10,16 @@ if TYPE_CHECKING:
     from pounce.contract.pieces import Observer
     from pounce.contract.wire import LiveConnection
     from pounce.exchange.http import HttpExchange
-    from pounce.exchange.service import Service
 
 __all__ = ["WatchedConnections", "watched"]
+
+
+class Service(Protocol):
+    """What calls observers."""
+
+    observers: tuple[Observer, ...]
+
+    def tell(self, observer: Observer, event: Callable[..., None], *args: object) -> None: ...
 
 
 class WatchedConnections(set["LiveConnection"]):
