@@ -49,7 +49,7 @@ class App:
             await asyncio.sleep(0)
         size = rng.choice([0, 1, 13, 4095, 4096, 20_000])
         status = rng.choice([200, 200, 200, 204, 205, 304, 404])
-        fields: list[Any] = [(b"x-field", b"value")]
+        fields: list[Any] = [(b"x-field", b"v" * rng.choice([5, 5, 5, 5, 9000, 20_000]))]
         if rng.random() < 0.6:
             fields.append((b"content-length", b"%d" % (size if rng.random() < 0.9 else size + 1)))
         if rng.random() < 0.1:

@@ -9,8 +9,8 @@ from benchmarks.micro.bytecodes import CONNECTIONS, count, each
 
 from pounce.worker.loop import HAS_OWN
 
-BOUNDS = {"hello": 1650, "browser-like": 2150, "echo": 2150, "mixed": 2300, "chunked": 2250}
-CONNECTION_BOUND = 3400
+BOUNDS = {"hello": 1480, "browser-like": 1970, "echo": 2010, "mixed": 2120, "chunked": 2060}
+CONNECTION_BOUND = 3300
 
 
 @pytest.mark.parametrize("load", BOUNDS)

@@ -63,6 +63,11 @@ __all__ = ["FastParser", "LineTable"]
 
 # RFC 9112 3: request-line = method SP request-target SP HTTP-version; RFC 9110 5.6.2: method = token
 _REQUEST_LINE = re.compile(rb"([!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,%d}) ([\x21-\x7e]+) HTTP/(1\.[0-9])" % METHOD_MAX)
+# The request lines with which the fields alone tell what the request is: of HTTP/1.1, with a path that has no fragment,
+# and no CONNECT.
+_USUAL_LINE = re.compile(
+    rb"(?!CONNECT )([!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,%d}) (/[\x21\x22\x24-\x7e]*) HTTP/1\.1" % METHOD_MAX
+)
 # RFC 9112 5: field-line = field-name ":" OWS field-value OWS, and RFC 9110 5.1: field-name = token
 _FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # RFC 9112 7.1: chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF
@@ -120,12 +125,24 @@ class LineTable:
     `hits` and `misses` count the fields of heads that were read line by line, by whether their line was in the table.
     """
 
-    __slots__ = ("field_name", "hits", "kinds", "misses", "names", "old", "request_line", "small_chunk", "young")
+    __slots__ = (
+        "field_name",
+        "hits",
+        "kinds",
+        "misses",
+        "names",
+        "old",
+        "request_line",
+        "small_chunk",
+        "usual_line",
+        "young",
+    )
 
     def __init__(self) -> None:
         # Of this thread alone; see `pounce.immortal`.
         self.field_name = _FIELD_NAME.fullmatch
         self.request_line = _REQUEST_LINE.fullmatch
+        self.usual_line = _USUAL_LINE.fullmatch
         self.small_chunk = _SMALL_CHUNK.match
         self.young: dict[bytes, tuple[bytes, bytes]] = {}
         self.old: dict[bytes, tuple[bytes, bytes]] = {}
@@ -378,16 +395,19 @@ class FastParser:
             return None
         # The first line ends here or, in a request without fields, where the head does.
         line_end = buffer.find(b"\r\n", at)
-        match = self._lines.request_line(buffer, at, line_end)
-        if match is None:
-            found = bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
-            raise refusal(bytes(buffer[at : end + 4]), self._limits.max_headers, found)
-        method, target, version = match.groups()
         block = buffer[line_end:end]
         if type(block) is not bytes:
             block = bytes(block)
-        # With any other request line the fields alone do not tell what the request is.
-        if version == b"1.1" and target[0] == 47 and b"#" not in target and method != b"CONNECT":
+        match = self._lines.usual_line(buffer, at, line_end)
+        if match is None:
+            match = self._lines.request_line(buffer, at, line_end)
+            if match is None:
+                found = bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
+                raise refusal(bytes(buffer[at : end + 4]), self._limits.max_headers, found)
+            method, target, version = match.groups()
+        else:
+            method, target = match.groups()
+            version = b"1.1"
             kinds = self._kinds
             for index, pattern in enumerate(kinds):
                 if pattern.pieces:

@@ -415,19 +415,16 @@ class HttpExchange:
 
     def _send_body(self, body: Body, more: bool) -> None:
         if (
-            not more
-            and self.answer == HELD
-            and type(body) is bytes
-            and self._trailers is None
-            and self.head.method != b"HEAD"
-            and self.status not in BODILESS
+            more
+            or self.answer != HELD
+            or type(body) is not bytes
+            or self._trailers is not None
+            or self.head.method == b"HEAD"
+            or self.status in BODILESS
         ):
-            self._send_whole(body)
-        else:
             self._send_piece(body, more)
-
-    def _send_whole(self, body: bytes) -> None:
-        """Nearly every answer: what `_send_piece()` does with a body that is all there when its head leaves."""
+            return
+        # Nearly every answer: what `_send_piece()` does with a body that is all there when its head leaves.
         count = len(body)
         if self._expected is not None and self._expected != count:
             self._check_length(count, False)

@@ -33,7 +33,7 @@ from pounce.errors import BadRequest, ClientGone
 from pounce.h1.encode import LAST_CHUNK, AnswerHead, chunk_head, encode_fields, encode_head, status_line
 from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, LENGTH, NONE, answer_framing
 from pounce.net.body_connection import BUFFER_HIGH, BUFFER_LOW, RATE_GRACE, BodyConnection
-from pounce.net.connection import CORK_LIMIT, ENDED, LONG_READ, WireFailed
+from pounce.net.connection import ENDED, LONG_READ, WireFailed
 from pounce.net.linger import LINGER_TIMEOUT
 
 if TYPE_CHECKING:
@@ -476,8 +476,8 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                 self._framing = LENGTH
                 self.writing = SENT
                 data = encoded.whole + body
-                if self.corked and not self._cork and len(data) < CORK_LIMIT:
-                    # It leaves when all that has come is read.
+                if self.corked and not self._cork:
+                    # It leaves when all that has come is read, and is less than `CORK_LIMIT`.
                     self._cork.append(data)
                     self._cork_size = len(data)
                     return

@@ -6,6 +6,9 @@ from pounce.contract.head import AnswerFields, ExtendedFields, Headers
 
 __all__ = ["LAST_CHUNK", "AnswerHead", "chunk_head", "encode_fields", "encode_head", "status_line"]
 
+COMPLETE_MAX = 8192
+"""Bytes of a head that is sent without a look at how much it is; fields of a request's own, such as an id, come on
+top."""
 LAST_CHUNK = b"0\r\n\r\n"
 
 _STATUS_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -31,7 +34,7 @@ class AnswerHead:
 
     __slots__ = ("closes", "complete", "data", "has_length", "status", "whole")
 
-    def __init__(self, status: int, data: bytes, has_length: bool, closes: bool) -> None:
+    def __init__(self, status: int, data: bytes, has_length: bool, closes: bool, complete: bool) -> None:
         self.status = status
         self.data = data
         self.whole = data + b"\r\n"
@@ -40,15 +43,15 @@ class AnswerHead:
         """Content-Length is among the fields."""
         self.closes = closes
         """The application asked for the connection to be closed."""
-        self.complete = has_length and not closes
-        """Where the connection goes on as usual, `whole` is all that there is to send."""
+        self.complete = complete
+        """Where the connection goes on as usual, `whole` is all that there is to send, and not much."""
 
     def extended(self, fields: Headers) -> AnswerHead:
         """The same with these fields behind its own."""
         data = self.data
         for field in fields:
             data += b"%b: %b\r\n" % field
-        return AnswerHead(self.status, data, self.has_length, self.closes)
+        return AnswerHead(self.status, data, self.has_length, self.closes, self.complete)
 
 
 def encode_head(status: int, headers: Headers) -> AnswerHead:
@@ -73,4 +76,5 @@ def _encode(status: int, headers: Headers) -> AnswerHead:
         fields.append((b"connection", b"upgrade"))
     has_length = any(name == b"content-length" for name, _ in fields)
     data = status_line(status) + encode_fields(fields)
-    return AnswerHead(status, data, has_length, closes)
+    complete = has_length and not closes and len(data) < COMPLETE_MAX
+    return AnswerHead(status, data, has_length, closes, complete)

@@ -7,14 +7,22 @@ from pounce.plugin import API_VERSION, Parser, ParserChoice, ParserLimits, Plugi
 
 if TYPE_CHECKING:
     from pounce.contract.wire import Service
+    from pounce.h1.connection import H1Connection
 
 __all__ = ["plugin"]
 
 
-def connect(service: Service) -> asyncio.Protocol:
-    from pounce.h1.connection import H1Connection
+_made: type[H1Connection] | None = None
+"""What connections are of, once it is imported: to ask for that each time takes as long as a field of a request."""
 
-    return H1Connection(service)
+
+def connect(service: Service) -> asyncio.Protocol:
+    global _made
+    if _made is None:
+        from pounce.h1.connection import H1Connection
+
+        _made = H1Connection
+    return _made(service)
 
 
 def create_h11(limits: ParserLimits) -> Parser:
