@@ -92,8 +92,8 @@ def test_every_flag_is_read_the_same_in_both_ways(item):
 
 WORDS = st.sampled_from(
     ["main:app", "--app", "--app=x:y", "--port", "--port=1", "0", "-1", "--debug", "--no-debug", "--bind", "a:1",
-     "[1]", "", '["a"]', "--set", "h2.x={1}", "--set=h2.y=true", "--host", "--host=a=b", "--", "true", "--debug=false",
-     "é", "a b", "--log-level", "INFO", "--http", "--server-header", "--config", "--config=x.toml",
+     "[1]", "", '["a"]', "--set", "h2.x={1}", "--set=h2.y=true", "--host", "--host=a=b", "--host=-", "--", "true",
+     "--debug=false", "é", "a b", "--log-level", "INFO", "--http", "--server-header", "--config", "--config=x.toml",
      "--static", "--static=d", "--h2-stream-window", "--h2-stream-window=2MiB", "--h2-nope", "--no-h2-nope"]
 )  # fmt: skip
 

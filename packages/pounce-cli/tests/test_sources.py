@@ -343,6 +343,12 @@ def test_config_show_is_toml_with_every_setting_and_its_origin(write, monkeypatc
         assert f"{item.field} = " in shown or f"# {item.field} is not set" in shown
 
 
+@pytest.mark.parametrize("words", [["--access-log-file", "-"], ["--access-log-file=-"]])
+def test_hyphen_is_a_value(words, capsys):
+    assert main(["config", "show", *words]) == 0
+    assert 'access_log_file = "-"' in capsys.readouterr().out
+
+
 def test_config_show_writes_tables_in_one_line(write, capsys):
     given = {"loggers": {"pounce": {"level": "ERROR", "handlers": [{"a b": True}]}}}
     logger = '[log_config.loggers.pounce]\nlevel = "ERROR"\nhandlers = [{"a b" = true}]\n'

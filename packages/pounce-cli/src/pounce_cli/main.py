@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None, *, discover: Callable[[], Regis
 
     `discover` finds the plugins that may bring commands, by default the installed ones; it is not called for `serve`.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = _joined(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(words, discover)
     except KeyboardInterrupt:
@@ -38,6 +38,17 @@ def main(arguments: Sequence[str] | None = None, *, discover: Callable[[], Regis
 
         report(exc, as_json=wants_json(words))
         return exc.exit_code
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """The words, with a hyphen that follows a flag as its value, which libraries take for a flag: standard output."""
+    joined: list[str] = []
+    for word in words:
+        if word == "-" and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += "=-"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _run(words: list[str], discover: Callable[[], Registry] | None) -> int:

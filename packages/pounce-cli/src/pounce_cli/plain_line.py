@@ -36,7 +36,7 @@ def read(words: Sequence[str]) -> Given | None:
             continue
         if not equals:
             text = next(rest, "")
-        if not text or text.startswith("-"):
+        if not text or (text.startswith("-") and not (equals and text == "-")):
             return None
         if flag == "--app":
             apps.append(text)
