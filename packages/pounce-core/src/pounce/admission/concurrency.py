@@ -5,10 +5,9 @@
                                              ├──▶ a Ticket in line ┘ when it is the oldest and somebody leaves
                                              └──▶ 503: the line is full, or nobody may wait
 
-There is one gate for each process, with a lock, so that the bound is exact over its threads and the line is one for
-all of them: the oldest is next, whichever worker has it. A place that becomes free is handed over, it is never free
-for a moment in between, so nobody overtakes those in line. A worker's `Concurrency` gives up who waits too long, which
-its ticker tells, and knows which exchanges are its own.
+There is one gate for each process, so that the bound is exact over its threads and the line is one for all of them:
+the oldest is next, whichever worker has it, and while there is a line nobody takes a place past it. A worker's
+`Concurrency` gives up who waits too long, which its ticker tells, and knows which exchanges are its own.
 
 A request in line is an exchange whose application starts later, and no task. What comes of its body meanwhile is held
 back by its wire, as with any application that does not ask for it.
@@ -16,7 +15,7 @@ back by its wire, as with any application that does not ask for it.
 
 import asyncio
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -65,22 +64,29 @@ class Ticket:
 
 
 class Gate:
-    """The places of one process. May be used from any thread."""
+    """The places of one process. May be used from any thread.
+
+    Free places are items of a deque, which are taken and put back without a lock: that costs a request less than half
+    of what a lock does. Nobody is forgotten over that: who leaves puts its place back and then looks whether there is a
+    line, and who joins the line then looks whether there is a place.
+    """
 
     def __init__(self, limit: int, depth: int | None) -> None:
-        """`limit` requests at once, 0 sets none; `depth` may wait, 0 sets no limit, and with None nobody waits."""
+        """`limit` requests at once; `depth` may wait, 0 sets no limit, and with None nobody waits."""
         self._lock = threading.Lock()
-        """Protects the fields below."""
-        self._limit = limit or inf
+        """Protects the line and the limits."""
+        self._limit = limit
+        self._debt = 0
+        """Places that are taken, and that are to go when they come back."""
+        self._free: deque[None] = deque([None] * limit)
         self._depth = 0 if depth is None else depth or inf
         self._waits = depth is not None
-        self._running = 0
         self._line: OrderedDict[Ticket, None] = OrderedDict()
 
     @property
     def running(self) -> int:
         """Places that are taken."""
-        return self._running
+        return self._limit + self._debt - len(self._free)
 
     @property
     def waiting(self) -> int:
@@ -88,23 +94,25 @@ class Gate:
         return len(self._line)
 
     def enter(self) -> bool:
-        """Take a place; False when there is none."""
-        with self._lock:
-            if self._running < self._limit:
-                self._running += 1
-                return True
+        """Take a place; False when there is none, or others wait for it."""
+        if self._line:
             return False
+        try:
+            self._free.pop()
+        except IndexError:
+            return False
+        return True
 
     def join(self, ticket: Ticket) -> bool | None:
-        """Take a place, or one in the line: whether there was one of the former; None when there is neither."""
+        """Take a place, or one in the line: whether it was one of the former; None when there is neither."""
         with self._lock:
-            if self._running < self._limit:
-                self._running += 1
+            if self.enter():
                 return True
-            if len(self._line) < self._depth:
-                self._line[ticket] = None
-                return False
-            return None
+            if len(self._line) >= self._depth:
+                return None
+            self._line[ticket] = None
+        self._hand_on()
+        return False
 
     def quit(self, ticket: Ticket) -> None:
         """Leave the line. Who was called meanwhile comes to `Concurrency.called()` all the same."""
@@ -113,27 +121,46 @@ class Gate:
 
     def leave(self) -> None:
         """A place is free: the oldest in line gets it."""
-        while True:
+        if self._debt:
             with self._lock:
-                if not self._line or self._running > self._limit:
-                    self._running -= 1
+                if self._debt:
+                    self._debt -= 1
+                    return
+        self._free.append(None)
+        if self._line:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Give what is free to the oldest in line."""
+        while self._line:
+            with self._lock:
+                if not self._line or not self._free:
+                    return
+                try:
+                    self._free.pop()
+                except IndexError:
                     return
                 ticket, _ = self._line.popitem(last=False)
-            if ticket.worker.call(ticket):
-                return
+            if not ticket.worker.call(ticket):
+                self._free.append(None)
 
     def resize(self, limit: int, depth: int) -> None:
         """The process may have more or fewer from now on; who runs or waits already may go on."""
         with self._lock:
-            self._limit = limit or inf
             if self._waits:
                 self._depth = depth or inf
-            free = 0
-            while self._line and self._running < self._limit and free < len(self._line):
-                self._running += 1
-                free += 1
-        for _ in range(free):
-            self.leave()
+            more, self._limit = limit - self._limit, limit
+            for _ in range(more):
+                if self._debt:
+                    self._debt -= 1
+                else:
+                    self._free.append(None)
+            for _ in range(-more):
+                try:
+                    self._free.pop()
+                except IndexError:
+                    self._debt += 1
+        self._hand_on()
 
 
 class LimitedExchange(HttpExchange):
