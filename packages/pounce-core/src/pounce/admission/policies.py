@@ -57,7 +57,7 @@ class Policies:
 
     def __init__(self, config: ServerConfig) -> None:
         """Raises `ConfigError`."""
-        self._default = Policy.of("default", config.rate_limit_requests_per_second, config.rate_limit_burst)
+        self.default = Policy.of("default", config.rate_limit_requests_per_second, config.rate_limit_burst)
         routes = [_parse_route(text) for text in config.rate_limit_routes]
         exempt = [(None, _pattern(path, "rate_limit_exempt_paths"), None) for path in config.rate_limit_exempt_paths]
         self._routes = (*exempt, *routes)
@@ -66,11 +66,13 @@ class Policies:
         self._has_exempt = bool(self._exempt)
         self._key_of_field = _key_of(config.rate_limit_key)
         self._clients: dict[str, str] = {}
+        self.are_simple = not (self._routes or self._has_exempt or self._key_of_field)
+        """There is one policy, and every client is known by its address."""
 
     def of(self, head: RequestHead) -> Policy | None:
         """The policy for a request by its method and path; None where there is none."""
         if not self._routes:
-            return self._default
+            return self.default
         known = head.method, head.target
         try:
             return self._found[known]
@@ -81,7 +83,7 @@ class Policies:
             # What an upgrade asks for is a GET of HTTP/1.1, and a CONNECT of the later ones.
             names.add("GET")
         path = unquote(split_target(head.target)[0].decode("ascii", "replace"))
-        policy: Policy | None = self._default
+        policy: Policy | None = self.default
         for methods, matches, found in self._routes:
             if (methods is None or not methods.isdisjoint(names)) and matches(path):
                 policy = found
@@ -101,6 +103,10 @@ class Policies:
             key = self._key_of_field(head)
             if key is not None:
                 return key
+        return self.key_of(peer)
+
+    def key_of(self, peer: tuple[str, int] | None) -> str:
+        """The key of an address; None is that of Unix sockets."""
         if peer is None:
             return "unix"
         host = peer[0]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from math import ceil
 from typing import TYPE_CHECKING
 
-from pounce.admission.buckets import Buckets
+from pounce.admission.buckets import FORGOTTEN, SLACK, Bucket, Buckets
 from pounce.admission.policies import Policies, Policy
 from pounce.errors import BadRequest
 from pounce.exchange.rated import RATE_LIMIT
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["RateLimit", "RateLimits"]
 
 CODE = "POUNCE_LIMIT_RATE"
+PLACES_MAX = 1024
+"""Peers of which a worker remembers where their bucket is."""
 
 
 class RateLimits:
@@ -51,7 +53,7 @@ class RateLimits:
         """The step of one worker."""
         step = RateLimit(service, self.buckets, self.clock)
         if self._store is None:
-            return step.admit
+            return step.short_cut() or step.admit
         from pounce.admission.redis_store import RedisStore
 
         step.store = RedisStore(service, self._store, step)
@@ -88,6 +90,55 @@ class RateLimit:
         if self._tells_admitted:
             self._tell(head, policy, left)
         return None
+
+    def short_cut(self) -> Admit | None:
+        """The same in one function, where there is one policy and every client is known by its address: half the cost.
+        None where it takes more to know."""
+        policies, buckets, clock = self._policies, self._buckets, self._clock
+        if not policies.are_simple:
+            return None
+        policy, tells = policies.default, self._tells_admitted
+        period, limit = policy.period, policy.span + SLACK * policy.period - policy.period
+        places: dict[tuple[str, int] | None, tuple[Bucket, Callable[[], object], Callable[[], object]]] = {}
+        """Buckets with their locks, by the peers of connections."""
+
+        def find(peer: tuple[str, int] | None) -> tuple[Bucket, Callable[[], object], Callable[[], object]]:
+            if len(places) >= PLACES_MAX:
+                places.clear()
+            lock, bucket = buckets.find(policies.key_of(peer), clock())
+            found = places[peer] = bucket, lock.acquire, lock.release
+            return found
+
+        def admit(head: RequestHead, stream: Stream) -> Exchange | None:
+            peer = stream.connection.peer if head.origin is None else head.origin.peer
+            try:
+                bucket, acquire, release = places[peer]
+            except KeyError:
+                bucket, acquire, release = find(peer)
+            now = clock()
+            # A `with` costs twice as much.
+            acquire()
+            try:
+                full = bucket[0]
+                left = limit
+                if full > now:
+                    left += now - full
+                else:
+                    full = now
+                if left >= 0.0:
+                    bucket[0] = full + period
+            finally:
+                release()
+            if left < 0.0:
+                if full == FORGOTTEN:
+                    del places[peer]
+                    return admit(head, stream)
+                return self._service.refuse(head, stream, self._refusal(policy, -left))
+            if tells:
+                self._tell(head, policy, left)
+            return None
+
+        return admit
 
     def admit_by_store(self, head: RequestHead, stream: Stream) -> Exchange | None:
         """The same where the buckets are in a store, as long as it answers."""

@@ -253,7 +253,7 @@ class Service:
         made = [(item.name, respond) for item in responders if (respond := item.create(self)) is not None]
         self._responders = tuple(respond for _, respond in made)
         self._responder_names = tuple(name for name, _ in made)
-        self._admission = tuple(create(self) for create in admission)
+        self._admit = _one_after_the_other([create(self) for create in admission])
         self.observers: tuple[Observer, ...] = tuple(
             observer for factory in observers if (observer := factory.create(self)) is not None
         )
@@ -309,10 +309,10 @@ class Service:
         if head.upgrade is not None:
             upgrade = self.upgrades.get(head.upgrade)
             if upgrade is not None:
-                if self._admission:
-                    other = self._admit(head, stream, body, ended)
+                if self._admit is not None:
+                    other = self._admit(head, stream)
                     if other is not None:
-                        return other
+                        return self._leave_to(other, body, ended)
                 opened = self.open_upgrade(upgrade, head, stream)
                 if body:
                     opened.data_received(body)
@@ -333,10 +333,10 @@ class Service:
                 return exchange
             if answer is not None:
                 app, start = answer, self.start_app
-        if self._admission and app is self.app:
-            other = self._admit(head, stream, body, ended)
+        if self._admit is not None and app is self.app:
+            other = self._admit(head, stream)
             if other is not None:
-                return other
+                return self._leave_to(other, body, ended)
         exchange = self.exchange_class(self, head, stream)
         if body:
             exchange.data_received(body)
@@ -348,20 +348,16 @@ class Service:
         start(exchange, app)
         return exchange
 
-    def _admit(self, head: RequestHead, stream: Stream, body: bytes, ended: bool) -> Exchange | None:
-        """What has the request where it may not start, or not yet; None lets it."""
-        for admit in self._admission:
-            other = admit(head, stream)
-            if other is not None:
-                if getattr(other, "waits", False):
-                    # Of the bind, where that has settings of its own.
-                    cast(Any, other).service = self
-                    if body:
-                        other.data_received(body)
-                    if ended:
-                        other.eof_received()
-                return other
-        return None
+    def _leave_to(self, other: Exchange, body: bytes, ended: bool) -> Exchange:
+        """A step of admission has answered the request, or keeps it: then it gets the body as well."""
+        if getattr(other, "waits", False):
+            # Of the bind, where that has settings of its own.
+            cast(Any, other).service = self
+            if body:
+                other.data_received(body)
+            if ended:
+                other.eof_received()
+        return other
 
     def open_upgrade(self, upgrade: Upgrade, head: RequestHead, stream: Stream) -> Exchange:
         """Give a request that may start to the upgrade that it asks for."""
@@ -641,3 +637,18 @@ class Service:
             except Exception:
                 self.count("plugin_error")
                 self.log.exception("A periodic check failed")
+
+
+def _one_after_the_other(steps: list[Admit]) -> Admit | None:
+    """One step of admission for all of them; None where there is none."""
+    if len(steps) < 2:
+        return steps[0] if steps else None
+
+    def admit(head: RequestHead, stream: Stream) -> Exchange | None:
+        for step in steps:
+            other = step(head, stream)
+            if other is not None:
+                return other
+        return None
+
+    return admit
