@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["RateLimit", "RateLimits"]
 
 CODE = "POUNCE_LIMIT_RATE"
+TINY = 1e-6
+"""Seconds by which times may be inexact."""
 PLACES_MAX = 1024
 """Peers of which a worker remembers where their bucket is."""
 
@@ -169,7 +171,8 @@ class RateLimit:
         """What the store has said: the time that the bucket takes to fill, and that until there is a token, 0 where one
         was taken. `asked` is when it was asked, by the clock of this process: it was true then or a little later."""
         self._buckets.set(key, asked + missing, asked)
-        return self._verdict(head, policy, -wait if wait else max(policy.span - missing, 0.0))
+        left = -wait if wait else max(policy.span - missing, 0.0)
+        return self._verdict(head, policy, left + SLACK * policy.period)
 
     def now(self) -> float:
         """By the clock of the buckets."""
@@ -182,7 +185,7 @@ class RateLimit:
             self._tell(head, policy, left)
         return None
 
-    # What clients are told
+    # What clients are told, in whole seconds and not too early: `left` and `wait` have the slack of the buckets
 
     def _refusal(self, policy: Policy, wait: float) -> BadRequest:
         error = BadRequest(
@@ -191,7 +194,7 @@ class RateLimit:
             code=CODE,
             hint="Retry-After says when the next one is welcome; see the settings rate_limit_*.",
         )
-        seconds = max(ceil(wait), 1)
+        seconds = max(ceil(wait + SLACK * policy.period - TINY), 1)
         fields: Headers = [(b"retry-after", b"%d" % seconds)]
         if self._tells_refused:
             # "the Retry-After field value SHOULD NOT reference a point in time earlier than the end of the effective
@@ -203,8 +206,8 @@ class RateLimit:
 
     def _tell(self, head: RequestHead, policy: Policy, left: float) -> None:
         """Leave what the answer is to say with the request."""
-        remaining = int(left / policy.period + 0.001)
-        window = max(ceil((remaining + 1) * policy.period - left), 1)
+        remaining = int(left / policy.period)
+        window = max(ceil((remaining + 1 + SLACK) * policy.period - left - TINY), 1)
         told = (
             (b"ratelimit-policy", policy.told),
             (b"ratelimit", b"%b;r=%d;t=%d" % (policy.quoted, remaining, window)),
