@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from tests.workers.running import Running, eventually, status
 
+from pounce.supervisor.control import ask
+
 MODES = ["thread", "process", "subinterpreter"]
 MALFORMED = b"GET / HTTP/1.1\r\nHost: one\r\nHost: two\r\n\r\n"
 
@@ -43,6 +45,14 @@ def test_nothing_that_was_counted_is_lost_when_workers_are_replaced(mode: str, t
         eventually(lambda: sum(len(process["workers"]) for process in status(control)["processes"]) == 1)
         found = counted(control)
         assert (found[code], found["reloads"]) == (11, 1)
+
+
+def test_workers_come_and_go_by_the_control_socket(tmp_path: Path) -> None:
+    control = str(tmp_path / "control")
+    with Running(tmp_path, "--workers", "1", "--worker-mode", "thread", "--control-socket", control):
+        assert ask(control, "add-worker") == {"ok": True, "workers": 2}
+        assert ask(control, "remove-worker") == {"ok": True, "workers": 1}
+        assert ask(control, "remove-worker") == {"ok": True, "workers": 1}
 
 
 def test_what_a_killed_process_had_told_stays(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from pounce.plugin import API_VERSION, Command, Plugin
 from pounce.registry import Loaded, Registry
 from pounce_cli.main import main
+from pounce_cli.top import LATENCY, look
 
 
 def greet(name: str, *, loud: bool = False) -> int:
@@ -83,7 +84,7 @@ def test_wrong_parameters_of_a_plugin_s_command_are_a_usage_error(capsys):
 @pytest.mark.parametrize(
     ("word", "hint"),
     [("srve", "Did you mean serve?"), ("gret", "Did you mean greet?"), ("main:app", "pounce serve main:app"),
-     ("xyz", "Commands: serve, config, plugins, init, status, reload, stop, greet.")],
+     ("xyz", "Commands: serve, config, plugins, init, status, top, workers, reload, stop, greet.")],
 )  # fmt: skip
 def test_an_unknown_command_is_told_what_there_is(capsys, word, hint):
     assert main([word], discover=lambda: registry(GREET)) == 2
@@ -134,19 +135,20 @@ def test_output_that_nobody_reads_to_its_end_is_no_error(unbuffered):
 # A running server
 
 
-@pytest.mark.parametrize("command", ["status", "reload", "stop"])
+@pytest.mark.parametrize("command", ["status", "top --once", "workers +1", "reload", "stop"])
 def test_control_socket_is_found_where_the_server_finds_it(capsys, tmp_path, monkeypatch, command):
     """Nobody listens on these; the error says which one was tried."""
-    assert main([command]) == 2
+    command, *rest = command.split()
+    assert main([command, *rest]) == 2
     assert "no control socket is named" in capsys.readouterr().err
     (tmp_path / "pounce.toml").write_text('control_socket = "of-file"')
     (tmp_path / "other.toml").write_text('control_socket = "of-other-file"')
     said = []
     for words in ([], ["--config", "other.toml"], ["--control-socket", "of-line"]):
-        assert main([command, *words]) == 2
+        assert main([command, *rest, *words]) == 2
         said.append(capsys.readouterr().err)
     monkeypatch.setenv("POUNCE_CONTROL_SOCKET", "of-environment")
-    assert main([command]) == 2
+    assert main([command, *rest]) == 2
     said.append(capsys.readouterr().err)
     names = ["of-file", "of-other-file", "of-line", "of-environment"]
     assert [f"no server answers at {name}:" in text for name, text in zip(names, said, strict=True)] == [True] * 4
@@ -193,6 +195,8 @@ STATUS = {
             {"number": 0, "connections": 1, "requests": 2, "served": 3, "silence": 0.0}
         ]},
     ],
+    "counts": {"requests": 4, "plugin\x1b[2J": 2, "http_requests_total{method=GET,status=200}": 4},
+    "gauges": {"connections": 1, "running": 2, "pounce_connections{wire=\x1b[2J}": 1},
 }  # fmt: skip
 
 
@@ -229,6 +233,31 @@ def test_a_status_cannot_drive_the_terminal(capsys, answering, flags):
     out = capsys.readouterr().out
     assert "serving" in out
     assert all(line.isprintable() for line in out.splitlines())
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_top_cannot_be_driven_by_a_status_either(capsys, answering, flags):
+    path = answering(json.dumps({"ok": True, "status": STATUS}).encode() + b"\n")
+    assert main(["top", "--control-socket", path, "--once", "--interval", "0.1", *flags]) == 0
+    out = capsys.readouterr().out
+    assert "serving" in out
+    assert all(line.isprintable() for line in out.splitlines())
+
+
+def test_top_says_what_has_changed_in_between():
+    latencies = {f"{LATENCY}{bound}}}": 30 for bound in ("0.1", "+Inf")}
+    later = STATUS | {"counts": {"requests": 34, "POUNCE_LIMIT": 3} | latencies}
+    seen = look(STATUS, later, 2.0)
+    assert seen["requests_per_second"] == 15
+    assert seen["latencies"] == {"0.1": 30, "+Inf": 0}
+    assert seen["events_per_second"] == {"POUNCE_LIMIT": 1.5}
+    assert look(later, STATUS, 2.0)["requests_per_second"] == 0
+
+
+@pytest.mark.parametrize("by", ["3", "+0", "-", "one", "+1000"])
+def test_workers_takes_a_difference(capsys, by):
+    assert main(["workers", by, "--control-socket", "nobody"]) == 2
+    assert "how many more or fewer" in capsys.readouterr().err
 
 
 def test_the_error_of_a_server_is_told_and_cannot_drive_the_terminal(capsys, answering):

@@ -11,7 +11,7 @@ import cyclopts
 from cyclopts import App, Group, Parameter
 
 from pounce.config import ServerConfig
-from pounce.errors import PluginError
+from pounce.errors import ConfigError, PluginError
 from pounce.options import Option
 from pounce.plugin import Command
 from pounce.registry import BUILT_IN_COMMANDS as BUILT_IN
@@ -105,6 +105,8 @@ def _app(serve: Callable[[Given], None], discover: Callable[[], Registry] | None
     app.command(plugins, name="plugins", help="Show the installed plugins, and why one is skipped.")
     app.command(_init_command, name="init", help="Make the folder of a new plugin, with a test.")
     app.command(_status_command, name="status", help="Show how a running server does.")
+    app.command(_top_command, name="top", help="Watch a running server.")
+    app.command(_workers_command, name="workers", help="Have a running server add workers, or take some away.")
     app.command(_control_command("reload"), name="reload", help="Have a running server start with new processes.")
     app.command(_control_command("stop"), name="stop", help="Have a running server finish its requests and end.")
     app.register_install_completion_command(help="Install completion for this shell.")
@@ -190,6 +192,39 @@ def _status_command(
     from pounce_cli import control
 
     control.status(control.socket_of(control_socket, config), as_json=as_json)
+
+
+def _top_command(
+    *,
+    control_socket: Annotated[str | None, _CONTROL] = None,
+    config: Annotated[str | None, _CONFIG] = None,
+    interval: Annotated[float, Parameter(name="--interval", help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, Parameter(name="--once", negative=(), help="Look once, over one interval.")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.", show_default=False)] = False,
+) -> None:
+    from pounce_cli import control
+    from pounce_cli.top import top
+
+    if not 0.1 <= interval <= 3600:
+        raise ConfigError(f"--interval must be between 0.1 and 3600 seconds (got {interval:g})")
+    top(control.socket_of(control_socket, config), interval=interval, once=once, as_json=as_json)
+
+
+_BY = Parameter(name="BY", help="How many: +1, -2.", allow_leading_hyphen=True)
+
+
+def _workers_command(
+    by: Annotated[str, _BY],
+    /,
+    *,
+    control_socket: Annotated[str | None, _CONTROL] = None,
+    config: Annotated[str | None, _CONFIG] = None,
+) -> None:
+    from pounce_cli import control
+
+    if re.fullmatch(r"[+-][1-9]\d{0,2}", by) is None:
+        raise ConfigError(f"workers takes how many more or fewer, such as +1 or -1 (got {by!r})")
+    control.resize(control.socket_of(control_socket, config), int(by))
 
 
 def _control_command(name: str) -> Callable[..., None]:

@@ -1,8 +1,8 @@
-"""`pounce status`, `pounce reload` and `pounce stop`: speak to a running server through its control socket."""
+"""`pounce status`, `top`, `workers`, `reload` and `stop`: speak to a running server through its control socket."""
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pounce.config import ServerConfig
@@ -12,8 +12,9 @@ from pounce.supervisor.control import ask
 from pounce_cli.flags import Given
 from pounce_cli.sources import settings_of
 
-__all__ = ["reload", "socket_of", "status", "stop"]
+__all__ = ["found_status", "reload", "resize", "socket_of", "status", "stop"]
 
+METRICS = ("http_", "pounce_", "process_", "python_")
 PATIENCE = 10.0
 """Seconds in which a server says how it does."""
 
@@ -38,13 +39,18 @@ def socket_of(path: str | None, config: str | None) -> str:
 
 def status(path: str, *, as_json: bool = False) -> None:
     """Print how the server does. Raises `ConfigError` when none answers at `path`."""
+    found, lines = found_status(path, _lines)
+    print(json.dumps(found, indent=2) if as_json else "\n".join(map(escaped_line, lines)))
+
+
+def found_status[T](path: str, show: Callable[[dict[str, Any]], Iterable[T]]) -> tuple[dict[str, Any], list[T]]:
+    """How the server does, and what `show` makes of that. Raises `ConfigError` when none answers at `path`, or its
+    status is not what `show` takes."""
     answer = _ask(path, "status", timeout=PATIENCE)
     try:
-        found = answer["status"]
-        lines = list(_lines(found))
+        return answer["status"], list(show(answer["status"]))
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise _is_no_server(path, "its status has another form") from exc
-    print(json.dumps(found, indent=2) if as_json else "\n".join(map(escaped_line, lines)))
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
@@ -59,7 +65,9 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
                 line += f" {worker['number']:>6} {worker['connections']:>11} {worker['requests']:>8}"
                 line += f" {worker['served']:>10}  {worker['silence']:.1f} s"
             yield line
-    counts = sorted(found.get("counts", {}).items(), key=lambda item: (-item[1], item[0]))
+    # Those of metrics have labels, and are for Prometheus.
+    counts = [(name, count) for name, count in found.get("counts", {}).items() if not name.startswith(METRICS)]
+    counts.sort(key=lambda item: (-item[1], item[0]))
     yield from (f"{count:>12.0f}  {name}" for name, count in counts)
 
 
@@ -67,6 +75,15 @@ def reload(path: str) -> None:
     """Have the server reload, and wait until it has. Raises `SupervisorError` when it could not."""
     _ask(path, "reload")
     print("reloaded")
+
+
+def resize(path: str, by: int) -> None:
+    """Have the server add so many workers, or take away with a negative number. Raises `SupervisorError` when it
+    cannot."""
+    number = None
+    for _ in range(abs(by)):
+        number = _ask(path, "add-worker" if by > 0 else "remove-worker", timeout=PATIENCE).get("workers")
+    print(f"{number} workers")
 
 
 def stop(path: str) -> None:

@@ -56,7 +56,7 @@ class Loaded:
     """Importing it switched the GIL on."""
 
 
-BUILT_IN_COMMANDS = ("serve", "config", "plugins", "init", "status", "reload", "stop")
+BUILT_IN_COMMANDS = ("serve", "config", "plugins", "init", "status", "top", "workers", "reload", "stop")
 """Those of pounce itself, which no plugin may take the name of."""
 
 

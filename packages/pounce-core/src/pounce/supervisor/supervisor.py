@@ -345,10 +345,25 @@ class Supervisor:
 
     def _open_control(self) -> None:
         if self._config.control_socket is not None:
-            commands = {"status": self._tell_status, "reload": self._reload_for, "stop": self._stop_for}
+            commands: dict[str, Callable[[Answer], None]] = {
+                "status": self._tell_status,
+                "reload": self._reload_for,
+                "stop": self._stop_for,
+                "add-worker": lambda answer: self._resize_for(+1, answer),
+                "remove-worker": lambda answer: self._resize_for(-1, answer),
+            }
             self._control = ControlSocket(
                 self._config.control_socket, self._selector, commands, takes_over=self._predecessor is not None
             )
+
+    def _resize_for(self, by: int, answer: Answer) -> None:
+        if self._generations.stopping or not self._generations.serves:
+            answer({"ok": False, "error": "the server is starting or ending"})
+        elif self._generations.coming:
+            answer({"ok": False, "error": "a reload is under way"})
+        else:
+            self._resizing.resize(by)
+            answer({"ok": True, "workers": self._generations.workers})
 
     def _reload_for(self, answer: Answer) -> None:
         if self._generations.stopping or not self._generations.serves:
@@ -392,6 +407,7 @@ class Supervisor:
             "worker_mode": generations.mode,
             "processes": processes,
             "counts": totals.counts,
+            "gauges": totals.gauges,
         }
         answer({"ok": True, "status": status})
 
