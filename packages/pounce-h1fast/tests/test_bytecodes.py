@@ -9,7 +9,7 @@ from benchmarks.micro.bytecodes import CONNECTIONS, count, each
 
 from pounce.worker.loop import HAS_OWN
 
-BOUNDS = {"hello": 1480, "browser-like": 1970, "echo": 2010, "mixed": 2120, "chunked": 2060}
+BOUNDS = {"hello": 1480, "browser-like": 1930, "echo": 2010, "mixed": 2120, "chunked": 2060}
 CONNECTION_BOUND = 3300
 
 

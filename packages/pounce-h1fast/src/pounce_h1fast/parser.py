@@ -198,8 +198,9 @@ _tables = _Tables()
 class Pattern:
     """What requests of a connection have in common: the bytes of their fields, but for some values. Never changed.
 
-    Its texts are those in `pieces`, each of which ends where a value begins, and `end`; all have the CRLF before their
-    lines. Without pieces there is one text, the field section of an accepted request.
+    Its texts are those in `pieces`, each of which ends where a value begins, and `end`; they have the CRLF before their
+    lines, and the last one that at the end of the section. Without pieces there is one text, the field section of an
+    accepted request.
     """
 
     __slots__ = ("content_length", "end", "headers", "keep_alive", "length_at", "pieces", "relayed", "size", "upgrade")
@@ -208,15 +209,15 @@ class Pattern:
         self,
         like: RequestHead | Pattern,
         headers: list[Any],
-        pieces: list[tuple[bytes, int, bytes]],
+        pieces: list[tuple[bytes, int, int, bytes]],
         end: bytes,
         length_at: int = -1,
     ) -> None:
-        self.size = len(end) + sum(len(text) for text, _, _ in pieces)
+        self.size = len(end) + sum([size for _, size, _, _ in pieces])
         self.pieces = pieces
+        """The text before a value and its size, and index and name of the field that it belongs to."""
         self.length_at = length_at
         """Index of the Content-Length that is to be read; -1 where `content_length` is that of all that fit."""
-        """The text before a value, and index and name of the field that it belongs to."""
         self.end = end
         """The text after the last value."""
         self.headers = headers
@@ -231,13 +232,14 @@ class Pattern:
         headers = self.headers.copy()
         at = 0
         values = []
-        for text, index, name in self.pieces:
+        for text, size, index, name in self.pieces:
             if not block.startswith(text, at):
                 return None
-            at += len(text)
+            at += size
+            # There is one: the section ends with it, and the text in a colon.
             end = block.find(b"\r\n", at)
-            value = block[at:end] if end >= 0 else block[at:]
-            at += len(value)
+            value = block[at:end]
+            at = end
             headers[index] = (name, value.strip(b" \t"))
             values.append(value)
         if block[at:] != self.end or 0 in b"".join(values).translate(_WRONG_TO_NUL):
@@ -250,7 +252,7 @@ class Pattern:
             return None
         lines, before = block.split(b"\r\n"), self.end.split(b"\r\n")
         headers = self.headers.copy()
-        pieces: list[tuple[bytes, int, bytes]] = []
+        pieces: list[tuple[bytes, int, int, bytes]] = []
         start = read = 0
         length_at = -1
         for index, line in enumerate(lines):
@@ -267,7 +269,8 @@ class Pattern:
                 if len(pieces) == PATTERN_MAX:
                     return None
                 headers[index - 1] = None
-                pieces.append((block[read : start + len(name) + 1], index - 1, lower))
+                text = block[read : start + len(name) + 1]
+                pieces.append((text, len(text), index - 1, lower))
                 read = start + len(line)
             start += len(line) + 2
         return Pattern(self, headers, pieces, block[read:], length_at)
@@ -395,7 +398,8 @@ class FastParser:
             return None
         # The first line ends here or, in a request without fields, where the head does.
         line_end = buffer.find(b"\r\n", at)
-        block = buffer[line_end:end]
+        # With the CRLF before its first line and that after its last one.
+        block = buffer[line_end : end + 2]
         if type(block) is not bytes:
             block = bytes(block)
         match = self._lines.usual_line(buffer, at, line_end)
@@ -464,7 +468,8 @@ class FastParser:
 
     def _new_head(self, method: bytes, target: bytes, version: bytes, block: bytes) -> RequestHead:
         lines = block.split(b"\r\n")
-        del lines[0]
+        # What stands around the CRLFs at both ends.
+        del lines[0], lines[-1]
         limit = self._limits.max_headers
         if len(lines) > limit:
             raise too_many_fields(limit)
