@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from pounce.admission.concurrency import Concurrency, Gate
+from pounce.config import ServerConfig
 from pounce.contract.head import RequestHead
 from pounce.errors import BadRequest
 from pounce.exchange.service import Service
@@ -17,6 +18,7 @@ from pounce.plugin import API_VERSION, Plugin, Responder, Upgrade
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection, RecordingStream
 from pounce.testing.memory import memory_service
+from pounce.worker.portion import Limits
 
 LIMITED = {"limit_concurrency": 2, "request_queue_enabled": True, "request_queue_max_depth": 2}
 CODE = b"x-pounce-error-code"
@@ -414,3 +416,14 @@ def test_request_behind_the_one_that_has_just_ended_finds_its_place() -> None:
         assert connection.received.count(b"HTTP/1.1 200 OK") == 5
 
     run(test)
+
+
+@pytest.mark.parametrize("parts", [1, 3, 4])
+def test_processes_have_equal_parts_of_what_holds_for_the_whole_server(parts: int) -> None:
+    limits = Limits.of(ServerConfig(limit_concurrency=10, request_queue_max_depth=0, max_connections=100))
+    found = [limits.portion(parts, number) for number in range(parts)]
+    assert sum(each.limit_concurrency for each in found) == 10
+    assert sum(each.max_connections for each in found) == 100
+    # No limit is none for each.
+    assert {each.request_queue_max_depth for each in found} == {0}
+    assert max(each.limit_concurrency for each in found) - min(each.limit_concurrency for each in found) <= 1

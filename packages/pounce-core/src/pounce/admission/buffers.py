@@ -3,9 +3,10 @@
 Each connection has bounds of its own, and is far from rude when it uses them; but ten thousand that do so at once are
 more than the machine has. What all of them hold together has one bound: bodies that applications have not taken, and
 answers that peers have not read. Connections know how much that is (`Connection.buffered`), and nobody keeps accounts
-of it: a worker looks at all of its connections with each tick, and sooner when much has come since. A turn of the loop
-may read from all of them at once: when so much has come in it that the bound is passed by far, nothing more is read
-from anybody until the worker has looked, in its next turn.
+of it: a worker looks at all of its connections every second, with each tick where more than half of the bound is held,
+and sooner when much has come since: the look takes some microseconds for each of them. A turn of the loop may read
+from all of them at once: when so much has come in it that the bound is passed by far, nothing more is read from anybody
+until the worker has looked, in its next turn.
 
     within the bound ──▶ above it: from those that hold most nothing more is read, as many as make up what is too much
            ▲                 │ for PATIENCE, or a quarter above it
@@ -27,6 +28,8 @@ __all__ = ["BufferBudget", "Buffers", "budget_of"]
 
 PATIENCE = 1.0
 """Seconds for which a connection is not read, before it is closed."""
+INTERVAL = 1.0
+"""Seconds between two looks while no more than half of the bound is held."""
 SLACK = 16
 """What part of the bound may come before a worker looks again, without waiting for its next tick."""
 EXCESS = 4
@@ -76,7 +79,13 @@ class BufferBudget:
         """Connections that were closed, and may not have noticed."""
         self.held = 0
         """What this worker held when it last looked."""
-        service.on_tick.add(self.look)
+        self._due = 0.0
+        service.on_tick.add(self._tick)
+
+    def _tick(self, now: float) -> None:
+        if now >= self._due:
+            self.look(now)
+            self._due = now if self._buffers.total * 2 > self._buffers.limit else now + INTERVAL
 
     def came(self, count: int) -> None:
         """A piece of a body, of so many bytes."""
