@@ -9,8 +9,8 @@ from benchmarks.micro.bytecodes import CONNECTIONS, count, each
 
 from pounce.worker.loop import HAS_OWN
 
-BOUNDS = {"hello": 1480, "browser-like": 1930, "echo": 2010, "mixed": 2120, "chunked": 2060}
-CONNECTION_BOUND = 3300
+BOUNDS = {"hello": 1480, "browser-like": 1930, "echo": 1980, "mixed": 2090, "chunked": 2040}
+CONNECTION_BOUND = 3250
 
 
 @pytest.mark.parametrize("load", BOUNDS)

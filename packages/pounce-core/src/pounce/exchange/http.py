@@ -151,12 +151,14 @@ class HttpExchange:
                 self._body = [data]
             else:
                 self._body.append(data)
-            self._wake_readers()
+            if self._readers is not None:
+                self._wake_readers()
 
     def eof_received(self, trailers: Headers | None = None) -> None:
         self._body_state = COMPLETE
         self._request_trailers = trailers
-        self._wake_readers()
+        if self._readers is not None:
+            self._wake_readers()
 
     def half_closed(self) -> None:
         self._half_closed = True
@@ -321,10 +323,10 @@ class HttpExchange:
                 count -= sum(len(piece) for piece in pieces if type(piece) is Returned)
                 body = b"".join(pieces)
             pieces.clear()
-        message: dict[str, Any] = {"type": "http.request", "body": body, "more_body": True}
-        if self._body_state == COMPLETE:
+        ended = self._body_state == COMPLETE
+        message: dict[str, Any] = {"type": "http.request", "body": body, "more_body": not ended}
+        if ended:
             self._body_state = TAKEN
-            message["more_body"] = False
             if self._request_trailers:
                 message["trailers"] = self._request_trailers
         if count and self._lost is None and not self._consumed(count):

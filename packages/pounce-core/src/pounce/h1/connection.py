@@ -210,7 +210,7 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
         self._end()
 
     def _lose(self, exc: Exception) -> None:
-        exchange, self.exchange = self.exchange, cast(Exchange, None)
+        exchange, self.exchange = self.exchange, None  # type: ignore[assignment]
         if exchange is not None:
             exchange.stream_lost(exc)
 
@@ -281,7 +281,7 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                 return
         elif head.content_length and self.parser.buffered:
             # A body without chunks cannot be wrong, so that the application may be told of it before it starts.
-            body = cast(bytes, self.parser.next_event())
+            body = self.parser.next_event()  # type: ignore[assignment]
             self._body_read = len(body)
             self._hold(len(body))
             if len(body) == head.content_length:

@@ -40,7 +40,6 @@ CANCELLED_SHARE = 0.5
 WAKE_BYTES = 4096
 
 READ = selectors.EVENT_READ
-new_key = selectors.SelectorKey._make
 
 
 class FairSelector(selectors.EpollSelector):
@@ -149,7 +148,8 @@ class EpollLoop(asyncio.SelectorEventLoop):
             self._add_reader(fd, reader)
             self._readers[fd] = reader
             return
-        self._keys[fd] = new_key((fd, fd, READ, (Handle(reader, (), self, self._context), None)))
+        data = Handle(reader, (), self, self._context), None
+        self._keys[fd] = tuple.__new__(selectors.SelectorKey, (fd, fd, READ, data))
         self._readers[fd] = reader
 
     def take_reading(self, transport: Any, fd: int, reader: Callable[[], object]) -> None:
