@@ -881,6 +881,20 @@ class ServerConfig:
         "/metrics", "Where Prometheus reads the metrics of all workers.", group="metrics", needs="metrics_enabled"
     )
 
+    introspection_enabled: bool = option(
+        False, "Tell what runs here at introspection_path, on loopback or for the token.", group="metrics"
+    )
+    introspection_path: str = option(
+        "/_pounce/info", "Where that is told, as JSON.", group="metrics", needs="introspection_enabled"
+    )
+    introspection_token: str | None = option(
+        None,
+        "Bearer token for clients that are not on this machine.",
+        group="metrics",
+        secret=True,
+        needs="introspection_enabled",
+    )
+
     # Plugins
     plugins: bool = option(
         True, "Load installed plugins; without them the server's own parts are left.", group="plugins"
@@ -992,8 +1006,9 @@ class ServerConfig:
             raise ConfigError("uds and bind exclude each other", hint="Write the socket as bind unix:/path.")
         if self.health_check_path is not None and not self.health_check_path.startswith("/"):
             raise ConfigError(f"health_check_path must start with / (got {self.health_check_path!r})")
-        if not self.metrics_path.startswith("/"):
-            raise ConfigError(f"metrics_path must start with / (got {self.metrics_path!r})")
+        for name in ("metrics_path", "introspection_path"):
+            if not getattr(self, name).startswith("/"):
+                raise ConfigError(f"{name} must start with / (got {getattr(self, name)!r})")
         if re.search(r"[^\x20-\x7e]", self.server_header):
             raise ConfigError(f"server_header must be printable ASCII (got {self.server_header!r})")
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):

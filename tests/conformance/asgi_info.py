@@ -1,0 +1,56 @@
+"""What runs here, and who is told, whatever the wire."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.conformance.wires import Started, Wire, answer
+
+PATH = "/_pounce/info"
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    await answer(send, b"the application")
+
+
+@pytest.fixture
+def started(wire: Wire) -> Started:
+    return wire.start(
+        app, introspection_enabled=True, introspection_token="a-token", server_header="hidden", lifespan="off"
+    )
+
+
+def test_on_this_machine_it_is_told_what_runs_here(started: Started) -> None:
+    found = started.request("GET", PATH)
+    told = json.loads(found.body)
+    assert found.status == 200
+    assert told["server"]["counts"]["requests"] == 1
+    assert told["worker"]["worker_id"] == 0
+    assert told["config"]["access_log"] is False
+    assert told["config"]["server_header_set"] is True
+
+
+def test_no_secret_and_no_text_of_the_configuration_is_told(started: Started) -> None:
+    body = started.request("GET", PATH).body
+    assert b"a-token" not in body
+    assert b"hidden" not in body
+    assert json.loads(body)["config"]["introspection_token_set"] is True
+
+
+def test_who_is_spoken_for_by_a_proxy_that_nobody_trusts_needs_the_token(started: Started) -> None:
+    relayed = [(b"x-forwarded-for", b"192.0.2.1")]
+    refused = started.request("GET", PATH, relayed)
+    assert (refused.status, b"runtime" in refused.body) == (403, False)
+    assert started.request("GET", PATH, [*relayed, (b"authorization", b"Bearer wrong")]).status == 403
+    assert started.request("GET", PATH, [*relayed, (b"authorization", b"Bearer a-token")]).status == 200
+
+
+def test_a_client_behind_a_trusted_proxy_is_not_on_this_machine(wire: Wire) -> None:
+    started = wire.start(app, introspection_enabled=True, trusted_hosts=["127.0.0.1", "unix"], lifespan="off")
+    assert started.request("GET", PATH, [(b"x-forwarded-for", b"192.0.2.1")]).status == 403
+    assert started.request("GET", PATH, [(b"x-forwarded-for", b"127.0.0.1")]).status == 200
+
+
+def test_other_methods_and_servers_without_it_leave_the_path_to_the_application(started: Started, wire: Wire) -> None:
+    assert started.request("POST", PATH, body=b"").body == b"the application"
+    assert wire.start(app, lifespan="off").request("GET", PATH).body == b"the application"
