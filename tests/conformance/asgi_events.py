@@ -24,6 +24,12 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise RuntimeError("on purpose")
+    if scope["path"] == "/waits":
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        return
     await answer(send, await read_body(receive))
 
 
@@ -91,6 +97,19 @@ def test_an_answer_that_breaks_off_says_so(started: Started, log: Log) -> None:
     [gone] = log.of(ClientDisconnected)
     assert gone.during_streaming
     assert log.index(gone) < log.index(ended)
+
+
+@pytest.mark.parametrize("resets", [False, True], ids=["ends", "resets"])
+def test_what_a_client_leaves_open_ends_before_its_connection(started: Started, log: Log, resets: bool) -> None:
+    with started.connect() as client:
+        request = client.open("GET", "/waits")
+        request.read_head()
+        if resets:
+            request.abort()
+    [closed] = log.closed()
+    eventually(lambda: bool(log.of(ResponseCompleted)), PATIENCE)
+    assert log[-1] is closed
+    assert len(log.of(ConnectionOpened)) == 1
 
 
 def test_several_collectors_are_told_and_one_that_fails_hurts_no_other(

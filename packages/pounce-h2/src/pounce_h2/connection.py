@@ -191,10 +191,13 @@ class H2Connection(Connection, guarded=("eof_received",)):
             output.turn()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
         self.output.closed = True
-        self.streams.lose_all()
-        self.output.lost()
+        try:
+            # Requests end before their connection, also for observers.
+            self.streams.lose_all()
+            self.output.lost()
+        finally:
+            super().connection_lost(exc)
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -193,7 +193,6 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._framing == CLOSE and self.writing == SENT and not self._rest_is_lost:
             self.reset_when_closed(False)
-        super().connection_lost(exc)
         self.reading = CLOSED
         if self._file is not None:
             self._file.cancel()
@@ -201,7 +200,11 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                 # asyncio does so by the descriptor of the socket, but only when the transport has closed that already.
                 # What stayed behind would keep the next connection with the same number from being read.
                 self.loop.remove_writer(sock)
-        self._lose(ClientGone("the client closed the connection"))
+        try:
+            # A request ends before its connection, also for observers.
+            self._lose(ClientGone("the client closed the connection"))
+        finally:
+            super().connection_lost(exc)
 
     def _give_up_request(self) -> None:
         """The client has ended its half, and what it sent is not a whole request: nothing can come of it."""

@@ -755,8 +755,10 @@ class ForeignConnection(Connection):
         self.protocol.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self.protocol.connection_lost(exc)
+        try:
+            self.protocol.connection_lost(exc)
+        finally:
+            super().connection_lost(exc)
 
     def drain(self) -> None:
         """Passed on where the protocol has a `drain()`; without one it may go on until the shutdown timeout."""

@@ -118,10 +118,12 @@ class RequestConnection(BodyConnection):
             self.exchange.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
         exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.stream_lost(ClientGone("the client closed the connection"))
+        try:
+            if exchange is not None:
+                exchange.stream_lost(ClientGone("the client closed the connection"))
+        finally:
+            super().connection_lost(exc)
 
     # Events of the worker
 
