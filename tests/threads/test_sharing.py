@@ -25,6 +25,8 @@ REQUEST_PATH = {
     "pounce.h1.connection": set(),
     "pounce.h1.encode": {"_STATUS_LINES"},
     "pounce.net.connection": set(),
+    "pounce.net.direct_transport": set(),
+    "pounce.net.opening": set(),
     "pounce.exchange.priority": {"_member", "_comma"},
     # Codes are for errors, the others for control frames and for the end of a connection.
     "pounce_h2.connection": {"FRAME_HEAD", "FRAME_SIZE_ERROR", "PROTOCOL_ERROR"},
@@ -53,7 +55,9 @@ REQUEST_PATH = {
     "pounce_ws.pings": set(),
     "pounce_ws.frames": set(),
     # For heads that are not like the one before.
-    "pounce_h1fast.parser": {"Headers", "_FIELD_NAME", "_REQUEST_LINE", "_tables", "END_OF_BODY", "_SMALL_CHUNK"},
+    "pounce_h1fast.parser": {
+        "END_OF_BODY", "Headers", "_FIELD_NAME", "_REQUEST_LINE", "_SMALL_CHUNK", "_USUAL_LINE", "_tables",
+    },
 }
 """Modules, and the names in them that are used at times other than for each request."""
 
