@@ -317,7 +317,7 @@ def test_command_lines_are_understood(place: str, line: str) -> None:
 def test_flags_that_a_page_names_exist(page: Path) -> None:
     if DOCS not in page.parents and page != ROOT / "README.md":
         return
-    known = {"--app", "--set", "--help", "--config", "--static", "--plugin", "--kind"}
+    known = {"--app", "--set", "--help", "--config", "--static", "--plugin", "--kind", "--once", "--json"}
     for item in (*flags(), *PLUGIN_OPTIONS):
         known |= {*spellings(item), switched_off(item)}
     text = re.sub(r"^\$ (?!pounce).*$", "", page.read_text(), flags=re.MULTILINE)

@@ -68,6 +68,20 @@ def test_page_of_the_example_is_filled_in_by_its_script(tls: bool, tmp_path: Pat
     assert re.findall(r'<code id="events">([^<]*)</code>', page) == ["7"]
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["h1", "h2"])
+def test_status_page_shows_what_the_server_does(tls: bool, tmp_path: Path) -> None:
+    settings: dict[str, Any] = Certificate.make(tmp_path).settings if tls else {}
+    with TestServer(WithAnEnd(), status_page_enabled=True, **settings) as server:
+        page = ""
+        # It has no end, and a busy machine needs longer.
+        for patience in (3, 10, 40):
+            page = shown(f"{server.url}/_pounce/", tmp_path, f"--timeout={patience * 1000}")
+            if f"over h{2 if tls else 1}" in page:
+                break
+    assert ">live<" in page
+    assert f"over h{2 if tls else 1}" in page
+
+
 class Scripted:
     """A page whose script reports when it is done: until then one of its images is not there."""
 

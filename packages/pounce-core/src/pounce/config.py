@@ -887,12 +887,15 @@ class ServerConfig:
     introspection_path: str = option(
         "/_pounce/info", "Where that is told, as JSON.", group="metrics", needs="introspection_enabled"
     )
+    status_page_enabled: bool = option(
+        False, "Show how the server does at status_page_path, on loopback or for the token.", group="metrics"
+    )
+    status_page_path: str = option("/_pounce/", "Where that page is.", group="metrics", needs="status_page_enabled")
     introspection_token: str | None = option(
         None,
-        "Bearer token for clients that are not on this machine.",
+        "Bearer token with which clients that are not on this machine see status page and information.",
         group="metrics",
         secret=True,
-        needs="introspection_enabled",
     )
 
     # Plugins
@@ -1006,7 +1009,9 @@ class ServerConfig:
             raise ConfigError("uds and bind exclude each other", hint="Write the socket as bind unix:/path.")
         if self.health_check_path is not None and not self.health_check_path.startswith("/"):
             raise ConfigError(f"health_check_path must start with / (got {self.health_check_path!r})")
-        for name in ("metrics_path", "introspection_path"):
+        if not self.status_page_path.endswith("/"):
+            raise ConfigError(f"status_page_path must end with / (got {self.status_page_path!r})")
+        for name in ("metrics_path", "introspection_path", "status_page_path"):
             if not getattr(self, name).startswith("/"):
                 raise ConfigError(f"{name} must start with / (got {getattr(self, name)!r})")
         if re.search(r"[^\x20-\x7e]", self.server_header):

@@ -1,10 +1,5 @@
-"""What runs here, as JSON, for those who operate it: `introspection_path`.
+"""What runs here, as JSON, for those who operate it: `introspection_path`."""
 
-It is told to clients on this machine, and to whoever has the token. A client is not on this machine because a proxy is:
-one that speaks for others and is not trusted has to bring the token.
-"""
-
-import hmac
 import json
 import platform
 import sysconfig
@@ -13,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig, describe
+from pounce.endpoints.access import is_relayed, may_see
 from pounce.exchange.scope import split_target
 from pounce.gil import gil_enabled
 
@@ -23,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["info_responder", "redacted"]
 
-LOOPBACK = ("127.", "::1")
 METRICS = ("http_", "pounce_", "process_", "python_")
 """How the names begin that are for Prometheus."""
 
@@ -34,15 +29,6 @@ def info_responder(service: Service) -> Callable[[RequestHead], Response | ASGIA
     wanted = config.introspection_path.encode()
     token = config.introspection_token
     began = time.monotonic()
-
-    def may_see(scope: Any, relayed: bool) -> bool:
-        if token:
-            given = [value for name, value in scope["headers"] if name == b"authorization"]
-            scheme, _, value = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
-            if scheme.lower() == b"bearer" and hmac.compare_digest(value.strip(), token.encode()):
-                return True
-        client = scope["client"]
-        return not relayed and (client is None or client[0].startswith(LOOPBACK))
 
     async def told() -> dict[str, Any]:
         try:
@@ -67,7 +53,7 @@ def info_responder(service: Service) -> Callable[[RequestHead], Response | ASGIA
 
     def app(relayed: bool) -> ASGIApp:
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            if may_see(scope, relayed):
+            if may_see(scope, token, relayed=relayed):
                 status, found = 200, await told()
             else:
                 status, found = 403, {"error": "this is told on loopback, or for the token alone"}
@@ -87,7 +73,7 @@ def info_responder(service: Service) -> Callable[[RequestHead], Response | ASGIA
     def respond(head: RequestHead) -> Response | ASGIApp | None:
         if wanted not in head.target or split_target(head.target)[0] != wanted or head.method not in (b"GET", b"HEAD"):
             return None
-        return through if head.relayed and head.origin is None else direct
+        return through if is_relayed(head) else direct
 
     return respond
 

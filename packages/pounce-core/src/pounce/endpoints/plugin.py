@@ -19,4 +19,16 @@ def info(service: Service) -> Callable[[RequestHead], Response | ASGIApp | None]
     return info_responder(service)
 
 
-plugin = Plugin(name="endpoints", api=API_VERSION, responders=(Responder(name="info", create=info),))
+def status_page(service: Service) -> Callable[[RequestHead], Response | ASGIApp | None] | None:
+    if not service.config.status_page_enabled:
+        return None
+    from pounce.endpoints.status_page import status_page_responder
+
+    return status_page_responder(service)
+
+
+plugin = Plugin(
+    name="endpoints",
+    api=API_VERSION,
+    responders=(Responder(name="info", create=info), Responder(name="status_page", create=status_page)),
+)

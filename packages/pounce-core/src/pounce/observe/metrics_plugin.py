@@ -14,7 +14,8 @@ __all__ = ["plugin"]
 
 
 def observer(service: Service) -> Metrics | None:
-    if not service.config.metrics_enabled:
+    # The status page shows them too.
+    if not service.config.metrics_enabled and not service.config.status_page_enabled:
         return None
     from pounce.observe.metrics import Metrics as Found
 
