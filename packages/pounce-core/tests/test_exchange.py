@@ -67,6 +67,45 @@ def test_application_that_need_not_wait_has_answered_when_open_returns() -> None
     run(test)
 
 
+def test_observer_finds_no_fields_of_an_answer_that_never_began() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+
+    async def test() -> None:
+        request = opened(app, head(b"POST", 5))
+        found: list[Any] = []
+
+        class Observer:
+            def completed(self, exchange: Any) -> None:
+                found.append((exchange.status, exchange.answer_fields))
+
+        request.service.observers = (Observer(),)
+        request.exchange.stream_lost(None)
+        assert found == [(0, [])]
+        await request.settle()
+
+    run(test)
+
+
+def test_file_without_a_head_before_it_is_out_of_order(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"of a file")
+    raised: list[AppError] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with path.open("rb") as file, pytest.raises(AppError) as caught:
+            await send({"type": "http.response.zerocopysend", "file": file})
+        raised.append(caught.value)
+
+    async def test() -> None:
+        request = opened(app)
+        while request.service.tasks:
+            await asyncio.wait(request.service.tasks)
+        assert [error.code for error in raised] == ["POUNCE_APP_BAD_MESSAGE"]
+
+    run(test)
+
+
 def test_head_is_held_until_the_first_piece_of_the_body() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send(START)

@@ -107,9 +107,8 @@ class HttpExchange:
         "stream",
     )
 
-    # Of the answer, once it has a head.
     _headers: Headers
-    _expected: int | None
+    """Of the answer, once it has a head."""
 
     def __init__(self, service: Host, head: RequestHead, stream: Stream) -> None:
         stream.exchange = self
@@ -128,6 +127,7 @@ class HttpExchange:
         self._received = 0
         self._request_trailers: Headers | None = None
         self._client_waits = head.expect_continue
+        self._expected: int | None = None
         self._file: int | None = None
         self._trailers: Headers | None = None
         self._lost: Exception | None = None
@@ -723,7 +723,7 @@ class HttpExchange:
     @property
     def answer_fields(self) -> Headers:
         """Those of the answer, but for what its wire adds to frame it; empty before there is one."""
-        return self._headers
+        return getattr(self, "_headers", [])
 
     # Waiting: each waiter has a future of its own, so that cancelling one leaves the others alone
 
