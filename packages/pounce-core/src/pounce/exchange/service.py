@@ -5,7 +5,6 @@ import contextvars
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from math import inf
 from types import MappingProxyType
 from typing import Any, Protocol, cast
@@ -34,9 +33,6 @@ DEFAULT_MAX_REQUEST_SIZE = next(item.default for item in describe() if item.name
 
 LOST_WITHIN = 0.5
 """Seconds in which a connection that was broken off is lost, unless its wire fails over that too."""
-
-TOTALS_TIMEOUT = 5.0
-"""Seconds that the supervisor gets to tell what all workers have counted."""
 
 EARLY_EVENTS = ("connection_opened", "connection_closed", "started")
 """Methods of observers that are called before the end of a request, where one has them."""
@@ -189,7 +185,8 @@ class Service:
         self.counts: dict[str, float] = {}
         self.gauges: dict[str, float] = {}
         self.ask_totals: Callable[[Callable[[Totals | None], None]], None] | None = None
-        """Calls what it is given, on any thread, with what all workers have counted; None where this one is alone."""
+        """Calls what it is given, once and on any thread, with what all workers have counted; None where this one is
+        alone."""
         self.shared: dict[str, Any] = {}
         """What the connections of this worker share, by a name that begins with the wire's."""
         self.response_headers = ResponseHeaders(config)
@@ -603,21 +600,12 @@ class Service:
         """What all workers of the server have counted. Raises `TimeoutError` where it cannot be had."""
         if self.ask_totals is None:
             return self.own_totals()
-        answer: asyncio.Future[Totals | None] = self.loop.create_future()
+        asked = self.shared.get("totals")
+        if asked is None:
+            from pounce.exchange.asked_totals import AskedTotals
 
-        def settle(totals: Totals | None) -> None:
-            if not answer.done():
-                answer.set_result(totals)
-
-        def told(totals: Totals | None) -> None:
-            with suppress(RuntimeError):  # the loop has been closed
-                self.loop.call_soon_threadsafe(settle, totals)
-
-        self.ask_totals(told)
-        async with asyncio.timeout(TOTALS_TIMEOUT):
-            totals = await answer
-        if totals is None:
-            raise TimeoutError("nobody can tell what all workers have counted: the supervisor is gone")
+            asked = self.shared["totals"] = AskedTotals(self.ask_totals, self.loop)
+        totals: Totals = await asked.get()
         return totals
 
     def next_connection_id(self) -> int:

@@ -44,7 +44,7 @@ class ChildEvents(Protocol):
     def totals_wanted(self, child: Child, number: int) -> None:
         """It wants to know what all workers have counted."""
 
-    def totals_said(self, child: Child, number: int) -> None:
+    def totals_said(self, child: Child) -> None:
         """It has said what its own have, which are `child.totals` now."""
 
 
@@ -103,9 +103,9 @@ class Children:
                 child.failed = message
             case Beat():
                 child.beat = message
-            case OwnTotals(number, totals):
+            case OwnTotals(_, totals):
                 child.totals = totals
-                self._events.totals_said(child, number)
+                self._events.totals_said(child)
             case WantTotals(number):
                 self._events.totals_wanted(child, number)
             case Recycle(reason):

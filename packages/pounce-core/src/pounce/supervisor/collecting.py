@@ -6,11 +6,14 @@
      ◀── AllTotals ───
 
 A process says OwnTotals once more at its end, so that nothing of what it has counted is lost.
+
+However many want to know, there is one collection at a time: who comes while it is under way waits for the next one.
+And a process that has not answered is not asked again before it has: what is written to one that stands still would
+fill its channel, and the supervisor would wait for that.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 
 from pounce.contract.totals import Totals
@@ -24,13 +27,7 @@ PATIENCE = 1.0
 """Seconds that a process gets to say its totals; after that, what it said last has to do."""
 
 
-@dataclass(slots=True)
-class Collection:
-    """One that is under way."""
-
-    missing: set[Child]
-    told: Callable[[Totals], object]
-    due: float
+type Told = Callable[[Totals], object]
 
 
 class Collecting:
@@ -40,7 +37,16 @@ class Collecting:
         self._children = children
         self._ended = Totals()
         """Of processes that are gone."""
-        self._collections: dict[int, Collection] = {}
+        self._waiting: list[Told] = []
+        """Who gets the next sum."""
+        self._told: list[Told] = []
+        """Who gets the sum that is being collected; empty while none is."""
+        self._missing: set[Child] = set()
+        """Whose part of it has not come."""
+        self._due = inf
+        """When it has to do without them."""
+        self._owing: set[Child] = set()
+        """Who was asked, for this sum or an earlier one, and has not answered."""
         self._last = 0
         self.counts: dict[str, float] = {}
         """What the supervisor itself counts."""
@@ -49,44 +55,49 @@ class Collecting:
         """Something has happened to the server as a whole."""
         self.counts[name] = self.counts.get(name, 0) + 1
 
-    def want(self, told: Callable[[Totals], object]) -> None:
+    def want(self, told: Told) -> None:
         """Ask all for what they have counted, and call `told`, at once or later, with the sum."""
-        self._last += 1
-        number = self._last
-        serve = [child for child in self._children if child.ready is not None and not child.channel.ended]
-        asked = {child for child in serve if child.channel.send(CollectTotals(number))}
-        self._collections[number] = Collection(asked, told, time.monotonic() + PATIENCE)
-        self._look_at(number)
+        self._waiting.append(told)
+        if not self._told:
+            self._begin()
 
-    def said(self, child: Child, number: int) -> None:
-        """`child` has said its totals, for the collection with this number."""
-        collection = self._collections.get(number)
-        if collection is not None:
-            collection.missing.discard(child)
-            self._look_at(number)
+    def _begin(self) -> None:
+        self._told, self._waiting = self._waiting, []
+        self._last += 1
+        self._due = time.monotonic() + PATIENCE
+        serve = {child for child in self._children if child.ready is not None and not child.channel.ended}
+        self._missing = {child for child in serve - self._owing if child.channel.send(CollectTotals(self._last))}
+        self._owing |= self._missing
+        self._look_whether_complete()
+
+    def said(self, child: Child) -> None:
+        """`child` has said its totals."""
+        self._owing.discard(child)
+        self._missing.discard(child)
+        self._look_whether_complete()
 
     def ended(self, child: Child) -> None:
         """It is gone, and says nothing more."""
         self._ended = Totals.of((self._ended, child.totals.ended()))
-        for number, collection in tuple(self._collections.items()):
-            collection.missing.discard(child)
-            self._look_at(number)
+        self.said(child)
 
     def next_deadline(self) -> float:
         """When `look()` is due, by `time.monotonic()`."""
-        return min((each.due for each in self._collections.values()), default=inf)
+        return self._due
 
     def look(self, now: float) -> None:
         """Do without those who have had their time before `now`."""
-        for number, collection in tuple(self._collections.items()):
-            if collection.due <= now:
-                collection.missing.clear()
-                self._look_at(number)
+        if self._due <= now:
+            self._missing.clear()
+            self._look_whether_complete()
 
-    def _look_at(self, number: int) -> None:
-        collection = self._collections[number]
-        if collection.missing:
+    def _look_whether_complete(self) -> None:
+        if not self._told or self._missing:
             return
-        del self._collections[number]
+        told, self._told, self._due = self._told, [], inf
         running = (child.totals for child in self._children)
-        collection.told(Totals.of((self._ended, Totals(self.counts), *running)))
+        totals = Totals.of((self._ended, Totals(self.counts), *running))
+        for each in told:
+            each(totals)
+        if self._waiting:
+            self._begin()

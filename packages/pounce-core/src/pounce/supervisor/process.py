@@ -334,7 +334,7 @@ class ServerProcess:
                     reopen_log_files()
                     workers.reopen_logs()
         if self._channel.ended:
-            for number in tuple(self._wanted):
+            for number in self._wanted.copy():
                 self._tell_totals(number, None)
         if self._channel.ended and not self._stopping:
             log.error("The supervisor is gone: no further connections are accepted")
