@@ -6,7 +6,11 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 from tests.conformance.wires import Started, Wire, answer, read_body
+
+from pounce.contract.totals import Totals
+from pounce.observe.metrics_page import families
 
 VERSIONS = {"h1": "1.1", "h2": "2", "h3": "3"}
 
@@ -85,3 +89,12 @@ def test_the_page_is_for_get_and_head_alone(started: Started) -> None:
 def test_without_the_setting_the_path_is_the_applications(wire: Wire) -> None:
     started = wire.start(app, lifespan="off")
     assert started.request("POST", "/metrics", body=b"mine").body == b"mine"
+
+
+def test_what_is_so_of_a_process_has_its_pid_and_its_type() -> None:
+    names = ("process_cpu_seconds_total", "process_resident_memory_bytes")
+    found = families(Totals(processes={f"{name}{{pid=7}}": 2.5 for name in names}))
+    assert [(family.type, family.samples) for family in found] == [
+        ("counter", [Sample(names[0], {"pid": "7"}, 2.5)]),
+        ("gauge", [Sample(names[1], {"pid": "7"}, 2.5)]),
+    ]

@@ -60,6 +60,14 @@ def test_sums_have_the_names_of_all_and_those_who_ended_leave_no_gauges() -> Non
     assert total.ended() == Totals({"a": 1, "b": 5}, {})
 
 
+def test_what_several_workers_say_of_their_process_counts_once_and_goes_with_it() -> None:
+    before, after = Totals(processes={"cpu{pid=1}": 5}), Totals(processes={"cpu{pid=1}": 7})
+    other = Totals({"a": 1}, processes={"cpu{pid=2}": 1})
+    assert Totals.of((after, before, other)).processes == {"cpu{pid=1}": 7, "cpu{pid=2}": 1}
+    # Else there would be more names with each process that was replaced.
+    assert Totals.of((after, other.ended())) == Totals({"a": 1}, {}, {"cpu{pid=1}": 7})
+
+
 def test_however_many_of_a_worker_want_totals_there_is_one_question_at_a_time() -> None:
     questions: list[Callable[[Totals | None], None]] = []
 

@@ -15,17 +15,23 @@ class Totals:
     """What has happened so often: sums of `Service.counts`, which never fall. Workers that have ended stay in them."""
     gauges: dict[str, float] = field(default_factory=dict)
     """How it is now: sums of `Service.gauges`, of those that run."""
+    processes: dict[str, float] = field(default_factory=dict)
+    """What is so of a process and not of a worker, by names with its pid: several of its workers may say it, also one
+    that takes the place of another, so the highest counts and no sum. Gone with whoever says it."""
 
     @classmethod
     def of(cls, all_of_them: Iterable[Totals]) -> Self:
         """Their sum."""
         counts: dict[str, float] = {}
         gauges: dict[str, float] = {}
+        processes: dict[str, float] = {}
         for each in all_of_them:
             for into, of_it in ((counts, each.counts), (gauges, each.gauges)):
                 for name, value in of_it.items():
                     into[name] = into.get(name, 0) + value
-        return cls(counts, gauges)
+            for name, value in each.processes.items():
+                processes[name] = max(value, processes.get(name, value))
+        return cls(counts, gauges, processes)
 
     def ended(self) -> Totals:
         """What stays of them when those who have counted are gone."""

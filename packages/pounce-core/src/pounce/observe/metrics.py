@@ -76,6 +76,7 @@ class Metrics:
         self._stream_durations = Durations()
         self._stream_bytes = 0
         self._ticked = service.loop.time()
+        self._process: dict[str, float] = {}
         self._process_due = 0.0
         service.on_tick.add(self._tick)
         service.on_totals.add(self._fill)
@@ -123,12 +124,12 @@ class Metrics:
         return max(0.0, late)
 
     def _look_at_process(self) -> None:
-        gauges, counts, pid = self._service.gauges, self._service.counts, os.getpid()
+        process, pid = self._process, os.getpid()
         used = resource.getrusage(resource.RUSAGE_SELF)
-        counts[sample("process_cpu_seconds_total", pid=pid)] = used.ru_utime + used.ru_stime
-        gauges[sample("process_resident_memory_bytes", pid=pid)] = _resident(used.ru_maxrss)
+        process[sample("process_cpu_seconds_total", pid=pid)] = used.ru_utime + used.ru_stime
+        process[sample("process_resident_memory_bytes", pid=pid)] = _resident(used.ru_maxrss)
         for generation, found in enumerate(gc.get_stats()):
-            counts[sample("python_gc_collections_total", pid=pid, generation=generation)] = found["collections"]
+            process[sample("python_gc_collections_total", pid=pid, generation=generation)] = found["collections"]
 
     def _fill(self, totals: Totals) -> None:
         """See `Service.on_totals`: on any thread."""
@@ -152,6 +153,7 @@ class Metrics:
         gauges["http_requests_in_flight"] = max(0, gauges["running"] - open_streams)
         gauges["http_connections_active"] = gauges["connections"]
         gauges["pounce_workers"] = 1
+        totals.processes.update(self._process.copy())
 
 
 def _put(counts: dict[str, float], name: str, found: Durations) -> None:

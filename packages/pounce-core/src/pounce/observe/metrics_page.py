@@ -104,6 +104,8 @@ def families(totals: Totals) -> list[Metric]:
     for key, value in totals.gauges.items():
         if key not in HIDDEN:
             add("gauge", key, value)
+    for key, value in totals.processes.items():
+        add("counter" if _parted(key)[0].endswith("_total") else "gauge", key, value)
     return [found[name] for name in FAMILIES if name in found]
 
 
