@@ -9,7 +9,7 @@ _VARIABLES = "Not there: set variables before the start, for example with set -a
 _STDERR = "Not there: what an application prints goes where the server's own stdout and stderr go."
 _SYSLOG = "Write --error-log-file syslog, or syslog:host:port?facility=local0&tag=name."
 _LOGGING = "Not there: --log-config names loggers, handlers and formatters, of your own too."
-_NO_STATSD = "Not there: nothing is sent to statsd; pounce status tells, and observers of a plugin can count."
+_STATSD = "Write --statsd-address host:port; --statsd-format dogstatsd has labels as tags."
 _METRICS = "Write --metrics-enabled: Prometheus reads --metrics-path on the addresses of the server."
 _USER = "Not there: start as that user (User= of systemd, setpriv). A socket file: --bind unix:/path?user=x&group=y."
 _STRICT = "Not there, because a request is read in one way only: what two readers could take for two things is refused."
@@ -111,10 +111,9 @@ FLAGS = {
     "--disable-redirect-access-to-syslog": "Write --access-log-file, which can be another place.",
     "-R": _STDIO,
     "--enable-stdio-inheritance": _STDIO,
-    "--statsd-host": _NO_STATSD,
-    "--statsd-prefix": _NO_STATSD,
-    "--dogstatsd-tags": _NO_STATSD,
-    "--enable-backlog-metric": _NO_STATSD,
+    "--statsd-host": _STATSD,
+    "--dogstatsd-tags": _STATSD,
+    "--enable-backlog-metric": _STATSD,
     "-n": _TITLE,
     "--name": _TITLE,
     "--pythonpath": "Write --app-dir for one folder, or set PYTHONPATH.",

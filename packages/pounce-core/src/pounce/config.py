@@ -37,6 +37,7 @@ type ApplicationScope = Literal["auto", "worker", "process"]
 type RateLimitFields = Literal["refused", "all", "off"]
 type WorkerStartupFailure = Literal["shutdown", "ignore"]
 type Signage = Literal["full", "minimal", "off"]
+type StatsdFormat = Literal["statsd", "dogstatsd"]
 type WorkerMode = Literal["auto", "thread", "process", "subinterpreter", "sync", "async"]
 
 EXTENSIONS = ("early_hint", "trailers", "pathsend", "zerocopysend", "sendfile")
@@ -881,6 +882,19 @@ class ServerConfig:
         "/metrics", "Where Prometheus reads the metrics of all workers.", group="metrics", needs="metrics_enabled"
     )
 
+    statsd_address: str | None = option(
+        None, "Send the same to a statsd server: 127.0.0.1:8125, or unix:/path.", group="metrics"
+    )
+    statsd_format: StatsdFormat = option(
+        "statsd",
+        "dogstatsd has labels as tags, statsd in the names.",
+        group="metrics",
+        needs="statsd_address",
+    )
+    statsd_prefix: str = option("", "What names begin with.", group="metrics", needs="statsd_address")
+    statsd_interval: float = option(
+        10.0, "Time between two reports.", group="metrics", unit="seconds", ge=0.25, needs="statsd_address"
+    )
     introspection_enabled: bool = option(
         False, "Tell what runs here at introspection_path, on loopback or for the token.", group="metrics"
     )

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -150,6 +150,8 @@ class Service(Protocol):
     as tunnels. Whoever adds itself removes itself when it ends, and looks at `draining` first."""
     on_tick: set[Callable[[float], None]]
     """Called a few times a second with the loop's time, for deadlines of what is not a connection."""
+    on_end: set[Callable[[], Awaitable[None]]]
+    """Called and awaited when the worker has ended, on its loop; for what goes on beside requests."""
     on_totals: set[Callable[[Totals], None]]
     """Called with what this worker has counted, when somebody adds up: for numbers that are kept in another form. They
     are put into it there. That is on any thread, so that what belongs to the loop may be read, and no more."""
@@ -220,6 +222,9 @@ class Service(Protocol):
 
     def count(self, name: str, message: str = "", *args: object) -> None:
         """Count an event by name, and log it at debug level where a message is given."""
+
+    def own_totals(self) -> Totals:
+        """What this worker has counted; from any thread."""
 
     async def totals(self) -> Totals:
         """What all workers of the server have counted: the sums of their `counts` and `gauges`, whatever process they

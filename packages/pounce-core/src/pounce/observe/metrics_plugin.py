@@ -9,15 +9,26 @@ from pounce.plugin import API_VERSION, ObserverFactory, Plugin, RequestHead, Res
 if TYPE_CHECKING:
     from pounce.contract.wire import ASGIApp, Service
     from pounce.observe.metrics import Metrics
+    from pounce.observe.statsd import Statsd
 
 __all__ = ["plugin"]
 
 
 def observer(service: Service) -> Metrics | None:
+    config = service.config
     # The status page shows them too.
-    if not service.config.metrics_enabled and not service.config.status_page_enabled:
+    if not (config.metrics_enabled or config.status_page_enabled or config.statsd_address):
         return None
     from pounce.observe.metrics import Metrics as Found
+
+    return Found(service)
+
+
+def statsd(service: Service) -> Statsd | None:
+    """Raises `ConfigError` where there is no such server."""
+    if not service.config.statsd_address:
+        return None
+    from pounce.observe.statsd import Statsd as Found
 
     return Found(service)
 
@@ -39,6 +50,6 @@ def responder(service: Service) -> Callable[[RequestHead], Response | ASGIApp | 
 plugin = Plugin(
     name="metrics",
     api=API_VERSION,
-    observers=(ObserverFactory(name="metrics", create=observer),),
+    observers=(ObserverFactory(name="metrics", create=observer), ObserverFactory(name="statsd", create=statsd)),
     responders=(Responder(name="metrics", create=responder),),
 )
