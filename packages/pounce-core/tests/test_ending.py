@@ -16,12 +16,12 @@ import httpx
 import pytest
 
 from pounce.contract.head import Headers, RequestHead
-from pounce.contract.stream import Stream
+from pounce.contract.stream import Completed, ConnectionInfo, Stream
 from pounce.errors import BindError
 from pounce.exchange.service import Service
 from pounce.h1.plugin import plugin as h1
 from pounce.net.linger import LINGER_MAX
-from pounce.plugin import Plugin, Upgrade, Wire
+from pounce.plugin import API_VERSION, ObserverFactory, Plugin, Upgrade, Wire
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection, TestServer
 from pounce.testing.memory import memory_service
@@ -274,6 +274,35 @@ async def feed_half_a_head_to_a_chooser() -> None:
     connection.feed(b" / HTTP/1.1\r\n")
     handed_over = connection.transport.get_protocol()
     assert handed_over.deadline == due  # type: ignore[attr-defined]
+
+
+def test_a_connection_whose_wire_is_found_by_its_first_bytes_is_one_for_observers() -> None:
+    from pounce.net.sniff import WireChooser
+
+    seen: list[tuple[str, int]] = []
+
+    class Watches:
+        def connection_opened(self, connection: ConnectionInfo, wire: str) -> None:
+            seen.append((wire, connection.id))
+
+        def connection_closed(self, connection: ConnectionInfo) -> None:
+            seen.append(("closed", connection.id))
+
+        def completed(self, exchange: Completed) -> None:
+            pass
+
+    async def ask() -> None:
+        wires = (Wire(name="x", connect=h1.wires[0].connect, preface=b"GETX"),)
+        watches = (ObserverFactory(name="watches", create=lambda service: Watches()),)
+        registry = Registry.of(h1, Plugin(name="x", api=API_VERSION, wires=wires, observers=watches))
+        chooser = Wire(name="sniff", connect=lambda service: WireChooser(service, registry.wire_table(), None))
+        connection = MemoryConnection(wire=chooser, service=memory_service(answer, registry))
+        connection.feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.lose()
+        await asyncio.sleep(0)
+
+    asyncio.run(ask())
+    assert seen == [("h1", 1), ("closed", 1)]
 
 
 def test_a_path_is_never_made_of_the_asterisk() -> None:

@@ -214,11 +214,14 @@ class Connection(asyncio.Protocol):
             # asyncio allots 256 KiB for every read, whatever comes, which takes far longer than 64 KiB do.
             transport.max_size = RECV_MAX
         _share_tls_buffer(transport, self.service)
-        self.connection = connection_info(self.transport, self.service, self.proxied, self.share)
+        self._look_who_it_is()
         self.service.connections.add(self)
         if self.service.draining:
             # It was accepted just before, and finished its TLS handshake only now.
             self.loop.call_soon(self.drain)
+
+    def _look_who_it_is(self) -> None:
+        self.connection = connection_info(self.transport, self.service, self.proxied, self.share)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.deadline = self.write_deadline = inf

@@ -96,6 +96,9 @@ class WireChooser(Connection):
         self._opened()
         self.deadline = self.loop.time() + self.service.config.header_timeout
 
+    def _look_who_it_is(self) -> None:
+        """For its wire, which has the number of the connection, and of which alone observers are told."""
+
     def _negotiated(self, transport: asyncio.BaseTransport) -> tuple[str, bool]:
         """The ALPN id that was negotiated, empty for none, and whether there is TLS."""
         ssl_object = transport.get_extra_info("ssl_object")
