@@ -8,6 +8,11 @@ import pytest
 from peer import ACCEPT, KEY, App, Echo, Peer, chosen, in_loop, masked, opened
 
 from pounce.errors import AppError
+from pounce.h1.plugin import plugin as h1
+from pounce.lifecycle import BufferedCollector
+from pounce.observe.events_plugin import plugin as events_plugin
+from pounce.registry import Registry
+from pounce_ws.plugin import plugin as ws
 
 
 @in_loop
@@ -330,6 +335,31 @@ async def test_connections_messages_and_bytes_are_counted() -> None:
     await peer.settle()
     peer.connection.after(0)
     assert (peer.service.gauges["websocket_open"], counts["websocket_messages_received"]) == (0, 1)
+
+
+@in_loop
+async def test_a_client_that_leaves_before_it_is_accepted_is_a_request_for_collectors() -> None:
+    events = BufferedCollector()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    registry = Registry.of(h1, ws, events_plugin)
+    peer = Peer(app, registry=registry, lifecycle_collector=events)
+    waiting = asyncio.ensure_future(peer.handshake())
+    await peer.connection.wait_until(lambda: bool(peer.service.tasks))
+    peer.connection.lose()
+    await peer.settle()
+    waiting.cancel()
+    kinds = [type(event).__name__ for event in events.flush()]
+    assert kinds == [
+        "ConnectionOpened",
+        "RequestStarted",
+        "ClientDisconnected",
+        "ResponseCompleted",
+        "ConnectionCompleted",
+    ]
 
 
 def limited(peer: Peer) -> Any:

@@ -4,6 +4,7 @@ from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from pounce.errors import ConfigError
+from pounce.exchange.http import HttpExchange
 from pounce.importer import import_object
 from pounce.lifecycle import (
     ClientDisconnected,
@@ -97,6 +98,9 @@ class Events:
 
     def completed(self, exchange: Completed) -> None:
         connection = exchange.stream.connection
+        if not isinstance(exchange, HttpExchange) and exchange not in self._streams:
+            # An upgrade that has neither been accepted nor answered: its client has left before.
+            self.started(exchange)
         seen = self._seen.get(connection)
         if seen is not None:
             seen.sent += exchange.bytes_sent
