@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import ceil
-from socket import AF_INET6, inet_pton
 from urllib.parse import unquote
 
+from pounce.admission.peers import key_of
 from pounce.config import ServerConfig
 from pounce.contract.head import RequestHead
 from pounce.contract.stream import Stream
@@ -114,10 +114,7 @@ class Policies:
 
     def _network_of(self, host: str) -> str:
         """The /64 of an IPv6 address: what one customer has, who may use any address in it."""
-        try:
-            key = inet_pton(AF_INET6, host.partition("%")[0])[:8].hex()
-        except OSError:
-            key = host
+        key = key_of(host)
         if len(self._clients) >= KNOWN_MAX:
             self._clients.clear()
         self._clients[host] = key
