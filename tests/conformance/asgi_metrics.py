@@ -1,5 +1,6 @@
 """What Prometheus reads of the server, whatever the wire."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from tests.conformance.wires import Started, Wire, answer, read_body
+from tests.workers.running import eventually
 
 from pounce.contract.totals import Totals
 from pounce.observe.metrics_page import families
@@ -98,3 +100,15 @@ def test_what_is_so_of_a_process_has_its_pid_and_its_type() -> None:
         ("counter", [Sample(names[0], {"pid": "7"}, 2.5)]),
         ("gauge", [Sample(names[1], {"pid": "7"}, 2.5)]),
     ]
+
+
+def test_the_end_of_the_certificate_is_told(started: Started, wire: Wire) -> None:
+    assert started.request("GET", "/").status == 200
+    found: set[float] = set()
+
+    def is_told() -> bool:
+        found.update(value for (name, _), value in scraped(started).items() if "certificate_expiry" in name)
+        return bool(found) or not started.server.url.startswith("https:")
+
+    eventually(is_told)
+    assert all(value > time.time() for value in found)

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from pounce.contract.totals import Totals
+from pounce.net.not_after import not_after
 
 if TYPE_CHECKING:
     from pounce.contract.stream import Completed
@@ -78,6 +79,8 @@ class Metrics:
         self._ticked = service.loop.time()
         self._process: dict[str, float] = {}
         self._process_due = 0.0
+        self._certificate: str | None = None
+        """The last one whose end was looked up."""
         service.on_tick.add(self._tick)
         service.on_totals.add(self._fill)
 
@@ -128,6 +131,11 @@ class Metrics:
         used = resource.getrusage(resource.RUSAGE_SELF)
         process[sample("process_cpu_seconds_total", pid=pid)] = used.ru_utime + used.ru_stime
         process[sample("process_resident_memory_bytes", pid=pid)] = _resident(used.ru_maxrss)
+        if self._service.tls is not None:
+            certificate = self._service.tls.context(self._service.loop.time()).certificate
+            if certificate is not None and certificate != self._certificate:
+                self._certificate = certificate
+                process[sample("pounce_certificate_expiry_timestamp_seconds", pid=pid)] = not_after(certificate)
         for generation, found in enumerate(gc.get_stats()):
             process[sample("python_gc_collections_total", pid=pid, generation=generation)] = found["collections"]
 

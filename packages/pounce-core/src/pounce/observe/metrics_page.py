@@ -28,6 +28,7 @@ FAMILIES = {
     "pounce_connections": "Connections that are open, by wire.",
     "pounce_workers": "Workers that run, those included that drain.",
     "pounce_event_loop_lag_seconds": "How late the loop of a worker last came round.",
+    "pounce_certificate_expiry_timestamp_seconds": "When the certificate of the server expires, since the epoch.",
     "process_cpu_seconds_total": "Seconds of processor time.",
     "process_resident_memory_bytes": "Memory that is resident.",
     "python_gc_collections_total": "Runs of the garbage collector.",
