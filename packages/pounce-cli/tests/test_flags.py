@@ -59,7 +59,7 @@ def test_the_help_is_in_panels_by_group(help_text):
     titles = [line.strip("╭─╮ ") for line in help_text.splitlines() if line.startswith("╭")]
     groups = [
         "Application", "Workers", "Network", "TLS", "HTTP/3", "Limits", "Rate limits", "Deadlines", "WebSocket",
-        "Proxies", "Compression", "Static files", "Logging", "Events", "Metrics",
+        "Proxies", "Compression", "Static files", "Logging", "Events", "Metrics", "Traces",
         "Plugin h2", "Plugin h3", "Plugins",
     ]  # fmt: skip
     assert titles == ["Arguments", *groups]

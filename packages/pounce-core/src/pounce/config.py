@@ -912,6 +912,14 @@ class ServerConfig:
         secret=True,
     )
 
+    # Traces
+    otel_endpoint: str | None = option(
+        None, "Send traces and metrics there by OTLP over HTTP, for example http://127.0.0.1:4318.", group="traces"
+    )
+    otel_service_name: str = option(
+        "pounce", "What the service is called in them.", group="traces", needs="otel_endpoint"
+    )
+
     # Plugins
     plugins: bool = option(
         True, "Load installed plugins; without them the server's own parts are left.", group="plugins"
@@ -1028,6 +1036,8 @@ class ServerConfig:
         for name in ("metrics_path", "introspection_path", "status_page_path"):
             if not getattr(self, name).startswith("/"):
                 raise ConfigError(f"{name} must start with / (got {getattr(self, name)!r})")
+        if self.otel_endpoint is not None and not self.otel_endpoint.startswith(("http://", "https://")):
+            raise ConfigError("otel_endpoint must begin with http:// or https://", hint="OTLP over HTTP has port 4318.")
         if re.search(r"[^\x20-\x7e]", self.server_header):
             raise ConfigError(f"server_header must be printable ASCII (got {self.server_header!r})")
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):

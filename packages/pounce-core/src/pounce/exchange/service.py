@@ -211,6 +211,10 @@ class Service:
             from pounce.exchange.rated import RatedExchange
 
             exchange_class = type("RatedExchange", (RatedExchange, exchange_class), {"__slots__": ()})
+        if config.otel_endpoint is not None:
+            from pounce.exchange.traced import TracedExchange
+
+            exchange_class = type("TracedExchange", (TracedExchange, exchange_class), {"__slots__": ()})
         self.peers = peers
         """What counts the connections of each address; None where nobody does."""
         self.concurrency = concurrency

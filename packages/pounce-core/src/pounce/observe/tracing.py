@@ -1,0 +1,112 @@
+"""Traces and metrics by OpenTelemetry: its own ASGI middleware around the application, outermost.
+
+Providers belong to the process, as all of OpenTelemetry does: the first worker makes them, in the process in which it
+serves, and the others use the same. Where the application has set its own, those are used and none is made.
+"""
+
+import os
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from pounce.exchange.traced import running
+from pounce.observe.flushing import FLUSH_TIMEOUT, flushed
+
+if TYPE_CHECKING:
+    from pounce.config import ServerConfig
+    from pounce.contract.wire import ASGIApp
+
+__all__ = ["traced"]
+
+EXPORT_TIMEOUT = 5
+"""Seconds that one export may take."""
+_making = threading.Lock()
+"""Held while the providers of this process are made, for whichever worker comes first."""
+
+
+def traced(service: Any, app: ASGIApp) -> ASGIApp:
+    """`app` with a span around each request and WebSocket, which is current while it runs."""
+    # Without it names are those of before they were settled, and metrics have the path of the request as a label.
+    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
+    with _making:
+        _make_providers(service.config)
+    service.on_end.add(partial(flushed, _flush))
+    middleware: Any = OpenTelemetryMiddleware(
+        _with_route(app),
+        default_span_details=_span_details,
+        server_request_hook=_tell_exchange,
+        # A span for each piece of a body would be most of what there is.
+        exclude_spans=["receive", "send"],
+    )
+    found: ASGIApp = middleware
+    return found
+
+
+def _make_providers(config: ServerConfig) -> None:
+    endpoint = (config.otel_endpoint or "").rstrip("/")
+    resource = Resource.create({"service.name": config.otel_service_name})
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        # Workers flush when they end, within a bound; at the exit of Python there is none.
+        tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
+        exporter = OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=EXPORT_TIMEOUT)
+        tracers.add_span_processor(BatchSpanProcessor(exporter))
+        trace.set_tracer_provider(tracers)
+    # The name of what stands for none is not public.
+    if type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=EXPORT_TIMEOUT))
+        metrics.set_meter_provider(MeterProvider([reader], resource=resource, shutdown_on_exit=False))
+
+
+def _flush() -> None:
+    for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
+        flush = getattr(provider, "force_flush", None)
+        if flush is not None:
+            flush(int(FLUSH_TIMEOUT * 1000))
+
+
+def _span_details(scope: Any) -> tuple[str, dict[str, Any]]:
+    """The name of a span before its route is known: no part of the path, which has no bound."""
+    method = scope.get("method", "WEBSOCKET")
+    return (method if method in _METHODS else "HTTP"), {}
+
+
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "WEBSOCKET"))
+
+
+def _tell_exchange(span: trace.Span, scope: Any) -> None:
+    exchange = running.get()
+    if exchange is not None:
+        exchange.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
+
+
+def _with_route(app: ASGIApp) -> ASGIApp:
+    """`app`, with `scope["pounce.route"]` in its span where it has set that before its answer begins."""
+
+    async def routed(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await app(scope, receive, send)
+            return
+
+        # The span ends with the last message of the answer, and the route is known before the first.
+        async def sending(message: Any) -> None:
+            if message["type"] in ("http.response.start", "websocket.accept"):
+                route = scope.get("pounce.route")
+                if route is not None:
+                    span.set_attribute("http.route", route)
+                    span.update_name(f"{_span_details(scope)[0]} {route}")
+            await send(message)
+
+        span = trace.get_current_span()
+        await app(scope, receive, sending)
+
+    return routed
