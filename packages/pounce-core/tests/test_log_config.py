@@ -69,6 +69,16 @@ def nothing_is_kept() -> None:
     Kept.lines, Kept.threads = [], set()
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left_of_frameworks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some configure the loggers of other servers, and handlers of the root, and leave them."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [each for each in root.handlers if "pytest" in type(each).__module__])
+    for name in root.manager.loggerDict.copy():
+        if name.partition(".")[0] in ("uvicorn", "gunicorn", "hypercorn", "_granian", "granian"):
+            monkeypatch.delitem(root.manager.loggerDict, name)
+
+
 def making(loggers: dict[str, Any], form: str = "%(name)s %(levelname)s %(message)s", **more: Any) -> dict[str, Any]:
     """A configuration whose handler `kept` keeps everything."""
     return {
