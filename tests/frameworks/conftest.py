@@ -4,6 +4,8 @@ A module that has a function `application()` and, if it likes, a dict `SETTINGS`
 for each wire: `site` is the server, `client` a client of it. `serve` serves any other application for one test.
 """
 
+import gc
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -56,6 +58,25 @@ def server_log() -> Iterator[ServerLog]:
     with log.watching():
         yield log
     assert log.take() == []
+
+
+LEFT_OPEN = "ignore:unclosed file <_io.BufferedReader name='.*/file.bin'>:ResourceWarning"
+"""Frameworks open files on threads, and one whose request is given up meanwhile is left to the collector."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith("tests/frameworks/"):
+            item.add_marker(pytest.mark.filterwarnings(LEFT_OPEN))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> Iterator[None]:
+    """What a module leaves to the collector is collected at its end, and not while another one is tested."""
+    yield
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "unclosed file", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture
