@@ -40,6 +40,18 @@ def test_events_tell_how_the_server_does(started: Started) -> None:
     assert seen["gauges"]["connections"] == 1
 
 
+def test_events_tell_of_the_memory_of_the_processes(started: Started) -> None:
+    with started.connect() as client:
+        request = client.open("GET", EVENTS)
+        text = b""
+        for _ in range(30):
+            text += request.read_piece()
+            if b'"process_resident_memory_bytes{pid=' in text:
+                break
+        request.abort()
+    assert b'"process_resident_memory_bytes{pid=' in text
+
+
 def test_events_are_for_this_machine_and_for_the_token(started: Started) -> None:
     relayed = [(b"forwarded", b"for=192.0.2.1")]
     assert started.request("GET", EVENTS, relayed).status == 403

@@ -55,6 +55,14 @@ def test_workers_come_and_go_by_the_control_socket(tmp_path: Path) -> None:
         assert ask(control, "remove-worker") == {"ok": True, "workers": 1}
 
 
+def test_a_status_tells_of_the_memory_of_the_processes(tmp_path: Path) -> None:
+    control = tmp_path / "control"
+    flags = ("--workers", "2", "--worker-mode", "process", "--metrics-enabled", "--control-socket", str(control))
+    with Running(tmp_path, *flags) as server:
+        wanted = {f"process_resident_memory_bytes{{pid={pid}}}" for pid in server.children()}
+        eventually(lambda: wanted <= status(control)["gauges"].keys())
+
+
 def test_what_a_killed_process_had_told_stays(tmp_path: Path) -> None:
     control = tmp_path / "control"
     flags = ("--workers", "2", "--worker-mode", "process", "--control-socket", str(control))

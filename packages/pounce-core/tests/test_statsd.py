@@ -83,6 +83,16 @@ def test_reports_come_while_the_server_runs_and_tell_what_is_new(server: socket.
     assert seen == 2
 
 
+def test_the_memory_of_the_process_is_told(server: socket.socket) -> None:
+    with TestServer(app, lifespan="off", statsd_address=address_of(server), statsd_interval=0.25):
+        text = ""
+        for _ in range(100):
+            text += server.recv(65536).decode()
+            if "process_resident_memory_bytes.pid_" in text:
+                break
+    assert "process_resident_memory_bytes.pid_" in text
+
+
 def test_nobody_who_listens_is_no_loss_for_requests() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))

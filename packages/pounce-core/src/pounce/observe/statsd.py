@@ -56,7 +56,7 @@ class Statsd:
                 lines.append(self._line(name, more, "c"))
         self._sent = totals.counts
         worker = f"worker={self._service.worker_id}"
-        for name, value in totals.gauges.items():
+        for name, value in (totals.gauges | totals.processes).items():
             if "{" not in name:
                 name = f"{name}{{{worker}}}"
             elif "worker=" not in name:

@@ -407,7 +407,7 @@ class Supervisor:
             "worker_mode": generations.mode,
             "processes": processes,
             "counts": totals.counts,
-            "gauges": totals.gauges,
+            "gauges": totals.gauges | totals.processes,
         }
         answer({"ok": True, "status": status})
 
