@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pounce.config import ServerConfig
+from pounce.contract.totals import METRICS
 from pounce.errors import ConfigError, SupervisorError
 from pounce.observe.logs import escaped_line
 from pounce.supervisor.control import ask
@@ -14,7 +15,6 @@ from pounce_cli.sources import settings_of
 
 __all__ = ["found_status", "reload", "resize", "socket_of", "status", "stop"]
 
-METRICS = ("http_", "pounce_", "process_", "python_")
 PATIENCE = 10.0
 """Seconds in which a server says how it does."""
 

@@ -12,8 +12,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from pounce.contract.totals import METRICS
 from pounce.observe.logs import escaped_line
-from pounce_cli.control import METRICS, found_status
+from pounce_cli.control import found_status
 
 __all__ = ["look", "top"]
 

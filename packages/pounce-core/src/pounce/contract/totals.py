@@ -4,7 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
-__all__ = ["Totals"]
+__all__ = ["METRICS", "Totals"]
+
+METRICS = ("http_", "pounce_", "process_", "python_")
+"""How the names of numbers begin that are for Prometheus, and not for people."""
 
 
 @dataclass(frozen=True, slots=True)

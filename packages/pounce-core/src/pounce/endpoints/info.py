@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig, describe
+from pounce.contract.totals import METRICS
 from pounce.endpoints.access import is_relayed, may_see
+from pounce.endpoints.answer import answer
 from pounce.exchange.scope import split_target
 from pounce.gil import gil_enabled
 
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
     from pounce.contract.wire import ASGIApp, Service
 
 __all__ = ["info_responder", "redacted"]
-
-METRICS = ("http_", "pounce_", "process_", "python_")
-"""How the names begin that are for Prometheus."""
 
 
 def info_responder(service: Service) -> Callable[[RequestHead], Response | ASGIApp | None]:
@@ -57,14 +56,7 @@ def info_responder(service: Service) -> Callable[[RequestHead], Response | ASGIA
                 status, found = 200, await told()
             else:
                 status, found = 403, {"error": "this is told on loopback, or for the token alone"}
-            body = json.dumps(found, indent=2).encode()
-            headers = [
-                (b"content-type", b"application/json"),
-                (b"content-length", b"%d" % len(body)),
-                (b"cache-control", b"no-store"),
-            ]
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            await answer(send, status, b"application/json", json.dumps(found, indent=2).encode())
 
         return app
 

@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from pounce.endpoints.access import is_relayed, may_see
+from pounce.endpoints.answer import answer
 from pounce.exchange.scope import split_target
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = ["status_page_responder"]
 
 INTERVAL = 1.0
 """Seconds between two events."""
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 VIEWERS_MAX = 32
 """Of one worker at a time."""
 
@@ -38,15 +40,15 @@ def status_page_responder(service: Service) -> Callable[[RequestHead], Response 
     viewers = 0
 
     async def show(scope: Any, receive: Any, send: Any) -> None:
-        await _answer(send, 200, b"text/html; charset=utf-8", page, (b"content-security-policy", policy))
+        await answer(send, 200, b"text/html; charset=utf-8", page, NOSNIFF, (b"content-security-policy", policy))
 
     def stream(relayed: bool) -> ASGIApp:
         async def stream(scope: Any, receive: Any, send: Any) -> None:
             nonlocal viewers
             if not may_see(scope, service.config.introspection_token, relayed=relayed):
-                await _answer(send, 403, b"text/plain", b"this is told on loopback, or for the token alone\n")
+                await answer(send, 403, b"text/plain", b"this is told on loopback, or for the token alone\n", NOSNIFF)
             elif viewers >= VIEWERS_MAX:
-                await _answer(send, 503, b"text/plain", b"too many look already\n")
+                await answer(send, 503, b"text/plain", b"too many look already\n", NOSNIFF)
             else:
                 viewers += 1
                 try:
@@ -98,18 +100,6 @@ async def _events(service: Service, scope: Any, send: Any) -> None:
 
 def _event(found: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(found).encode() + b"\n\n"
-
-
-async def _answer(send: Any, status: int, content_type: bytes, body: bytes, *more: tuple[bytes, bytes]) -> None:
-    headers = [
-        (b"content-type", content_type),
-        (b"content-length", b"%d" % len(body)),
-        (b"cache-control", b"no-store"),
-        (b"x-content-type-options", b"nosniff"),
-        *more,
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _policy(page: bytes) -> bytes:

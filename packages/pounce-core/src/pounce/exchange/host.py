@@ -1,7 +1,6 @@
 """Host: what the exchanges of HTTP requests need of their service, beside what wires and plugins may use of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from pounce.contract import wire
@@ -49,8 +48,6 @@ class Host(wire.Service, Protocol):
     methods: dict[bytes, str]
     observers: tuple[Observer, ...]
     offered: Any
-    on_end: set[Callable[[], Awaitable[None]]]
-    """Called and awaited when the worker has ended, on its loop."""
     receivers: set[Any]
     """Exchanges whose application waits in `receive()`."""
     request_id_field: bytes

@@ -7,6 +7,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from pounce.contract.totals import Totals
+from pounce.endpoints.answer import answer
 from pounce.exchange.scope import split_target
 
 if TYPE_CHECKING:
@@ -54,13 +55,7 @@ def metrics_page(service: Service) -> Callable[[RequestHead], Response | ASGIApp
             status, content_type, body = 503, "text/plain; charset=utf-8", f"{exc}\n".encode()
         else:
             status, body = 200, encode(Page(totals))
-        headers = [
-            (b"content-type", content_type.encode()),
-            (b"content-length", b"%d" % len(body)),
-            (b"cache-control", b"no-store"),
-        ]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await answer(send, status, content_type.encode(), body)
 
     def respond(head: RequestHead) -> Response | ASGIApp | None:
         if wanted not in head.target or split_target(head.target)[0] != wanted:
