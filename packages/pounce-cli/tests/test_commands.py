@@ -11,7 +11,7 @@ from importlib.metadata import version
 import pytest
 
 from pounce.plugin import API_VERSION, Command, Plugin
-from pounce.registry import Loaded, Registry
+from pounce.registry import BUILT_IN_COMMANDS, Loaded, Registry
 from pounce_cli.main import main
 from pounce_cli.top import LATENCY, look
 
@@ -84,7 +84,7 @@ def test_wrong_parameters_of_a_plugin_s_command_are_a_usage_error(capsys):
 @pytest.mark.parametrize(
     ("word", "hint"),
     [("srve", "Did you mean serve?"), ("gret", "Did you mean greet?"), ("main:app", "pounce serve main:app"),
-     ("xyz", "Commands: serve, config, plugins, init, status, top, workers, reload, stop, greet.")],
+     ("xyz", f"Commands: {', '.join(BUILT_IN_COMMANDS)}, greet.")],
 )  # fmt: skip
 def test_an_unknown_command_is_told_what_there_is(capsys, word, hint):
     assert main([word], discover=lambda: registry(GREET)) == 2

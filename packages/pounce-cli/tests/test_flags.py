@@ -1,16 +1,20 @@
 """Flags come from the settings, and both readers of a line agree about it."""
 
+import os
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pounce.config import describe
+from pounce.config import ServerConfig, describe
 from pounce.errors import PluginError
 from pounce.options import options_of, parse_option
 from pounce_cli import commands, plain_line
 from pounce_cli.flags import Given, flags, plugin_options, shown_default, spellings, switched_off
+from pounce_cli.second_spellings import respelled
 from pounce_cli.sources import config_of
 
 PLUGIN_FLAGS = plugin_options(lambda name: name in ("h2", "h3"))
@@ -158,6 +162,59 @@ def test_an_empty_value_is_a_value():
 def test_names_of_uvicorn_are_understood():
     got = config("--timeout-keep-alive", "7", "--timeout-graceful-shutdown", "3", "--http", "h11")
     assert (got.keep_alive_timeout, got.shutdown_timeout, got.http_parser) == (7.0, 3.0, "h11")
+
+
+SECOND_SPELLINGS = {
+    "-w 4": {"workers": 4}, "-w4": {"workers": 4}, "-b :80": {"bind": ("0.0.0.0:80",)},
+    "-b[::]:80 -b unix:/a": {"bind": ("[::]:80", "unix:/a")}, "--fd 3": {"bind": ("fd://3",)},
+    "--fd=3": {"bind": ("fd://3",)}, "--limit-max-requests 9": {"max_requests": 9},
+    "--limit-concurrency 9": {"limit_concurrency": 9}, "--reuse-port": {"reuseport": True},
+    "--ws-per-message-deflate false": {"websocket_compression": False},
+    "--ws-per-message-deflate=False": {"websocket_compression": False},
+    "--ws-per-message-deflate true": {"websocket_compression": True}, "--ws-per-message-deflate": {},
+    "--ssl-cert-reqs 0": {}, "--interface asgi3": {"interface": "asgi"}, "--interface=wsgi": {"interface": "wsgi"},
+    "--no-server-header": {"server_header": ""}, "--log-config log.toml": {"log_config": "log.toml"},
+    "--ssl-cert-reqs=2 --ssl-ca-certs a --ssl-certfile c --ssl-keyfile k": {
+        "ssl_cert_reqs": "required", "ssl_ca_certs": "a", "ssl_certfile": "c", "ssl_keyfile": "k"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", SECOND_SPELLINGS)
+@pytest.mark.parametrize("app_first", [True, False])
+def test_flags_of_uvicorn_and_gunicorn_that_mean_the_same_are_understood(line, app_first):
+    words = ["main:app", *line.split()] if app_first else [*line.split(), "main:app"]
+    read = []
+    commands.run(respelled(["serve", *words]), serve=read.append)
+    assert read[0].apps == ("main:app",)
+    assert config_of(read[0]) == ServerConfig(**SECOND_SPELLINGS[line])
+
+
+def test_words_of_other_commands_are_left_alone():
+    assert respelled(["greet", "-w", "4", "--fd", "3"]) == ["greet", "-w", "4", "--fd", "3"]
+    assert respelled(["serve", "main:app", "--port", "1"]) == ["serve", "main:app", "--port", "1"]
+
+
+@pytest.mark.parametrize("words", [["--chdir", "sub"], ["--chdir=sub"]])
+def test_the_folder_is_changed_and_the_successor_of_the_server_finds_it_too(words, tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    monkeypatch.setattr(sys, "orig_argv", ["python", "serve", "main:app", *words])
+    assert respelled(["serve", "main:app", *words]) == ["serve", "main:app"]
+    assert Path.cwd() == tmp_path / "sub"
+    assert "".join(sys.orig_argv).endswith(str(tmp_path / "sub"))
+
+
+def test_a_folder_that_is_not_there_is_an_error(capsys):
+    from pounce_cli.main import main
+
+    assert main(["serve", "main:app", "--chdir", "gone"]) == 2
+    assert "--chdir 'gone': No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "variable"), [("--use-colors", "FORCE_COLOR"), ("--no-use-colors", "NO_COLOR")])
+def test_colours_are_said_by_the_variables_that_all_go_by(flag, variable, monkeypatch):
+    monkeypatch.setenv(variable, "")
+    assert respelled(["serve", flag, "main:app"]) == ["serve", "main:app"]
+    assert os.environ[variable] == "1"
 
 
 def test_settings_of_plugins_have_flags_with_units():

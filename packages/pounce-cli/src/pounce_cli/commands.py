@@ -29,6 +29,7 @@ from pounce_cli.flags import (
     value_name,
 )
 from pounce_cli.foreign import COMMANDS, about_flag
+from pounce_cli.tools import add_tools, separated
 
 __all__ = ["run"]
 
@@ -55,6 +56,7 @@ def run(
 
     `discover` finds the plugins whose commands there are, and `serve` does what `pounce serve` says.
     """
+    words = separated([*words])
     options = (*flags(), *(plugin_flags(words[1:]) if words[:1] in (["serve"], ["config"]) else ()))
     app = _app(serve or _serve, discover, options)
     commands: Mapping[str, Command] = {}
@@ -109,6 +111,7 @@ def _app(serve: Callable[[Given], None], discover: Callable[[], Registry] | None
     app.command(_workers_command, name="workers", help="Have a running server add workers, or take some away.")
     app.command(_control_command("reload"), name="reload", help="Have a running server start with new processes.")
     app.command(_control_command("stop"), name="stop", help="Have a running server finish its requests and end.")
+    add_tools(app)
     app.register_install_completion_command(help="Install completion for this shell.")
     return app
 

@@ -10,7 +10,7 @@ from pounce.options import Option
 from pounce_cli.flags import Given, plugin_options
 from pounce_cli.sources import Setting, config_of, settings_of
 
-__all__ = ["show_config"]
+__all__ = ["show_config", "toml_value"]
 
 
 def show_config(given: Given) -> None:
@@ -31,11 +31,12 @@ def _line(item: Option, setting: Setting | None) -> str:
     value = item.default if setting is None else setting.value
     if value is None:
         return f"# {item.field} is not set"
-    shown = '"***"' if item.secret and value else _toml(item, value)
+    shown = '"***"' if item.secret and value else toml_value(item, value)
     return f"{item.field} = {shown}" + (f"  # {setting.origin}" if setting is not None else "")
 
 
-def _toml(item: Option, value: Any) -> str:
+def toml_value(item: Option, value: Any) -> str:
+    """A value as it stands in a file."""
     return f"0o{value:o}" if item.unit == "octal" else _inline(value)
 
 

@@ -1,6 +1,7 @@
-"""What flags and values of other servers are here: uvicorn, gunicorn, hypercorn, granian, bengal-pounce.
+"""What flags and values of other servers are here: uvicorn, gunicorn, hypercorn, granian, daphne, bengal-pounce.
 
-Asked only for what is no flag or value of ours; where a name is in these tables, no hint goes by its spelling.
+Asked only for what is no flag or value of ours; where a name is in these tables, no hint goes by its spelling. A flag
+that is a setting of ours by another name is in `peers`, and here only where more than the name is to be said.
 """
 
 __all__ = ["COMMANDS", "FLAGS", "VALUES", "about_flag"]
@@ -26,10 +27,12 @@ _COLORS = "Not there: the variables NO_COLOR and FORCE_COLOR decide."
 _NO_NAME = "Not there: the banner shows what is served; --signage minimal or off shows less."
 _NO_CGI = "Not there, because ASGI has no variables that fields could collide in."
 _FOLDER = "Start in that folder, or give that of the application with --app-dir."
+_PATIENT = "Not there, because an application may take its time after http.disconnect."
+_FORWARDED = "Not there: trusted proxies are read by X-Forwarded-*, with --forwarded-real-ip by X-Real-IP too."
 _JITTER = "Write --recycle-jitter: per cent, of max_requests and the other reasons to replace a worker."
 _CLIENT_CERTIFICATES = "Write --ssl-cert-reqs none, optional or required, with --ssl-ca-certs."
 _NO_PINGS = "Not there: --keep-alive-timeout ends connections without requests, --write-timeout those that stall."
-_THREADS = "Write --workers, which are threads where the GIL is off; --executor-threads-per-worker is for calls."
+_THREADS = "Write --wsgi-threads for a WSGI application; --workers are threads themselves where the GIL is off."
 _MODE = "Write --worker-mode thread, process or subinterpreter; the event loop is --loop."
 _SILENCE = "Write --worker-timeout: how long an event loop may stand still. Requests have --request-timeout."
 _UMASK = "Write --uds-permissions for the Unix socket: the mode itself. For other files set umask before the start."
@@ -42,16 +45,10 @@ _NO_OUTPUT = "Not there: pounce config show prints TOML, pounce status and pounc
 
 FLAGS = {
     # uvicorn
-    "--fd": "Write --bind fd://NUMBER.",
     "--http2": f"Not needed: {_NO_HTTP2_SWITCH}",
     "--ws": f"Not needed: {_NO_WS_SWITCH}",
     "--ws-max-queue": "Not there, because bytes count: up to 64 KiB of messages wait for the application.",
-    "--ws-per-message-deflate": "Write --websocket-compression or --no-websocket-compression.",
     "--env-file": _VARIABLES,
-    "--use-colors": _COLORS,
-    "--no-use-colors": _COLORS,
-    "--no-server-header": "Write --server-header= with nothing after it.",
-    "--limit-max-requests": "Write --max-requests.",
     "--limit-max-requests-jitter": _JITTER,
     "--timeout-worker-healthcheck": _SILENCE,
     "--ssl-version": "Write --ssl-minimum-version 1.2 or 1.3.",
@@ -60,8 +57,6 @@ FLAGS = {
     "--no-reset-contextvars": "Not there, because each request has a context of its own.",
     # gunicorn
     "-c": "Write --config FILE; it is TOML, see pounce config show.",
-    "-b": "Write --bind.",
-    "-w": "Write --workers.",
     "-k": _MODE,
     "--worker-class": _MODE,
     "--threads": _THREADS,
@@ -81,8 +76,6 @@ FLAGS = {
     "--print-config": _CHECK,
     "--preload": "Not there: workers on threads share what is imported, and each process imports for itself.",
     "--no-sendfile": "Not there, because the server sends files by the kernel only where the application asks for it.",
-    "--reuse-port": "Write --reuseport.",
-    "--chdir": _FOLDER,
     "-D": _DAEMON,
     "--daemon": _DAEMON,
     "-e": _VARIABLES,
@@ -145,7 +138,7 @@ FLAGS = {
     "--header-map": _NO_CGI,
     "--asgi-loop": "Write --loop.",
     "--asgi-lifespan": "Write --lifespan.",
-    "--asgi-disconnect-grace-period": "Not there, because an application may take its time after http.disconnect.",
+    "--asgi-disconnect-grace-period": _PATIENT,
     "--dirty-app": _TASKS,
     "--dirty-workers": _TASKS,
     "--dirty-timeout": _TASKS,
@@ -205,8 +198,8 @@ FLAGS = {
     "--env-files": _VARIABLES,
     "--static-path-route": _STATIC,
     "--static-path-mount": _STATIC,
-    "--static-path-dir-to-file": _STATIC,
-    "--static-path-expires": _STATIC,
+    "--static-path-dir-to-file": "Write --static-index-file.",
+    "--static-path-expires": "Write --static-cache-control 'public, max-age=SECONDS'.",
     "--metrics": _METRICS,
     "--no-metrics": "Not needed: there are none without --metrics-enabled.",
     "--metrics-address": _METRICS,
@@ -220,6 +213,15 @@ FLAGS = {
     "--reload-ignore-worker-failure": _RELOAD_STAYS,
     "--no-reload-ignore-worker-failure": _RELOAD_STAYS,
     "--process-name": _TITLE,
+    # daphne
+    "--websocket_timeout": "Not there: --websocket-idle-timeout ends WebSockets on which nothing happens.",
+    "--websocket_connect_timeout": "Not there, because an application may take its time to accept a WebSocket.",
+    "--endpoint": "Write --bind host:port, unix:/path or fd://NUMBER: what is written for Twisted is not read.",
+    "--log-fmt": _LOGGING,
+    "--websocket-max-frame-size": "Write --websocket-max-message-size: of the message, whatever its frames.",
+    "--application-close-timeout": _PATIENT,
+    "--proxy-headers-host": _FORWARDED,
+    "--proxy-headers-port": _FORWARDED,
     # bengal-pounce
     "--no-http2": f"Write --disable-plugin h2. {_NO_HTTP2_SWITCH}",
     "--app-name": _NO_NAME,
@@ -245,7 +247,6 @@ FLAGS = {
 """What to write instead, or why there is nothing of the kind."""
 
 COMMANDS = {
-    "run": "Write pounce serve.",
     "check": _CHECK,
     "info": "Write pounce plugins for what is installed, pounce config show for what is set.",
 }
@@ -256,9 +257,6 @@ VALUES = {
     ("log_level", "notset"): "debug is the least severe level.",
     ("log_level", "warn"): "Did you mean warning?",
     ("log_level", "fatal"): "Did you mean critical?",
-    ("ssl_cert_reqs", "0"): "0 is none.",
-    ("ssl_cert_reqs", "1"): "1 is optional.",
-    ("ssl_cert_reqs", "2"): "2 is required.",
     ("ssl_minimum_version", "tls1.2"): "Did you mean 1.2?",
     ("ssl_minimum_version", "tls1.3"): "Did you mean 1.3?",
 }
@@ -268,6 +266,14 @@ VALUES = {
 def about_flag(word: str) -> str | None:
     """What is to be said of a flag of another server, which may have its value attached (`-w4`); None of a stranger."""
     flag = word.partition("=")[0]
+    return _answer(flag) or (_answer(flag[:2]) if not flag.startswith("--") else None)
+
+
+def _answer(flag: str) -> str | None:
     if flag in FLAGS:
         return FLAGS[flag]
-    return FLAGS.get(flag[:2]) if not flag.startswith("--") else None
+    from pounce_cli.flags import flag_of
+    from pounce_cli.peers import SERVERS
+
+    found = (server.of_flag(flag) for server in SERVERS.values())
+    return next((f"Write {flag_of(each.setting)}." for each in found if each is not None and each.setting), None)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pounce.errors import PounceError
+from pounce_cli.second_spellings import respelled
 
 if TYPE_CHECKING:
     from pounce.registry import Registry
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None, *, discover: Callable[[], Regis
     """
     words = _joined(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(words, discover)
+        return _run(respelled(words), discover)
     except KeyboardInterrupt:
         return INTERRUPTED
     except PounceError as exc:

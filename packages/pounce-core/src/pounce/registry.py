@@ -56,7 +56,10 @@ class Loaded:
     """Importing it switched the GIL on."""
 
 
-BUILT_IN_COMMANDS = ("serve", "config", "plugins", "init", "status", "top", "workers", "reload", "stop")
+BUILT_IN_COMMANDS = (
+    *("serve", "config", "plugins", "init", "status", "top", "workers", "reload", "stop"),
+    *("run", "migrate"),
+)
 """Those of pounce itself, which no plugin may take the name of."""
 
 

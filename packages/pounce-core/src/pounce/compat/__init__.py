@@ -1,0 +1,1 @@
+"""What stands in for other servers in programs that were written for them."""
