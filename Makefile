@@ -6,8 +6,11 @@ ARGS ?=
 FUZZ_SECONDS ?= 300
 BIN := .venv/bin
 
+# Container images set it to stay small; here every process that a test starts would compile all of its modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test soak faults fuzz lint bench check-packages clean
+.PHONY: help setup serve test soak faults fuzz lint bench docs check-packages clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,10 +47,13 @@ bench: ## Measure against other servers
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.micro.instructions
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.load $(ARGS)
 
+docs: setup ## Build the site of the documentation into site/
+	$(BIN)/python scripts/docs $(ARGS)
+
 check-packages: setup ## Build every package; install and import each one's wheel alone
 	$(BIN)/python scripts/check-packages
 
 # Interpreters and uv stay in the user's cache folder.
 clean: ## Remove everything that the other verbs make in the checkout
-	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -86,12 +86,22 @@ def words_for(item):
 
 
 @pytest.mark.parametrize("item", FLAGS, ids=lambda item: item.name)
-def test_every_flag_is_read_the_same_in_both_ways(item):
+def test_the_plain_reader_knows_every_form_of_a_flag(item):
     for words in words_for(item):
         plain = plain_line.read(["main:app", *words])
         assert plain is not None
-        assert item.name in plain.settings
-        assert plain == read_by_library(["main:app", *words])
+        assert list(plain.settings) == [item.name]
+
+
+@pytest.mark.parametrize("number", range(max(len(words_for(item)) for item in FLAGS)))
+def test_every_flag_is_read_the_same_in_both_ways(number):
+    """In one line, each in the form of that number: the library takes its time for a line, whatever is in it."""
+    forms = [words_for(item) for item in FLAGS]
+    line = ["main:app", *(word for form in forms for word in form[number % len(form)])]
+    plain = plain_line.read(line)
+    assert plain is not None
+    assert set(plain.settings) == {item.name for item in FLAGS}
+    assert plain == read_by_library(line)
 
 
 WORDS = st.sampled_from(
