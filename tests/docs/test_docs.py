@@ -23,10 +23,10 @@ import pytest
 from pounce.config import ServerConfig, describe
 from pounce.options import Option
 from pounce.testing import TestServer
-from pounce_cli.flags import flags, plugin_options, spellings, switched_off
+from pounce_cli.flags import flags, plugin_options, spellings, switched_off_by
 from pounce_cli.peers import SERVERS, all_flags
 from pounce_cli.plain_line import read
-from pounce_cli.sources import CONFIG, config_of, variable_of
+from pounce_cli.sources import APP, CONFIG, ENV_FILE, PROFILE, config_of, variable_of
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -78,7 +78,7 @@ def place_of(block: Block) -> str:
 
 
 PLUGIN_OPTIONS = plugin_options(lambda plugin: plugin in ("h2", "h3"))
-VARIABLES = {variable_of(item.name) for item in (*describe(), *PLUGIN_OPTIONS)} | {CONFIG}
+VARIABLES = {variable_of(item.name) for item in (*describe(), *PLUGIN_OPTIONS)} | {CONFIG, APP, PROFILE, ENV_FILE}
 
 # Error codes
 
@@ -182,6 +182,8 @@ def test_the_page_on_limits_gives_every_limit_and_deadline_its_default() -> None
     for name, number, unit in rows:
         assert getattr(config, name) == float(number.replace(" ", "")) * factors[unit], name
     numbers = {item.name for item in describe() if item.group in ("limits", "deadlines") and item.kind in (int, float)}
+    # What has no number by default is there with words.
+    numbers -= {item.name for item in describe() if item.default is None and f"| `{item.name}` | none" in text}
     assert numbers <= {row[0] for row in rows}
 
 
@@ -319,10 +321,10 @@ def test_flags_that_a_page_names_exist(page: Path) -> None:
     if DOCS not in page.parents and page != ROOT / "README.md":
         return
     known = {"--app", "--set", "--help", "--config", "--static", "--plugin", "--kind", "--once", "--json"}
-    known |= {"--write", "--force", "--same-defaults"}
+    known |= {"--write", "--force", "--same-defaults", "--profile", "--env-file"}
     if page.name == "migrating.md" or page.name.startswith("coming-from-"):
         known |= {flag for server in SERVERS.values() for flag in all_flags(server)} | {"--trace"}
     for item in (*flags(), *PLUGIN_OPTIONS):
-        known |= {*spellings(item), switched_off(item)}
+        known |= {*spellings(item), *switched_off_by(item)}
     text = re.sub(r"^\$ (?!pounce (?!migrate)).*$", "", page.read_text(), flags=re.MULTILINE)
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]+", text)) <= known

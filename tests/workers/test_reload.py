@@ -454,3 +454,33 @@ def test_running_server_is_controlled_by_its_socket(tmp_path: Path) -> None:
         assert not path.exists()
         assert not pid_file.exists()
         assert pounce("status", "--control-socket", str(path)).returncode == 2
+
+
+GIVEN_UP = "1 requests did not finish in time"
+FOR_EVER = "600"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_old_processes_have_the_time_of_a_reload_to_finish(mode: str, tmp_path: Path) -> None:
+    flags = ("--reload-timeout", "0", "--shutdown-timeout", FOR_EVER, "--drain-disconnect", "100")
+    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, *flags) as server, server.connect() as client:
+        client.sendall(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
+        server.reached()
+        at = len(server.log)
+        reload(server)
+        server.wait_for_message(GIVEN_UP, after=at)
+        server.release()
+        assert server.end() == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_end_of_the_server_cuts_the_time_of_a_reload_short(mode: str, tmp_path: Path) -> None:
+    flags = ("--reload-timeout", FOR_EVER, "--shutdown-timeout", "0", "--drain-disconnect", "100")
+    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, *flags) as server, server.connect() as client:
+        client.sendall(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
+        server.reached()
+        reload(server)
+        server.wait_for_message("1 requests running")
+        assert GIVEN_UP not in server.text()
+        assert server.end() == 0
+        assert GIVEN_UP in server.text()

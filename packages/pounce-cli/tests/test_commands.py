@@ -264,7 +264,7 @@ def test_the_error_of_a_server_is_told_and_cannot_drive_the_terminal(capsys, ans
     path = answering(b'{"ok": false, "error": "no\\u001b[2J"}\n')
     assert main(["reload", "--control-socket", path]) == 3
     err = capsys.readouterr().err
-    assert "POUNCE_CONTROL_FAILED" in err
+    assert "POUNCE_RELOAD_FAILED" in err
     assert "\x1b" not in err
 
 

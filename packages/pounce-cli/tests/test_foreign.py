@@ -8,17 +8,17 @@ import pytest
 from pounce.config import describe
 from pounce_cli import second_spellings
 from pounce_cli.commands import BUILT_IN
-from pounce_cli.flags import flags, plugin_options, spellings, switched_off
+from pounce_cli.flags import flags, plugin_options, spellings, switched_off_by
 from pounce_cli.foreign import COMMANDS, FLAGS, VALUES, about_flag
 from pounce_cli.main import main
 from pounce_cli.peers import SERVERS, Server, all_flags
 
 OPTIONS = (*flags(), *plugin_options(lambda plugin: True))
 OURS = {
-    *("--app", "--set", "--config", "--static", "--help", "-h", "--version"),
+    *("--app", "--set", "--config", "--static", "--profile", "--env-file", "--help", "-h", "--version"),
     *second_spellings.FLAGS,
     *(flag for item in OPTIONS for flag in spellings(item)),
-    *(switched_off(item) for item in OPTIONS if item.kind is bool),
+    *(flag for item in OPTIONS if item.kind is bool for flag in switched_off_by(item)),
 }
 ELSEWHERE = {"--json", "--trace", "--install-completion"}
 """Of other commands, ours and Python's."""

@@ -206,11 +206,11 @@ def test_file_is_written_once(capsys: pytest.CaptureFixture[str], tmp_path: Path
 
 
 def test_json_is_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["migrate", "--json", "uvicorn", "main:app", "--port", "90", "--http2"]) == 0
+    assert main(["migrate", "--json", "uvicorn", "main:app", "--port", "90", "--reset-contextvars"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["server"], found["app"], found["settings"]) == ("uvicorn", "main:app", {"port": 90})
     assert shlex.split(found["command"]) == ["pounce", "serve", "main:app", "--port", "90"]
-    assert found["not_taken_over"] == [{"what": "--http2", "why": FLAGS["--http2"]}]
+    assert found["not_taken_over"] == [{"what": "--reset-contextvars", "why": FLAGS["--reset-contextvars"]}]
 
 
 # The tables

@@ -1,5 +1,7 @@
 """Settings come from the command line, else the environment, else a file, else the default; each knows from where."""
 
+import os
+import sys
 import tomllib
 
 import httpx
@@ -9,7 +11,7 @@ from pounce.config import describe
 from pounce.errors import ConfigError
 from pounce_cli.flags import Given, plugin_options
 from pounce_cli.main import main
-from pounce_cli.sources import config_of, settings_of
+from pounce_cli.sources import app_of, config_of, find, settings_of
 
 PLACES = ("pounce.toml", "pyproject.toml")
 
@@ -304,6 +306,211 @@ def test_secret_is_in_no_error(monkeypatch):
     monkeypatch.setenv("POUNCE_SSL_KEYFILE_PASSWORD_FILE", "f")
     error = refused()
     assert "hunter2" not in f"{error.message} {error.hint}"
+
+
+# The application
+
+def test_application_is_named_by_the_nearest_place(write, monkeypatch):
+    write('app = "file:app"\nport = 1\n')
+    assert app_of(Given(), find(Given())) == "file:app"
+    monkeypatch.setenv("POUNCE_APP", "environment:app")
+    assert app_of(Given(), find(Given())) == "environment:app"
+    line = Given(apps=("line:app",))
+    assert app_of(line, find(line)) == "line:app"
+    assert config_of(Given()).port == 1
+
+
+def test_application_has_to_be_named_somewhere():
+    with pytest.raises(ConfigError, match="no application is given"):
+        app_of(Given(), find(Given()))
+
+
+def test_application_is_named_by_a_text(write):
+    write("app = 3")
+    with pytest.raises(ConfigError, match=r"pounce.toml: app must name the application as module:attribute \(got 3\)"):
+        app_of(Given(), find(Given()))
+
+
+# Several files, and profiles
+
+
+def test_later_file_counts_above_an_earlier_one(write, monkeypatch):
+    write('port = 1\nbacklog = 1\n[h2]\nreset_burst = 1\n', "a.toml")
+    write('port = 2\n[h2]\nreset_rate = 2\n', "b.toml")
+    for given in (Given(config=("a.toml", "b.toml")), Given()):
+        monkeypatch.setenv("POUNCE_CONFIG", "a.toml:b.toml")
+        got = config_of(given)
+        assert (got.port, got.backlog, dict(got.plugin_settings["h2"])) == (2, 1, {"reset_burst": 1, "reset_rate": 2.0})
+    assert settings_of(Given(config=("a.toml", "b.toml")))["port"].origin == "b.toml: port"
+
+
+PROFILES = """
+port = 1
+backlog = 1
+app = "base:app"
+[profiles.prod]
+port = 2
+app = "prod:app"
+[profiles.prod.h2]
+reset_burst = 3
+[profiles.unix]
+uds = "s"
+"""
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_profile_counts_above_the_rest_of_its_file(tmp_path, place, monkeypatch):
+    in_a_table = "[tool.pounce]" + PROFILES.replace("[profiles", "[tool.pounce.profiles")
+    text = PROFILES if place == "pounce.toml" else in_a_table
+    (tmp_path / place).write_text(text)
+    assert config_of(Given()).port == 1
+    given = Given(profile="prod")
+    got = config_of(given)
+    assert (got.port, got.backlog, got.plugin_settings["h2"]["reset_burst"]) == (2, 1, 3)
+    assert app_of(given, find(given)) == "prod:app"
+    prefix = "tool.pounce." if place == "pyproject.toml" else ""
+    assert settings_of(given)["port"].origin == f"{place}: {prefix}profiles.prod.port"
+    monkeypatch.setenv("POUNCE_PROFILE", "unix")
+    assert (config_of(Given()).uds, config_of(given).port) == ("s", 2)
+
+
+def test_profile_may_be_in_one_of_several_files(write):
+    write("port = 1\n[profiles.prod]\nport = 2\n", "a.toml")
+    write("backlog = 3\n", "b.toml")
+    got = config_of(Given(config=("a.toml", "b.toml"), profile="prod"))
+    assert (got.port, got.backlog) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [("[profiles.prod]", "Did you mean prod?"), ("[profiles.x]", "There are x."), ("", "The configuration file has")],
+)
+def test_profile_that_is_not_there_is_an_error(write, text, hint):
+    write(text)
+    error = refused(Given(profile="prd"))
+    assert error.message == "there is no profile 'prd'"
+    assert error.hint.startswith(hint)
+
+
+def test_profiles_are_tables(write):
+    write("profiles = 3")
+    assert refused().message == "pounce.toml: profiles must be a table of tables (got 3)"
+
+
+def test_mistake_in_a_profile_says_where_it_stands(write):
+    write("[profiles.prod]\nprot = 1")
+    assert refused(Given(profile="prod")).message == "pounce.toml: profiles.prod.prot is not a setting"
+
+
+def test_table_of_the_banner_is_read(write):
+    write('[display]\nname = "Shop"\nsignage = "minimal"\nlines = ["a"]\n')
+    got = config_of(Given())
+    assert (got.app_name, got.signage, got.app_lines) == ("Shop", "minimal", ("a",))
+    write('[display]\nnam = "Shop"')
+    assert refused().message == "pounce.toml: display.nam is not a setting"
+
+
+# Files of variables
+
+
+@pytest.fixture
+def forget(monkeypatch):
+    """Whatever a test sets in the environment is gone after it."""
+    for name in ("POUNCE_PORT", "POUNCE_BACKLOG", "OF_THE_APPLICATION", "SET"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+
+
+def test_file_of_variables_sets_what_is_not_set(write, monkeypatch, forget):
+    write('POUNCE_PORT=1\nexport OF_THE_APPLICATION="a b" # why\nSET=no\n', ".env")
+    write("POUNCE_PORT=2\n", "local.env")
+    monkeypatch.setenv("SET", "yes")
+    found = settings_of(Given(env_files=(".env", "local.env")))
+    assert found == {"port": (2, "POUNCE_PORT")}
+    assert (os.environ["OF_THE_APPLICATION"], os.environ["SET"]) == ("a b", "yes")
+
+
+def test_file_of_variables_can_be_named_everywhere(write, monkeypatch, forget):
+    write("POUNCE_PORT=1\n", "a.env")
+    write("POUNCE_BACKLOG=2\n", "b.env")
+    write('env_file = "b.env"')
+    monkeypatch.setenv("POUNCE_ENV_FILE", "a.env")
+    got = config_of(Given())
+    assert (got.port, got.backlog) == (1, 2)
+
+
+def test_file_of_variables_that_is_not_there_is_an_error(write):
+    assert "no.env cannot be read" in refused(Given(env_files=("no.env",))).message
+    write("env_file = 3")
+    assert refused().message.startswith("pounce.toml: env_file must be the name of a file")
+
+
+def test_what_reads_files_of_variables_is_named_where_it_is_missing(write, monkeypatch):
+    write("", ".env")
+    monkeypatch.setitem(sys.modules, "dotenv", None)
+    assert refused(Given(env_files=(".env",))).hint == "pip install 'pounce-cli[env-file]'"
+
+
+# Variables of platforms
+
+
+def test_variables_of_platforms_are_settings_where_ours_are_not_set(write, monkeypatch):
+    write('bind = ["a:1"]\nworkers = 9')
+    monkeypatch.setenv("PORT", "3000")
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    assert settings_of(Given()) == {"port": (3000, "PORT"), "workers": (4, "WEB_CONCURRENCY")}
+    monkeypatch.setenv("POUNCE_WORKERS", "2")
+    monkeypatch.setenv("POUNCE_BIND", "b:2")
+    assert settings_of(Given()) == {"bind": (("b:2",), "POUNCE_BIND"), "workers": (2, "POUNCE_WORKERS")}
+
+
+def test_variable_of_a_platform_that_is_wrong_or_empty(monkeypatch):
+    monkeypatch.setenv("PORT", "")
+    assert settings_of(Given()) == {}
+    monkeypatch.setenv("PORT", "many")
+    assert refused().message.startswith("PORT must be an integer")
+
+
+SERVICE_LINKS = {
+    "POUNCE_SERVICE_HOST": "10.0.0.1", "POUNCE_SERVICE_PORT": "80", "POUNCE_SERVICE_PORT_HTTP": "80",
+    "POUNCE_PORT": "tcp://10.0.0.1:80", "POUNCE_PORT_80_TCP": "tcp://10.0.0.1:80", "POUNCE_PORT_80_TCP_PROTO": "tcp",
+    "POUNCE_PORT_80_TCP_PORT": "80", "POUNCE_PORT_80_TCP_ADDR": "10.0.0.1", "POUNCE_WEB_SERVICE_HOST": "10.0.0.2",
+    "POUNCE_WEB_PORT": "tcp://10.0.0.2:80", "POUNCE_WEB_PORT_443_UDP": "udp://10.0.0.2:443",
+}  # fmt: skip
+"""What Kubernetes sets beside the Services `pounce` and `pounce-web`."""
+
+
+def test_service_links_of_kubernetes_are_no_settings(monkeypatch):
+    for name, text in SERVICE_LINKS.items():
+        monkeypatch.setenv(name, text)
+    found = find(Given())
+    assert found.settings == {}
+    assert set(found.service_links) == set(SERVICE_LINKS)
+    monkeypatch.setenv("POUNCE_PORT", "8080")
+    assert settings_of(Given()) == {"port": (8080, "POUNCE_PORT")}
+
+
+@pytest.mark.parametrize("name", ["POUNCE_SERVICE_PORT", "POUNCE_PORT_80_TCP", "POUNCE_WEB_PORT"])
+def test_variable_that_looks_like_a_service_link_alone_is_an_error(monkeypatch, name):
+    monkeypatch.setenv(name, "tcp://10.0.0.1:80")
+    assert refused().message == f"{name} is not a setting"
+
+
+def test_server_in_kubernetes_says_in_one_line_what_it_ignores(pounce):
+    process = pounce.start("serve", "main:app", "--port", "0", **SERVICE_LINKS)
+    line = process.line("are no settings, and are ignored: ").string
+    assert all(name in line for name in SERVICE_LINKS)
+
+
+# Secrets
+
+SECRETS = [item for item in (*describe(), *plugin_options(lambda name: name in ("h2", "h3"))) if item.secret]
+
+
+@pytest.mark.parametrize("item", SECRETS, ids=lambda item: item.name)
+def test_every_secret_can_be_in_a_file(item):
+    names = {each.name for each in (*describe(), *plugin_options(lambda name: name in ("h2", "h3")))}
+    assert f"{item.name}_file" in names
 
 
 # The command

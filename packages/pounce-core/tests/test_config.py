@@ -119,6 +119,7 @@ OF_UVICORN = {
     "reload_excludes": ("reload_exclude", ("*.tmp",)),
     "reload_dir": ("reload_dirs", ("src",)),
     "http3": ("http3_enabled", False),
+    "http2": ("http2_enabled", False),
 }
 
 
@@ -307,3 +308,41 @@ def test_annotations_that_are_strings_are_understood() -> None:
 def test_bounds_are_said_in_full() -> None:
     cls = dataclasses.make_dataclass("Wide", [("size", int, described(1, "", unit="bytes", ge=1, le=2**31 - 1))])
     assert options_of(cls)[0].allowed == "an integer of bytes from 1 to 2147483647"
+
+
+def test_configuration_goes_through_json() -> None:
+    config = ServerConfig(port=1, trusted_hosts=("*",), static_files={"/s": "x"}, reload_timeout=3, log_config={"a": 1})
+    again = ServerConfig.from_json(config.to_json())
+    assert again == config
+    assert again.trusted_hosts_wildcard
+
+
+def test_functions_do_not_go_through_json() -> None:
+    config = ServerConfig(access_log_filter=print, middleware=(print,), port=1)
+    assert {"access_log_filter", "middleware"} & config.to_iic_dict().keys() == set()
+    assert ServerConfig.from_json(config.to_json()) == ServerConfig(port=1)
+
+
+def test_settings_of_another_version_are_passed_over_where_it_may_be_one() -> None:
+    assert ServerConfig.from_iic_dict({"port": 1, "of_tomorrow": 2}).port == 1
+    with pytest.raises(ConfigError, match="of_tomorrow"):
+        ServerConfig.from_mapping({"port": 1, "of_tomorrow": 2})
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3"])
+def test_what_is_no_configuration_is_an_error(text: str) -> None:
+    with pytest.raises(ConfigError):
+        ServerConfig.from_json(text)
+
+
+def test_workers_are_counted() -> None:
+    assert ServerConfig(workers=3).resolve_workers() == 3
+    assert ServerConfig(workers=0).resolve_workers() >= 1
+
+
+def test_information_is_for_loopback() -> None:
+    assert "introspection_bind must be loopback" in refused(introspection_bind="0.0.0.0")
+
+
+def test_whether_all_are_trusted_follows_from_who_is() -> None:
+    assert not ServerConfig(trusted_hosts_wildcard=True).trusted_hosts_wildcard

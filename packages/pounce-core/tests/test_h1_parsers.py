@@ -1,5 +1,6 @@
 """Every installed HTTP/1.1 parser, and the wire around it, against the kits that the server ships."""
 
+import socket
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pounce.errors import BadRequest
 from pounce.h1.plugin import plugin as h1
 from pounce.plugin import API_VERSION, EndOfBody, Parser, ParserLimits, Plugin
 from pounce.registry import Registry
-from pounce.testing import check_parser, check_wire
+from pounce.testing import TestServer, check_parser, check_wire
 
 PARSERS = Registry.discover(ServerConfig()).parsers
 
@@ -295,3 +296,15 @@ def test_each_byte_costs_a_bounded_amount_of_work_however_it_comes(
         events += 1
     assert event is None and events and parser.buffered == 0
     assert Work.done < 30 * len(data)
+
+
+@pytest.mark.parametrize(("parser", "status"), [("h11", b"431"), ("h1fast", b"200")])
+def test_the_size_of_a_head_can_be_less_for_h11_alone(parser: str, status: bytes) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    settings: dict[str, Any] = {"http_parser": parser, "h11_max_incomplete_event_size": 256, "lifespan": "off"}
+    with TestServer(app, **settings) as server, socket.create_connection((server.host, server.port), 60) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nX: " + b"x" * 300 + b"\r\n\r\n")
+        assert client.recv(65536).split()[1] == status

@@ -42,7 +42,7 @@ FILES = {
 MODULES = frozenset(FILES)
 # What a wire may import of the core beside the contract.
 FOR_WIRES = {
-    "pounce.config", "pounce.errors", "pounce.exchange.fields", "pounce.exchange.priority",
+    "pounce.config", "pounce.errors", "pounce.options", "pounce.exchange.fields", "pounce.exchange.priority",
     "pounce.net.body_connection", "pounce.net.connection", "pounce.net.linger", "pounce.plugin",
     # What HTTP/2 and HTTP/3 have in common.
     "pounce.exchange.answers", "pounce.exchange.budget", "pounce.exchange.huffman", "pounce.exchange.known_heads",
@@ -115,7 +115,10 @@ def test_lowest_layer_imports_nothing_of_the_package(module: str) -> None:
 
 
 def test_configuration_imports_its_own_kind_and_errors_only() -> None:
-    assert offenders("pounce.config", lambda name: name in ("pounce.errors", "pounce.options")) == []
+    ground = ("pounce.errors", "pounce.options", "pounce.config_checks", "pounce.cpus")
+    assert offenders("pounce.config", lambda name: name in ground) == []
+    its_own = ("pounce.errors", "pounce.options", "pounce.config", "pounce.display")
+    assert offenders("pounce.config_checks", lambda name: name in its_own) == []
     assert offenders("pounce.options", lambda name: name == "pounce.errors") == []
 
 

@@ -144,6 +144,14 @@ def test_disabled_plugin_is_not_even_imported(site: Site) -> None:
     assert discovered(disable_plugin=("gopher",))["gopher"].skipped == "disabled by disable_plugin"
 
 
+def test_http2_is_off_where_a_setting_says_so() -> None:
+    assert "h2" in Registry.discover(ServerConfig()).wires
+    found = Registry.discover(ServerConfig(http2_enabled=False))
+    assert "h2" not in found.wires
+    assert "h2" not in found.wire_table().alpn
+    assert discovered(http2_enabled=False)["h2"].skipped == "disabled by http2_enabled"
+
+
 def test_only_plugins_leaves_others_out_and_the_core_in(site: Site) -> None:
     site.install("pounce-a", "a", code("a"))
     site.install("pounce-b", "b", code("b"))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pounce import AppImportError, ConfigError, ServerConfig
+from pounce.cpus import usable_cpus
 from pounce.supervisor.channel import Channel
-from pounce.supervisor.cpus import usable_cpus
 from pounce.supervisor.messages import Failed, Stop
 from pounce.supervisor.pid_file import PidFile
 from pounce.supervisor.restart_budget import RestartBudget

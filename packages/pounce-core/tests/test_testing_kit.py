@@ -13,7 +13,7 @@ from pounce.h1.h11_parser import H11Parser
 from pounce.h1.plugin import create_h11
 from pounce.h1.plugin import plugin as h1
 from pounce.plugin import EndOfBody, ParserLimits
-from pounce.testing import MemoryConnection, TestServer, check_parser, check_wire, serve
+from pounce.testing import MemoryConnection, RoundRobinTestProxy, TestServer, check_parser, check_wire, serve
 
 REQUESTS = [
     b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -272,6 +272,44 @@ def test_serve_that_is_cancelled_while_it_starts_leaves_nothing_behind() -> None
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(test())
+
+
+def test_proxy_leads_each_connection_to_the_next_server_and_stays_with_it() -> None:
+    def naming(name: bytes) -> Any:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+                await send({"type": "http.response.body", "body": name})
+
+        return app
+
+    with (
+        TestServer(naming(b"a")) as one,
+        TestServer(naming(b"b")) as two,
+        RoundRobinTestProxy([one, two]) as proxy,
+        socket.create_connection((proxy.host, proxy.port), 60) as first,
+        socket.create_connection((proxy.host, proxy.port), 60) as second,
+    ):
+        assert proxy.url == f"http://127.0.0.1:{proxy.port}"
+        assert proxy.is_running
+        names = []
+        for client in (first, second, first, second):
+            client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            data = b""
+            while not data.endswith((b"\r\n\r\na", b"\r\n\r\nb")):
+                data += client.recv(65536)
+            names.append(data[-1:])
+        assert sorted(names[:2]) == [b"a", b"b"]
+        assert names[2:] == names[:2]
+        assert get(proxy.host, proxy.port)[-1:] == b"a"
+    assert not proxy.is_running
+
+
+def test_proxy_needs_servers_that_run() -> None:
+    with pytest.raises(ValueError, match="needs servers"):
+        RoundRobinTestProxy([])
+    with pytest.raises(RuntimeError):
+        RoundRobinTestProxy([TestServer(app)]).start()
 
 
 def test_fixture_starts_servers(pounce_server: Any) -> None:

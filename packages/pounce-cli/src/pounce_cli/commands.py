@@ -25,7 +25,7 @@ from pounce_cli.flags import (
     serving,
     shown_default,
     spellings,
-    switched_off,
+    switched_off_by,
     value_name,
 )
 from pounce_cli.foreign import COMMANDS, about_flag
@@ -136,9 +136,10 @@ def _show_command(options: Sequence[Option]) -> Callable[..., None]:
 
 
 def _given(options: Sequence[Option], written: dict[str, Any], apps: tuple[str, ...] = ()) -> Given:
-    tables, config = written.pop("set", None), written.pop("config", None)
+    tables, config, profile, env_files = (written.pop(name, None) for name in ("set", "config", "profile", "env_file"))
     names = {_identifier(item): item.name for item in options}
-    return Given(apps, {names[name]: value for name, value in written.items()}, tables or (), config)
+    settings = {names[name]: value for name, value in written.items()}
+    return Given(apps, settings, tables or (), config or None, profile, env_files or ())
 
 
 def _with_parameters(command: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
@@ -181,6 +182,27 @@ _CONTROL = Parameter(
 _CONFIG = Parameter(
     name="--config",
     help="Configuration file; without it pounce.toml or pyproject.toml in the current folder.",
+    show_default=False,
+    metavar="FILE",
+)
+
+_CONFIGS = Parameter(
+    name="--config",
+    help=f"{_CONFIG.help} May be repeated: a later one counts above an earlier.",
+    negative=(),
+    show_default=False,
+    metavar="FILE",
+)
+_PROFILE = Parameter(
+    name="--profile",
+    help="Use the table profiles.NAME of the configuration file too, above the rest of it.",
+    show_default=False,
+    metavar="NAME",
+)
+_ENV_FILES = Parameter(
+    name="--env-file",
+    help="Set the variables of this file, but for those that are set. May be repeated.",
+    negative=(),
     show_default=False,
     metavar="FILE",
 )
@@ -264,7 +286,7 @@ def _setting_parameters(options: Sequence[Option]) -> list[inspect.Parameter]:
     for item in options:
         title = _title(item)
         groups.setdefault(title, Group(title, sort_key=99 if item.group == "plugins" else len(groups)))
-    config = Parameter(group=groups["Application"])
+    here = Parameter(group=groups["Application"])
     table = Parameter(
         name="--set",
         help="A setting of a plugin, as its own flag would give it; may be repeated.",
@@ -274,7 +296,9 @@ def _setting_parameters(options: Sequence[Option]) -> list[inspect.Parameter]:
         metavar="NAME.field=value",
     )
     return [
-        _parameter("config", Annotated[str | None, _CONFIG, config]),
+        _parameter("config", Annotated[tuple[str, ...] | None, _CONFIGS, here]),
+        _parameter("profile", Annotated[str | None, _PROFILE, here]),
+        _parameter("env_file", Annotated[tuple[str, ...] | None, _ENV_FILES, here]),
         _parameter("set", Annotated[tuple[str, ...] | None, table]),
         *(_parameter(_identifier(item), Annotated[_type(item), _flag(item, groups[_title(item)])]) for item in options),
     ]
@@ -304,7 +328,7 @@ def _flag(item: Option, group: Group) -> Parameter:
     default = shown_default(item)
     return Parameter(
         name=spellings(item),
-        negative=switched_off(item) if item.kind is bool else (),
+        negative=switched_off_by(item) if item.kind is bool else (),
         help=f"{item.help} (beta)" if item.beta else item.help,
         group=group,
         metavar=None if item.kind is bool else value_name(item),
@@ -372,7 +396,7 @@ def _command_hint(word: str, commands: Sequence[str], skipped: Sequence[str]) ->
     if ":" in word and not word.startswith("-"):
         return f"To serve an application: pounce serve {word}"
     flag = word.partition("=")[0]
-    if any(flag in (*spellings(item), switched_off(item)) for item in flags()):
+    if any(flag in (*spellings(item), *switched_off_by(item)) for item in flags()):
         return f"It is a flag of a command, and comes after it: pounce serve main:app {word}"
     hint = about_flag(word) if word.startswith("-") else COMMANDS.get(word)
     hint = hint or _meant(word, commands) or f"Commands: {', '.join(commands)}."

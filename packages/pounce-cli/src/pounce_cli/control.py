@@ -7,7 +7,7 @@ from typing import Any
 
 from pounce.config import ServerConfig
 from pounce.contract.totals import METRICS
-from pounce.errors import ConfigError, SupervisorError
+from pounce.errors import ConfigError, ReloadError, SupervisorError
 from pounce.observe.logs import escaped_line
 from pounce.supervisor.control import ask
 from pounce_cli.flags import Given
@@ -106,6 +106,8 @@ def _ask(path: str, command: str, **options: Any) -> dict[str, Any]:
         ) from exc
     except ValueError as exc:
         raise _is_no_server(path, str(exc)) from exc
+    if not answer["ok"] and command == "reload":
+        raise ReloadError(answer["error"])
     if not answer["ok"]:
         raise SupervisorError(answer["error"], code="POUNCE_CONTROL_FAILED")
     sys.stdout.flush()

@@ -12,6 +12,7 @@ from pounce.errors import ConfigError, PluginError
 from pounce.options import Option
 
 __all__ = [
+    "Config",
     "Given",
     "app_of",
     "flag_of",
@@ -21,12 +22,16 @@ __all__ = [
     "serving",
     "shown_default",
     "spellings",
-    "switched_off",
+    "switched_off_by",
     "value_name",
 ]
 
 HELP = ("--help", "-h")
 NO_APPLICATION = "pounce.middleware.static:no_application"
+
+
+type Config = str | tuple[str, ...] | None
+"""Names of configuration files; None where none is named."""
 
 
 class Given(NamedTuple):
@@ -38,8 +43,11 @@ class Given(NamedTuple):
     """Text by the name of the setting; a bool for a switch, a tuple for what may be repeated."""
     tables: tuple[str, ...] = ()
     """The values of `--set`."""
-    config: str | None = None
-    """The configuration file."""
+    config: Config = None
+    """The configuration file, or several in their order."""
+    profile: str | None = None
+    env_files: tuple[str, ...] = ()
+    """Files of variables."""
 
 
 def flags() -> tuple[Option, ...]:
@@ -81,8 +89,8 @@ def plugin_options(wanted: Callable[[str], bool]) -> tuple[Option, ...]:
 
 
 def _own_spellings() -> set[str]:
-    own = {flag for item in flags() for flag in (*spellings(item), switched_off(item))}
-    return own | {"--app", "--set", "--config", "--static"}
+    own = {flag for item in flags() for flag in (*spellings(item), *switched_off_by(item))}
+    return own | {"--app", "--set", "--config", "--static", "--profile", "--env-file"}
 
 
 def flag_of(name: str) -> str:
@@ -95,9 +103,9 @@ def spellings(item: Option) -> tuple[str, ...]:
     return tuple(flag_of(name) for name in (item.name, *item.also))
 
 
-def switched_off(item: Option) -> str:
-    """The other way of a switch: `--no-access-log`."""
-    return "--no-" + flag_of(item.name)[2:]
+def switched_off_by(item: Option) -> tuple[str, ...]:
+    """The other way of a switch: `("--no-http2-enabled", "--no-http2")`."""
+    return tuple("--no-" + flag[2:] for flag in spellings(item))
 
 
 def value_name(item: Option) -> str:

@@ -6,7 +6,7 @@ that is a setting of ours by another name is in `peers`, and here only where mor
 
 __all__ = ["COMMANDS", "FLAGS", "VALUES", "about_flag"]
 
-_VARIABLES = "Not there: set variables before the start, for example with set -a; . ./.env; set +a."
+_VARIABLES = "Write --env-file FILE, or set them before the start."
 _STDERR = "Not there: what an application prints goes where the server's own stdout and stderr go."
 _SYSLOG = "Write --error-log-file syslog, or syslog:host:port?facility=local0&tag=name."
 _LOGGING = "Not there: --log-config names loggers, handlers and formatters, of your own too."
@@ -24,7 +24,6 @@ _NO_PASTE = "Not there: name the application as module:attribute, or a function 
 _NO_HTTP2_SWITCH = "HTTP/2 is spoken where pounce-h2 is installed; --disable-plugin h2 leaves it out."
 _NO_WS_SWITCH = "WebSocket is spoken where pounce-ws is installed; --disable-plugin ws leaves it out."
 _COLORS = "Not there: the variables NO_COLOR and FORCE_COLOR decide."
-_NO_NAME = "Not there: the banner shows what is served; --signage minimal or off shows less."
 _NO_CGI = "Not there, because ASGI has no variables that fields could collide in."
 _FOLDER = "Start in that folder, or give that of the application with --app-dir."
 _PATIENT = "Not there, because an application may take its time after http.disconnect."
@@ -45,14 +44,11 @@ _NO_OUTPUT = "Not there: pounce config show prints TOML, pounce status and pounc
 
 FLAGS = {
     # uvicorn
-    "--http2": f"Not needed: {_NO_HTTP2_SWITCH}",
     "--ws": f"Not needed: {_NO_WS_SWITCH}",
     "--ws-max-queue": "Not there, because bytes count: up to 64 KiB of messages wait for the application.",
-    "--env-file": _VARIABLES,
     "--limit-max-requests-jitter": _JITTER,
     "--timeout-worker-healthcheck": _SILENCE,
     "--ssl-version": "Write --ssl-minimum-version 1.2 or 1.3.",
-    "--h11-max-incomplete-event-size": "Write --max-header-size.",
     "--reset-contextvars": "Not needed: each request has a context of its own.",
     "--no-reset-contextvars": "Not there, because each request has a context of its own.",
     # gunicorn
@@ -223,10 +219,6 @@ FLAGS = {
     "--proxy-headers-host": _FORWARDED,
     "--proxy-headers-port": _FORWARDED,
     # bengal-pounce
-    "--no-http2": f"Write --disable-plugin h2. {_NO_HTTP2_SWITCH}",
-    "--app-name": _NO_NAME,
-    "--app-tagline": _NO_NAME,
-    "--app-version": _NO_NAME,
     "--format": _NO_OUTPUT,
     "--output-format": _NO_OUTPUT,
     "--llms-txt": _HELP,

@@ -24,7 +24,7 @@ from pounce.observe.logs import escaped_line
 from pounce.options import Option, parse_option
 from pounce_cli.config import toml_value
 from pounce_cli.errors import UsageError
-from pounce_cli.flags import flag_of, plugin_options, spellings, switched_off
+from pounce_cli.flags import flag_of, plugin_options, spellings, switched_off_by
 from pounce_cli.foreign import FLAGS
 from pounce_cli.peers import SERVERS, Default, NoEquivalent, Server, Theirs
 
@@ -73,7 +73,7 @@ class Migration:
         for name, value in self.settings.items():
             item = known[name]
             if item.kind is bool:
-                yield flag_of(name) if value else switched_off(item)
+                yield flag_of(name) if value else switched_off_by(item)[0]
             elif isinstance(value, tuple):
                 yield from (word for each in value for word in (flag_of(name), str(each)))
             elif item.kind is dict:

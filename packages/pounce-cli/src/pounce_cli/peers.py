@@ -103,6 +103,9 @@ def _option(
     return Theirs(names, name, takes, setting, convert, tuple(off.split()), why, note)
 
 
+_ENV_FILE = "Write --env-file FILE, or env_file in pounce.toml."
+
+
 # Values
 
 
@@ -308,7 +311,7 @@ UVICORN = Server(
         _value("--ws-per-message-deflate", "websocket_compression", _truth),
         _value("--lifespan"),
         _value("--interface", "interface", _interface),
-        _value("--env-file"),
+        _value("--env-file", why=_ENV_FILE),
         _value("--log-config"),
         _value("--log-level", "log_level", _level),
         _switch("--access-log", off="--no-access-log"),
@@ -336,7 +339,7 @@ UVICORN = Server(
         _list("--header", "headers", _headers, key="headers"),
         _switch("--version"),
         _value("--app-dir"),
-        _value("--h11-max-incomplete-event-size", "max_header_size"),
+        _value("--h11-max-incomplete-event-size"),
         _switch("--reset-contextvars", off="--no-reset-contextvars"),
         _switch("--factory"),
         _switch("--help"),
@@ -623,7 +626,7 @@ GRANIAN = Server(
         _value("--workers-kill-timeout", "shutdown_timeout"),
         _switch("--factory", off="--no-factory"),
         _value("--working-dir", "app_dir"),
-        _list("--env-files"),
+        _list("--env-files", why=_ENV_FILE),
         _list("--static-path-route"),
         _list("--static-path-mount"),
         _value("--static-path-dir-to-file", "static_index_file"),
@@ -708,7 +711,7 @@ BENGAL = Server(
         _switch("--no-access-log", "access_log", lambda on: False),
         _value("--ssl-certfile"),
         _value("--ssl-keyfile"),
-        _switch("--no-http2", None, lambda on: {"disable_plugin": ("h2",)}),
+        _switch("--no-http2", "http2_enabled", lambda on: False),
         _switch("--http3", "http3_enabled"),
         _switch("--reload"),
         _value("--reload-include", "reload_include", lambda text: tuple(

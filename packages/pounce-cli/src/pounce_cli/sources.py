@@ -1,8 +1,9 @@
 """Where settings come from: the command line, else the environment, else a file, else the default.
 
-A variable is the name of its setting in capitals behind `POUNCE_`. The file is the one that `--config` or
-`POUNCE_CONFIG` names, else `pounce.toml` in the current folder, else `pyproject.toml` there, of which only the table
-`tool.pounce` counts. Settings of a plugin are a table of its name.
+A variable is the name of its setting in capitals behind `POUNCE_`. The files are those that `--config` or
+`POUNCE_CONFIG` names, a later one above an earlier, else `pounce.toml` in the current folder, else `pyproject.toml`
+there, of which only the table `tool.pounce` counts. Settings of a plugin are a table of its name. The table
+`profiles.NAME` of a file is above the rest of it where `--profile NAME` asks for it.
 
 Nothing is passed over: what is no setting is an error that says where it stands.
 
@@ -19,14 +20,33 @@ from typing import Any, NamedTuple
 from pounce.config import ServerConfig, describe
 from pounce.errors import ConfigError
 from pounce.options import Option, parse_option, unknown_setting
-from pounce_cli.flags import Given, flag_of, flags, plugin_options
+from pounce_cli.flags import Config, Given, flag_of, flags, plugin_options
+from pounce_cli.flags import app_of as named_app
 
-__all__ = ["CONFIG", "Setting", "config_of", "log_format", "settings_of", "variable_of"]
+__all__ = [
+    "APP",
+    "CONFIG",
+    "ENV_FILE",
+    "PROFILE",
+    "Found",
+    "Setting",
+    "app_of",
+    "config_of",
+    "find",
+    "log_format",
+    "settings_of",
+    "variable_of",
+]
 
 PREFIX = "POUNCE_"
 CONFIG = "POUNCE_CONFIG"
-FOREIGN_VARIABLES = {"FORWARDED_ALLOW_IPS": "trusted_hosts"}
-"""Variables of other servers that mean a setting of ours."""
+APP = "POUNCE_APP"
+PROFILE = "POUNCE_PROFILE"
+ENV_FILE = "POUNCE_ENV_FILE"
+NO_SETTINGS = ("app", "env_file")
+"""What a file may have beside settings."""
+FOREIGN_VARIABLES = {"FORWARDED_ALLOW_IPS": "trusted_hosts", "PORT": "port", "WEB_CONCURRENCY": "workers"}
+"""Variables of other servers, and of platforms, that mean a setting of ours."""
 FILES = ("pounce.toml", "pyproject.toml")
 _WHERE = {"host": "address", "port": "address", "uds": "uds", "bind": "bind"}
 """What says where to listen, and the kind of answer that it is."""
@@ -47,12 +67,23 @@ class Written(NamedTuple):
     origin: str
 
 
-def config_of(given: Given) -> ServerConfig:
+class Found(NamedTuple):
+    """What all places say."""
+
+    settings: dict[str, Setting]
+    """By the name of the setting (`port`, `h2.stream_window`)."""
+    app: Setting | None
+    """The application, where environment or file name one."""
+    service_links: tuple[str, ...]
+    """Variables that are Kubernetes' and nobody's settings."""
+
+
+def config_of(given: Given, found: Found | None = None) -> ServerConfig:
     """The configuration that was asked for. Raises `ConfigError` naming origin, value and what is allowed."""
-    found = settings_of(given)
+    at = (found or find(given)).settings
     settings: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}
-    for name, setting in found.items():
+    for name, setting in at.items():
         plugin, dot, field = name.rpartition(".")
         (tables.setdefault(plugin, {}) if dot else settings)[field] = setting.value
     if tables:
@@ -61,28 +92,119 @@ def config_of(given: Given) -> ServerConfig:
         return ServerConfig.of(settings)
     except ConfigError as exc:
         # Two that contradict each other may come from different places.
-        origins = [f"{name}: {at.origin}" for name, at in found.items() if re.search(rf"\b{name}\b", exc.message)]
+        origins = [f"{name}: {each.origin}" for name, each in at.items() if re.search(rf"\b{name}\b", exc.message)]
         exc.hint = " ".join(filter(None, [exc.hint, f"({', '.join(origins)})" if origins else None]))
         raise
 
 
+def app_of(given: Given, found: Found) -> str:
+    """The application that was named: on the line, else by environment or file. Raises `ConfigError`."""
+    if given.apps or found.app is None:
+        return named_app(given)
+    name, origin = found.app
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{origin} must name the application as module:attribute (got {name!r})")
+    return name
+
+
 def settings_of(given: Given) -> dict[str, Setting]:
-    """What is set, by the name of the setting (`port`, `h2.stream_window`). Raises `ConfigError`."""
-    variables = {name: text for name, text in os.environ.items() if name.startswith(PREFIX) and name != CONFIG}
-    for foreign, setting in FOREIGN_VARIABLES.items():
-        if foreign in os.environ:
-            variables.setdefault(variable_of(setting), os.environ[foreign])
-    in_file = [*_in_file(given.config)]
+    """What is set, by the name of the setting. Raises `ConfigError`."""
+    return find(given).settings
+
+
+def find(given: Given) -> Found:
+    """What all places say. Raises `ConfigError`.
+
+    Variables of the files that `--env-file` names become those of the process, where it does not have them.
+    """
+    load_env_files(given.env_files or tuple(filter(None, os.environ.get(ENV_FILE, "").split(os.pathsep))))
+    layers = [*_in_files(given.config, given.profile)]
+    for layer in layers:
+        for name, value, origin in layer:
+            if name == "env_file":
+                load_env_files(_paths(value, origin))
+    in_environment, service_links = _in_environment()
     on_line = [*_on_line(given)]
-    known = _known({item.name for item in (*in_file, *on_line)}, variables)
-    found = _above({}, {item.name: _converted(known, item) for item in in_file})
-    names = {variable_of(name): name for name in known}
-    in_environment: dict[str, Setting] = {}
-    for variable, text in variables.items():
-        if variable not in names:
-            raise unknown_setting(variable, names)
-        in_environment[names[variable]] = _converted(known, Written(names[variable], text, variable))
-    return _above(_above(found, in_environment), {item.name: _converted(known, item) for item in on_line})
+    in_files = [[item for item in layer if item.name not in NO_SETTINGS] for layer in layers]
+    names = {item.name for layer in (*in_files, on_line) for item in layer}
+    known = _known(names, [item.name for item in in_environment])
+    found: dict[str, Setting] = {}
+    for layer in in_files:
+        found = _above(found, {item.name: _converted(known, item) for item in layer})
+    by_variable = {variable_of(name): name for name in known}
+    converted: dict[str, Setting] = {}
+    for variable, text, origin in in_environment:
+        if variable not in by_variable:
+            raise unknown_setting(variable, by_variable)
+        name = by_variable[variable]
+        converted[name] = _converted(known, Written(name, text, origin))
+    found = _above(found, converted)
+    found = _above(found, {item.name: _converted(known, item) for item in on_line})
+    apps = [Setting(item.value, item.origin) for layer in layers for item in layer if item.name == "app"]
+    if os.environ.get(APP):
+        apps.append(Setting(os.environ[APP], APP))
+    return Found(found, apps[-1] if apps else None, service_links)
+
+
+def _in_environment() -> tuple[list[Written], tuple[str, ...]]:
+    """Variables of settings, each with the name that it would have as one of ours; and those that are service links."""
+    environ = os.environ
+    links = tuple(name for name, text in environ.items() if _is_service_link(name, text))
+    ours = [
+        Written(name, text, name)
+        for name, text in environ.items()
+        if name.startswith(PREFIX) and name not in (CONFIG, APP, PROFILE, ENV_FILE, *links)
+    ]
+    names = {item.name for item in ours}
+    for foreign, setting in FOREIGN_VARIABLES.items():
+        # Of where to listen there is one answer in a place, and ours are nearer.
+        instead = {variable_of(setting)} | ({"POUNCE_BIND", "POUNCE_UDS"} if setting == "port" else set())
+        if environ.get(foreign) and not names & instead:
+            ours.append(Written(variable_of(setting), environ[foreign], foreign))
+    return ours, links
+
+
+def _is_service_link(name: str, text: str) -> bool:
+    """Whether Kubernetes has set this in a container beside a Service whose name begins with `pounce`.
+
+    It does so for each Service together with the variable NAME_SERVICE_HOST. A port that somebody has set is a number.
+    """
+    match = _service_link(name)
+    if match is None or match[1] + "_SERVICE_HOST" not in os.environ:
+        return False
+    return match[2] != "PORT" or "://" in text
+
+
+_service_link = re.compile(
+    r"(POUNCE(?:_\w+?)??)_(SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+).fullmatch
+
+
+def load_env_files(paths: Iterable[str]) -> None:
+    """Set the variables of these files, the last file above the others, and none that is set. Raises `ConfigError`."""
+    values: dict[str, str] = {}
+    for path in paths:
+        try:
+            from dotenv import dotenv_values
+        except ImportError as exc:
+            raise ConfigError(
+                "--env-file needs the package python-dotenv, which is not installed",
+                hint="pip install 'pounce-cli[env-file]'",
+            ) from exc
+        try:
+            with open(path, encoding="utf-8") as file:
+                values |= {name: text for name, text in dotenv_values(stream=file).items() if text is not None}
+        except (OSError, ValueError) as exc:
+            raise ConfigError(f"the file of variables {path} cannot be read: {exc}") from exc
+    for name, text in values.items():
+        os.environ.setdefault(name, text)
+
+
+def _paths(value: Any, origin: str) -> list[str]:
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise ConfigError(f"{origin} must be the name of a file, or a list of them (got {value!r})")
+    return paths
 
 
 def _above(found: dict[str, Setting], nearer: dict[str, Setting]) -> dict[str, Setting]:
@@ -98,10 +220,10 @@ def _above(found: dict[str, Setting], nearer: dict[str, Setting]) -> dict[str, S
     return {name: at for name, at in found.items() if not said or _WHERE.get(name) in (None, *said)} | nearer
 
 
-def log_format(config: str | None) -> str | None:
+def log_format(config: Config) -> str | None:
     """What environment or file say of `log_format`, where an error is to be told in it; None without such a word."""
     try:
-        found = {item.name: item.value for item in _in_file(config)}
+        found = {item.name: item.value for layer in _in_files(config, None) for item in layer}
     except ConfigError:
         found = {}
     written = os.environ.get(variable_of("log_format"), found.get("log_format"))
@@ -187,35 +309,64 @@ def _on_line(given: Given) -> Iterator[Written]:
         yield Written(name, value, f"--set {name}")
 
 
-def _in_file(named: str | None) -> Iterator[Written]:
-    path = named or os.environ.get(CONFIG) or None
-    if path is None:
-        found = next((name for name in FILES if os.path.isfile(name)), None)
-        if found is None:
-            return
-    else:
-        found = path
-    table, prefix = _read(found), ""
-    if os.path.basename(found) == "pyproject.toml":
-        prefix = "tool.pounce."
-        match table:
-            case {"tool": {"pounce": dict(settings)}}:
-                table = settings
-            case {"tool": {"pounce": other}}:
-                raise ConfigError(
-                    f"{found}: tool.pounce must be a table (got {other!r})", hint="Settings of pounce stand there."
-                )
-            case _ if path is None:
-                return
-            case _:
-                raise ConfigError(f"{path} has no table [tool.pounce]", hint="Settings of pounce stand there.")
+def _in_files(named: Config, profile: str | None) -> Iterator[list[Written]]:
+    """What files say, the nearest last: one after the other, each followed by its table for the profile."""
+    profile = profile or os.environ.get(PROFILE) or None
+    profiles: dict[str, bool] = {}
+    for path in _files(named):
+        table, prefix = _settings_in(path, asked=named is not None or bool(os.environ.get(CONFIG)))
+        own = table.pop("profiles", {})
+        if not isinstance(own, dict) or not all(isinstance(each, dict) for each in own.values()):
+            raise ConfigError(f"{path}: {prefix}profiles must be a table of tables (got {own!r})")
+        profiles |= dict.fromkeys(own, True)
+        yield [*_written(table, path, prefix)]
+        if profile in own:
+            yield [*_written(own[profile], path, f"{prefix}profiles.{profile}.")]
+    if profile is not None and profile not in profiles:
+        close = difflib.get_close_matches(profile, profiles, 1)
+        there = f"There are {', '.join(profiles)}." if profiles else "The configuration file has no profiles."
+        raise ConfigError(f"there is no profile {profile!r}", hint=f"Did you mean {close[0]}?" if close else there)
+
+
+def _files(named: Config) -> tuple[str, ...]:
+    """The files to read, in order."""
+    if named is not None:
+        return (named,) if isinstance(named, str) else named
+    in_environment = tuple(filter(None, os.environ.get(CONFIG, "").split(os.pathsep)))
+    return in_environment or tuple(name for name in FILES if os.path.isfile(name))[:1]
+
+
+def _settings_in(path: str, *, asked: bool) -> tuple[dict[str, Any], str]:
+    """The table of settings in a file, and what its keys begin with there. Raises `ConfigError`; where nobody has
+    `asked` for this file it need not have one."""
+    table = _read(path)
+    if os.path.basename(path) != "pyproject.toml":
+        return table, ""
+    match table:
+        case {"tool": {"pounce": dict(settings)}}:
+            return settings, "tool.pounce."
+        case {"tool": {"pounce": other}}:
+            raise ConfigError(
+                f"{path}: tool.pounce must be a table (got {other!r})", hint="Settings of pounce stand there."
+            )
+        case _ if not asked:
+            return {}, ""
+    raise ConfigError(f"{path} has no table [tool.pounce]", hint="Settings of pounce stand there.")
+
+
+def _written(table: dict[str, Any], path: str, prefix: str) -> Iterator[Written]:
     tables = {item.name for item in describe() if item.flag and item.kind in (dict, object)}
     for key, value in table.items():
-        if isinstance(value, dict) and key not in tables:
+        if key == "display" and isinstance(value, dict):
+            # As bengal-pounce has them.
             for field, inner in value.items():
-                yield Written(f"{key}.{field}", inner, f"{found}: {prefix}{key}.{field}")
+                name = field if field == "signage" else f"app_{field}"
+                yield Written(name, inner, f"{path}: {prefix}display.{field}")
+        elif isinstance(value, dict) and key not in tables:
+            for field, inner in value.items():
+                yield Written(f"{key}.{field}", inner, f"{path}: {prefix}{key}.{field}")
         else:
-            yield Written(key, value, f"{found}: {prefix}{key}")
+            yield Written(key, value, f"{path}: {prefix}{key}")
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
+    from pounce.config_kwargs import ServerConfigKwargs
     from pounce.contract.pieces import Response
-    from pounce.contract.wire import ASGIApp
+    from pounce.contract.wire import ASGIApp, Receive, Scope, Send
+    from pounce.display import DisplayConfig
     from pounce.errors import (
         AppError,
         AppImportError,
@@ -20,10 +22,15 @@ if TYPE_CHECKING:
         ClientGone,
         ConfigError,
         LifespanError,
+        LimitError,
+        ParseError,
         PluginError,
         PounceError,
+        ReloadError,
+        RequestTimeoutError,
         SupervisorError,
         TLSError,
+        WorkerError,
     )
     from pounce.lifecycle import (
         BufferedCollector,
@@ -60,25 +67,35 @@ __all__ = [
     "ConfigError",
     "ConnectionCompleted",
     "ConnectionOpened",
+    "DisplayConfig",
     "LifecycleCollector",
     "LifecycleEvent",
     "LifespanError",
+    "LimitError",
     "LoggingCollector",
     "NoopCollector",
+    "ParseError",
     "PluginError",
     "PounceError",
+    "Receive",
+    "ReloadError",
     "RequestStarted",
+    "RequestTimeoutError",
     "Response",
     "ResponseCompleted",
+    "Scope",
     "SecurityHeadersMiddleware",
+    "Send",
     "Server",
     "ServerConfig",
+    "ServerConfigKwargs",
     "StartInfo",
     "StaticFiles",
     "StreamClosed",
     "StreamOpened",
     "SupervisorError",
     "TLSError",
+    "WorkerError",
     "__version__",
     "create_static_handler",
     "load_dictionary",
@@ -90,7 +107,12 @@ _HOMES = {
     "StartInfo": "pounce.server",
     "run": "pounce.server",
     "ServerConfig": "pounce.config",
+    "ServerConfigKwargs": "pounce.config_kwargs",
+    "DisplayConfig": "pounce.display",
     "ASGIApp": "pounce.contract.wire",
+    "Receive": "pounce.contract.wire",
+    "Scope": "pounce.contract.wire",
+    "Send": "pounce.contract.wire",
     "Response": "pounce.contract.pieces",
     "CORSMiddleware": "pounce.middleware.cors",
     "SecurityHeadersMiddleware": "pounce.middleware.security_headers",

@@ -3,21 +3,22 @@
 The dataclass is the single schema: its field metadata feeds validation, the flags of the command line, files,
 environment and the documentation. Add a setting by adding a field; nothing else lists them.
 
-It is long and one thing: a table with an entry for each setting, in groups, and behind it what no entry can say of
-itself, which is what settings have to do with each other. A group of its own class would be a second level of names for
-everybody who sets or reads one.
+It is long and one thing: a table with an entry for each setting, in groups. A group of its own class would be a second
+level of names for everybody who sets or reads one. What no entry can say of itself, which is what settings have to do
+with each other, is in `config_checks`.
 """
 
 import dataclasses
 import difflib
-import re
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from pounce.config_checks import EXTENSIONS, check_together
 from pounce.errors import ConfigError
-from pounce.options import Option, Table, option, options_of, unknown_setting
+from pounce.options import Option, option, options_of, secret_from, unknown_setting
 
-__all__ = ["WORKER_TIMEOUT", "ServerConfig", "describe", "setting_of_bind"]
+__all__ = ["EXTENSIONS", "WORKER_TIMEOUT", "ServerConfig", "describe", "setting_of_bind"]
 
 WORKER_TIMEOUT = 30.0
 """Default of `worker_timeout`. Any other one brings a thread to one worker in the calling process."""
@@ -39,12 +40,6 @@ type WorkerStartupFailure = Literal["shutdown", "ignore"]
 type Signage = Literal["full", "minimal", "off"]
 type StatsdFormat = Literal["statsd", "dogstatsd"]
 type WorkerMode = Literal["auto", "thread", "process", "subinterpreter", "sync", "async"]
-
-EXTENSIONS = ("early_hint", "trailers", "pathsend", "zerocopysend", "sendfile")
-"""Messages beyond ASGI's own that an application may answer with, as `http.response.NAME`: always taken, offered as
-`asgi_extensions` says; `sendfile` is `pounce.response.sendfile`. Frameworks send some because they are offered, and a
-middleware between them and the server that knows start and body alone loses the answer. An early hint is sent where
-somebody has asked for it, and an answer that has lost its hints is whole."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +242,9 @@ class ServerConfig:
         also=("http",),
     )
 
+    http2_enabled: bool = option(
+        True, "Speak HTTP/2 where pounce-h2 is installed.", group="network", also=("http2",)
+    )
     loop: str = option(
         "auto", "Event loop: auto (uvloop where it is installed), asyncio, uvloop or module:factory.", group="network"
     )
@@ -397,6 +395,13 @@ class ServerConfig:
         ge=1,
         per_bind=True,
     )
+    h11_max_incomplete_event_size: int | None = option(
+        None,
+        "The same for the parser h11 alone, where that is to be less than max_header_size.",
+        group="limits",
+        unit="bytes",
+        ge=256,
+    )
     max_request_size: int = option(
         1_048_576, "Size of a request body; 0 sets no limit.", group="limits", unit="bytes", ge=0, per_bind=True
     )
@@ -527,17 +532,20 @@ class ServerConfig:
         secret=True,
         needs="rate_limit_enabled",
     )
+    rate_limit_store_file: str | None = option(
+        None, "File whose first line is that URL.", group="rate limits", needs="rate_limit_enabled"
+    )
     rate_limit_store_timeout: float = option(
         0.1,
         "Time the store has for an answer; then the process decides by itself.",
         group="rate limits",
         unit="seconds",
         gt=0,
-        needs="rate_limit_store",
+        needs="rate_limit_store or rate_limit_store_file",
     )
     rate_limit_store_prefix: str = option(
         "pounce:rate:", "What names in the store begin with; servers with the same share their limits.",
-        group="rate limits", needs="rate_limit_store",
+        group="rate limits", needs="rate_limit_store or rate_limit_store_file",
     )  # fmt: skip
 
     # Deadlines
@@ -590,6 +598,13 @@ class ServerConfig:
         "Time for running requests to finish on shutdown, and again for the lifespan shutdown.",
         group="deadlines",
         also=("timeout_graceful_shutdown",),
+        unit="seconds",
+        ge=0,
+    )
+    reload_timeout: float | None = option(
+        None,
+        "Time for running requests to finish on a reload; none is shutdown_timeout.",
+        group="deadlines",
         unit="seconds",
         ge=0,
     )
@@ -709,6 +724,12 @@ class ServerConfig:
         "Proxies that are believed: addresses, networks, unix for peers of Unix sockets, * for all. May be repeated.",
         group="proxies",
         also=("forwarded_allow_ips",),
+    )
+    trusted_hosts_wildcard: bool = option(
+        False,
+        "Whether trusted_hosts has *: follows from it, whatever is given.",
+        group="proxies",
+        flag=False,
     )
     forwarded_for_trusted_hops: int = option(
         1, "Proxies in front, counted from here, whose addresses need not be known.", group="proxies", ge=1
@@ -856,7 +877,22 @@ class ServerConfig:
         group="logging",
         needs="access_log",
     )
-    signage: Signage = option("full", "How much of a banner to show on start.", group="logging")
+
+    # Banner
+    app_name: str | None = option(None, "Name of the application, shown at the start.", group="banner")
+    app_tagline: str | None = option(None, "What is said of it in one line.", group="banner")
+    app_version: str | None = option(None, "Its version.", group="banner")
+    app_lines: tuple[str, ...] = option((), "Further lines of the banner. May be repeated.", group="banner")
+    display: Any = option(
+        None,
+        "All of these at once: a DisplayConfig, or a mapping. The settings above go before it.",
+        group="banner",
+        flag=False,
+    )
+    signage: Signage | None = option(
+        None, "How much of a banner to show on start; none is full, unless the application says otherwise.",
+        group="banner",
+    )  # fmt: skip
 
     # Events
     lifecycle_collector: Any = option(
@@ -901,6 +937,12 @@ class ServerConfig:
     introspection_path: str = option(
         "/_pounce/info", "Where that is told, as JSON.", group="metrics", needs="introspection_enabled"
     )
+    introspection_bind: str = option(
+        "127.0.0.1",
+        "Where it is told without the token: on loopback, and nowhere else.",
+        group="metrics",
+        needs="introspection_enabled",
+    )
     status_page_enabled: bool = option(
         False, "Show how the server does at status_page_path, on loopback or for the token.", group="metrics"
     )
@@ -911,6 +953,7 @@ class ServerConfig:
         group="metrics",
         secret=True,
     )
+    introspection_token_file: str | None = option(None, "File whose first line is that token.", group="metrics")
 
     # Traces
     otel_endpoint: str | None = option(
@@ -934,6 +977,54 @@ class ServerConfig:
     plugin_settings: Mapping[str, Mapping[str, Any]] = option(
         dict, "Settings of plugins, a table for each plugin by its name.", group="plugins", flag=False, factory=True
     )
+
+    def resolve_workers(self) -> int:
+        """The number of workers: `workers`, or as many as there are CPUs to use for 0."""
+        from pounce.cpus import usable_cpus
+
+        return self.workers or usable_cpus()
+
+    def secret(self, name: str) -> str | None:
+        """The value of a secret setting, or what is in the file that the setting `NAME_file` names; None for neither.
+
+        Raises `ConfigError` where that cannot be read.
+        """
+        value: str | None = getattr(self, name)
+        path = getattr(self, f"{name}_file")
+        return value if path is None else secret_from(f"{name}_file", path)
+
+    def to_iic_dict(self) -> dict[str, Any]:
+        """The settings that JSON can hold, by name: all but functions and other objects. Secrets are among them."""
+        return {item.name: value for item in OPTIONS if (value := _as_json(getattr(self, item.name))) is not _NOT_JSON}
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return json.dumps(self.to_iic_dict())
+
+    @classmethod
+    def from_iic_dict(cls, settings: Mapping[str, Any]) -> ServerConfig:
+        """A configuration from `to_iic_dict()`, also that of another version: names that do not exist are passed over.
+
+        Raises `ConfigError`.
+        """
+        known = {item.name for item in OPTIONS}
+        return cls.of({name: value for name, value in settings.items() if name in known})
+
+    @classmethod
+    def from_json(cls, text: str) -> ServerConfig:
+        """The same from text. Raises `ConfigError`."""
+        try:
+            settings = json.loads(text)
+        except ValueError as exc:
+            raise ConfigError(f"the configuration is not JSON: {exc}") from exc
+        if not isinstance(settings, dict):
+            raise ConfigError("the configuration must be an object of JSON")
+        return cls.from_iic_dict(settings)
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any]) -> ServerConfig:
+        """The same as `of()`."""
+        return cls.of(settings)
 
     @property
     def uses_tls(self) -> bool:
@@ -964,106 +1055,21 @@ class ServerConfig:
     def __post_init__(self) -> None:
         for item in OPTIONS:
             object.__setattr__(self, item.name, item.checked(getattr(self, item.name)))
-        object.__setattr__(self, "plugin_settings", _checked_tables(self.plugin_settings))
-        object.__setattr__(self, "asgi_extensions", _checked_extensions(self.asgi_extensions))
-        self._check_together()
-
-    def _check_together(self) -> None:
-        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
-            given, missing = ("ssl_certfile", "ssl_keyfile") if self.ssl_certfile else ("ssl_keyfile", "ssl_certfile")
-            raise ConfigError(
-                f"{given} is given without {missing}", hint=f"TLS needs both; add {missing} or leave out {given}."
-            )
-        if self.http3_enabled and not self.uses_tls:
-            raise ConfigError(
-                "http3_enabled is given without ssl_certfile", hint="HTTP/3 is always encrypted; add a certificate."
-            )
-        if self.http3_enabled and self.uds is not None:
-            raise ConfigError("http3_enabled and uds exclude each other", hint="HTTP/3 needs a UDP port.")
-        if self.http3_enabled and self.ssl_cert_reqs != "none":
-            raise ConfigError(
-                "http3_enabled and ssl_cert_reqs exclude each other",
-                hint="HTTP/3 asks no client for a certificate, and would be a way past that.",
-            )
-        if self.ssl_self_signed and self.ssl_certfile is not None:
-            raise ConfigError("ssl_self_signed and ssl_certfile exclude each other", hint="Leave out one of them.")
-        if self.ssl_keyfile_password is not None and self.ssl_keyfile_password_file is not None:
-            raise ConfigError(
-                "ssl_keyfile_password and ssl_keyfile_password_file exclude each other", hint="Leave out one of them."
-            )
-        if (self.ssl_cert_reqs == "none") != (self.ssl_ca_certs is None):
-            raise ConfigError(
-                "client certificates need both ssl_cert_reqs and ssl_ca_certs",
-                hint="For example --ssl-cert-reqs required --ssl-ca-certs ca.pem.",
-            )
-        if self.ssl_crl is not None and self.ssl_ca_certs is None:
-            raise ConfigError("ssl_crl is given without ssl_ca_certs", hint="It says which of their clients are out.")
-        if not self.uses_tls:
-            for name in ("ssl_sni", "ssl_ca_certs"):
-                if getattr(self, name):
-                    raise ConfigError(
-                        f"{name} is given without a certificate", hint="Add ssl_certfile and ssl_keyfile."
-                    )
-        if self.application_scope == "worker" and self.lifespan_scope == "process":
-            raise ConfigError(
-                "application_scope worker and lifespan_scope process exclude each other",
-                hint="Each worker's application has a lifespan of its own; leave out one of them.",
-            )
-        if isinstance(self.log_config, Mapping):
-            object.__setattr__(self, "log_config", Table(self.log_config))
-        elif not isinstance(self.log_config, str | None):
-            raise ConfigError(f"log_config must be a table or the name of a file (got {self.log_config!r})")
-        if not isinstance(self.access_log_filter, str | None) and not callable(self.access_log_filter):
-            raise ConfigError(f"access_log_filter must be a function (got {self.access_log_filter!r})")
-        if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", self.request_id_header) is None:
-            raise ConfigError(f"request_id_header must be the name of a field (got {self.request_id_header!r})")
-        if not self.host:
-            raise ConfigError("host must not be empty", hint="Use 127.0.0.1 for this machine, 0.0.0.0 or :: for all.")
-        for name, path in (("uds", self.uds), ("control_socket", self.control_socket)):
-            if path == "":
-                raise ConfigError(f"{name} must not be empty", hint="Give the path of the Unix socket.")
-            if path is not None and path.startswith("unix:"):
-                raise ConfigError(
-                    f"{name} is the path of a Unix socket alone (got {path!r})",
-                    hint=f"Write {path[5:]!r}; unix: is what bind takes.",
-                )
-        if self.uds is not None and self.bind:
-            raise ConfigError("uds and bind exclude each other", hint="Write the socket as bind unix:/path.")
-        if self.health_check_path is not None and not self.health_check_path.startswith("/"):
-            raise ConfigError(f"health_check_path must start with / (got {self.health_check_path!r})")
-        if not self.status_page_path.endswith("/"):
-            raise ConfigError(f"status_page_path must end with / (got {self.status_page_path!r})")
-        for name in ("metrics_path", "introspection_path", "status_page_path"):
-            if not getattr(self, name).startswith("/"):
-                raise ConfigError(f"{name} must start with / (got {getattr(self, name)!r})")
-        if self.otel_endpoint is not None and not self.otel_endpoint.startswith(("http://", "https://")):
-            raise ConfigError("otel_endpoint must begin with http:// or https://", hint="OTLP over HTTP has port 4318.")
-        if re.search(r"[^\x20-\x7e]", self.server_header):
-            raise ConfigError(f"server_header must be printable ASCII (got {self.server_header!r})")
-        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
-            raise ConfigError(
-                f"root_path must start with / and not end with it (got {self.root_path!r})",
-                hint="For example --root-path /api.",
-            )
+        check_together(self)
 
 
-def _checked_extensions(given: tuple[str, ...]) -> tuple[str, ...]:
-    """Their short names, each once."""
-    names = tuple(dict.fromkeys(name.removeprefix("http.response.") for name in given))
-    for name in names:
-        if name not in EXTENSIONS:
-            close = difflib.get_close_matches(name, EXTENSIONS, 1)
-            raise ConfigError(
-                f"asgi_extensions must be of {', '.join(EXTENSIONS)} (got {name!r})",
-                hint=f"Did you mean {close[0]}?" if close else None,
-            )
-    return names
+_NOT_JSON = object()
 
 
-def _checked_tables(tables: Any) -> Mapping[str, Mapping[str, Any]]:
-    if isinstance(tables, Mapping) and all(isinstance(table, Mapping) for table in tables.values()):
-        return Table({name: Table(table) for name, table in tables.items()})
-    raise ConfigError(f"plugin_settings must be a mapping of mappings (got {tables!r})")
+def _as_json(value: Any) -> Any:
+    """The value made of what JSON has, `_NOT_JSON` where it cannot be."""
+    if isinstance(value, Mapping):
+        value = {name: _as_json(each) for name, each in value.items()}
+        return _NOT_JSON if any(each is _NOT_JSON for each in value.values()) else value
+    if isinstance(value, tuple | list):
+        value = [_as_json(each) for each in value]
+        return _NOT_JSON if any(each is _NOT_JSON for each in value) else value
+    return value if value is None or isinstance(value, bool | int | float | str) else _NOT_JSON
 
 
 def describe() -> tuple[Option, ...]:

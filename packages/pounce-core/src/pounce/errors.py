@@ -1,10 +1,12 @@
 """What can go wrong, by whose fault it is.
 
-The type of an exception says who has to act: the peer (`BadRequest`, `ClientGone`), the application
+The type of an exception says who has to act: the peer (`BadRequest` and its kinds, `ClientGone`), the application
 (`AppError`, `LifespanError`, most often `SupervisorError`), or whoever started the server (`ConfigError`,
 `AppImportError`, `BindError`, `TLSError`, `PluginError`). Each carries a stable `code` to search for and a `hint` that
 says what to do.
 """
+
+from typing import Any, Self
 
 __all__ = [
     "AppError",
@@ -14,10 +16,15 @@ __all__ = [
     "ClientGone",
     "ConfigError",
     "LifespanError",
+    "LimitError",
+    "ParseError",
     "PluginError",
     "PounceError",
+    "ReloadError",
+    "RequestTimeoutError",
     "SupervisorError",
     "TLSError",
+    "WorkerError",
     "comes_from_client_gone",
 ]
 
@@ -42,6 +49,16 @@ class PounceError(Exception):
         self.code = code or self.default_code
         self.hint = hint
 
+    @property
+    def status_code(self) -> int:
+        """The same as `status`."""
+        return self.status
+
+    @property
+    def doc(self) -> str:
+        """Where the code is explained: a page of the documentation, and the code in small letters as its fragment."""
+        return f"docs/errors.md#{self.code.lower()}"
+
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.message, self.status, self.code, self.hint))
 
@@ -53,11 +70,16 @@ def _rebuild(cls: type[PounceError], message: str, status: int, code: str, hint:
 class BadRequest(PounceError):
     """The peer broke a rule or ran into a limit or deadline; `status` (400 by default) is the answer.
 
-    `position` is the offset in the bytes of the message head or chunk where it was noticed, when known.
+    `position` is the offset in the bytes of the message head or chunk where it was noticed, when known. Which of the
+    three it is the code says, and so the type of what is made: `ParseError`, `LimitError`, `RequestTimeoutError`.
     """
 
     default_code = "POUNCE_PARSE_E"
     """That of an error for which none is given."""
+
+    def __new__(cls, *given: Any, code: str | None = None, **more: Any) -> Self:
+        kind = _KINDS.get((code or cls.default_code).removeprefix("POUNCE_").partition("_")[0], cls)
+        return super().__new__(kind if issubclass(kind, cls) else cls)
 
     def __init__(
         self,
@@ -70,6 +92,29 @@ class BadRequest(PounceError):
     ) -> None:
         super().__init__(message, status=status, code=code, hint=hint)
         self.position = position
+
+
+class ParseError(BadRequest):
+    """What the peer sent is against the rules of its protocol: codes that begin with `POUNCE_PARSE_`."""
+
+
+class LimitError(BadRequest):
+    """What the peer sent is more than is allowed: codes that begin with `POUNCE_LIMIT_`."""
+
+    default_code = "POUNCE_LIMIT_E"
+
+
+class RequestTimeoutError(BadRequest):
+    """The peer was too slow: codes that begin with `POUNCE_TIMEOUT_`."""
+
+    default_code = "POUNCE_TIMEOUT_E"
+
+
+_KINDS: dict[str, type[BadRequest]] = {
+    "PARSE": ParseError,
+    "LIMIT": LimitError,
+    "TIMEOUT": RequestTimeoutError,
+}
 
 
 class ClientGone(OSError):
@@ -111,6 +156,18 @@ class SupervisorError(PounceError):
 
     default_code = "POUNCE_SUPERVISOR_E"
     exit_code = 3
+
+
+class WorkerError(SupervisorError):
+    """A worker cannot be started, or has ended by itself."""
+
+    default_code = "POUNCE_WORKER_FAILED"
+
+
+class ReloadError(SupervisorError):
+    """A reload that was asked for did not happen: what served before goes on."""
+
+    default_code = "POUNCE_RELOAD_FAILED"
 
 
 class ConfigError(PounceError, ValueError):

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pounce.errors import ConfigError
 
-__all__ = ["Option", "Table", "option", "options_of", "parse_option", "unknown_setting"]
+__all__ = ["Option", "Table", "option", "options_of", "parse_option", "secret_from", "unknown_setting"]
 
 
 def option(
@@ -208,6 +208,18 @@ def options_of(cls: type, plugin: str = "") -> tuple[Option, ...]:
     prefix = f"{plugin}." if plugin else ""
     hints = typing.get_type_hints(cls) if any(isinstance(field.type, str) for field in dataclasses.fields(cls)) else {}
     return tuple(_described(field, hints.get(field.name, field.type), prefix) for field in dataclasses.fields(cls))
+
+
+def secret_from(name: str, path: str) -> str:
+    """The first line of a file that a setting names, where a secret is. Raises `ConfigError`, without the secret."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.readline().rstrip("\r\n")
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{name} {path} cannot be read: {getattr(exc, 'strerror', None) or 'it is no text'}") from exc
+    if not text:
+        raise ConfigError(f"{name} {path} has nothing in its first line")
+    return text
 
 
 def unknown_setting(name: str, known: Iterable[str], where: str | None = None) -> ConfigError:

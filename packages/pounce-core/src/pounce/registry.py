@@ -38,6 +38,8 @@ __all__ = ["BUILT_IN_COMMANDS", "GROUP", "Loaded", "Registry", "installed_option
 
 GROUP = "pounce.plugins"
 CORE = "pounce-core"
+HTTP2 = "h2"
+"""The plugin that `http2_enabled` is about."""
 NO_PLUGIN = Plugin(name="", api=API_VERSION)
 
 
@@ -378,6 +380,8 @@ def _load(item: _Installed, config: ServerConfig) -> Loaded:
 
     if entry.name in config.disable_plugin:
         return skipped("disabled by disable_plugin")
+    if entry.name == HTTP2 and not config.http2_enabled:
+        return skipped("disabled by http2_enabled")
     if distribution != CORE:
         if not config.plugins:
             return skipped("plugins are off")

@@ -16,10 +16,11 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from math import inf
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from pounce.app_failure import Interrupted
 from pounce.config import WORKER_TIMEOUT, ServerConfig
+from pounce.display import PLAIN, DisplayConfig
 from pounce.errors import ConfigError, PounceError
 from pounce.idle_settings import idle_settings
 from pounce.importer import is_importing
@@ -39,6 +40,7 @@ from pounce.supervisor.upgrade import Predecessor
 if TYPE_CHECKING:
     import asyncio
 
+    from pounce.config_kwargs import ServerConfigKwargs
     from pounce.exchange.service import ASGIApp
     from pounce.lifecycle import LifecycleCollector
     from pounce.net.tls import ServerTLS
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from pounce.worker.state import Description
 else:
     type ASGIApp = late("pounce.exchange.service:ASGIApp")
+    type ServerConfigKwargs = late("pounce.config_kwargs:ServerConfigKwargs")
     type Registry = late("pounce.registry:Registry")
     type LifecycleCollector = late("pounce.lifecycle:LifecycleCollector")
     type SyncApp = late("pounce.sync_protocol:SyncApp")
@@ -80,6 +83,8 @@ class StartInfo:
     http_parser: str
     worker_mode: str = "thread"
     """What the workers run in."""
+    display: DisplayConfig = PLAIN
+    """How the application shows itself, as far as it does."""
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -503,6 +508,7 @@ class Server:
             wires=description.wires,
             http_parser=description.http_parser,
             worker_mode=mode_of(config) if is_supervised(config) else "thread",
+            display=description.display,
         )
         self.start_info = info
         event = {
@@ -519,6 +525,9 @@ class Server:
             "tls": info.tls,
             "http_parser": info.http_parser,
         }
+        for name in ("name", "tagline", "version"):
+            if said := getattr(info.display, name):
+                event[f"app_{name}"] = said
         listening = f"Listening on {', '.join(info.urls)}"
         log.info("%s", listening, extra={"event": event})
         self._notifier.ready(listening)
@@ -571,7 +580,7 @@ def run(
     *,
     config: ServerConfig | None = None,
     on_ready: Callable[[StartInfo], None] | None = None,
-    **settings: Any,
+    **settings: Unpack[ServerConfigKwargs],
 ) -> None:
     """Serve `app` until the process is told to end; sets up logging; blocks.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pounce.errors import ConfigError
+from pounce.options import secret_from
 from pounce.plugin import option
 from pounce_h3.codes import H3_FRAME_ERROR, H3_SETTINGS_ERROR
 from pounce_h3.engine import QuicError
@@ -36,11 +37,16 @@ class H3Settings:
         "What the keys of Retry tokens, stateless resets and connection ids are made from; at least 16 characters.",
         secret=True,
     )
+    secret_file: str | None = option(None, "File whose first line is that secret.")
     zoomies_beyond_loopback: bool = option(
         False, "Let the engine zoomies be reached from other machines. It was not made for peers that mean harm."
     )
 
     def __post_init__(self) -> None:
+        if self.secret_file is not None:
+            if self.secret:
+                raise ConfigError("h3.secret and h3.secret_file exclude each other", hint="Leave out one of them.")
+            object.__setattr__(self, "secret", secret_from("h3.secret_file", self.secret_file))
         if 0 < len(self.secret) < 16:
             raise ConfigError("h3.secret must be a text of at least 16 characters, or empty")
 

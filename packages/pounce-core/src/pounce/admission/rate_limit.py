@@ -46,7 +46,7 @@ class RateLimits:
         self.clock = clock
         Policies(config)
         self._store = None
-        if config.rate_limit_store is not None:
+        if config.rate_limit_store is not None or config.rate_limit_store_file is not None:
             from pounce.admission.redis_store import Place
 
             self._store = Place(config)

@@ -81,7 +81,7 @@ class Place:
 
     def __init__(self, config: ServerConfig) -> None:
         """Raises `ConfigError`; no message has the URL, which may have a password."""
-        url = config.rate_limit_store or ""
+        url = config.secret("rate_limit_store") or ""
         try:
             parts = urlsplit(url)
             port, scheme = parts.port, SCHEMES.get(parts.scheme)

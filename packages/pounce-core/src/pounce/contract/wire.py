@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +26,9 @@ __all__ = [
     "Fleet",
     "LiveConnection",
     "Preface",
+    "Receive",
+    "Scope",
+    "Send",
     "Service",
     "Switch",
     "Upgrade",
@@ -34,6 +37,15 @@ __all__ = [
 
 type ASGIApp = Callable[..., Any]
 """An ASGI 3 application: `await app(scope, receive, send)`."""
+
+type Scope = MutableMapping[str, Any]
+"""What an application is told of a request, a WebSocket or its lifespan."""
+
+type Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+"""Waits for the next message to an application."""
+
+type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+"""Takes a message of an application."""
 
 type Address = tuple[Any, ...]
 """Of a peer, as sockets give and take it."""

@@ -26,7 +26,7 @@ def info_responder(service: Service) -> Callable[[RequestHead], Response | ASGIA
     """Answers GET and HEAD of `introspection_path`: 200 with JSON, or 403."""
     config = service.config
     wanted = config.introspection_path.encode()
-    token = config.introspection_token
+    token = config.secret("introspection_token")
     began = time.monotonic()
 
     async def told() -> dict[str, Any]:

@@ -37,6 +37,7 @@ def status_page_responder(service: Service) -> Callable[[RequestHead], Response 
     policy = _policy(page)
     at = service.config.status_page_path.encode()
     events = at + b"events"
+    token = service.config.secret("introspection_token")
     viewers = 0
 
     async def show(scope: Any, receive: Any, send: Any) -> None:
@@ -45,7 +46,7 @@ def status_page_responder(service: Service) -> Callable[[RequestHead], Response 
     def stream(relayed: bool) -> ASGIApp:
         async def stream(scope: Any, receive: Any, send: Any) -> None:
             nonlocal viewers
-            if not may_see(scope, service.config.introspection_token, relayed=relayed):
+            if not may_see(scope, token, relayed=relayed):
                 await answer(send, 403, b"text/plain", b"this is told on loopback, or for the token alone\n", NOSNIFF)
             elif viewers >= VIEWERS_MAX:
                 await answer(send, 503, b"text/plain", b"too many look already\n", NOSNIFF)

@@ -55,12 +55,15 @@ class Child:
     def __repr__(self) -> str:
         return f"process {self.pid}"
 
-    def drain(self, *, empty: bool, kill_after: float, hurry: bool = False) -> None:
-        """Let it finish what it has accepted, then end; kill it when it has not after `kill_after` seconds."""
-        if self.state in (State.STARTING, State.SERVING):
+    def drain(
+        self, *, empty: bool, kill_after: float, hurry: bool = False, timeout: float | None = None
+    ) -> None:
+        """Let it finish what it has accepted within `timeout`, then end; kill it when it has not after `kill_after`
+        seconds. One that drains already has no more time than that from now on."""
+        if self.state is not State.ENDED:
             self.state = State.DRAINING
-            self.kill_at = time.monotonic() + kill_after
-            self.channel.send(Stop(empty, hurry))
+            self.kill_at = min(self.kill_at, time.monotonic() + kill_after)
+            self.channel.send(Stop(empty, hurry, timeout))
 
     def force(self, *, kill_after: float) -> None:
         """Let it end at once; kill it when it has not after `kill_after` seconds."""

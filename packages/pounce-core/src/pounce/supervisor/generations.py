@@ -17,7 +17,7 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from pounce.config import ServerConfig
-from pounce.errors import PounceError, SupervisorError
+from pounce.errors import PounceError, SupervisorError, WorkerError
 from pounce.importer import RemoteTraceback
 from pounce.net.bind import Listener
 from pounce.supervisor.child import Child, State
@@ -229,7 +229,7 @@ class Generations:
         self.collecting.count("process_deaths")
         place.child = None
         if place in self.coming:
-            self._give_up_reload(SupervisorError(f"a new process {child.end_in_words()}"), "")
+            self._give_up_reload(WorkerError(f"a new process {child.end_in_words()}"), "")
         elif place.successor is None:
             self._start_later(place)
 
@@ -288,7 +288,7 @@ class Generations:
         self.share_datagrams()
         for place in old:
             for child in place.children:
-                self._drain(child)
+                self._drain(child, timeout=self._config.reload_timeout)
         log.info("Reloaded")
         self.collecting.count("reloads")
         self._events.reload_ended(None, time.monotonic() - self._began)
@@ -368,10 +368,12 @@ class Generations:
         for child in self.children:
             self._drain(child, empty=empty, hurry=hurry)
 
-    def _drain(self, child: Child, *, empty: bool = False, hurry: bool = False) -> None:
+    def _drain(
+        self, child: Child, *, empty: bool = False, hurry: bool = False, timeout: float | None = None
+    ) -> None:
         starting = child.state is State.STARTING
-        kill_after = self._config.drain_delay + drain_bound(self._config) + DRAIN_MARGIN
-        child.drain(empty=empty, kill_after=kill_after, hurry=hurry)
+        kill_after = self._config.drain_delay + drain_bound(self._config, timeout) + DRAIN_MARGIN
+        child.drain(empty=empty, kill_after=kill_after, hurry=hurry, timeout=timeout)
         if not starting:
             return
         # It may serve by now.
@@ -388,7 +390,7 @@ def _why(child: Child) -> tuple[PounceError, str]:
     if child.failed is not None:
         return child.failed.error, child.failed.traceback
     return (
-        SupervisorError(
+        WorkerError(
             f"a server process {child.end_in_words()} before it could serve", code="POUNCE_WORKER_STARTUP_FAILED"
         ),
         "",

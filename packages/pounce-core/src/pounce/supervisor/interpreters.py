@@ -29,7 +29,7 @@ from typing import Any
 import pounce
 from pounce.contract.totals import Totals
 from pounce.contract.wire import Fleet
-from pounce.errors import PounceError, SupervisorError
+from pounce.errors import PounceError, WorkerError
 from pounce.importer import RemoteTraceback
 from pounce.net.bind import Listener
 from pounce.supervisor.channel import Channel
@@ -132,11 +132,10 @@ class WorkerInterpreter:
                 lambda: self._said_last >= number or self._channel.ended, max(0.0, until - time.monotonic())
             )
 
-    def stop(self, *, hurry: bool = False) -> None:
-        """Drain."""
-        if not self.told:
-            self.told = True
-            self._channel.send(Stop(empty=True, hurry=hurry))
+    def stop(self, *, hurry: bool = False, timeout: float | None = None) -> None:
+        """Drain; told again, in no more time than that from then on."""
+        self.told = True
+        self._channel.send(Stop(empty=True, hurry=hurry, timeout=timeout))
 
     def force(self) -> None:
         """End at once."""
@@ -166,7 +165,7 @@ class WorkerInterpreter:
                 self._interpreter.close()
         except interpreters.InterpreterError as exc:
             self.abandoned = True
-            self.error = self.error or SupervisorError(f"an interpreter failed: {exc}", code="POUNCE_WORKER_FAILED")
+            self.error = self.error or WorkerError(f"an interpreter failed: {exc}")
         finally:
             self.ended.set()
             self.settled.set()
@@ -361,10 +360,10 @@ class WorkerInterpreters:
         for each in self._interpreters:
             each.tell(ReopenLogs())
 
-    def stop(self, *, empty: bool, hurry: bool = False) -> None:
+    def stop(self, *, empty: bool, hurry: bool = False, timeout: float | None = None) -> None:
         """Let all drain; they accept what waits on the listening sockets first. Returns at once."""
         for each in self._interpreters:
-            each.stop(hurry=hurry)
+            each.stop(hurry=hurry, timeout=timeout)
         # The last that has one open must have emptied it.
         for listener in self._listeners:
             listener.close()

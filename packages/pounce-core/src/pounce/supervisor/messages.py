@@ -181,6 +181,8 @@ class Stop:
     """Take what waits on the listening sockets first: nobody else will."""
     hurry: bool = False
     """Somebody waits for the end; see `Worker.stop()`."""
+    timeout: float | None = None
+    """Seconds that running requests have to finish; None is `shutdown_timeout`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from typing import Literal
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
 from pounce.gil import gil_enabled
-from pounce.supervisor.cpus import usable_cpus
 
 __all__ = ["Mode", "check_workers", "is_supervised", "mode_of", "workers_of"]
 
@@ -14,7 +13,7 @@ type Mode = Literal["thread", "process", "subinterpreter"]
 
 def workers_of(config: ServerConfig) -> int:
     """The number of workers that a configuration asks for."""
-    return config.workers or usable_cpus()
+    return config.resolve_workers()
 
 
 def mode_of(config: ServerConfig) -> Mode:
@@ -39,7 +38,8 @@ def is_supervised(config: ServerConfig) -> bool:
 
 def check_workers(config: ServerConfig) -> None:
     """Raises `ConfigError` where the workers are to keep a limit together and have nothing in common to count in."""
-    if not config.rate_limit_enabled or config.rate_limit_store is not None or workers_of(config) == 1:
+    has_store = config.rate_limit_store is not None or config.rate_limit_store_file is not None
+    if not config.rate_limit_enabled or has_store or workers_of(config) == 1:
         return
     if mode_of(config) != "thread":
         raise ConfigError(

@@ -21,7 +21,7 @@ from typing import NoReturn, Protocol
 
 from pounce.contract.totals import Totals
 from pounce.contract.wire import Fleet
-from pounce.errors import PounceError, SupervisorError
+from pounce.errors import PounceError, WorkerError
 from pounce.exchange.service import ASGIApp
 from pounce.importer import application_traceback
 from pounce.left_threads import END_TIMEOUT, LeftThreads
@@ -93,7 +93,7 @@ def wait_for_start(channel: Channel) -> Spec | None:
             os.chdir(start.folder)
         except OSError as exc:
             gone = f"the folder of the server, {start.folder}, cannot be entered any more: {exc.strerror or exc}"
-            channel.send(Failed(SupervisorError(gone, code="POUNCE_WORKER_STARTUP_FAILED"), ""))
+            channel.send(Failed(WorkerError(gone, code="POUNCE_WORKER_STARTUP_FAILED"), ""))
             return None
     sys.path[:] = start.path
     spec: Spec = pickle.loads(start.spec)
@@ -139,7 +139,7 @@ class Workers(Protocol):
     def tell(self, fleet: Fleet | None) -> None: ...
     def announce_end(self) -> None: ...
     def reopen_logs(self) -> None: ...
-    def stop(self, *, empty: bool, hurry: bool = False) -> None: ...
+    def stop(self, *, empty: bool, hurry: bool = False, timeout: float | None = None) -> None: ...
     def force(self) -> None: ...
     def join(self, timeout: float | None = None) -> bool: ...
 
@@ -159,6 +159,8 @@ class ServerProcess:
         """Somebody waits for the end."""
         self._empty = False
         """What waits on the sockets then is accepted first."""
+        self._timeout: float | None = None
+        """Seconds that running requests have to finish; None is `shutdown_timeout`."""
         self._give_up_at = inf
         self._end_by = inf
         """When what applications leave has had `shutdown_timeout`."""
@@ -212,7 +214,7 @@ class ServerProcess:
 
     def time_left(self) -> float:
         """Seconds that are left of `shutdown_timeout`, for what applications leave."""
-        longest = self._spec.config.shutdown_timeout
+        longest = self._spec.config.shutdown_timeout if self._timeout is None else self._timeout
         return max(END_TIMEOUT, min(longest, self._end_by - time.monotonic()))
 
     def _workers(self, app: ASGIApp | str, listeners: list[Listener]) -> Workers:
@@ -302,9 +304,13 @@ class ServerProcess:
     def _listen(self, workers: Workers) -> None:
         for message in self._channel.receive():
             match message:
-                case Stop(empty, hurry):
+                case Stop(_, hurry, timeout) if self._give_up_at < inf:
+                    # It drains already, and now the server ends.
+                    self._hurry, self._timeout = hurry, timeout
+                    self._stop(workers, empty=False)
+                case Stop(empty, hurry, timeout):
                     self._stopping = True
-                    self._hurry = hurry
+                    self._hurry, self._timeout = hurry, timeout
                     delay = self._spec.config.drain_delay if empty else 0.0
                     self._stop_at, self._empty = time.monotonic() + delay, empty
                     if delay:
@@ -345,9 +351,10 @@ class ServerProcess:
     def _stop(self, workers: Workers, *, empty: bool) -> None:
         self._stopping = True
         self._stop_at = inf
-        self._give_up_at = time.monotonic() + drain_bound(self._spec.config)
-        self._end_by = time.monotonic() + self._spec.config.shutdown_timeout
-        workers.stop(empty=empty, hurry=self._hurry)
+        now, config = time.monotonic(), self._spec.config
+        self._give_up_at = min(self._give_up_at, now + drain_bound(config, self._timeout))
+        self._end_by = min(self._end_by, now + (config.shutdown_timeout if self._timeout is None else self._timeout))
+        workers.stop(empty=empty, hurry=self._hurry, timeout=self._timeout)
 
     def _resize(self, workers: Workers, count: int) -> None:
         numbers = sorted(workers.numbers)
@@ -387,7 +394,7 @@ def _failed(error: BaseException) -> Failed:
     """`error` as it can travel: what the application raised stays behind, and its traceback goes along as text."""
     if isinstance(error, PounceError):
         return Failed(error, application_traceback(error))
-    wrapped = SupervisorError(
+    wrapped = WorkerError(
         f"a server process could not start: {type(error).__name__}: {error}", code="POUNCE_WORKER_STARTUP_FAILED"
     )
     return Failed(wrapped, "".join(traceback.format_exception(error)))

@@ -9,6 +9,7 @@ with TestServer(app) as server:
 from pounce.testing.check_parser import check_parser
 from pounce.testing.check_wire import CheckFailed, check_wire
 from pounce.testing.memory import MemoryConnection, MemoryTransport, RecordingStream
+from pounce.testing.proxy import RoundRobinTestProxy
 from pounce.testing.server import TestServer, serve
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "MemoryConnection",
     "MemoryTransport",
     "RecordingStream",
+    "RoundRobinTestProxy",
     "TestServer",
     "check_parser",
     "check_wire",

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pounce.app_failure import in_words, is_from_outside
-from pounce.errors import ConfigError, SupervisorError
+from pounce.errors import ConfigError, WorkerError
 
 __all__ = ["executor", "import_loop", "loop_factory", "run_on_new_loop"]
 
@@ -83,7 +83,7 @@ def run_on_new_loop(
     """Run `main` as `asyncio.run` does, but wait no longer than `END_TIMEOUT` for what it leaves behind.
 
     A task that swallows its cancellation, or a call in a thread, must not keep a server from ending in its time. Raises
-    `SupervisorError` where a task of the application ends the loop, as one does that calls `sys.exit()`.
+    `WorkerError` where a task of the application ends the loop, as one does that calls `sys.exit()`.
     """
     loop = factory()
     loop.set_default_executor(executor())
@@ -93,9 +93,8 @@ def run_on_new_loop(
     except (SystemExit, KeyboardInterrupt) as exc:
         if task.done() or is_from_outside(exc):
             raise
-        raise SupervisorError(
+        raise WorkerError(
             f"a task or a callback of the application ended the event loop: {in_words(exc)}",
-            code="POUNCE_WORKER_FAILED",
             hint="Outside of requests too, what fails should raise an Exception.",
         ) from exc
     finally:

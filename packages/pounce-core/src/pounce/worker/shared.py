@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pounce.config import ServerConfig
 from pounce.contract.parser import ParserLimits
+from pounce.display import display_of
 from pounce.errors import AppImportError, ConfigError
 from pounce.exchange.service import Admit, ASGIApp, Service
 from pounce.gil import gil_enabled
@@ -58,7 +59,12 @@ class Shared:
             tls=self.tls is not None,
             wires=tuple(self.registry.wires),
             http_parser=self.registry.parser(self.config.http_parser).name,
+            display=display_of(self.config, self._first_app()),
         )
+
+    def _first_app(self) -> ASGIApp | None:
+        application = self.application
+        return application.first if isinstance(application, OnePerWorker) else application()
 
 
 def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None = None, generation: int = 0) -> Shared:
@@ -137,6 +143,8 @@ class OnePerWorker:
         self._lock = threading.Lock()
         """Makes them one after the other: nobody has written a factory to run on several threads at once."""
         self._made = 0
+        self.first: ASGIApp | None = None
+        """The first that was made."""
 
     def __call__(self) -> ASGIApp:
         with self._lock:
@@ -151,6 +159,7 @@ class OnePerWorker:
                     )
                 raise
             self._made += 1
+            self.first = self.first or app
             if gil_enabled() and not had_gil:
                 _report_gil(self._name)
             return app

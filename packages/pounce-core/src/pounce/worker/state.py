@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pounce.display import PLAIN, DisplayConfig
+
 __all__ = ["Description", "WorkerState"]
 
 
@@ -14,6 +16,8 @@ class Description:
     tls: bool
     wires: tuple[str, ...]
     http_parser: str
+    display: DisplayConfig = PLAIN
+    """How the application shows itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from pounce.contract.totals import Totals
 from pounce.contract.wire import Fleet
-from pounce.errors import PounceError, SupervisorError
+from pounce.errors import PounceError, WorkerError
 from pounce.gil import gil_enabled
 from pounce.immortal import Immortals, own_copy
 from pounce.net.bind import Listener
@@ -403,17 +403,17 @@ class WorkerThreads:
         for thread in self._threads:
             thread.announce_end()
 
-    def stop(self, *, empty: bool, hurry: bool = False) -> None:
+    def stop(self, *, empty: bool, hurry: bool = False, timeout: float | None = None) -> None:
         """Let all drain, also those that are still starting. Returns at once.
 
-        With `empty` what waits on the listening sockets is accepted first; for `hurry` see `Worker.stop()`.
+        With `empty` what waits on the listening sockets is accepted first; for the others see `Worker.stop()`.
         """
         if not self._stopping:
             self._stopping = True
             if self._dispatcher is not None:
                 self._dispatcher.stop(empty=empty)
         for thread in self._threads:
-            thread.stop(Worker.retire_in_a_hurry if hurry else Worker.retire)
+            thread.stop(lambda worker: worker.stop(delay=0.0, hurry=hurry, timeout=timeout))
 
     def force(self) -> None:
         """End all without waiting for what runs."""
@@ -439,6 +439,6 @@ def translated(error: BaseException | None) -> PounceError:
     if isinstance(error, PounceError):
         return error
     what = f": {type(error).__name__}: {error}" if error is not None else ""
-    translated = SupervisorError(f"a worker ended without being told to{what}", code="POUNCE_WORKER_FAILED")
+    translated = WorkerError(f"a worker ended without being told to{what}")
     translated.__cause__ = error
     return translated

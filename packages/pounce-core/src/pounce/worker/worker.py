@@ -5,6 +5,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Coroutine
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from pounce.app_failure import in_words
@@ -68,7 +69,10 @@ def _identity_of(config: ServerConfig) -> Identity | None:
 
 def _parsers_of(config: ServerConfig, registry: Registry) -> Callable[[], Parser]:
     parser = registry.parser(config.http_parser)
-    limits = ParserLimits(max_header_size=config.max_header_size, max_headers=config.max_headers)
+    largest = config.max_header_size
+    if config.h11_max_incomplete_event_size is not None and parser.name == "h11":
+        largest = min(largest, config.h11_max_incomplete_event_size)
+    limits = ParserLimits(max_header_size=largest, max_headers=config.max_headers)
     return lambda: parser.create(limits)
 
 
@@ -201,6 +205,10 @@ class Worker:
         self._on_recycle = on_recycle
         self._ticker = Ticker(self.service, self._look_after)
         self._stop = asyncio.Event()
+        self._timeout = config.shutdown_timeout
+        """Seconds that running requests have to finish."""
+        self._drain_until = inf
+        """By the loop's clock, when they have had it."""
         self._delay = config.drain_delay if accepts else 0.0
         self._force = asyncio.Event()
         # Who writes an application waits for each of its ends.
@@ -287,14 +295,19 @@ class Worker:
                 log.warning("Worker %d ends after %s, to be started again", self.service.worker_id, reason)
                 self.retire()
 
-    def stop(self, *, delay: float | None = None, hurry: bool = False) -> None:
+    def stop(self, *, delay: float | None = None, hurry: bool = False, timeout: float | None = None) -> None:
         """Begin to drain after `delay` seconds, by default `drain_delay` for a worker that accepts and none for one
         that is given its connections; call on the worker's loop.
 
         Until then connections are taken and served. Health and every answer say that this will end soon. With `hurry`
-        applications that wait are told so after `HURRY`.
+        applications that wait are told so after `HURRY`. What runs has `timeout` seconds to finish, by default
+        `shutdown_timeout`; called again while it drains, no more than that from then on.
         """
         self._hurry |= hurry
+        self._timeout = self._config.shutdown_timeout if timeout is None else timeout
+        if self._drain_until < inf:
+            self._drain_until = min(self._drain_until, self._loop.time() + self._timeout)
+            self.service.something_ended.set()
         # At once, so that answers of this very turn say that the connection closes.
         self.service.draining = True
         if delay is not None and not self._stop.is_set():
@@ -304,10 +317,6 @@ class Worker:
     def retire(self) -> None:
         """Begin to drain at once, for another one has taken its place; call on the worker's loop."""
         self.stop(delay=0.0)
-
-    def retire_in_a_hurry(self) -> None:
-        """The same, for somebody waits for the end of all."""
-        self.stop(delay=0.0, hurry=True)
 
     def force(self) -> None:
         """Stop, and wait no longer for what still runs; call on the worker's loop."""
@@ -351,7 +360,7 @@ class Worker:
     # Drain
 
     async def _drain(self, released: Callable[[], None]) -> None:
-        """Accept no more, let what was accepted finish within shutdown_timeout, then cancel, then close.
+        """Accept no more, let what was accepted finish in its time, then cancel, then close.
 
         Applications are told at the beginning by their drain notice, and when `drain_disconnect` per cent of the time
         are over, or `HURRY`, by `http.disconnect`. A client whose request was accepted before this begins gets its
@@ -361,7 +370,8 @@ class Worker:
         service = self.service
         service.draining = True
         log.info("Shutting down: %d connections, %d requests running", len(service.connections), len(service.tasks))
-        begun, timeout = self._loop.time(), self._config.shutdown_timeout
+        begun, timeout = self._loop.time(), self._timeout
+        self._drain_until = begun + timeout
         for acceptor in self._acceptors:
             acceptor.stop()
         self._datagrams.drain()
@@ -387,19 +397,18 @@ class Worker:
             await self._unless_forced(_wait(handshakes, min(HANDSHAKE_GRACE, timeout)))
         percent = self._config.drain_disconnect
         if percent < 100:
-            patience = timeout * percent / 100
-            await self._wait_for_the_end(begun + (min(patience, HURRY) if self._hurry else patience))
+            await self._wait_for_the_end(begun, percent / 100, HURRY if self._hurry else inf)
             service.disconnect()
-        await self._wait_for_the_end(begun + timeout)
+        await self._wait_for_the_end(begun)
         await self._unless_forced(_wait([hook], DRAINING_HOOK))
         hook.cancel()
         await self._end_what_runs()
 
-    async def _wait_for_the_end(self, deadline: float) -> None:
-        """Wait until nothing runs any more, or the deadline, or `force()`."""
+    async def _wait_for_the_end(self, begun: float, share: float = 1.0, longest: float = inf) -> None:
+        """Wait until nothing runs any more, or this share of the time from `begun` is over, or `force()`."""
         service = self.service
         while (service.connections or service.tasks) and not self._force.is_set():
-            left = deadline - self._loop.time()
+            left = begun + min(longest, (self._drain_until - begun) * share) - self._loop.time()
             if left <= 0:
                 break
             service.something_ended.clear()

@@ -1,0 +1,57 @@
+"""ServerConfigKwargs has what ServerConfig has. Run as a program this writes the file anew."""
+
+import dataclasses
+import re
+import typing
+from pathlib import Path
+
+import pounce
+from pounce import config
+from pounce.config import ServerConfig, describe
+from pounce.config_kwargs import ServerConfigKwargs
+
+FILE = Path(pounce.__file__).parent / "config_kwargs.py"
+HEAD = '''"""ServerConfigKwargs: the settings as keyword arguments, for type checkers.
+
+Made from `ServerConfig` by packages/pounce-core/tests/test_config_kwargs.py.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from pounce.config import (
+{types})
+
+__all__ = ["ServerConfigKwargs"]
+
+
+class ServerConfigKwargs(TypedDict, total=False):
+    """What `pounce.run()` takes beside the application: every setting, and second spellings of some."""
+
+'''
+
+
+def written() -> str:
+    """The file as it has to be."""
+    source = Path(config.__file__).read_text()
+    types = dict(re.findall(r"^    (\w+): (.*?) = option\(", source, re.MULTILINE))
+    lines = [f"    {item.name}: {types[item.name]}\n" for item in describe()]
+    lines += [f"    {also}: {types[item.name]}\n" for item in describe() for also in item.also]
+    known = re.findall(r"^type (\w+) = ", source, re.MULTILINE)
+    used = sorted({name for line in lines for name in known if re.search(rf"\b{name}\b", line)}, key=str.lower)
+    return HEAD.replace("{types}", "".join(f"    {name},\n" for name in used)) + "".join(lines)
+
+
+def test_the_file_is_made_from_the_settings() -> None:
+    assert FILE.read_text() == written()
+
+
+def test_every_field_is_a_keyword_of_its_type() -> None:
+    hints = typing.get_type_hints(ServerConfigKwargs)
+    fields = typing.get_type_hints(ServerConfig)
+    assert {field.name for field in dataclasses.fields(ServerConfig)} <= set(hints)
+    assert {name: hints[name] for name in fields} == fields
+
+
+if __name__ == "__main__":
+    FILE.write_text(written())
