@@ -102,6 +102,8 @@ def _app(serve: Callable[[Given], None], discover: Callable[[], Registry] | None
     app.command(_serve_command(serve, options), name="serve", help=SERVE_HELP)
     config = App(name="config", help="Look at the configuration.")
     config.command(_show_command(options), name="show", help="Show every setting, and where its value comes from.")
+    config.command(_schema_command, name="schema", help="Print the JSON Schema of pounce.toml, for editors.")
+    config.command(_template_command, name="init", help="Write a pounce.toml with every setting, as comments.")
     app.command(config)
     plugins = _plugins_command(discover or _all_installed)
     app.command(plugins, name="plugins", help="Show the installed plugins, and why one is skipped.")
@@ -130,9 +132,37 @@ def _show_command(options: Sequence[Option]) -> Callable[..., None]:
     def command(**written: Any) -> None:
         from pounce_cli.config import show_config
 
-        show_config(_given(options, written))
+        as_json, origin = written.pop("as_json", None), written.pop("origin", None)
+        show_config(_given(options, written), as_json=bool(as_json), origin=origin)
 
-    return _with_parameters(command, _setting_parameters(options))
+    as_json = Parameter(name="--json", negative=(), help="Print JSON.", show_default=False)
+    origin = Parameter(
+        name="--origin", negative="--no-origin", help="With the place of each value; for TOML the default.",
+        show_default=False,
+    )  # fmt: skip
+    own = [
+        _parameter("as_json", Annotated[bool | None, as_json]),
+        _parameter("origin", Annotated[bool | None, origin]),
+    ]
+    return _with_parameters(command, [*own, *_setting_parameters(options)])
+
+
+def _schema_command() -> None:
+    import json
+
+    from pounce_cli.schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+def _template_command(
+    *,
+    force: Annotated[bool, Parameter(name="--force", negative=(), help="Also over one that is there.")] = False,
+    to_stdout: Annotated[bool, Parameter(name="--print", negative=(), help="Print it instead.")] = False,
+) -> None:
+    from pounce_cli.template import template, write_template
+
+    print(template() if to_stdout else write_template(force=force), end="" if to_stdout else "\n")
 
 
 def _given(options: Sequence[Option], written: dict[str, Any], apps: tuple[str, ...] = ()) -> Given:

@@ -125,18 +125,20 @@ def find(given: Given) -> Found:
                 load_env_files(_paths(value, origin))
     in_environment, service_links = _in_environment()
     on_line = [*_on_line(given)]
-    in_files = [[item for item in layer if item.name not in NO_SETTINGS] for layer in layers]
+    in_files = [_by_one_name(item for item in layer if item.name not in NO_SETTINGS) for layer in layers]
     names = {item.name for layer in (*in_files, on_line) for item in layer}
     known = _known(names, [item.name for item in in_environment])
     found: dict[str, Setting] = {}
     for layer in in_files:
         found = _above(found, {item.name: _converted(known, item) for item in layer})
-    by_variable = {variable_of(name): name for name in known}
+    by_variable = {variable_of(also): item.name for item in known.values() for also in (*item.also, item.name)}
     converted: dict[str, Setting] = {}
     for variable, text, origin in in_environment:
         if variable not in by_variable:
             raise unknown_setting(variable, by_variable)
         name = by_variable[variable]
+        if name in converted:
+            raise _given_twice(converted[name].origin, origin)
         converted[name] = _converted(known, Written(name, text, origin))
     found = _above(found, converted)
     found = _above(found, {item.name: _converted(known, item) for item in on_line})
@@ -144,6 +146,24 @@ def find(given: Given) -> Found:
     if os.environ.get(APP):
         apps.append(Setting(os.environ[APP], APP))
     return Found(found, apps[-1] if apps else None, service_links)
+
+
+def _by_one_name(items: Iterable[Written]) -> list[Written]:
+    """The same, with the names of settings in place of their second spellings. Raises `ConfigError` for both."""
+    found: dict[str, Written] = {}
+    for item in items:
+        name = _ALSO.get(item.name, item.name)
+        if name in found:
+            raise _given_twice(found[name].origin, item.origin)
+        found[name] = item._replace(name=name)
+    return [*found.values()]
+
+
+def _given_twice(one: str, other: str) -> ConfigError:
+    return ConfigError(f"{one} and {other} are two spellings of one setting", hint="Give one.")
+
+
+_ALSO = {also: item.name for item in describe() for also in item.also}
 
 
 def _in_environment() -> tuple[list[Written], tuple[str, ...]]:
