@@ -12,9 +12,10 @@ from tests.sequences import COUNTS, FUZZ_SECONDS
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_settings_in_the_environment() -> Iterator[None]:
-    """What whoever runs the tests has set is nothing that servers should take for theirs."""
+def no_settings_in_the_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What whoever runs the tests has set is nothing that servers should take for theirs, nor are they to be found."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
         for name in [name for name in os.environ if name.startswith("POUNCE_")]:
             patch.delenv(name)
         yield

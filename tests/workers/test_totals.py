@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.workers.running import Running, eventually, status
+from tests.workers.running import Running, eventually, is_start, status
 
 from pounce.supervisor.control import ask
 
@@ -28,10 +28,14 @@ def counted(control: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_nothing_that_was_counted_is_lost_when_workers_are_replaced(mode: str, tmp_path: Path) -> None:
-    control = tmp_path / "control"
-    flags = ("--workers", "2", "--worker-mode", mode, "--control-socket", str(control))
-    with Running(tmp_path, *flags) as server:
+def test_nothing_that_was_counted_is_lost_when_workers_are_replaced(
+    mode: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    flags = ("--workers", "2", "--worker-mode", mode)
+    # The path of a socket may not be long.
+    run = tmp_path_factory.mktemp("run")
+    with Running(tmp_path, *flags, environ={"XDG_RUNTIME_DIR": str(run)}) as server:
+        (control,) = (run / "pounce").iterdir()
         code = refuse(server, 8)
         assert counted(control)[code] == 8
         before = set(server.children())

@@ -39,11 +39,15 @@ def test_new_supervisor_takes_over_without_a_fault(mode: str, tmp_path: Path) ->
         assert (answer["parent"], answer["worker"]["generation"]) == (server.pid, 1)
 
 
-def test_program_that_calls_run_is_upgraded(tmp_path: Path) -> None:
+def test_program_that_calls_run_is_upgraded(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    # The path of a socket may not be long.
+    run = tmp_path_factory.mktemp("run")
     (tmp_path / "program.py").write_text(PROGRAM)
-    with Running(tmp_path, command=["program.py"]) as server:
+    with Running(tmp_path, command=["program.py"], environ={"XDG_RUNTIME_DIR": str(run)}) as server:
         server.upgrade()
         assert server.get()["parent"] == server.pid
+        eventually(lambda: len(list((run / "pounce").iterdir())) == 1)
+        assert status(*(run / "pounce").iterdir())["pid"] == server.pid
 
 
 def test_new_supervisor_that_cannot_start_leaves_the_old_one_in_its_place(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import selectors
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 
 from pounce.plugin import API_VERSION, Command, Plugin
 from pounce.registry import BUILT_IN_COMMANDS, Loaded, Registry
+from pounce.supervisor.control import open_control
+from pounce.supervisor.control_folder import running
 from pounce_cli.main import main
 from pounce_cli.top import LATENCY, look
 
@@ -139,8 +142,10 @@ def test_output_that_nobody_reads_to_its_end_is_no_error(unbuffered):
 def test_control_socket_is_found_where_the_server_finds_it(capsys, tmp_path, monkeypatch, command):
     """Nobody listens on these; the error says which one was tried."""
     command, *rest = command.split()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert main([command, *rest]) == 2
-    assert "no control socket is named" in capsys.readouterr().err
+    assert "no server of this user runs" in capsys.readouterr().err
     (tmp_path / "pounce.toml").write_text('control_socket = "of-file"')
     (tmp_path / "other.toml").write_text('control_socket = "of-other-file"')
     said = []
@@ -152,6 +157,37 @@ def test_control_socket_is_found_where_the_server_finds_it(capsys, tmp_path, mon
     said.append(capsys.readouterr().err)
     names = ["of-file", "of-other-file", "of-line", "of-environment"]
     assert [f"no server answers at {name}:" in text for name, text in zip(names, said, strict=True)] == [True] * 4
+
+
+def test_one_of_several_servers_has_to_be_named(capsys, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+    selector = selectors.DefaultSelector()
+    sockets = [open_control("auto", app, selector, {}) for app in ("shop:app", "blog:app")]
+    try:
+        assert main(["stop"]) == 2
+        err = capsys.readouterr().err
+        assert "2 servers run" in err
+        assert [f"--control-socket {each}" in err for each in running()] == [True, True]
+    finally:
+        for each in sockets:
+            each.close()
+        selector.close()
+
+
+def test_a_server_of_its_own_process_is_found_and_obeys_without_a_flag(pounce, capsys, tmp_path_factory, monkeypatch):
+    run = tmp_path_factory.mktemp("run")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run))
+    server = pounce.start("serve", "main:app", "--port", "0", "--log-format", "json")
+    url = server.started()["url"]
+    assert main(["status", "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert (status["pid"], status["urls"], len(status["processes"])) == (server.popen.pid, [url], 1)
+    assert main(["top", "--once", "--interval", "0.1"]) == 0
+    assert main(["reload"]) == 3
+    assert "start it with --control-socket" in capsys.readouterr().err
+    assert main(["stop"]) == 0
+    assert server.ended() == 0
+    assert list((run / "pounce").iterdir()) == []
 
 
 @pytest.fixture

@@ -7,14 +7,15 @@ import selectors
 import socket
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pounce import BindError
-from pounce.supervisor.control import ANSWER_MAX, Answer, ControlSocket, ask
+from pounce.supervisor.control import ANSWER_MAX, Answer, ControlSocket, ask, open_control
+from pounce.supervisor.control_folder import running
 
 PATIENCE = 60.0
 
@@ -196,6 +197,114 @@ def test_control_socket_that_cannot_be_opened_says_what_helps(tmp_path: Path, na
     with pytest.raises(BindError) as caught:
         opened(tmp_path / name)
     assert re.search(hint, caught.value.hint or "")
+
+
+# Where one is that nobody has named
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the sockets of this user are, from now on; the path of one may not be long."""
+    above = tmp_path_factory.mktemp("c")
+    for name, variable in (("run", "XDG_RUNTIME_DIR"), ("tmp", "TMPDIR")):
+        (above / name).mkdir(mode=0o700)
+        monkeypatch.setenv(variable, str(above / name))
+    return above / "run" / "pounce"
+
+
+def opened_for(app: object) -> ControlSocket | None:
+    return open_control("auto", app, selectors.DefaultSelector(), {})
+
+
+def test_server_is_found_by_the_name_of_its_application_in_a_folder_of_its_user_alone(folder: Path) -> None:
+    found = opened_for("shop.main:app")
+    assert found is not None
+    path = folder / f"shop.main:app-{os.getpid()}.control"
+    assert running() == [str(path)]
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (folder, path)] == [0o700, 0o600]
+    found.close()
+    assert running() == []
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("app", ["../../etc:app", "x" * 300, "a b\n:c", "-", lambda: None])
+def test_no_name_of_an_application_leads_out_of_the_folder(folder: Path, app: object) -> None:
+    found = opened_for(app)
+    assert found is not None
+    assert [Path(each).parent for each in running()] == [folder]
+    found.close()
+
+
+def test_socket_of_a_server_that_was_killed_is_removed_by_the_next_one(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    left = folder / "main:app-1.control"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(left))
+    found = opened_for("main:app")
+    assert found is not None
+    assert not left.exists()
+    found.close()
+
+
+def test_socket_of_a_server_that_was_killed_is_no_server(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(folder / "main:app-1.control"))
+    assert running() == []
+    assert list(folder.iterdir()) == []
+
+
+def spoil_mode(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    folder.chmod(0o750)
+
+
+def spoil_by_link(folder: Path) -> None:
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    folder.symlink_to(elsewhere)
+
+
+def spoil_above(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    folder.parent.chmod(0o777)
+
+
+def spoil_by_file(folder: Path) -> None:
+    folder.write_text("precious")
+
+
+SPOILED = [spoil_mode, spoil_by_link, spoil_above, spoil_by_file]
+
+
+@pytest.mark.parametrize("spoil", SPOILED)
+def test_folder_that_others_could_enter_or_replace_is_not_used(folder: Path, spoil: Callable[[Path], None]) -> None:
+    spoil(folder)
+    found = opened_for("main:app")
+    assert found is not None
+    (path,) = running()
+    assert Path(path).parent.parent.name == "tmp"
+    found.close()
+
+
+@pytest.mark.parametrize("spoil", SPOILED)
+def test_server_that_can_have_no_safe_folder_goes_without(folder: Path, spoil: Callable[[Path], None]) -> None:
+    spoil(folder)
+    spoil(folder.parent.parent / "tmp" / f"pounce-{os.geteuid()}")
+    assert opened_for("main:app") is None
+    assert running() == []
+
+
+def test_folder_of_somebody_else_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir(mode=0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert opened_for("main:app") is None
+
+
+@pytest.mark.parametrize("setting", ["off", None])
+def test_server_that_is_to_have_no_socket_has_none(folder: Path, setting: str | None) -> None:
+    assert open_control(setting, "main:app", selectors.DefaultSelector(), {}) is None
+    assert not folder.exists()
 
 
 # Its client

@@ -206,7 +206,7 @@ def _init_command(
 
 _CONTROL = Parameter(
     name="--control-socket",
-    help="The control socket of the server; without it that of environment or configuration file.",
+    help="The control socket of the server; else that of environment or configuration file, or of the only one.",
     metavar="PATH",
 )
 _CONFIG = Parameter(

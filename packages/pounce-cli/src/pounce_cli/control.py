@@ -10,6 +10,7 @@ from pounce.contract.totals import METRICS
 from pounce.errors import ConfigError, ReloadError, SupervisorError
 from pounce.observe.logs import escaped_line
 from pounce.supervisor.control import ask
+from pounce.supervisor.control_folder import AUTO, OFF, is_named, running
 from pounce_cli.flags import Given
 from pounce_cli.sources import settings_of
 
@@ -20,21 +21,35 @@ PATIENCE = 10.0
 
 
 def socket_of(path: str | None, config: str | None) -> str:
-    """The control socket that was named, else that of the settings, of which `config` is the file.
+    """The control socket that was named, else that of the settings, of which `config` is the file, else the only one
+    of this user's servers that run.
 
-    Raises `ConfigError` where there is none.
+    Raises `ConfigError` where there is none, or more than one.
     """
-    if path is not None:
+    if path is None:
+        found = settings_of(Given(config=config)).get("control_socket")
+        path = str(found.value) if found is not None else AUTO
+    if is_named(path):
         # What the server would refuse is refused here too.
         ServerConfig(control_socket=path)
         return path
-    found = settings_of(Given(config=config)).get("control_socket")
-    if found is None:
+    if path == OFF:
+        raise ConfigError("control_socket is off", hint="Name the server's own one by --control-socket.")
+    found_ones = running()
+    if not found_ones:
         raise ConfigError(
-            "no control socket is named",
-            hint="Give --control-socket, POUNCE_CONTROL_SOCKET, or control_socket in the configuration file.",
+            "no server of this user runs that has a control socket",
+            code="POUNCE_CONTROL_NO_SERVER",
+            hint="If it was started with one of its own, by another user, or in a container, name that one by"
+            " --control-socket, POUNCE_CONTROL_SOCKET, or control_socket in the configuration file.",
         )
-    return str(found.value)
+    if len(found_ones) > 1:
+        raise ConfigError(
+            f"{len(found_ones)} servers run",
+            code="POUNCE_CONTROL_SEVERAL",
+            hint=f"Say which: {' or '.join(f'--control-socket {each}' for each in found_ones)}",
+        )
+    return found_ones[0]
 
 
 def status(path: str, *, as_json: bool = False) -> None:

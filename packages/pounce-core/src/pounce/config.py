@@ -184,7 +184,10 @@ class ServerConfig:
     )
     pid_file: str | None = option(None, "File that holds the process id while the server runs.", group="workers")
     control_socket: str | None = option(
-        None, "Unix socket on which pounce status, reload and stop reach the server.", group="workers"
+        "auto",
+        "Unix socket on which pounce status, reload and stop reach the server; auto is one in a folder of its user"
+        " where they find it, off none.",
+        group="workers",
     )
     reload: bool = option(False, "Start new processes when files of the application change.", group="workers")
     reload_dirs: tuple[str, ...] = option(

@@ -29,6 +29,7 @@ from pounce.left_threads import END_TIMEOUT, LeftThreads
 from pounce.net.bind import Listener
 from pounce.net.udp import open_sockets
 from pounce.observe.logs import LastWords, reopen_log_files
+from pounce.supervisor.control_folder import AUTO, is_named
 from pounce.supervisor.drain_bound import DRAIN_MARGIN, END_MARGIN, drain_bound
 from pounce.supervisor.modes import check_workers, is_supervised, mode_of, workers_of
 from pounce.supervisor.pid_file import PidFile
@@ -41,12 +42,14 @@ if TYPE_CHECKING:
     import asyncio
 
     from pounce.config_kwargs import ServerConfigKwargs
+    from pounce.contract.totals import Totals
     from pounce.exchange.service import ASGIApp
     from pounce.lifecycle import LifecycleCollector
     from pounce.net.tls import ServerTLS
     from pounce.registry import Registry
+    from pounce.supervisor.lone_control import LoneControl
     from pounce.sync_protocol import SyncApp
-    from pounce.worker.state import Description
+    from pounce.worker.state import Description, WorkerState
 else:
     type ASGIApp = late("pounce.exchange.service:ASGIApp")
     type ServerConfigKwargs = late("pounce.config_kwargs:ServerConfigKwargs")
@@ -138,6 +141,9 @@ class Server:
         self._notifier = Notifier()
         self._tls: ServerTLS | None = None
         self._pid_file: PidFile | None = None
+        self._own_loop = False
+        """The loop runs for this server alone."""
+        self._control: LoneControl | None = None
         self.start_info: StartInfo | None = None
 
     @property
@@ -164,7 +170,7 @@ class Server:
             self._tell_idle_settings()
             if is_supervised(self._config) or predecessor is not None:
                 in_main_thread = threading.current_thread() is threading.main_thread()
-                self._supervise(handle_signals=in_main_thread, predecessor=predecessor)
+                self._supervise(handle_signals=in_main_thread, own_process=True, predecessor=predecessor)
             else:
                 from pounce.importer import look_in_app_dir
                 from pounce.worker.loop import import_loop, loop_factory, run_on_new_loop
@@ -176,6 +182,7 @@ class Server:
     async def _serve_with_signals(self) -> None:
         import asyncio
 
+        self._own_loop = True
         restore = self._handle_signals(asyncio.get_running_loop())
         try:
             await self.serve()
@@ -184,6 +191,8 @@ class Server:
                 raise
         finally:
             self._ended.set()
+            if self._control is not None:
+                self._control.close()
             restore()
         if self._signals > 1:
             raise SystemExit(1)
@@ -253,8 +262,8 @@ class Server:
         import asyncio
 
         config = self._config
-        for name in ("reload", "control_socket"):
-            if getattr(config, name):
+        for name, given in (("reload", config.reload), ("control_socket", is_named(config.control_socket))):
+            if given:
                 raise ConfigError(f"{name} needs a process of its own", hint="Use run() or the command.")
         if self._pid_file is not None:
             await self._serve()
@@ -321,6 +330,7 @@ class Server:
                 worker.receive([sock.dup() for sock in datagrams])
                 watch.start()
                 self._tell(shared.describe(), listeners, loop)
+                self._open_control(lambda: ([worker.state()], worker.service.own_totals()))
 
             def released() -> None:
                 # From now on no tick shows that the loop turns, or none soon.
@@ -334,6 +344,15 @@ class Server:
             _close(listeners)
             for sock in datagrams:
                 sock.close()
+
+    def _open_control(self, look: Callable[[], tuple[list[WorkerState], Totals]]) -> None:
+        """Where nobody supervises this server, and it is alone in its process."""
+        if not self._own_loop or self._config.control_socket != AUTO:
+            return
+        from pounce.supervisor.lone_control import LoneControl
+
+        assert self.start_info is not None
+        self._control = LoneControl(self._config, self._app, self.start_info.urls, look, self.shutdown)
 
     def _released(self, listeners: list[Listener]) -> None:
         self._notifier.stopping()
@@ -407,6 +426,7 @@ class Server:
                 if not self._shutdown:
                     # Else the listeners are closed, or about to be.
                     self._tell(shared.describe(), listeners)
+                    self._open_control(lambda: (workers.states(), workers.totals()))
                 while not workers.join(0) and time.monotonic() < give_up_at:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(changed.wait(), BEAT)
@@ -436,12 +456,16 @@ class Server:
             await asyncio.wait([supervising])
             raise
 
-    def _supervise(self, *, handle_signals: bool, predecessor: Predecessor | None = None) -> None:
+    def _supervise(
+        self, *, handle_signals: bool, own_process: bool = False, predecessor: Predecessor | None = None
+    ) -> None:
         from pounce.supervisor.supervisor import Supervisor
 
         if self._registry is not None:
             raise ConfigError("a registry cannot be handed to other processes", hint="Use workers in threads, or one.")
-        supervisor = Supervisor(self._config, self._app, self._tell, self._notifier, predecessor)
+        supervisor = Supervisor(
+            self._config, self._app, self._tell, self._notifier, predecessor, own_process=own_process
+        )
         with self._ended_by(lambda force, hurry: supervisor.shutdown(force=force, hurry=hurry)):
             supervisor.run(handle_signals=handle_signals)
 

@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pounce.errors import BindError
 from pounce.net.unix_socket import LONGEST, hint_for
+from pounce.supervisor.control_folder import AUTO, is_named, new_path
 
-__all__ = ["ControlSocket", "ask"]
+__all__ = ["ControlSocket", "ask", "open_control"]
 
 log = logging.getLogger("pounce.supervisor")
 
@@ -31,6 +32,13 @@ ANSWER_MAX = 4_194_304
 """Bytes of an answer that a client reads; one tells less than 300 of each worker."""
 
 type Answer = Callable[[dict[str, Any]], None]
+
+
+class Selector(Protocol):
+    """What calls `data` when there is something to read."""
+
+    def register(self, fileobj: Any, events: int, data: Any) -> object: ...
+    def unregister(self, fileobj: Any) -> object: ...
 
 
 @dataclass(slots=True)
@@ -51,7 +59,7 @@ class ControlSocket:
     def __init__(
         self,
         path: str,
-        selector: selectors.BaseSelector,
+        selector: Selector,
         commands: Mapping[str, Callable[[Answer], None]],
         *,
         takes_over: bool = False,
@@ -76,6 +84,8 @@ class ControlSocket:
 
     def take_over(self) -> None:
         """Have `path`, whoever answers there. Raises `BindError`."""
+        if self._at == self._path:
+            return
         try:
             os.rename(self._at, self._path)
         except OSError as exc:
@@ -174,6 +184,30 @@ class ControlSocket:
             if not state.ended:
                 self._selector.unregister(client)
             client.close()
+
+
+def open_control(
+    setting: str | None,
+    app: object,
+    selector: Selector,
+    commands: Mapping[str, Callable[[Answer], None]],
+    *,
+    takes_over: bool = False,
+) -> ControlSocket | None:
+    """The control socket that the setting asks for, of a server of `app`, an application or its name; else None.
+
+    Raises `BindError` where one is named that cannot be had; without one by itself a server is well too.
+    """
+    if is_named(setting):
+        assert setting is not None
+        return ControlSocket(setting, selector, commands, takes_over=takes_over)
+    if setting != AUTO:
+        return None
+    try:
+        return ControlSocket(new_path(app), selector, commands)
+    except (OSError, BindError) as exc:
+        log.debug("No control socket: %s", exc)
+        return None
 
 
 def _listen(path: str, beside: str, *, takes_over: bool) -> socket.socket:

@@ -5,6 +5,7 @@ from typing import Literal
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
 from pounce.gil import gil_enabled
+from pounce.supervisor.control_folder import is_named
 
 __all__ = ["Mode", "check_workers", "is_supervised", "mode_of", "workers_of"]
 
@@ -32,7 +33,7 @@ def is_supervised(config: ServerConfig) -> bool:
         or config.worker_mode in ("process", "subinterpreter")
         or config.reload
         or bool(config.max_requests or config.max_lifetime or config.max_rss)
-        or config.control_socket is not None
+        or is_named(config.control_socket)
     )
 
 

@@ -26,7 +26,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ from pounce.contract.totals import Totals
 from pounce.errors import SupervisorError
 from pounce.net.bind import Listener
 from pounce.observe.logs import reopen_log_files
-from pounce.supervisor.control import Answer, ControlSocket
+from pounce.supervisor.control import Answer, ControlSocket, open_control
 from pounce.supervisor.fleet import FleetNews
 from pounce.supervisor.generations import Generations
 from pounce.supervisor.launch import check_fork, other_threads
@@ -43,6 +42,7 @@ from pounce.supervisor.orphans import cannot_reap
 from pounce.supervisor.resize import Resizing
 from pounce.supervisor.signals import Signals
 from pounce.supervisor.sockets import Sockets
+from pounce.supervisor.status import status_of
 from pounce.supervisor.systemd import Notifier
 from pounce.supervisor.upgrade import Predecessor, Successor
 from pounce.supervisor.watch_files import FileWatcher
@@ -59,7 +59,8 @@ log = logging.getLogger("pounce.supervisor")
 class Supervisor:
     """Serves `app` with the workers that `config` asks for.
 
-    `on_ready` is called once the first generation serves, and before `predecessor` is told so.
+    `on_ready` is called once the first generation serves, and before `predecessor` is told so. Without `own_process`
+    it serves beside something else, and has no control socket.
     """
 
     def __init__(
@@ -69,8 +70,11 @@ class Supervisor:
         on_ready: Callable[[Description, list[Listener]], None],
         notifier: Notifier,
         predecessor: Predecessor | None = None,
+        *,
+        own_process: bool = True,
     ) -> None:
         self._config = config
+        self._control_setting = config.control_socket if own_process else None
         self._app = app
         self._on_ready = on_ready
         self._notifier = notifier
@@ -344,17 +348,16 @@ class Supervisor:
     # The control socket
 
     def _open_control(self) -> None:
-        if self._config.control_socket is not None:
-            commands: dict[str, Callable[[Answer], None]] = {
-                "status": self._tell_status,
-                "reload": self._reload_for,
-                "stop": self._stop_for,
-                "add-worker": lambda answer: self._resize_for(+1, answer),
-                "remove-worker": lambda answer: self._resize_for(-1, answer),
-            }
-            self._control = ControlSocket(
-                self._config.control_socket, self._selector, commands, takes_over=self._predecessor is not None
-            )
+        commands: dict[str, Callable[[Answer], None]] = {
+            "status": self._tell_status,
+            "reload": self._reload_for,
+            "stop": self._stop_for,
+            "add-worker": lambda answer: self._resize_for(+1, answer),
+            "remove-worker": lambda answer: self._resize_for(-1, answer),
+        }
+        self._control = open_control(
+            self._control_setting, self._app, self._selector, commands, takes_over=self._predecessor is not None
+        )
 
     def _resize_for(self, by: int, answer: Answer) -> None:
         if self._generations.stopping or not self._generations.serves:
@@ -385,30 +388,20 @@ class Supervisor:
         self._generations.collecting.want(lambda totals: self._answer_status(answer, totals))
 
     def _answer_status(self, answer: Answer, totals: Totals) -> None:
-        from pounce import __version__
-
         generations = self._generations
         state = "ending" if generations.stopping else "reloading" if generations.coming else "serving"
-        processes = [
-            {
-                "pid": child.pid,
-                "state": child.state.name.lower(),
-                "workers": [asdict(worker) for worker in child.beat.workers] if child.beat is not None else [],
-            }
-            for child in sorted(self._children, key=lambda child: child.started)
-        ]
-        status = {
-            "version": __version__,
-            "pid": os.getpid(),
-            "state": state if generations.serves else "starting",
-            "urls": self._urls,
-            "uptime_seconds": round(time.time() - self._started_at, 1),
-            "workers": generations.workers,
-            "worker_mode": generations.mode,
-            "processes": processes,
-            "counts": totals.counts,
-            "gauges": totals.gauges | totals.processes,
-        }
+        status = status_of(
+            state if generations.serves else "starting",
+            urls=self._urls,
+            started_at=self._started_at,
+            workers=generations.workers,
+            mode=generations.mode,
+            processes=[
+                (child.pid, child.state.name.lower(), child.beat.workers if child.beat is not None else ())
+                for child in sorted(self._children, key=lambda child: child.started)
+            ],
+            totals=totals,
+        )
         answer({"ok": True, "status": status})
 
     # The end

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from math import inf
@@ -26,6 +27,7 @@ from pounce.worker.lifespan import Lifespan, ProcessLifespan, Quit, call_hook
 from pounce.worker.loop import executor
 from pounce.worker.recycling import Recycling
 from pounce.worker.siblings import Siblings
+from pounce.worker.state import WorkerState
 from pounce.worker.ticker import Ticker
 
 if TYPE_CHECKING:
@@ -280,6 +282,19 @@ class Worker:
     def heartbeat(self) -> float:
         """When the loop last showed a sign of life (`time.monotonic()`); may be read from any thread."""
         return self._ticker.heartbeat
+
+    def state(self) -> WorkerState:
+        """How it is doing, where it accepts for itself; call on its loop."""
+        connections, requests = self.load
+        return WorkerState(
+            number=self.service.worker_id,
+            ident=threading.get_ident(),
+            silence=round(max(0.0, time.monotonic() - self.heartbeat), 3),
+            connections=connections,
+            requests=requests,
+            served=self.service.requests,
+            draining=self.service.draining,
+        )
 
     def _look_after(self, now: float) -> None:
         """What is looked at with each tick beside the connections."""
