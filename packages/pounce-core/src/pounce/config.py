@@ -977,6 +977,25 @@ class ServerConfig:
         group="plugins",
         needs="plugins",
     )
+    sentry_dsn: str | None = option(None, "Report errors to this project of Sentry.", group="traces", secret=True)
+    sentry_environment: str | None = option(
+        None, "What the reports say of where this runs; none is that of the SDK.", group="traces", needs="sentry_dsn"
+    )
+    sentry_release: str | None = option(
+        None, "What they say of which version runs; none is that of the SDK.", group="traces", needs="sentry_dsn"
+    )
+    sentry_traces_sample_rate: float = option(
+        0.1, "Share of the requests that are traced there.", group="traces", ge=0, le=1, needs="sentry_dsn"
+    )
+    sentry_profiles_sample_rate: float = option(
+        0.0, "Share of these that are profiled; only with the GIL.", group="traces", ge=0, le=1, needs="sentry_dsn"
+    )
+    sentry_send_default_pii: bool = option(
+        False,
+        "Send what may be personal too: addresses, cookies, queries, bodies, values of variables.",
+        group="traces",
+        needs="sentry_dsn",
+    )
     plugin_settings: Mapping[str, Mapping[str, Any]] = option(
         dict, "Settings of plugins, a table for each plugin by its name.", group="plugins", flag=False, factory=True
     )

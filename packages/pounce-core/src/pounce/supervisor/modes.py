@@ -38,7 +38,15 @@ def is_supervised(config: ServerConfig) -> bool:
 
 
 def check_workers(config: ServerConfig) -> None:
-    """Raises `ConfigError` where the workers are to keep a limit together and have nothing in common to count in."""
+    """Raises `ConfigError` where the workers are to keep a limit together and have nothing in common to count in, and
+    where they cannot report as they are to."""
+    if config.worker_mode == "subinterpreter":
+        for name in ("otel_endpoint", "sentry_dsn"):
+            if getattr(config, name) is not None:
+                raise ConfigError(
+                    f"{name} and worker_mode subinterpreter exclude each other",
+                    hint="What sends needs a daemon thread, which interpreters do not have: use thread or process.",
+                )
     has_store = config.rate_limit_store is not None or config.rate_limit_store_file is not None
     if not config.rate_limit_enabled or has_store or workers_of(config) == 1:
         return

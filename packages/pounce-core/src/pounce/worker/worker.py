@@ -258,8 +258,7 @@ class Worker:
                     await self._hook("shutdown", timeout)
                     await self._lifespan.shutdown(timeout)
                 finally:
-                    for end in self.service.on_end:
-                        await end()
+                    await self._end_helpers()
                     self.service.crossing.close()
 
     def take(self, listener: int, sock: socket.socket) -> None:
@@ -268,6 +267,13 @@ class Worker:
 
     def receive(self, sockets: list[socket.socket]) -> None:
         """Read datagrams from these sockets from now on, and from no others; they are closed here. Call on the worker's
+    async def _end_helpers(self) -> None:
+        """Let them send what they have kept, all at the same time: each of them may have to wait for somebody."""
+        ends = [end() for end in tuple(self.service.on_end)]
+        for found in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(found, Exception):
+                log.error("What was to be done at the end of the worker failed", exc_info=found)
+
         loop, once it is ready."""
         self._datagrams.receive(sockets)
 
