@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from tests.workers.running import Running, eventually, is_start, status
@@ -59,10 +60,12 @@ def test_workers_come_and_go_by_the_control_socket(tmp_path: Path) -> None:
         assert ask(control, "remove-worker") == {"ok": True, "workers": 1}
 
 
-def test_a_status_tells_of_the_memory_of_the_processes(tmp_path: Path) -> None:
+def test_a_status_tells_of_the_memory_of_the_processes_and_their_own_address_of_all_workers(tmp_path: Path) -> None:
     control = tmp_path / "control"
     flags = ("--workers", "2", "--worker-mode", "process", "--metrics-enabled", "--control-socket", str(control))
-    with Running(tmp_path, *flags) as server:
+    with Running(tmp_path, *flags, "--metrics-bind", "127.0.0.1:0") as server:
+        with urlopen(server.wait_for(is_start)["urls"][1] + "/metrics", timeout=60) as answer:
+            assert b"pounce_workers 2" in answer.read()
         wanted = {f"process_resident_memory_bytes{{pid={pid}}}" for pid in server.children()}
         eventually(lambda: wanted <= status(control)["gauges"].keys())
 

@@ -920,6 +920,12 @@ class ServerConfig:
     metrics_path: str = option(
         "/metrics", "Where Prometheus reads the metrics of all workers.", group="metrics", needs="metrics_enabled"
     )
+    metrics_bind: str | None = option(
+        None,
+        "Address of their own, as bind takes it, at which they alone are, and then nowhere else: 127.0.0.1:9100.",
+        group="metrics",
+        needs="metrics_enabled",
+    )
 
     statsd_address: str | None = option(
         None, "Send the same to a statsd server: 127.0.0.1:8125, or unix:/path.", group="metrics"
@@ -950,6 +956,12 @@ class ServerConfig:
         False, "Show how the server does at status_page_path, on loopback or for the token.", group="metrics"
     )
     status_page_path: str = option("/_pounce/", "Where that page is.", group="metrics", needs="status_page_enabled")
+    introspection_bind: str | None = option(
+        None,
+        "Address of their own for both, as bind takes it, and then nowhere else; may be that of metrics_bind.",
+        group="metrics",
+        needs="introspection_enabled or status_page_enabled",
+    )
     introspection_token: str | None = option(
         None,
         "Bearer token with which clients that are not on this machine see status page and information.",
@@ -964,18 +976,6 @@ class ServerConfig:
     )
     otel_service_name: str = option(
         "pounce", "What the service is called in them.", group="traces", needs="otel_endpoint"
-    )
-
-    # Plugins
-    plugins: bool = option(
-        True, "Load installed plugins; without them the server's own parts are left.", group="plugins"
-    )
-    disable_plugin: tuple[str, ...] = option((), "Leave this plugin out; may be repeated.", group="plugins")
-    only_plugins: tuple[str, ...] = option(
-        (),
-        "Load these plugins and the server's own parts, no others; may be repeated.",
-        group="plugins",
-        needs="plugins",
     )
     sentry_dsn: str | None = option(None, "Report errors to this project of Sentry.", group="traces", secret=True)
     sentry_environment: str | None = option(
@@ -995,6 +995,18 @@ class ServerConfig:
         "Send what may be personal too: addresses, cookies, queries, bodies, values of variables.",
         group="traces",
         needs="sentry_dsn",
+    )
+
+    # Plugins
+    plugins: bool = option(
+        True, "Load installed plugins; without them the server's own parts are left.", group="plugins"
+    )
+    disable_plugin: tuple[str, ...] = option((), "Leave this plugin out; may be repeated.", group="plugins")
+    only_plugins: tuple[str, ...] = option(
+        (),
+        "Load these plugins and the server's own parts, no others; may be repeated.",
+        group="plugins",
+        needs="plugins",
     )
     plugin_settings: Mapping[str, Mapping[str, Any]] = option(
         dict, "Settings of plugins, a table for each plugin by its name.", group="plugins", flag=False, factory=True

@@ -23,6 +23,7 @@ from pounce.exchange.draining import DrainNotice
 from pounce.exchange.error_pages import ErrorPages, plugin_failed
 from pounce.exchange.host import ErrorApps
 from pounce.exchange.http import HttpExchange
+from pounce.exchange.own_binds import own_binds
 from pounce.exchange.response_headers import ResponseHeaders
 from pounce.exchange.scope import METHODS, offered_extensions
 from pounce.immortal import own_class
@@ -252,8 +253,11 @@ class Service:
         self._context = contextvars.copy_context()
         self._logged: set[str] = set()
         made = [(item.name, respond) for item in responders if (respond := item.create(self)) is not None]
-        self._responders = tuple(respond for _, respond in made)
-        self._responder_names = tuple(name for name, _ in made)
+        apart = {name for names in own_binds(config).values() for name in names}
+        self._responders = tuple(respond for name, respond in made if name not in apart)
+        self._responder_names = tuple(name for name, _ in made if name not in apart)
+        self.aside = tuple((name, respond) for name, respond in made if name in apart)
+        """Responders of binds that are for them alone."""
         self._admit = _one_after_the_other([create(self) for create in admission])
         self.observers: tuple[Observer, ...] = tuple(
             observer for factory in observers if (observer := factory.create(self)) is not None

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from pounce.config import ServerConfig, setting_of_bind
 from pounce.errors import BindError, ConfigError
+from pounce.exchange.own_binds import own_binds
 from pounce.net.inherited import adopt, systemd_sockets
 from pounce.net.unix_socket import hint_for, open_unix
 
@@ -55,6 +56,8 @@ class Bind:
     settings: tuple[tuple[str, str], ...] = ()
     """Settings for its connections, in place of those of the server, as they are written: of the server, and of the
     plugin whose wire it names alone."""
+    serves: tuple[str, ...] = ()
+    """The responders that are served here, and nothing else is; empty for what the server is there for."""
 
     @property
     def place(self) -> str:
@@ -277,6 +280,7 @@ def binds_of(config: ServerConfig) -> list[Bind]:
         binds = [Bind(path=config.uds)]
     else:
         binds = [Bind(host=config.host, port=config.port)]
+    binds += _binds_of_endpoints(config, {bind.place for bind in binds if bind.port})
     for bind in binds:
         if bind.tls and not config.uses_tls:
             raise ConfigError(
@@ -288,6 +292,27 @@ def binds_of(config: ServerConfig) -> list[Bind]:
     if len(set(taken)) < len(taken):
         raise ConfigError("a socket that is inherited is in two binds", hint="Name each descriptor or socket once.")
     return binds
+
+
+def _binds_of_endpoints(config: ServerConfig, taken: set[str]) -> Iterable[Bind]:
+    """Those that speak HTTP/1.1 to whoever operates the server. Raises `ConfigError`, also where the place is taken."""
+    for text, names in own_binds(config).items():
+        setting = "metrics_bind" if text == config.metrics_bind else "introspection_bind"
+        try:
+            bind = parse_bind(text)
+        except ConfigError as exc:
+            raise ConfigError(f"{setting}: {exc.message}", hint=exc.hint) from exc
+        if bind.place in taken:
+            raise ConfigError(
+                f"{setting} is {text}, where the server itself listens", hint="Leave it out, or take another port."
+            )
+        yield replace(
+            bind,
+            serves=names,
+            wires=bind.wires or ("h1",),
+            tls=bool(bind.tls),
+            proxy_protocol=bool(bind.proxy_protocol),
+        )
 
 
 def _check_http3(bind: Bind, config: ServerConfig) -> None:

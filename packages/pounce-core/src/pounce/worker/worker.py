@@ -83,6 +83,12 @@ def _services_of(service: Service, listeners: list[Listener], registry: Registry
     services: dict[Bind, Service] = {}
     for bind in dict.fromkeys(listener.bind for listener in listeners):
         config = registry.config_of(bind, service.config)
+        if bind.serves:
+            from pounce.exchange.endpoint_service import EndpointService
+
+            parsers, identity = _parsers_of(config, registry), _identity_of(config)
+            services[bind] = EndpointService(service, config, service.settings, parsers, identity, bind.serves)
+            continue
         if config is service.config:
             services[bind] = service
             continue
@@ -261,12 +267,6 @@ class Worker:
                     await self._end_helpers()
                     self.service.crossing.close()
 
-    def take(self, listener: int, sock: socket.socket) -> None:
-        """Serve a connection that was accepted from `listeners[listener]`; call on the worker's loop."""
-        self._acceptors[listener].take(sock)
-
-    def receive(self, sockets: list[socket.socket]) -> None:
-        """Read datagrams from these sockets from now on, and from no others; they are closed here. Call on the worker's
     async def _end_helpers(self) -> None:
         """Let them send what they have kept, all at the same time: each of them may have to wait for somebody."""
         ends = [end() for end in tuple(self.service.on_end)]
@@ -274,6 +274,12 @@ class Worker:
             if isinstance(found, Exception):
                 log.error("What was to be done at the end of the worker failed", exc_info=found)
 
+    def take(self, listener: int, sock: socket.socket) -> None:
+        """Serve a connection that was accepted from `listeners[listener]`; call on the worker's loop."""
+        self._acceptors[listener].take(sock)
+
+    def receive(self, sockets: list[socket.socket]) -> None:
+        """Read datagrams from these sockets from now on, and from no others; they are closed here. Call on the worker's
         loop, once it is ready."""
         self._datagrams.receive(sockets)
 
