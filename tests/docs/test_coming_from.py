@@ -42,6 +42,7 @@ DIFFERENT = {
     "websocket_max_message_size": "It was counted by frame, and is by message.",
     "reload_timeout": "None is `shutdown_timeout`.",
     "http3_qpack_max_table_capacity": "The dynamic table works here.",
+    "sentry_profiles_sample_rate": "The profiler of the SDK needs the GIL.",
 }
 """Settings with another default, and why."""
 

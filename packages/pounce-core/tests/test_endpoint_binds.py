@@ -90,7 +90,7 @@ def test_an_address_that_is_taken_is_an_error_of_the_start() -> None:
     [
         ({"metrics_bind": "9100"}, "metrics_bind: bind must be"),
         ({"metrics_bind": "127.0.0.1:8000"}, "metrics_bind is 127.0.0.1:8000, where the server itself listens"),
-        ({"introspection_bind": "127.0.0.1", "introspection_enabled": True}, "introspection_bind: bind must be"),
+        ({"introspection_bind": "127.0.0.1:", "introspection_enabled": True}, "introspection_bind: bind must be"),
     ],
 )
 def test_an_address_that_cannot_be_is_named_with_its_setting(settings: dict[str, Any], message: str) -> None:
@@ -108,3 +108,4 @@ def test_both_may_have_the_same_address() -> None:
 
 def test_an_address_for_what_is_off_is_not_opened() -> None:
     assert len(binds_of(ServerConfig(metrics_bind="127.0.0.1:9100", introspection_bind="127.0.0.1:9101"))) == 1
+    assert len(binds_of(ServerConfig(introspection_enabled=True, introspection_bind="localhost"))) == 1

@@ -948,20 +948,15 @@ class ServerConfig:
     )
     introspection_bind: str = option(
         "127.0.0.1",
-        "Where it is told without the token: on loopback, and nowhere else.",
+        "Where it is told without the token: on loopback. With a port, as bind takes it, an address of its own for it"
+        " and the status page, which are then nowhere else.",
         group="metrics",
-        needs="introspection_enabled",
+        needs="introspection_enabled or status_page_enabled",
     )
     status_page_enabled: bool = option(
         False, "Show how the server does at status_page_path, on loopback or for the token.", group="metrics"
     )
     status_page_path: str = option("/_pounce/", "Where that page is.", group="metrics", needs="status_page_enabled")
-    introspection_bind: str | None = option(
-        None,
-        "Address of their own for both, as bind takes it, and then nowhere else; may be that of metrics_bind.",
-        group="metrics",
-        needs="introspection_enabled or status_page_enabled",
-    )
     introspection_token: str | None = option(
         None,
         "Bearer token with which clients that are not on this machine see status page and information.",

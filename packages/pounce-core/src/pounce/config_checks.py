@@ -94,10 +94,11 @@ def check_together(config: ServerConfig) -> None:
         raise ConfigError(f"health_check_path must start with / (got {config.health_check_path!r})")
     if not config.status_page_path.endswith("/"):
         raise ConfigError(f"status_page_path must end with / (got {config.status_page_path!r})")
-    if config.introspection_bind not in ("127.0.0.1", "::1", "localhost"):
+    if ":" not in config.introspection_bind and config.introspection_bind not in ("127.0.0.1", "localhost"):
         raise ConfigError(
-            f"introspection_bind must be loopback (got {config.introspection_bind!r})",
-            hint="The path is answered on every bind, elsewhere to those who have introspection_token.",
+            f"introspection_bind must be loopback, or have a port (got {config.introspection_bind!r})",
+            hint="The path is answered on every bind, elsewhere to those who have introspection_token; with a port it"
+            " is answered there alone.",
         )
     for name in ("metrics_path", "introspection_path", "status_page_path"):
         if not getattr(config, name).startswith("/"):

@@ -208,6 +208,7 @@ class ServerConfigKwargs(TypedDict, total=False):
     log_slow_requests_threshold: float
     metrics_enabled: bool
     metrics_path: str
+    metrics_bind: str | None
     statsd_address: str | None
     statsd_format: StatsdFormat
     statsd_prefix: str
@@ -221,6 +222,12 @@ class ServerConfigKwargs(TypedDict, total=False):
     introspection_token_file: str | None
     otel_endpoint: str | None
     otel_service_name: str
+    sentry_dsn: str | None
+    sentry_environment: str | None
+    sentry_release: str | None
+    sentry_traces_sample_rate: float
+    sentry_profiles_sample_rate: float
+    sentry_send_default_pii: bool
     plugins: bool
     disable_plugin: tuple[str, ...]
     only_plugins: tuple[str, ...]

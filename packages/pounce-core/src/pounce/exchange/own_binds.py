@@ -10,6 +10,7 @@ def own_binds(config: ServerConfig) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     if config.metrics_bind is not None and config.metrics_enabled:
         found[config.metrics_bind] = ("metrics",)
-    if config.introspection_bind is not None and (config.introspection_enabled or config.status_page_enabled):
+    has_port = ":" in config.introspection_bind and config.introspection_bind != "::1"
+    if has_port and (config.introspection_enabled or config.status_page_enabled):
         found[config.introspection_bind] = (*found.get(config.introspection_bind, ()), "info", "status_page")
     return found

@@ -194,7 +194,7 @@ def open_control(
     *,
     takes_over: bool = False,
 ) -> ControlSocket | None:
-    """The control socket that the setting asks for, of a server of `app`, an application or its name; else None.
+    """The control socket that the setting asks for, of a server of `app`, an application or a name; else None.
 
     Raises `BindError` where one is named that cannot be had; without one by itself a server is well too.
     """

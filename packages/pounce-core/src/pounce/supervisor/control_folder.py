@@ -30,8 +30,7 @@ def is_named(path: str | None) -> bool:
 def new_path(app: object) -> str:
     """Where the server in this process may have its control socket; what is left there by others is removed.
 
-    `app` is the application, or its name, which the socket bears. Raises `OSError` where there is no folder that is
-    safe.
+    `app` is the application, or a name for it, which the socket bears. Raises `OSError` where there is no safe folder.
     """
     first, second = _folders()
     try:

@@ -50,7 +50,8 @@ class LoneControl:
             "add-worker": self._refuse,
             "remove-worker": self._refuse,
         }
-        self._socket = open_control(config.control_socket, app, OnLoop(asyncio.get_running_loop()), commands)
+        loop = OnLoop(asyncio.get_running_loop())
+        self._socket = open_control(config.control_socket, config.app_name or app, loop, commands)
 
     def close(self) -> None:
         """The server has ended."""

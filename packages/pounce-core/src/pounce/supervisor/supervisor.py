@@ -355,8 +355,9 @@ class Supervisor:
             "add-worker": lambda answer: self._resize_for(+1, answer),
             "remove-worker": lambda answer: self._resize_for(-1, answer),
         }
+        named, takes_over = self._config.app_name or self._app, self._predecessor is not None
         self._control = open_control(
-            self._control_setting, self._app, self._selector, commands, takes_over=self._predecessor is not None
+            self._control_setting, named, self._selector, commands, takes_over=takes_over
         )
 
     def _resize_for(self, by: int, answer: Answer) -> None:
