@@ -30,7 +30,7 @@ def test_json_tells_everything_of_a_plugin(capsys: pytest.CaptureFixture[str]) -
         "name": "swift",
         "distribution": "swift-parser",
         "version": "1.2.3",
-        "contract": "1.3",
+        "contract": "1.4",
         "provides": {"parsers": ["swift"]},
         "load_ms": 12.5,
         "gil_enabled": True,

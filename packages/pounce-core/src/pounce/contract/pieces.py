@@ -22,7 +22,7 @@ __all__ = [
     "Response",
 ]
 
-API_VERSION = (1, 3)
+API_VERSION = (1, 4)
 """Version of this contract: a plugin works when its major number is the same and its minor not higher."""
 
 

@@ -355,6 +355,9 @@ class Upgrade:
     token: bytes
     """As in the field Upgrade, or `:protocol` of an extended CONNECT."""
     open: Callable[[Service, RequestHead, Stream], Exchange]
+    takes: Callable[[Service, RequestHead], bool] | None = None
+    """Whether it is to be had for this request, where that depends on settings or on its wire; False leaves the request
+    to be answered as if nobody knew the token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,9 @@ class Host(wire.Service, Protocol):
     def app_failed(self, error: BaseException) -> None:
         """Count and log what the application raised."""
 
+    def upgrade_for(self, head: RequestHead) -> wire.Upgrade | None:
+        """The upgrade that a request asks for, if it is to be had."""
+
     def open_upgrade(self, upgrade: wire.Upgrade, head: RequestHead, stream: Stream) -> Exchange:
         """Give a request that may start to the upgrade that it asks for."""
 

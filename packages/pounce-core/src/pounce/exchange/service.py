@@ -312,7 +312,7 @@ class Service:
         if length and length > self.max_request_size > 0:
             return self.refuse(head, stream, self.too_large())
         if head.upgrade is not None:
-            upgrade = self.upgrades.get(head.upgrade)
+            upgrade = self.upgrade_for(head)
             if upgrade is not None:
                 if self._admit is not None:
                     other = self._admit(head, stream)
@@ -363,6 +363,11 @@ class Service:
             if ended:
                 other.eof_received()
         return other
+
+    def upgrade_for(self, head: RequestHead) -> Upgrade | None:
+        """The upgrade that a request asks for, if it is to be had."""
+        upgrade = self.upgrades.get(head.upgrade) if head.upgrade is not None else None
+        return upgrade if upgrade is not None and (upgrade.takes is None or upgrade.takes(self, head)) else None
 
     def open_upgrade(self, upgrade: Upgrade, head: RequestHead, stream: Stream) -> Exchange:
         """Give a request that may start to the upgrade that it asks for."""

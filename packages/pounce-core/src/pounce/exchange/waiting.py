@@ -77,8 +77,8 @@ class WaitingExchange:
         service, head, stream = self.service, self.head, self.stream
         if verdict is not None:
             self._give_body_to(service.refuse(head, stream, verdict))
-        elif head.upgrade is not None and head.upgrade in service.upgrades:
-            self._give_body_to(service.open_upgrade(service.upgrades[head.upgrade], head, stream))
+        elif (upgrade := service.upgrade_for(head)) is not None:
+            self._give_body_to(service.open_upgrade(upgrade, head, stream))
         else:
             exchange = self._exchange()
             self._give_body_to(exchange)
