@@ -65,8 +65,15 @@ class ScriptedQuic:
         self.is_over = False
         self.fails: dict[str, BaseException] = {}
         """What a method is to raise, by its name."""
+        self.stopped: dict[int, int] = {}
+        self.ended: set[int] = set()
+        """Streams on which nothing more will be written."""
+        self.datagrams: list[bytes] = []
+        self.datagram_max = 1000
+        self.openable = True
+        """The client allows more streams."""
         self._waiting: set[int] = set()
-        self._next = 3
+        self._next = {True: 3, False: 1}
 
     def _may_fail(self, name: str) -> None:
         if name in self.fails:
@@ -85,7 +92,7 @@ class ScriptedQuic:
         sent = 0
         for stream_id in sorted(self._waiting):
             count = self._waits(stream_id)
-            if self.credit is not None and not stream_id & 3:
+            if self.credit is not None and not (stream_id & 3 == 3 and stream_id < 15):
                 count = min(count, self.credit.get(stream_id, 0), self.room)
                 self.credit[stream_id] = self.credit.get(stream_id, 0) - count
                 self.room -= count
@@ -102,15 +109,23 @@ class ScriptedQuic:
 
     def handle_timer(self, now: float) -> None: ...
 
-    def open_stream(self) -> int:
-        self._next += 4
-        return self._next - 4
+    def open_stream(self, unidirectional: bool) -> int:
+        self._next[unidirectional] += 4
+        return self._next[unidirectional] - 4
+
+    def may_open(self, unidirectional: bool) -> bool:
+        return self.openable
+
+    def send_datagram(self, data: bytes) -> None:
+        self.datagrams.append(data)
 
     def write(self, stream_id: int, data: bytes, end: bool) -> None:
         if not stream_id & 2:
             self._may_fail("write")
         self.written.setdefault(stream_id, bytearray()).extend(data)
         self._waiting.add(stream_id)
+        if end:
+            self.ended.add(stream_id)
 
     def unsent(self, stream_id: int) -> int:
         self._may_fail("unsent")
@@ -130,6 +145,7 @@ class ScriptedQuic:
         self._may_fail("reset")
 
     def stop(self, stream_id: int, code: int) -> None:
+        self.stopped.setdefault(stream_id, code)
         self._may_fail("stop")
 
     def close(self, code: int, reason: str) -> None:
@@ -145,7 +161,13 @@ class ScriptedConnection:
     """A connection that is established; needs a running loop."""
 
     def __init__(
-        self, app: Any = None, *, service: Service | None = None, port: int = CLIENT[1], **settings: Any
+        self,
+        app: Any = None,
+        *,
+        service: Service | None = None,
+        port: int = CLIENT[1],
+        settings_frame: bytes = b"",
+        **settings: Any,
     ) -> None:
         self.service = service or memory_service(app, **settings)
         self.quic = ScriptedQuic((CLIENT[0], port))
@@ -154,7 +176,7 @@ class ScriptedConnection:
         self._next = 0
         self.feed(
             Connected("h3", 0x1301, None),
-            StreamData(CONTROL, varint(0) + frame(4, b""), False),
+            StreamData(CONTROL, varint(0) + frame(4, settings_frame), False),
             StreamData(ENCODER, varint(2), False),
             StreamData(DECODER, varint(3), False),
         )

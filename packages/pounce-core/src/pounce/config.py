@@ -368,6 +368,48 @@ class ServerConfig:
         group="http3",
         needs="http3_enabled",
     )
+    http3_webtransport_enabled: bool = option(
+        False,
+        "Open WebTransport sessions for applications that know the scope webtransport; a preview.",
+        group="http3",
+        needs="http3_enabled",
+    )
+    http3_webtransport_max_sessions: int = option(
+        16,
+        "Sessions of one connection; more are answered 429.",
+        group="http3",
+        ge=1,
+        needs="http3_webtransport_enabled",
+    )
+    http3_webtransport_max_streams: int = option(
+        256,
+        "Streams of each kind that a client may have open on a connection, requests among them.",
+        group="http3",
+        ge=1,
+        le=65536,
+        needs="http3_webtransport_enabled",
+    )
+    http3_webtransport_datagram_queue: int = option(
+        256,
+        "Datagrams of a session that wait for the application, and of a connection for the network; more are dropped.",
+        group="http3",
+        ge=1,
+        needs="http3_webtransport_enabled",
+    )
+    http3_webtransport_origins: tuple[str, ...] = option(
+        (),
+        "Origins that web pages may open sessions from, as https://example.org; empty allows all.",
+        group="http3",
+        needs="http3_webtransport_enabled",
+    )
+    http3_webtransport_drain_timeout: float = option(
+        5.0,
+        "Time that sessions have to come to an end when their worker drains, before they are closed.",
+        group="http3",
+        unit="seconds",
+        ge=0,
+        needs="http3_webtransport_enabled",
+    )
     http3_alt_svc: AltSvc = option(
         "auto",
         "Alt-Svc header of answers: auto announces HTTP/3 where it is served, clear takes it back.",

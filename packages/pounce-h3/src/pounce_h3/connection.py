@@ -8,6 +8,7 @@ been looked at:
     heads.py          field sections, what they were found to mean, and their memory; `qpack.py` codes them
     streams.py        the table of requests, what is given up, budgets; `stream.py` is one of them
     peer_streams.py   the peer's unidirectional streams: control, and the instructions of QPACK
+    sessions.py       WebTransport: sessions, their streams (`session_stream.py`) and datagrams; where it is on
     windows.py        what the peer may send, and what applications let wait of it
     output.py         what is sent, and which stream's bytes leave next
     ending.py         GOAWAY, drain, the last acknowledgment
@@ -37,6 +38,7 @@ from pounce_h3.ending import Ending
 from pounce_h3.engine import (
     Closed,
     Connected,
+    DatagramReceived,
     EarlyData,
     IdIssued,
     IdRetired,
@@ -272,7 +274,7 @@ class H3Connection(Connection):
                 self.streams.received(event.stream_id, event.data, event.end)
         elif isinstance(event, StreamReset):
             if event.stream_id & 2:
-                self.peer_streams.given_up(event.stream_id)
+                self.peer_streams.given_up(event)
             else:
                 self.streams.given_up(event)
         elif isinstance(event, Connected):
@@ -288,6 +290,9 @@ class H3Connection(Connection):
             else:
                 self.ids.add(event.connection_id)
                 self._endpoint.add_id(event.connection_id, self)
+        elif isinstance(event, DatagramReceived):
+            if self.streams.sessions is not None:
+                self.streams.sessions.datagram_received(event.data)
         elif isinstance(event, Closed):
             self._endpoint.forget(self)
 

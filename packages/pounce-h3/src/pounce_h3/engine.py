@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Closed",
     "Connected",
+    "DatagramReceived",
     "EarlyData",
     "Engine",
     "FieldCodec",
@@ -83,6 +84,15 @@ class StopSending(StreamReset):
     __slots__ = ()
 
 
+class DatagramReceived:
+    """What came in a DATAGRAM frame (RFC 9221)."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
 class EarlyData:
     """The client was here before, and sends data that may be a replay (RFC 8446 8): what comes before `Connected`.
 
@@ -128,7 +138,7 @@ class Closed:
         self.reason = reason
 
 
-type QuicEvent = StreamData | StreamReset | EarlyData | IdIssued | Closed
+type QuicEvent = StreamData | StreamReset | DatagramReceived | EarlyData | IdIssued | Closed
 
 
 class Initial:
@@ -229,8 +239,18 @@ class QuicConnection(Protocol):
 
     def handle_timer(self, now: float) -> None: ...
 
-    def open_stream(self) -> int:
-        """A new unidirectional stream."""
+    def open_stream(self, unidirectional: bool) -> int:
+        """A new stream of ours, which `may_open()` has to allow."""
+
+    def may_open(self, unidirectional: bool) -> bool:
+        """The peer allows another stream of this kind (RFC 9000 4.6)."""
+
+    @property
+    def datagram_max(self) -> int:
+        """Bytes of a datagram that `send_datagram()` can send; 0 where the peer takes none (RFC 9221 3)."""
+
+    def send_datagram(self, data: bytes) -> None:
+        """Once, in a DATAGRAM frame; it may be lost."""
 
     def write(self, stream_id: int, data: bytes, end: bool) -> None: ...
 
@@ -267,6 +287,9 @@ class Engine(Protocol):
 
     has_retry: bool
     """Its clients and connections go on after a Retry (RFC 9000 8.1.2); without that, none is sent."""
+
+    has_datagrams: bool
+    """Its connections send and receive datagrams (RFC 9221)."""
 
     def __init__(self, config: ServerConfig) -> None: ...
 

@@ -26,6 +26,8 @@ def make_engine(service: Service) -> Engine:
 
     if config.http3_zero_rtt_enabled:
         raise ConfigError("http3_zero_rtt_enabled is on, but the engine zoomies gives no tickets")
+    if config.http3_webtransport_enabled:
+        raise ConfigError("http3_webtransport_enabled is on, but the engine zoomies has no datagrams")
     if not config.http3_retry_above:
         raise ConfigError("http3_retry_above is 0, but the engine zoomies cannot have clients prove their address")
     return ZoomiesEngine(config, service.tls)

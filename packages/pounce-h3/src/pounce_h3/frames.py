@@ -12,6 +12,8 @@ __all__ = [
     "PRIORITY_UPDATE_PUSH",
     "PUSH_PROMISE",
     "SETTINGS",
+    "WT_STREAM",
+    "WT_UNIDIRECTIONAL",
     "frame",
     "frame_head",
     "integers",
@@ -28,6 +30,10 @@ GOAWAY = 0x7
 MAX_PUSH_ID = 0xD
 PRIORITY_UPDATE = 0xF0700
 PRIORITY_UPDATE_PUSH = 0xF0701
+WT_STREAM, WT_UNIDIRECTIONAL = 0x41, 0x54
+"""What streams of a WebTransport session begin with, before its number: the bidirectional ones with a type of a frame
+that has no length and ends with its stream, the unidirectional ones with a type of a stream (draft-ietf-webtrans-http3
+4.2, 4.3)."""
 
 # RFC 9114 7.2.8: frame types of HTTP/2 that have no meaning here are errors.
 _HTTP2 = frozenset((0x2, 0x6, 0x8, 0x9))

@@ -9,6 +9,7 @@ A stream whose application has to wait is in `waiting`, and has a `Wait` that sa
 
 import asyncio
 import functools
+from collections import deque
 from collections.abc import Callable, Collection
 from math import inf
 from typing import TYPE_CHECKING, Protocol
@@ -28,6 +29,8 @@ AHEAD_MAX = 65536
 """Bytes handed to the engine ahead of what the network takes."""
 PIECE = 16384
 """Bytes of one stream that are handed over at a time."""
+DATAGRAMS_AHEAD = 8
+"""Datagrams handed to the engine at a time: it sends what it has, whatever the network takes."""
 SENT_MAX = 8
 """How often the network is given `AHEAD_MAX` before others have their turn."""
 
@@ -100,6 +103,7 @@ class Output:
         "_stuck",
         "_write_timeout",
         "corked",
+        "datagrams",
         "loop",
         "owner",
         "quic",
@@ -123,10 +127,12 @@ class Output:
         self.quic = quic
         self.corked = False
         """Something is being looked at, after which everything is sent."""
-        self.streams: Collection[int] = ()
-        """The ids of those that are open."""
+        self.streams: tuple[Collection[int], ...] = ()
+        """The ids of those that are open, of each kind."""
         self.waiting: set[Sender] = set()
         """Streams that are not writable."""
+        self.datagrams: deque[bytes] = deque()
+        """What leaves before anything else that waits (RFC 9221)."""
         self._codec = codec
         self._send = send
         self._write_timeout = service.config.write_timeout
@@ -145,7 +151,7 @@ class Output:
     def begin(self, settings: bytes) -> None:
         """Say what we speak (RFC 9114 6.2.1)."""
         quic = self.quic
-        self._critical = tuple(quic.open_stream() for _ in range(3))
+        self._critical = tuple(quic.open_stream(True) for _ in range(3))
         for stream_id, data in zip(
             self._critical, (varint(CONTROL) + settings, varint(ENCODER), varint(DECODER)), strict=True
         ):
@@ -282,7 +288,7 @@ class Output:
 
     def taken(self) -> int:
         """A number that grows by one for each byte of a stream that leaves."""
-        return self._given - sum(map(self.quic.unsent, self.streams))
+        return self._given - sum(sum(map(self.quic.unsent, ids)) for ids in self.streams)
 
     # Sending
 
@@ -306,6 +312,8 @@ class Output:
             quic.write(self._critical[2], self._codec.instructions(), False)
         rounds = SENT_MAX
         while True:
+            if self.datagrams:
+                self._give_datagrams()
             if self._queue:
                 if not rounds:
                     self.soon()
@@ -321,6 +329,17 @@ class Output:
                 self._broken.clear()
             elif not datagrams and not (self._queue and self._passes_over_stuck()):
                 return
+
+    def _give_datagrams(self) -> None:
+        """Hand over as many as the network takes."""
+        quic, datagrams = self.quic, self.datagrams
+        for _ in range(DATAGRAMS_AHEAD):
+            if not datagrams or quic.is_congested:
+                return
+            try:
+                quic.send_datagram(datagrams.popleft())
+            except BaseException:  # noqa: BLE001
+                log_failure(self.service)
 
     def resume(self) -> None:
         """Something may have left that streams wait for."""
@@ -391,6 +410,7 @@ class Output:
         """The connection is over."""
         self._queue.clear()
         self.waiting.clear()
+        self.datagrams.clear()
 
     def cancel(self) -> None:
         """Nothing is sent any more."""

@@ -14,7 +14,7 @@ from pounce_h3.codes import (
     H3_MISSING_SETTINGS,
     H3_STREAM_CREATION_ERROR,
 )
-from pounce_h3.engine import QuicError
+from pounce_h3.engine import QuicError, StreamReset
 from pounce_h3.frames import (
     CANCEL_PUSH,
     GOAWAY,
@@ -23,11 +23,12 @@ from pounce_h3.frames import (
     PRIORITY_UPDATE,
     PRIORITY_UPDATE_PUSH,
     SETTINGS,
+    WT_UNIDIRECTIONAL,
     integers,
     pull,
 )
 from pounce_h3.output import CONTROL, DECODER, ENCODER
-from pounce_h3.settings import check_settings
+from pounce_h3.settings import H3_DATAGRAM, check_settings
 from pounce_h3.streams import Streams
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ class PeerStreams:
         """Bytes of a stream."""
         stream = self._open.get(stream_id)
         if stream is None:
+            sessions = self._streams.sessions
+            if sessions is not None and sessions.received(stream_id, data, end):
+                return
             stream = self._open[stream_id] = PeerStream()
         kind = stream.kind
         if kind == UNKNOWN:
@@ -81,6 +85,9 @@ class PeerStreams:
             if pulled is None:
                 if end:
                     del self._open[stream_id]
+                return
+            if pulled[0] == WT_UNIDIRECTIONAL and self._streams.sessions is not None:
+                self._session_stream(stream_id, stream, pulled[1], end)
                 return
             data = bytes(stream.buffer[pulled[1] :])
             stream.buffer.clear()
@@ -97,8 +104,22 @@ class PeerStreams:
         if end:
             del self._open[stream_id]
 
-    def given_up(self, stream_id: int) -> None:
+    def _session_stream(self, stream_id: int, stream: PeerStream, at: int, end: bool) -> None:
+        """A stream of a session of WebTransport, as soon as it says of which one."""
+        sessions = self._streams.sessions
+        assert sessions is not None
+        pulled = pull(bytes(stream.buffer[:16]), at)
+        if pulled is not None:
+            del self._open[stream_id]
+            sessions.adopt(stream_id, pulled[0], bytes(stream.buffer[pulled[1] :]), end)
+        elif end:
+            del self._open[stream_id]
+
+    def given_up(self, event: StreamReset) -> None:
         """The peer has given up a stream of its own, or wants no more of one of ours."""
+        stream_id, sessions = event.stream_id, self._streams.sessions
+        if sessions is not None and sessions.given_up(event):
+            return
         peer = self._open.pop(stream_id, None)
         if self._streams.output.is_critical(stream_id) or (
             peer is not None and peer.kind in (CONTROL, ENCODER, DECODER)
@@ -167,8 +188,10 @@ class PeerStreams:
             return
         values = integers(payload)
         if kind == SETTINGS:
-            check_settings(values)
+            settings = check_settings(values)
             self._settings_received = True
+            if self._streams.sessions is not None:
+                self._streams.sessions.takes_datagrams = bool(settings.get(H3_DATAGRAM))
         elif values is None or len(values) != 1:
             raise QuicError(H3_FRAME_ERROR, f"frame type {kind:#x} is not one integer")
         elif kind == CANCEL_PUSH:

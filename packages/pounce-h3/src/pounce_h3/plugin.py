@@ -5,12 +5,12 @@ import socket
 from typing import TYPE_CHECKING
 
 from pounce.errors import ConfigError
-from pounce.plugin import API_VERSION, DatagramSocket, DatagramWire, Plugin
+from pounce.plugin import API_VERSION, DatagramSocket, DatagramWire, Exchange, Plugin, Upgrade
 from pounce_h3.hidden import hidden
 from pounce_h3.settings import H3Settings
 
 if TYPE_CHECKING:
-    from pounce.plugin import Address, Service
+    from pounce.plugin import Address, RequestHead, Service, Stream
 
 __all__ = ["plugin"]
 
@@ -38,9 +38,20 @@ def open_socket(sock: socket.socket) -> DatagramSocket:
     return open_socket(sock)
 
 
+def takes_session(service: Service, head: RequestHead) -> bool:
+    return head.version == "3" and service.config.http3_webtransport_enabled
+
+
+def open_session(service: Service, head: RequestHead, stream: Stream) -> Exchange:
+    from pounce_h3.webtransport.opening import open_session
+
+    return open_session(service, head, stream)
+
+
 plugin = Plugin(
     name="h3",
     api=API_VERSION,
     datagrams=(DatagramWire(name="h3", connect=connect, alpn=("h3",), open_socket=open_socket, advertise="h3"),),
+    upgrades=(Upgrade(token=b"webtransport", open=open_session, takes=takes_session),),
     settings=H3Settings,
 )

@@ -4,13 +4,15 @@ import hmac
 import logging
 import socket
 import time
-from typing import TYPE_CHECKING, cast
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, cast
 
-from qh3._hazmat import UdpSocketState
+from qh3._hazmat import Buffer, QuicConnectionCore, UdpSocketState
 from qh3.quic import events
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection, QuicConnectionError
 from qh3.quic.crypto import CIPHER_SUITES, derive_key_iv_hp
+from qh3.quic.packet import pull_quic_transport_parameters, push_quic_transport_parameters
 from qh3.quic.tls_bridge import QuicTlsBridge
 from qh3.tls import CipherSuite, Epoch, ExtensionType, cipher_suite_hash, hkdf_expand_label
 
@@ -19,6 +21,7 @@ from pounce_h3.codes import H3_EXCESSIVE_LOAD
 from pounce_h3.engine import (
     Closed,
     Connected,
+    DatagramReceived,
     EarlyData,
     IdIssued,
     IdRetired,
@@ -33,6 +36,8 @@ from pounce_h3.qh3_tls import Certificate, Context, tickets
 from pounce_h3.qpack import Qpack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pounce.config import ServerConfig
     from pounce.contract.wire import Certificates
     from pounce.exchange.budget import Budget
@@ -47,6 +52,10 @@ STREAM_WINDOW = 262_144
 """Bytes a peer may send on one stream ahead of what was given out."""
 CONNECTION_WINDOW = 1_048_576
 """Bytes a peer may send on all streams together ahead of what was given out."""
+DATAGRAM_FRAME_MAX = 65535
+"""What a peer may send of a datagram: all that its packets take (RFC 9221 3)."""
+DATAGRAM_MAX = 1150
+"""Bytes of a datagram that fits into the smallest packets that every network takes (RFC 9000 14)."""
 PACKET_MAX = 1500
 """Bytes that a packet takes of the congestion window at the most."""
 COST, COST_MAX = 0.0005, 0.5
@@ -55,6 +64,10 @@ COST, COST_MAX = 0.0005, 0.5
 qh3 remembers every connection id that a peer has given and taken back, and looks through them all for each new one."""
 STALL = 0.1
 """Seconds of it that are laid to a peer at a time: memory may be tidied up in between, which is nobody's fault."""
+STREAMS_AT, CRITICAL = 21, 3
+"""Where the numbers of streams are among the arguments of qh3's core; how many of its own HTTP/3 has (RFC 9114 6.2)."""
+HELD_MAX = 8 * CONNECTION_WINDOW
+"""Bytes of packets that are taken from a peer while nothing that it sends is given out, where it may send datagrams."""
 IN_FLIGHT_SLACK = 32_768
 """Bytes unacknowledged beyond twice the congestion window, which holds what a connection may send of its own accord. A
 peer that makes it answer, and acknowledges nothing, fills the memory otherwise (CVE-2024-22189)."""
@@ -74,12 +87,17 @@ class Qh3Engine:
 
     names_nameless = False
     has_retry = True
+    has_datagrams = True
 
     def __init__(self, config: ServerConfig, tls: Certificates) -> None:
         self.takes_early_data = config.http3_zero_rtt_enabled
         """Clients that come back may send requests before their handshake is complete."""
         self.tls = tls
         self._idle_timeout = config.http3_idle_timeout
+        self._takes_datagrams = config.http3_webtransport_enabled
+        self.streams_max = config.http3_webtransport_max_streams if config.http3_webtransport_enabled else 0
+        """Streams of each kind that a peer may have open; 0 leaves it to qh3."""
+        self.create_core = _core_creator(self.streams_max) if self.streams_max else QuicConnection._create_core
         self._context: object = tls.context(time.monotonic())
         self._certificates = self._load()
         self.configuration = self._configure()
@@ -98,6 +116,7 @@ class Qh3Engine:
             idle_timeout=self._idle_timeout,
             max_data=CONNECTION_WINDOW,
             max_stream_data=STREAM_WINDOW,
+            max_datagram_frame_size=DATAGRAM_FRAME_MAX if self._takes_datagrams else None,
         )
 
     def certificates(self, now: float) -> dict[str, Certificate]:
@@ -138,8 +157,11 @@ class Quic(QuicConnection):
         bridge = super()._create_tls(remote_source_cid)
         bridge.stateless_reset_token = self._initial.reset_token
         # It has put a token of its own into what it is going to say.
+        parameters = bridge.serialize_transport_parameters()
+        if self._engine.streams_max:
+            parameters = _with_streams(parameters, self._engine.streams_max)
         bridge.tls.handshake_extensions = [
-            (kind, bridge.serialize_transport_parameters() if kind == ExtensionType.QUIC_TRANSPORT_PARAMETERS else data)
+            (kind, parameters if kind == ExtensionType.QUIC_TRANSPORT_PARAMETERS else data)
             for kind, data in bridge.tls.handshake_extensions
         ]
         bridge.remote_initial_source_connection_id = self._initial.source
@@ -160,12 +182,13 @@ class Quic(QuicConnection):
             tickets.add(context.made.ticket, context.made)
 
     def _create_core(self, remote_addr: Address, initial_dcid: bytes, now: float) -> None:
+        create = self._engine.create_core
         if self._initial.source:
-            super()._create_core(remote_addr, initial_dcid, now)
+            create(self, remote_addr, initial_dcid, now)
             return
         # qh3 believes that every client has a name, and would go on sending to the one that this client chose for us.
         # Told that there is none it addresses packets correctly, but cannot know from what the first keys are made.
-        super()._create_core(remote_addr, b"", now)
+        create(self, remote_addr, b"", now)
         hp_name, aead_name = (name.decode() for name in CIPHER_SUITES[INITIAL_SUITE])
         for direction, secret in zip(("receive", "send"), initial_secrets(initial_dcid), strict=True):
             keys = derive_key_iv_hp(cipher_suite=INITIAL_SUITE, secret=secret, version=1)
@@ -182,6 +205,28 @@ class Quic(QuicConnection):
         return self._close_event is not None or (
             self._core is not None and self._core.state in ("closing", "draining", "terminated")
         )
+
+
+def _core_creator(streams: int) -> Callable[[QuicConnection, Address, bytes, float], None]:
+    """What qh3 makes the core of a connection with, but for the numbers of streams, which it has no setting for."""
+
+    def core(*given: Any) -> QuicConnectionCore:
+        made: Any = QuicConnectionCore
+        return cast(
+            QuicConnectionCore, made(*given[:STREAMS_AT], streams, streams + CRITICAL, *given[STREAMS_AT + 2 :])
+        )
+
+    create = QuicConnection._create_core
+    return FunctionType(create.__code__, {**create.__globals__, "QuicConnectionCore": core})
+
+
+def _with_streams(parameters: bytes, streams: int) -> bytes:
+    """Transport parameters (RFC 9000 18.2) that allow a peer so many streams of each kind."""
+    found = pull_quic_transport_parameters(Buffer(data=parameters))
+    found.initial_max_streams_bidi, found.initial_max_streams_uni = streams, streams + CRITICAL
+    buffer = Buffer(capacity=2 * len(parameters) + 64)
+    push_quic_transport_parameters(buffer, found)
+    return buffer.data
 
 
 def _forgotten(*args: object) -> None:
@@ -201,10 +246,13 @@ def initial_secrets(connection_id: bytes) -> tuple[bytes, bytes]:
 class Qh3Connection:
     """See `pounce_h3.engine.QuicConnection`."""
 
-    __slots__ = ("_cost", "_quic", "_stops")
+    __slots__ = ("_cost", "_held_size", "_quic", "_stops", "_takes_datagrams")
 
     def __init__(self, quic: Quic) -> None:
         self._quic = quic
+        self._takes_datagrams = quic.configuration.max_datagram_frame_size is not None
+        self._held_size = 0
+        """Bytes of packets that came since the connection is held."""
         self._cost = 0.0
         """Seconds of processor time that the peer's packets took beyond what packets take."""
         self._stops: list[tuple[int, int]] = []
@@ -226,6 +274,11 @@ class Qh3Connection:
 
     def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
         quic = self._quic
+        if quic.held and self._takes_datagrams:
+            self._held_size += sum(map(len, datagrams))
+            if self._held_size > HELD_MAX:
+                # Lost, as the network may lose them: no credit bounds what a peer sends in DATAGRAM frames.
+                return
         count = len(datagrams)
         # Of this thread: that others run meanwhile is nobody's fault.
         began = time.thread_time()
@@ -245,6 +298,8 @@ class Qh3Connection:
             kind = type(event)
             if kind is events.StreamDataReceived:
                 found.append(StreamData(event.stream_id, event.data, event.end_stream))  # type: ignore[attr-defined]
+            elif kind is events.DatagramFrameReceived:
+                found.append(DatagramReceived(event.data))  # type: ignore[attr-defined]
             elif isinstance(event, events.StreamReset):
                 found.append(StreamReset(event.stream_id, event.error_code))
             elif isinstance(event, events.StopSendingReceived):
@@ -265,6 +320,7 @@ class Qh3Connection:
 
     def hold(self, on: bool) -> None:
         self._quic.held = on
+        self._held_size = 0
         if not on:
             self._quic._drain_core()
 
@@ -294,8 +350,24 @@ class Qh3Connection:
     def handle_timer(self, now: float) -> None:
         self._quic.handle_timer(now)
 
-    def open_stream(self) -> int:
-        return self._quic._open_stream(is_unidirectional=True)
+    def open_stream(self, unidirectional: bool) -> int:
+        return self._quic._open_stream(unidirectional)
+
+    def may_open(self, unidirectional: bool) -> bool:
+        core = self._quic._core
+        if core is None:
+            return False
+        limits = core.stream_limits
+        return limits[2 + unidirectional] < limits[unidirectional]
+
+    @property
+    def datagram_max(self) -> int:
+        # RFC 9221 3: what the peer takes is the whole frame, with its type and length.
+        return max(min((self._quic._remote_max_datagram_frame_size or 0) - 3, DATAGRAM_MAX), 0)
+
+    def send_datagram(self, data: bytes) -> None:
+        if not self._quic.is_over:
+            self._quic.send_datagram_frame(data)
 
     def write(self, stream_id: int, data: bytes, end: bool) -> None:
         quic = self._quic

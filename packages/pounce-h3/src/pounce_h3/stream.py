@@ -39,7 +39,7 @@ from pounce_h3.codes import (
     H3_REQUEST_REJECTED,
 )
 from pounce_h3.engine import FieldSectionTooLarge, QuicError, StreamBlocked
-from pounce_h3.frames import DATA, HEADERS, NOT_ON_REQUEST, frame, frame_head, pull
+from pounce_h3.frames import DATA, HEADERS, NOT_ON_REQUEST, WT_STREAM, frame, frame_head, pull
 from pounce_h3.heads import SCHEME
 from pounce_h3.windows import Upload
 
@@ -88,11 +88,18 @@ class Table(Protocol):
     unread: list[Callable[[], None]]
     """What goes on reading in the connection's next turn."""
 
+    @property
+    def sessions(self) -> object | None:
+        """Of WebTransport, where that is on."""
+
     def ended(self, stream: H3Stream) -> None:
         """A direction of a stream is done with."""
 
     def count_reset(self) -> None:
         """A request was made malformed. Raises `QuicError`."""
+
+    def give_to_session(self, stream: H3Stream, number: int, data: bytes, end: bool) -> None:
+        """It is no request, but belongs to a session. Raises `QuicError`."""
 
 
 class H3Stream:
@@ -249,6 +256,14 @@ class H3Stream:
                     return
             elif kind[0] in NOT_ON_REQUEST:
                 raise QuicError(H3_FRAME_UNEXPECTED, f"frame type {kind[0]:#x} on a request stream")
+            elif kind[0] == WT_STREAM and self.table.sessions is not None:
+                # draft-ietf-webtrans-http3 4.3: anywhere else "MUST be treated as a connection error".
+                if self.reading != HEAD or self._skip:
+                    raise QuicError(H3_FRAME_ERROR, "a session's stream that has begun as something else")
+                self.reading = STOPPED
+                self.deadline = inf
+                self.table.give_to_session(self, length[0], data[payload:], self._ended)
+                return
             else:
                 # RFC 9114 9: unknown types are ignored.
                 self._left, self._skip = length[0], True
@@ -663,6 +678,13 @@ class H3Stream:
             and not self.pending_size
             and self.writable
             and (self.reading == DONE or self.reading == STOPPED)
+        )
+
+    @property
+    def may_be_accepted(self) -> bool:
+        """It may still turn out to open something."""
+        return self.reading == HEAD or (
+            self.head is not None and self.head.upgrade is not None and self.writing == READY
         )
 
     @property

@@ -24,6 +24,7 @@ from pounce_h3.windows import Windows
 
 if TYPE_CHECKING:
     from pounce.plugin import ConnectionInfo, Service
+    from pounce_h3.sessions import Sessions
 
 __all__ = ["Streams"]
 
@@ -52,6 +53,7 @@ class Streams:
         "priorities",
         "requests",
         "service",
+        "sessions",
         "unread",
         "unwanted",
         "windows",
@@ -66,7 +68,13 @@ class Streams:
         self.output = output
         self.windows = Windows(service.config, output)
         self.open: dict[int, H3Stream] = {}
-        output.streams = self.open
+        output.streams = (self.open,)
+        self.sessions: Sessions | None = None
+        """Of WebTransport; None where that is off."""
+        if service.config.http3_webtransport_enabled:
+            from pounce_h3.sessions import Sessions as Found
+
+            self.sessions = Found(self)
         self.unread: list[Callable[[], None]] = []
         """What goes on reading in the connection's next turn."""
         self.unwanted: set[int] = set()
@@ -93,6 +101,8 @@ class Streams:
         """Bytes of a request. Raises `QuicError`."""
         stream = self.open.get(stream_id)
         if stream is None:
+            if self.sessions is not None and self.sessions.received(stream_id, data, end):
+                return
             if stream_id in self.unwanted:
                 if end:
                     self.unwanted.discard(stream_id)
@@ -149,6 +159,21 @@ class Streams:
         """A request is still to be answered, or on its way, as a later one has arrived."""
         return bool(self._missing) or any(not stream.is_answered for stream in self.open.values())
 
+    def give_to_session(self, stream: H3Stream, number: int, data: bytes, end: bool) -> None:
+        """It is no request, but belongs to a session. Raises `QuicError`."""
+        assert self.sessions is not None
+        del self.open[stream.id]
+        self.heads.memory -= stream.held_head
+        self.priorities.pop(stream.id, None)
+        self.sessions.adopt(stream.id, number, data, end)
+
+    def may_open_session(self, stream_id: int) -> bool:
+        """The request of this stream is still to come, or to be answered."""
+        stream = self.open.get(stream_id)
+        if stream is None:
+            return stream_id > self.highest or stream_id in self._missing
+        return stream.may_be_accepted
+
     def unblock(self, ids: list[int]) -> None:
         """What the field sections of these streams have waited for is there."""
         for stream_id in ids:
@@ -171,7 +196,7 @@ class Streams:
 
         Raises `QuicError`.
         """
-        if not stream_id & 2 and self._is_new(stream_id):
+        if not stream_id & 3 and self._is_new(stream_id):
             self.count_reset()
             self._reject(stream_id)
             self.unwanted.add(stream_id)
@@ -180,6 +205,8 @@ class Streams:
         """The peer has given up one half of a request. Raises `QuicError`."""
         stream = self.open.get(event.stream_id)
         if stream is None:
+            if self.sessions is not None and self.sessions.given_up(event):
+                return
             if not isinstance(event, StopSending):
                 self.unwanted.discard(event.stream_id)
             return
@@ -211,6 +238,8 @@ class Streams:
     def lose_all(self) -> None:
         """The connection is over."""
         self.unread.clear()
+        if self.sessions is not None:
+            self.sessions.lose_all()
         streams = tuple(self.open.values())
         self.open.clear()
         for stream in streams:

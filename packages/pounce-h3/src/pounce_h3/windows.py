@@ -54,6 +54,14 @@ class Windows:
             self._since = min(self._since, self.time())
             self._output.quic.hold(True)
 
+    def hold(self, count: int) -> None:
+        """So many bytes have arrived that nobody has taken."""
+        self.held += count
+        if self.body_came is not None:
+            self.body_came(count)
+        if self.held > HOLD_MAX:
+            self.shut()
+
     def release(self, count: int) -> None:
         """An application has taken `count` bytes, or nobody will."""
         self.held -= count
@@ -117,11 +125,7 @@ class Upload:
         if not self.unconsumed:
             self._waits_since = windows.time()
         self.unconsumed += size
-        windows.held += size
-        if windows.body_came is not None:
-            windows.body_came(size)
-        if windows.held > HOLD_MAX:
-            windows.shut()
+        windows.hold(size)
 
     def consumed(self, count: int) -> bool:
         """The application has taken some of it; whether that was all there is."""

@@ -73,6 +73,7 @@ class ZoomiesEngine:
 
     names_nameless = False
     has_retry = False
+    has_datagrams = False
 
     def __init__(self, config: ServerConfig, tls: Certificates) -> None:
         self._config = config
@@ -283,7 +284,15 @@ class ZoomiesConnection:
         self._sent += sum(map(len, datagrams))
         return [(data, self.peer) for data in datagrams]
 
-    def open_stream(self) -> int:
+    datagram_max = 0
+
+    def send_datagram(self, data: bytes) -> None:
+        """It has none; this is never called."""
+
+    def may_open(self, unidirectional: bool) -> bool:
+        return unidirectional
+
+    def open_stream(self, unidirectional: bool) -> int:
         stream_id, self._next_stream = self._next_stream, self._next_stream + 4
         return stream_id
 

@@ -1,0 +1,1 @@
+"""WebTransport: sessions as exchanges, with the ASGI scope `webtransport`."""
