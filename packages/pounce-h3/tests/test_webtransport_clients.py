@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import importlib
 import json
 import queue
 import re
@@ -52,6 +53,12 @@ async def sessions(scope: Any, receive: Any, send: Any) -> None:
         tasks.create_task(datagrams())
         async for stream in session.streams():
             tasks.create_task(both(stream) if stream.bidirectional else back(stream))
+
+
+def test_example_tells_everybody_what_one_says(start: Start) -> None:
+    app = importlib.import_module("examples.webtransport_app").app
+    report = aioquic(start(app, **ON), ["open", "/chat"], ["push", 3, 1000], ["close", 0, ""])
+    assert report == [200, 3, True]
 
 
 def aioquic(server: Started, *steps: list[Any], port: int = 0) -> Any:
