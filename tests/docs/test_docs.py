@@ -322,6 +322,7 @@ def test_flags_that_a_page_names_exist(page: Path) -> None:
         return
     known = {"--app", "--set", "--help", "--config", "--static", "--plugin", "--kind", "--once", "--json"}
     known |= {"--write", "--force", "--same-defaults", "--profile", "--env-file", "--origin", "--print"}
+    known |= {"--sockets", "--docker"}
     if page.name == "migrating.md" or page.name.startswith("coming-from-"):
         known |= {flag for server in SERVERS.values() for flag in all_flags(server)} | {"--trace"}
     for item in (*flags(), *PLUGIN_OPTIONS):

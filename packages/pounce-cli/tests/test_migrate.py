@@ -187,8 +187,8 @@ def test_configuration_that_fails_says_how(capsys: pytest.CaptureFixture[str], t
 def test_output_is_a_file_that_serves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["migrate", "uvicorn", "main:app", "--workers", "4", "--ws-max-queue", "1", "--uds", "a"]) == 0
     text = capsys.readouterr().out
-    assert tomllib.loads(text) == {"workers": 4, "uds": "a"}
-    assert "# Start with: pounce serve main:app\n" in text
+    assert tomllib.loads(text) == {"app": "main:app", "workers": 4, "uds": "a"}
+    assert "# Start with: pounce serve\n" in text
     assert "# Or without this file: pounce serve main:app --workers 4 --uds a\n" in text
     assert f"#   --ws-max-queue: {FLAGS['--ws-max-queue']}\n" in text
     assert "# max_request_size = 0  # " in text
@@ -196,13 +196,20 @@ def test_output_is_a_file_that_serves(capsys: pytest.CaptureFixture[str], tmp_pa
 
 def test_file_is_written_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["migrate", "--write", "--same-defaults", "uvicorn", "main:app", "--port", "90"]) == 0
-    assert capsys.readouterr().out == "pounce serve main:app\n"
+    assert capsys.readouterr().out == "pounce serve\n"
     config = config_of(Given(config="pounce.toml"))
     assert (config.port, config.max_request_size, config.trusted_hosts) == (90, 0, ("127.0.0.1", "::1"))
     assert main(["migrate", "--write", "uvicorn", "main:app"]) == 2
     assert "pounce.toml is there already" in capsys.readouterr().err
     assert main(["migrate", "--write", "--force", "uvicorn", "main:app"]) == 0
     assert config_of(Given(config="pounce.toml")) == ServerConfig()
+
+
+def test_files_of_variables_are_named_in_both(tmp_path: Path) -> None:
+    migration = migrate(["granian main:app --env-files a.env --env-files b.env"])
+    assert migration.command[3:] == ["--env-file", "a.env", "--env-file", "b.env"]
+    assert tomllib.loads(migration.toml()) == {"app": "main:app", "env_file": ["a.env", "b.env"]}
+    assert migration.remarks == []
 
 
 def test_json_is_for_programs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from pounce_cli.flags import (
     Given,
     flags,
     plugin_flags,
+    plugin_options,
     serving,
     shown_default,
     spellings,
@@ -29,6 +30,7 @@ from pounce_cli.flags import (
     value_name,
 )
 from pounce_cli.foreign import COMMANDS, about_flag
+from pounce_cli.second_spellings import COMMANDS as OF_SERVER
 from pounce_cli.tools import add_tools, separated
 
 __all__ = ["run"]
@@ -46,6 +48,46 @@ Exit codes: 0 stopped, 1 forced or unexpected, 2 configuration, 3 start-up of th
 """
 
 
+DOCTOR_HELP = """Look for what on this machine stands in the way of a server with these settings.
+
+It takes the flags of pounce serve, and names for each finding what was seen, why it matters, and what to type: \
+limits, queues of the kernel, certificates, proxies and balancers in front, the GIL, the clock, control groups. With \
+an application it says which module switches the GIL on. Nothing is changed.
+
+Exit codes: 0 no problem, 1 one or more, 2 settings that are wrong.
+
+Examples:
+
+pounce doctor main:app
+
+pounce doctor --config pounce.toml --json
+"""
+INIT_HELP = """Make the folder of a new application, with settings and a test; or of a new plugin.
+
+Examples:
+
+pounce init hello
+
+pounce init . --docker
+
+pounce init --plugin gopher --kind wire
+"""
+CHECK_HELP = """Do everything that a start does, short of serving: import the application, read certificates, build.
+
+It takes the flags of pounce serve. No socket is opened unless --sockets is given, and the lifespan of the application \
+does not run.
+
+Exit codes: 0 it would start, else what the start would end with: 2 configuration, 4 import of the application, \
+5 sockets, 6 TLS, 7 plugins.
+
+Examples:
+
+pounce check main:app
+
+pounce check main:app --sockets --port 80
+"""
+
+
 def run(
     words: Sequence[str],
     *,
@@ -57,7 +99,7 @@ def run(
     `discover` finds the plugins whose commands there are, and `serve` does what `pounce serve` says.
     """
     words = separated([*words])
-    options = (*flags(), *(plugin_flags(words[1:]) if words[:1] in (["serve"], ["config"]) else ()))
+    options = (*flags(), *(plugin_flags(words[1:]) if words[:1] and words[0] in OF_SERVER else ()))
     app = _app(serve or _serve, discover, options)
     commands: Mapping[str, Command] = {}
     skipped: list[str] = []
@@ -100,6 +142,8 @@ def _app(serve: Callable[[Given], None], discover: Callable[[], Registry] | None
         suppress_keyboard_interrupt=False,
     )
     app.command(_serve_command(serve, options), name="serve", help=SERVE_HELP)
+    app.command(_check_command(options), name="check", help=CHECK_HELP)
+    app.command(_doctor_command(options), name="doctor", help=DOCTOR_HELP)
     config = App(name="config", help="Look at the configuration.")
     config.command(_show_command(options), name="show", help="Show every setting, and where its value comes from.")
     config.command(_schema_command, name="schema", help="Print the JSON Schema of pounce.toml, for editors.")
@@ -107,13 +151,14 @@ def _app(serve: Callable[[Given], None], discover: Callable[[], Registry] | None
     app.command(config)
     plugins = _plugins_command(discover or _all_installed)
     app.command(plugins, name="plugins", help="Show the installed plugins, and why one is skipped.")
-    app.command(_init_command, name="init", help="Make the folder of a new plugin, with a test.")
+    app.command(_init_command, name="init", help=INIT_HELP)
     app.command(_status_command, name="status", help="Show how a running server does.")
     app.command(_top_command, name="top", help="Watch a running server.")
     app.command(_workers_command, name="workers", help="Have a running server add workers, or take some away.")
     app.command(_control_command("reload"), name="reload", help="Have a running server start with new processes.")
     app.command(_control_command("stop"), name="stop", help="Have a running server finish its requests and end.")
     add_tools(app)
+    app.command(_completion_command, name="completion", help=COMPLETION_HELP)
     app.register_install_completion_command(help="Install completion for this shell.")
     return app
 
@@ -126,6 +171,50 @@ def _serve_command(serve: Callable[[Given], None], options: Sequence[Option]) ->
         serve(serving(static, _given(options, written, apps)))
 
     return _with_parameters(command, [*_app_parameters(), *_setting_parameters(options)])
+
+
+def _check_command(options: Sequence[Option]) -> Callable[..., None]:
+    def command(
+        target: str | None = None,
+        /,
+        app: str | None = None,
+        static: str | None = None,
+        sockets: bool | None = None,
+        as_json: bool | None = None,
+        **written: Any,
+    ) -> None:
+        from pounce_cli.check import check
+
+        apps = tuple(name for name in (target, app) if name is not None)
+        check(serving(static, _given(options, written, apps)), sockets=bool(sockets), as_json=bool(as_json))
+
+    help = "Open the sockets too, and close them again."
+    own = [
+        _parameter("sockets", Annotated[bool | None, Parameter(name="--sockets", negative=(), help=help)]),
+        _parameter("as_json", Annotated[bool | None, Parameter(name="--json", negative=(), help="Print JSON.")]),
+    ]
+    return _with_parameters(command, [*_app_parameters(), *own, *_setting_parameters(options)])
+
+
+def _doctor_command(options: Sequence[Option]) -> Callable[..., int]:
+    def command(
+        target: str | None = None,
+        /,
+        app: str | None = None,
+        static: str | None = None,
+        as_json: bool | None = None,
+        **written: Any,
+    ) -> int:
+        from pounce_cli.doctor import Machine, doctor
+        from pounce_cli.sources import config_of, find
+
+        given = serving(static, _given(options, written))
+        found = find(given)
+        named = target or app or (str(found.app.value) if found.app is not None else None)
+        return doctor(config_of(given, found), Machine(app=named), as_json=bool(as_json))
+
+    own = [_parameter("as_json", Annotated[bool | None, Parameter(name="--json", negative=(), help="Print JSON.")])]
+    return _with_parameters(command, [*_app_parameters(), *own, *_setting_parameters(options)])
 
 
 def _show_command(options: Sequence[Option]) -> Callable[..., None]:
@@ -172,7 +261,7 @@ def _given(options: Sequence[Option], written: dict[str, Any], apps: tuple[str, 
     return Given(apps, settings, tables or (), config or None, profile, env_files or ())
 
 
-def _with_parameters(command: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+def _with_parameters[R](command: Callable[..., R], parameters: Sequence[inspect.Parameter]) -> Callable[..., R]:
     function: Any = command
     function.__signature__ = inspect.Signature(parameters)
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -191,17 +280,54 @@ def _plugins_command(discover: Callable[[], Registry]) -> Callable[..., None]:
 
 
 def _init_command(
+    folder: Annotated[str | None, Parameter(name="FOLDER", help="That of an application to make; . is this.")] = None,
+    /,
     *,
-    plugin: Annotated[str, Parameter(name="--plugin", help="Name of the plugin, for example gopher.", metavar="NAME")],
+    plugin: Annotated[
+        str | None, Parameter(name="--plugin", help="Make a plugin of this name instead.", metavar="NAME")
+    ] = None,
     kind: Annotated[
-        Literal["wire", "responder", "middleware", "observer"], Parameter(name="--kind", help="What it brings.")
+        Literal["wire", "responder", "middleware", "observer"], Parameter(name="--kind", help="What the plugin brings.")
     ] = "wire",
+    docker: Annotated[bool, Parameter(name="--docker", negative=(), help="With a Dockerfile.")] = False,
 ) -> None:
     from pathlib import Path
 
-    from pounce_cli.init import init_plugin
+    if plugin is not None:
+        from pounce_cli.init import init_plugin
 
-    print(init_plugin(plugin, kind, Path.cwd()).name)
+        print(init_plugin(plugin, kind, Path.cwd()).name)
+        return
+    if folder is None:
+        raise UsageError("neither a folder nor --plugin is given", hint="For example: pounce init hello")
+    from pounce_cli.new_project import init_project
+
+    for path in init_project(folder, Path.cwd(), docker=docker):
+        print(path.relative_to(Path.cwd()))
+    go = "" if folder == "." else f"cd {folder}; "
+    print(f"\nNext: {go}pounce serve --reload\nTest: {go}python -m pytest")
+
+
+COMPLETION_HELP = """Print what has a shell complete commands and flags.
+
+Examples:
+
+source <(pounce completion bash)
+
+pounce completion fish >~/.config/fish/completions/pounce.fish
+
+pounce completion powershell | Out-String | Invoke-Expression
+"""
+
+
+def _completion_command(
+    shell: Annotated[Literal["bash", "zsh", "fish", "powershell"], Parameter(name="SHELL", help="Which one.")], /
+) -> None:
+    from pounce_cli.completion import completion
+
+    app = _app(_serve, None, (*flags(), *plugin_options(lambda plugin: True)))
+    _add_commands(app, _installed().commands, HELP[0])
+    print(completion(app, shell), end="")
 
 
 _CONTROL = Parameter(
@@ -400,7 +526,7 @@ def _usage_error(
     error: cyclopts.CycloptsError, words: Sequence[str], commands: Sequence[str], skipped: Sequence[str]
 ) -> UsageError:
     """The library's error in our words: what was written, and what could have been meant."""
-    foreign = about_flag if words[:1] in (["serve"], ["config"]) else lambda flag: None
+    foreign = about_flag if words[:1] and words[0] in OF_SERVER else lambda flag: None
     match error:
         case cyclopts.UnknownCommandError(unused_tokens=[word, *_]):
             return UsageError(f"there is no command {word!r}", hint=_command_hint(word, commands, skipped))

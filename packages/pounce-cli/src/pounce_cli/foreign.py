@@ -39,7 +39,7 @@ _DAEMON = "Not there: systemd, a container or & run a server in the background; 
 _HEAD_SIZE = "Write --max-header-size: of the request line and the fields together."
 _HELP = "Not there: pounce --help lists the commands, pounce serve --help the flags."
 _STDIO = "Not needed: processes of the server have its stdout and stderr."
-_CHECK = "Write pounce config show: it checks every setting."
+_CHECK = "Write pounce check; pounce config show has every setting."
 _NO_OUTPUT = "Not there: pounce config show prints TOML, pounce status and pounce plugins take --json."
 
 FLAGS = {
@@ -225,7 +225,7 @@ FLAGS = {
     "--mcp": _HELP,
     "--mcp-install": _HELP,
     "--mcp-uninstall": _HELP,
-    "--completions": "Write pounce --install-completion.",
+    "--completions": "Write pounce completion bash, zsh, fish or powershell.",
     "-v": "Write pounce --version for the versions, --log-level debug for a longer log.",
     "--verbose": "Write --log-level debug.",
     "-q": "Write --log-level warning and --signage off.",
@@ -239,8 +239,7 @@ FLAGS = {
 """What to write instead, or why there is nothing of the kind."""
 
 COMMANDS = {
-    "check": _CHECK,
-    "info": "Write pounce plugins for what is installed, pounce config show for what is set.",
+    "start": "Write pounce serve.",
 }
 """The same for the first word."""
 

@@ -55,6 +55,8 @@ class Migration:
     """What has no equivalent."""
     notes: list[Remark] = field(default_factory=list)
     """What is taken over and means something slightly different."""
+    env_files: tuple[str, ...] = ()
+    """Files of variables."""
     said: set[str] = field(default_factory=set)
     """The settings of which something was said, also where that is our default."""
 
@@ -66,7 +68,8 @@ class Migration:
     @property
     def command(self) -> list[str]:
         """The command that needs no file."""
-        return ["pounce", "serve", self.app or "main:app", *self._flags()]
+        files = [word for each in self.env_files for word in ("--env-file", each)]
+        return ["pounce", "serve", self.app or "main:app", *files, *self._flags()]
 
     def _flags(self) -> Iterator[str]:
         known = {item.name: item for item in _options()}
@@ -90,6 +93,10 @@ class Migration:
             settings |= {each.setting: each.value for each in self.defaults}
         lines: list[str] = []
         tables: dict[str, list[str]] = {}
+        if self.app is not None:
+            lines.append(f"app = {json.dumps(self.app)}")
+        if self.env_files:
+            lines.append(f"env_file = {json.dumps(self.env_files)}")
         for name, value in settings.items():
             plugin, _, last = name.rpartition(".")
             comment = f"  # {comments[name]}" if name in comments else ""
@@ -399,6 +406,11 @@ def _settle(migration: Migration, given: Given) -> None:
         if key in given and most:
             settings["recycle_jitter"] = min(100, math.ceil(100 * int(given[key][1]) / most))
             _forget(migration, given[key][0])
+    for key in ("env_file", "env_files"):
+        if key in given:
+            written, files = given[key]
+            migration.env_files = (files,) if isinstance(files, str) else tuple(files)
+            _forget(migration, written)
     mounts = given.get("static_path_mount")
     if mounts is not None:
         routes = given.get("static_path_route", ("", ["/static"]))[1]
@@ -474,11 +486,9 @@ def show(migration: Migration, *, source: str, same_defaults: bool, as_json: boo
 
 
 def _lines(migration: Migration, source: str, same_defaults: bool) -> Iterator[str]:
-    app = migration.app or "main:app"
     yield f"# From: {escaped_line(source)}"
-    yield f"# Start with: {shlex.join(['pounce', 'serve', app])}"
-    if migration.settings:
-        yield f"# Or without this file: {shlex.join(migration.command)}"
+    yield f"# Start with: pounce serve{'' if migration.app else ' main:app'}"
+    yield f"# Or without this file: {shlex.join(migration.command)}"
     yield from _remarks("Not taken over", migration.remarks)
     yield from _remarks("Nearly the same", migration.notes)
     if text := migration.toml(same_defaults=same_defaults):

@@ -18,7 +18,7 @@ NAMES = {
     "--limit-max-requests": "--max-requests",
     "--reuse-port": "--reuseport",
 }
-COMMANDS = ("serve", "check", "config")
+COMMANDS = ("serve", "check", "doctor", "config")
 """Those that take flags of the server."""
 FLAGS = {
     *NAMES, "--fd", "--no-server-header", "--ws-per-message-deflate", "--no-ws-per-message-deflate", "--use-colors",

@@ -9,7 +9,8 @@ from cyclopts import App, Group, Parameter
 
 __all__ = ["MIGRATE_HELP", "add_tools", "separated"]
 
-MOVING = Group("Moving in", sort_key=2)
+LOOKING = Group("Looking", sort_key=3)
+MOVING = Group("Moving in", sort_key=5)
 
 MIGRATE_HELP = """Say what a command line or a configuration of another server is here.
 
@@ -57,8 +58,15 @@ def separated(words: list[str]) -> list[str]:
 
 def add_tools(app: App) -> None:
     """Add them."""
+    app.command(_info, name="info", help="Show versions, Python, machine, and what is installed.", group=LOOKING)
     app.command(_run, name="run", help=RUN_HELP, group=MOVING)
     app.command(_migrate, name="migrate", help=MIGRATE_HELP, group=MOVING)
+
+
+def _info(*, as_json: Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")] = False) -> None:
+    from pounce_cli.info import show_info
+
+    show_info(as_json=as_json)
 
 
 def _flag(name: str, help: str) -> Parameter:
@@ -100,4 +108,4 @@ def _migrate(
     if path.exists() and not force:
         raise ConfigError(f"{FILE} is there already", hint="Add --force to write over it, or leave --write out.")
     path.write_text(text, encoding="utf-8")
-    print(f"pounce serve {migration.app or 'main:app'}")
+    print("pounce serve" if migration.app else "pounce serve main:app")

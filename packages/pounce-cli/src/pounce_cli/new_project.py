@@ -1,0 +1,110 @@
+"""`pounce init NAME`: the folder of an application that works, with a test, to begin with."""
+
+import re
+from pathlib import Path
+
+from pounce.errors import ConfigError
+
+__all__ = ["init_project"]
+
+MAIN = '''\
+"""An application: what pounce calls for every request. FastAPI, Django and other frameworks make one too."""
+
+from typing import Any
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] != "http":
+        raise NotImplementedError(scope["type"])
+    found = scope["path"] == "/"
+    body = b"Hello, World!\\n" if found else b"There is nothing here.\\n"
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": 200 if found else 404, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+'''
+TEST = '''\
+"""The application behind a real server: the fixture pounce_server comes with pounce."""
+
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from main import app
+
+
+def test_it_greets(pounce_server: Any) -> None:
+    with urlopen(pounce_server(app).url) as answer:
+        assert answer.read() == b"Hello, World!\\n"
+
+
+def test_it_says_what_it_does_not_have(pounce_server: Any) -> None:
+    with pytest.raises(HTTPError) as refused:
+        urlopen(pounce_server(app).url + "/nothing")
+    assert refused.value.code == 404
+    refused.value.close()
+'''
+SETTINGS = """\
+# What pounce serve does here. All settings, and where each comes from: pounce config show
+app = "main:app"
+
+# Event loops, each on a core of its own; 0 takes as many as there are CPUs to use.
+workers = 1
+
+# Answer /livez and /readyz, as orchestrators and load balancers ask.
+probes = true
+
+# Bodies of requests.
+max_request_size = 1_048_576
+
+# Proxies in front that are believed when they say who the client is.
+# trusted_hosts = ["10.0.0.0/8"]
+
+# ssl_certfile = "cert.pem"
+# ssl_keyfile = "key.pem"
+"""
+IGNORED = """\
+__pycache__/
+*.pyc
+.venv/
+.pytest_cache/
+"""
+DOCKERFILE = """\
+FROM python:3.14-slim
+# The build of Python without the GIL, on which workers are threads.
+ENV UV_PYTHON_INSTALL_DIR=/opt/python PATH=/venv/bin:$PATH
+RUN pip install --no-cache-dir uv && uv venv --python 3.14t /venv
+RUN uv pip install --python /venv/bin/python pounce-core pounce-cli pounce-h1fast pounce-h2 pounce-ws
+WORKDIR /app
+COPY . .
+USER nobody
+EXPOSE 8000
+CMD ["pounce", "serve", "main:app", "--host", "0.0.0.0"]
+"""
+DOCKERIGNORE = """\
+.git
+.venv
+__pycache__
+"""
+
+
+def init_project(name: str, folder: Path, *, docker: bool) -> list[Path]:
+    """Make an application in the folder `name` of `folder`, `.` for that itself; return what was written.
+
+    Raises `ConfigError` where one of the files is there already; nothing is written then.
+    """
+    if not re.fullmatch(r"\.|[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(f"{name!r} is no name for a folder here", hint="For example: pounce init hello, or a dot.")
+    root = folder / name
+    files = {"main.py": MAIN, "test_main.py": TEST, "pounce.toml": SETTINGS, ".gitignore": IGNORED}
+    if docker:
+        files |= {"Dockerfile": DOCKERFILE, ".dockerignore": DOCKERIGNORE}
+    if there := [place for place in files if (root / place).exists()]:
+        raise ConfigError(
+            f"{', '.join(there)} in {root} would be written over", hint="Choose another name, or take them away."
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    for place, text in files.items():
+        (root / place).write_text(text, encoding="utf-8")
+    return [root / place for place in files]
