@@ -103,6 +103,12 @@ class ServerConfigKwargs(TypedDict, total=False):
     http3_retry_above: int
     http3_qpack_max_table_capacity: int
     http3_zero_rtt_enabled: bool
+    http3_webtransport_enabled: bool
+    http3_webtransport_max_sessions: int
+    http3_webtransport_max_streams: int
+    http3_webtransport_datagram_queue: int
+    http3_webtransport_origins: tuple[str, ...]
+    http3_webtransport_drain_timeout: float
     http3_alt_svc: AltSvc
     http3_alt_svc_max_age: float
     max_header_size: int
