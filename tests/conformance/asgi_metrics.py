@@ -53,6 +53,9 @@ def test_requests_are_counted_by_method_and_status(started: Started, wire: Wire)
     assert found["pounce_events_total", "event=app_error"] == 1
     [version] = {labels for name, labels in found if name == "pounce_requests_total"}
     assert found["pounce_requests_total", version] == 5
+    assert found["http_request_size_bytes_sum", ""] == 1000
+    assert found["http_request_size_bytes_count", ""] == 1
+    assert found["http_response_first_byte_seconds_count", ""] == 5
 
 
 def test_a_method_that_a_client_makes_up_gets_no_label(started: Started) -> None:
@@ -102,7 +105,7 @@ def test_what_is_so_of_a_process_has_its_pid_and_its_type() -> None:
     ]
 
 
-def test_the_end_of_the_certificate_is_told(started: Started, wire: Wire) -> None:
+def test_the_end_of_the_certificate_and_handshakes_are_told(started: Started, wire: Wire) -> None:
     assert started.request("GET", "/").status == 200
     found: set[float] = set()
 
@@ -112,3 +115,5 @@ def test_the_end_of_the_certificate_is_told(started: Started, wire: Wire) -> Non
 
     eventually(is_told)
     assert all(value > time.time() for value in found)
+    handshakes = scraped(started).get(("pounce_tls_handshakes_total", ""), 0)
+    assert (handshakes > 0) is started.server.url.startswith("https:")

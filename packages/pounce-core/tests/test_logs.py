@@ -25,6 +25,7 @@ from pounce.observe.logs import (
     keep_enabled,
     wants_json,
 )
+from pounce.observe.losses import Losses
 
 log = logging.getLogger("pounce.test_logs")
 
@@ -102,7 +103,9 @@ def test_blocked_stream_does_not_hold_up_the_end_for_ever() -> None:
         thread.join(60)
 
 
-def test_dropped_records_are_counted_and_reported_when_there_is_room() -> None:
+def test_dropped_records_are_counted_and_reported_when_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = Losses()
+    monkeypatch.setattr("pounce.observe.logs.losses", lost)
     records: queue.Queue[Any] = queue.Queue(2)
     handler = BoundedQueueHandler(records, lambda: None)
     for number in range(5):
@@ -113,6 +116,7 @@ def test_dropped_records_are_counted_and_reported_when_there_is_room() -> None:
     assert report.getMessage().startswith("3 log records were dropped")
     assert report.levelno == logging.WARNING
     assert line.getMessage() == "line 5"
+    assert lost.take() == 3
 
 
 def test_loggers_are_put_back_as_they_were() -> None:

@@ -2,13 +2,16 @@
 
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
+from pounce.config import ServerConfig
+from pounce.contract.totals import Totals
 from pounce.errors import ConfigError
-from pounce.observe.statsd import DATAGRAM_MAX, datagrams
+from pounce.observe.statsd import DATAGRAM_MAX, Statsd, datagrams
 from pounce.testing import TestServer
 
 LONG = 3600.0
@@ -91,6 +94,24 @@ def test_the_memory_of_the_process_is_told(server: socket.socket) -> None:
             if "process_resident_memory_bytes.pid_" in text:
                 break
     assert "process_resident_memory_bytes.pid_" in text
+
+
+def test_what_a_process_has_used_up_is_told_as_what_is_new(server: socket.socket) -> None:
+    name = "process_cpu_seconds_total{pid=7}"
+    used = iter((2.0, 2.5))
+    service: Any = SimpleNamespace(
+        config=ServerConfig(statsd_address=address_of(server)),
+        worker_id=0,
+        loop=SimpleNamespace(time=lambda: 0.0),
+        on_tick=set(),
+        on_end=set(),
+        own_totals=lambda: Totals(processes={name: next(used)}),
+    )
+    statsd = Statsd(service)
+    statsd._send()
+    statsd._send()
+    assert heard(server) == ["process_cpu_seconds_total.pid_7:0.5|c"]
+    statsd._sock.close()
 
 
 def test_nobody_who_listens_is_no_loss_for_requests() -> None:

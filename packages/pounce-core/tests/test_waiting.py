@@ -7,7 +7,7 @@ from typing import Any, cast
 from pounce.errors import BadRequest
 from pounce.exchange.service import Admit, Service
 from pounce.exchange.waiting import Verdict, WaitingExchange
-from pounce.plugin import API_VERSION, Exchange, Plugin, RequestHead, Stream, Upgrade
+from pounce.plugin import API_VERSION, Exchange, ObserverFactory, Plugin, RequestHead, Stream, Upgrade
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection, RecordingStream
 from pounce.testing.memory import memory_service
@@ -62,6 +62,29 @@ def connected(app: Any, step: Promises, **settings: Any) -> tuple[MemoryConnecti
     seen = Completions()
     service.observers = (seen,)
     return MemoryConnection(service=service), seen
+
+
+class Starts(Completions):
+    """Keeps what it is told, in its order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def started(self, exchange: Any) -> None:
+        self.told.append(f"started {exchange.head.target.decode()}")
+
+    def completed(self, exchange: Any) -> None:
+        self.told.append(f"completed {exchange.status}")
+
+
+def watched(app: Any, step: Promises) -> tuple[MemoryConnection, Starts]:
+    from pounce.h1.plugin import plugin as h1
+
+    seen = Starts()
+    factory = ObserverFactory(name="starts", create=lambda service: seen)
+    registry = Registry.of(h1, Plugin(name="starts", api=API_VERSION, observers=(factory,)))
+    return MemoryConnection(service=memory_service(app, registry, admission=(step,))), seen
 
 
 def run(test: Callable[[], Any]) -> None:
@@ -206,3 +229,44 @@ class RecordingExchange:
 
     def data_received(self, data: bytes) -> None:
         self.received.append(data)
+
+
+def test_observers_are_told_of_a_request_when_it_begins_to_wait_and_once() -> None:
+    async def test() -> None:
+        step = Promises()
+        connection, seen = watched(Echo(), step)
+        connection.feed(GET)
+        await connection.settle()
+        assert seen.told == ["started /"]
+        step.made[0].set_result(None)
+        await connection.settle()
+        assert seen.told == ["started /", "completed 200"]
+
+    run(test)
+
+
+def test_observers_are_told_once_of_a_request_that_has_waited_to_be_refused() -> None:
+    async def test() -> None:
+        step = Promises()
+        connection, seen = watched(Echo(), step)
+        connection.feed(GET)
+        await connection.settle()
+        step.made[0].set_result(REFUSED)
+        await connection.settle()
+        assert seen.told == ["started /", "completed 429"]
+
+    run(test)
+
+
+def test_observers_are_told_of_the_next_request_of_a_connection_that_has_waited() -> None:
+    async def test() -> None:
+        step = Promises()
+        connection, seen = watched(Echo(), step)
+        for number in range(2):
+            connection.feed(GET)
+            await connection.settle()
+            step.made[number].set_result(None)
+            await connection.settle()
+        assert seen.told == ["started /", "completed 200"] * 2
+
+    run(test)

@@ -16,11 +16,12 @@ from pounce import LifespanError, Server, ServerConfig
 from pounce.h1.plugin import plugin as h1
 from pounce.plugin import API_VERSION, Plugin, Responder
 from pounce.registry import Registry
+from pounce.resident import resident_bytes
 from pounce.testing import TestServer
 from pounce.worker import gil_watch
 from pounce.worker.gil_watch import GilWatch
 from pounce.worker.lifespan import ProcessLifespan
-from pounce.worker.recycling import Recycling, resident_bytes
+from pounce.worker.recycling import Recycling
 
 
 class App:

@@ -63,6 +63,7 @@ class ScriptedQuic:
         self.resets: dict[int, int] = {}
         self.closed: tuple[int, str] | None = None
         self.is_over = False
+        self.lost_packets = 0
         self.fails: dict[str, BaseException] = {}
         """What a method is to raise, by its name."""
         self.stopped: dict[int, int] = {}
@@ -134,6 +135,10 @@ class ScriptedQuic:
     @property
     def unacknowledged(self) -> int:
         return sum(map(self._waits, self._waiting))
+
+    @property
+    def lost(self) -> int:
+        return self.lost_packets
 
     @property
     def is_congested(self) -> bool:

@@ -286,3 +286,14 @@ async def test_body_of_no_bytes_whose_end_comes_later_has_the_time_of_any_body()
     client.h3.abort()
     await settle()
     assert told == ["http.disconnect"]
+
+
+@in_loop
+async def test_packets_that_were_lost_are_counted_when_their_connection_is_forgotten() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+    client = ScriptedConnection(app)
+    client.quic.lost_packets = 3
+    client.h3.forgotten()
+    await settle()
+    assert (client.service.counts["h3_packets_lost"], client.service.counts["tls_handshakes"]) == (3, 1)

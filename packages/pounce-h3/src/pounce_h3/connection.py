@@ -301,6 +301,7 @@ class H3Connection(Connection):
         if self._phase == HANDSHAKE:
             self._begin(event)
         self._phase = OPEN
+        self.service.count("tls_handshakes")
         self.streams.is_early = False
         self._handshake_deadline = inf
         self.deadline = self.streams.due()
@@ -499,4 +500,7 @@ class H3Connection(Connection):
         """Leave nothing that only the collector of cycles could find: it comes rarely."""
         self.transport = cast(asyncio.Transport, None)
         self.output.release()
+        if lost := self.quic.lost:
+            counts = self.service.counts
+            counts["h3_packets_lost"] = counts.get("h3_packets_lost", 0) + lost
         self.quic.release()

@@ -262,6 +262,10 @@ class QuicConnection(Protocol):
         """Bytes written that the peer has not acknowledged, about."""
 
     @property
+    def lost(self) -> int:
+        """Packets of ours that were lost on their way (RFC 9002 6); 0 as well where an engine does not tell."""
+
+    @property
     def is_congested(self) -> bool:
         """The network takes no more at the moment (RFC 9002 7). When it does, and bytes that were written do not leave,
         the peer gives no credit for them."""

@@ -383,6 +383,11 @@ class Qh3Connection:
         return 0 if core is None else core.bytes_in_flight + self._quic.get_send_buffer_size()
 
     @property
+    def lost(self) -> int:
+        core = self._quic._core
+        return 0 if core is None else core.loss_total
+
+    @property
     def is_congested(self) -> bool:
         core = self._quic._core
         return core is None or core.bytes_in_flight + PACKET_MAX > core.congestion_window

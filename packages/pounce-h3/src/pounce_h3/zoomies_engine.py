@@ -314,6 +314,10 @@ class ZoomiesConnection:
         return int(self._quic._stream_send_queue_bytes + self._quic._cc.bytes_in_flight)
 
     @property
+    def lost(self) -> int:
+        return 0
+
+    @property
     def is_congested(self) -> bool:
         return not self._quic._cc.can_send(PIECE)
 

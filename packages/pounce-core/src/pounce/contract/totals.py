@@ -21,6 +21,9 @@ class Totals:
     processes: dict[str, float] = field(default_factory=dict)
     """What is so of a process and not of a worker, by names with its pid: several of its workers may say it, also one
     that takes the place of another, so the highest counts and no sum. Gone with whoever says it."""
+    exemplars: dict[str, tuple[str, float, float]] = field(default_factory=dict)
+    """For the names of some counts the trace of the last that was counted: its id, its value, and when it was, in
+    seconds since the epoch."""
 
     @classmethod
     def of(cls, all_of_them: Iterable[Totals]) -> Self:
@@ -28,13 +31,17 @@ class Totals:
         counts: dict[str, float] = {}
         gauges: dict[str, float] = {}
         processes: dict[str, float] = {}
+        exemplars: dict[str, tuple[str, float, float]] = {}
         for each in all_of_them:
             for into, of_it in ((counts, each.counts), (gauges, each.gauges)):
                 for name, value in of_it.items():
                     into[name] = into.get(name, 0) + value
             for name, value in each.processes.items():
                 processes[name] = max(value, processes.get(name, value))
-        return cls(counts, gauges, processes)
+            for name, found in each.exemplars.items():
+                if name not in exemplars or exemplars[name][2] < found[2]:
+                    exemplars[name] = found
+        return cls(counts, gauges, processes, exemplars)
 
     def ended(self) -> Totals:
         """What stays of them when those who have counted are gone."""

@@ -1,6 +1,7 @@
 """Host: what the exchanges of HTTP requests need of their service, beside what wires and plugins may use of it."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pounce.contract import wire
@@ -71,6 +72,9 @@ class Host(wire.Service, Protocol):
 
     def open_upgrade(self, upgrade: wire.Upgrade, head: RequestHead, stream: Stream) -> Exchange:
         """Give a request that may start to the upgrade that it asks for."""
+
+    def tell(self, observer: Observer, event: Callable[..., None], *args: object) -> None:
+        """Call a method of an observer; what it raises is counted and logged."""
 
     def too_large(self) -> BadRequest:
         """The error for a request body above `max_request_size`."""

@@ -71,8 +71,9 @@ class HttpExchange:
     Observers read it as a `plugin.Completed`; `bytes_sent` are those of the body. Wires read `running`: the application
     has not returned.
 
-    So is `first_byte`, the `time.monotonic()` at which an answer has begun that was not over then. Classes on top of
-    this one may have a slot for `queued`, and one for `trace_id`: 32 hexadecimal digits.
+    So are `first_byte`, the `time.monotonic()` at which an answer has begun that was not over then, and
+    `bytes_received`, those of the body of the request. Classes on top of this one may have a slot for `queued`, and one
+    for `trace_id`: 32 hexadecimal digits.
     """
 
     close_code: int | None = None
@@ -91,12 +92,12 @@ class HttpExchange:
         "_lost",
         "_portion",
         "_readers",
-        "_received",
         "_request_trailers",
         "_trailers",
         "_writers",
         "answer",
         "broken",
+        "bytes_received",
         "bytes_sent",
         "first_byte",
         "head",
@@ -118,13 +119,13 @@ class HttpExchange:
         self.started = monotonic()
         self.status = 0
         self.bytes_sent = 0
+        self.bytes_received = 0
         self.first_byte: float | None = None
         self.broken = False
         self.running = False
         self.answer = WAITING
         self._body: list[bytes] | None = None
         self._body_state = COMPLETE if head.content_length == 0 else ARRIVING
-        self._received = 0
         self._request_trailers: Headers | None = None
         self._client_waits = head.expect_continue
         self._expected: int | None = None
@@ -143,8 +144,8 @@ class HttpExchange:
         if self.answer == DONE or self._lost is not None:
             self._consumed(len(data))
             return
-        self._received += len(data)
-        if self._received > self.service.max_request_size > 0:
+        self.bytes_received += len(data)
+        if self.bytes_received > self.service.max_request_size > 0:
             self.stream_lost(self.service.too_large())
         else:
             if self._body is None:

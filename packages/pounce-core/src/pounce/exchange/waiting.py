@@ -26,9 +26,25 @@ type Verdict = BadRequest | None
 class WaitingExchange:
     """A request whose application may start later."""
 
-    __slots__ = ("_ended", "_half_closed", "_pieces", "_promise", "_trailers", "head", "service", "started", "stream")
+    __slots__ = (
+        "_ended",
+        "_half_closed",
+        "_pieces",
+        "_promise",
+        "_trailers",
+        "announced",
+        "head",
+        "service",
+        "started",
+        "stream",
+    )
 
     waits = True
+    bytes_sent = 0
+    broken = False
+    close_code: int | None = None
+    queued = 0.0
+    status = 0
 
     def __init__(self, service: Host, head: RequestHead, stream: Stream, promise: asyncio.Future[Verdict]) -> None:
         """`promise` gets a result on the worker's loop, and no exception; it is cancelled when the client leaves."""
@@ -42,6 +58,13 @@ class WaitingExchange:
         self._ended = False
         self._trailers: Headers | None = None
         self._half_closed = False
+        self.announced = head.upgrade is None
+        """Observers know that it has started, and are not told again by the exchange that answers it."""
+        if self.announced:
+            for observer in service.observers:
+                tell = getattr(observer, "started", None)
+                if tell is not None:
+                    service.tell(observer, tell, self)
         promise.add_done_callback(self._decided)
 
     # Events from the wire

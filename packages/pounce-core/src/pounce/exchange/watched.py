@@ -56,7 +56,11 @@ def watched(exchange_class: type[HttpExchange], service: Service) -> type[HttpEx
         __slots__ = ()
 
         def __init__(self, service: Any, head: Any, stream: Any) -> None:
+            # By what stood there before, while it was not known whether the request may start.
+            announced = getattr(stream.exchange, "announced", False)
             super().__init__(service, head, stream)
+            if announced:
+                return
             for observer, tell in starters:
                 service.tell(observer, tell, self)
 

@@ -20,6 +20,7 @@ from pounce.config import ServerConfig
 from pounce.errors import PounceError
 from pounce.observe.access_entry import AccessEntry, escaped_line
 from pounce.observe.formats import LOGGER, access_fields, access_format, timestamp
+from pounce.observe.losses import losses
 from pounce.observe.sinks import Sink, StreamSink, sink_of
 
 __all__ = ["LastWords", "Logs", "escaped_line", "keep_enabled", "reopen_log_files", "start_failed", "wants_json"]
@@ -207,6 +208,7 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
             self.queue.put_nowait(record)
         except queue.Full:
             self._dropped += 1
+            losses.add()
 
     def report_dropped(self, timeout: float = 0.0) -> None:
         """Say how many records were lost, if within `timeout` seconds there is room to say it."""
@@ -253,6 +255,7 @@ class Lines:
         except (OSError, ValueError) as exc:
             # Nobody is there to read, the stream is closed, the disk is full.
             self._lost += 1
+            losses.add()
             self._why = str(exc)
             return None
         count, self._lost = self._lost, 0

@@ -13,11 +13,13 @@ from bisect import bisect_left
 from collections import Counter
 from itertools import accumulate
 from math import inf
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from pounce.contract.totals import Totals
 from pounce.net.not_after import not_after
+from pounce.observe.losses import losses
+from pounce.resident import resident_bytes
 
 if TYPE_CHECKING:
     from pounce.contract.stream import Completed
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["BUCKETS", "Metrics", "sample"]
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, inf)
-"""Upper bounds of the histograms, in seconds."""
+"""Upper bounds of the histograms of durations, in seconds."""
+SIZES = (100.0, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, inf)
+"""Upper bounds of those of sizes, in bytes."""
 METHODS = frozenset(
     (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"QUERY")
 )
@@ -42,28 +46,37 @@ def sample(name: str, **labels: object) -> str:
     return f"{name}{{{','.join(f'{label}={value}' for label, value in labels.items())}}}"
 
 
-class Durations:
-    """A histogram."""
+class Histogram:
+    """How often a value was within which bound."""
 
-    __slots__ = ("buckets", "seconds")
+    __slots__ = ("bounds", "buckets", "total")
 
-    def __init__(self) -> None:
-        self.buckets = [0] * len(BUCKETS)
-        self.seconds = 0.0
+    def __init__(self, bounds: tuple[float, ...] = BUCKETS) -> None:
+        self.bounds = bounds
+        self.buckets = [0] * len(bounds)
+        self.total = 0.0
 
-    def add(self, seconds: float) -> None:
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1
-        self.seconds += seconds
+    def add(self, value: float) -> None:
+        self.buckets[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def plus(self, other: Histogram) -> None:
+        """Take on what another one has counted."""
+        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets.copy(), strict=True)]
+        self.total += other.total
 
 
-class Cell(Durations):
-    """What requests have in common that have one method, status and version."""
+class Cell(Histogram):
+    """What requests have in common that have one method, status and version: what was sent, and how long those took
+    whose answer was over when it began. Nothing is counted twice, so that no sum of it ever falls."""
 
-    __slots__ = ("sent",)
+    __slots__ = ("sent", "sizes", "streamed")
 
     def __init__(self) -> None:
         super().__init__()
         self.sent = 0
+        self.streamed = 0
+        self.sizes = [0] * len(SIZES)
 
 
 class Metrics:
@@ -74,8 +87,14 @@ class Metrics:
         self._cells: dict[tuple[bytes, int, str], Cell] = {}
         self._streams: set[object] = set()
         """What upgrades have opened, and has not ended."""
-        self._stream_durations = Durations()
+        self._stream_durations = Histogram()
         self._stream_bytes = 0
+        self._streamed, self._first_bytes = Histogram(), Histogram()
+        """How long the answers took that were not over when they began, and how long it took until they began."""
+        self._received = Histogram(SIZES)
+        self._queued = Histogram()
+        self._exemplars: dict[int, tuple[str, float, float]] | None = {} if service.config.otel_endpoint else None
+        """The last trace in each bucket of durations; None where there are none."""
         self._ticked = service.loop.time()
         self._process: dict[str, float] = {}
         self._process_due = 0.0
@@ -95,10 +114,30 @@ class Metrics:
         cell = self._cells.get((head.method, exchange.status, head.version))
         if cell is None:
             cell = self._cell(head.method, exchange.status, head.version)
-        seconds = monotonic() - exchange.started
-        cell.buckets[bisect_left(BUCKETS, seconds)] += 1
-        cell.seconds += seconds
-        cell.sent += exchange.bytes_sent
+        seconds, sent = monotonic() - exchange.started, exchange.bytes_sent
+        bucket = bisect_left(BUCKETS, seconds)
+        cell.sizes[bisect_left(SIZES, sent)] += 1
+        cell.sent += sent
+        try:
+            first_byte, received = exchange.first_byte, exchange.bytes_received  # type: ignore[attr-defined]
+        except AttributeError:
+            # What an upgrade has opened, and has neither accepted nor answered.
+            first_byte, received = None, 0
+        if first_byte is None:
+            cell.buckets[bucket] += 1
+            cell.total += seconds
+        else:
+            cell.streamed += 1
+            self._streamed.add(seconds)
+            self._first_bytes.add(first_byte - exchange.started)
+        if received:
+            self._received.add(received)
+        if exchange.queued:
+            self._queued.add(exchange.queued)
+        if self._exemplars is not None:
+            trace_id = getattr(exchange, "trace_id", None)
+            if trace_id is not None:
+                self._exemplars[bucket] = trace_id, seconds, time()
 
     def upgraded(self, exchange: Completed) -> None:
         """The handshake is a request that was answered; what it has opened is counted at its end."""
@@ -130,7 +169,10 @@ class Metrics:
         process, pid = self._process, os.getpid()
         used = resource.getrusage(resource.RUSAGE_SELF)
         process[sample("process_cpu_seconds_total", pid=pid)] = used.ru_utime + used.ru_stime
-        process[sample("process_resident_memory_bytes", pid=pid)] = _resident(used.ru_maxrss)
+        process[sample("process_resident_memory_bytes", pid=pid)] = resident_bytes() or _most_resident(used.ru_maxrss)
+        if lost := losses.take():
+            counts = self._service.counts
+            counts["log_lines_dropped"] = counts.get("log_lines_dropped", 0) + lost
         if self._service.tls is not None:
             certificate = self._service.tls.context(self._service.loop.time()).certificate
             if certificate is not None and certificate != self._certificate:
@@ -142,38 +184,50 @@ class Metrics:
     def _fill(self, totals: Totals) -> None:
         """See `Service.on_totals`: on any thread."""
         counts, gauges = totals.counts, totals.gauges
-        requests, streams = Durations(), self._stream_durations
-        sent = self._stream_bytes
+        requests, answers = Histogram(), Histogram(SIZES)
+        answers.total = self._stream_bytes
         for (method, status, version), cell in self._cells.copy().items():
-            buckets = cell.buckets.copy()
+            count = sum(cell.buckets) + cell.streamed
             name = sample("http_requests_total", method=method.decode(), status=status)
-            counts[name] = counts.get(name, 0) + sum(buckets)
+            counts[name] = counts.get(name, 0) + count
             name = sample("pounce_requests_total", protocol=version)
-            counts[name] = counts.get(name, 0) + sum(buckets)
-            requests.buckets = [a + b for a, b in zip(requests.buckets, buckets, strict=True)]
-            requests.seconds += cell.seconds
-            sent += cell.sent
-        counts["http_bytes_sent_total"] = sent
+            counts[name] = counts.get(name, 0) + count
+            requests.plus(cell)
+            answers.buckets = [a + b for a, b in zip(answers.buckets, cell.sizes.copy(), strict=True)]
+            answers.total += cell.sent
+        counts["http_bytes_sent_total"] = answers.total
+        answers.total -= self._stream_bytes
+        first_bytes = Histogram()
+        first_bytes.plus(requests)
+        first_bytes.plus(self._first_bytes)
+        requests.plus(self._streamed)
         _put(counts, "http_request_duration_seconds", requests)
-        _put(counts, "http_stream_duration_seconds", streams)
+        _put(counts, "http_response_first_byte_seconds", first_bytes)
+        _put(counts, "http_stream_duration_seconds", self._stream_durations)
+        _put(counts, "http_response_size_bytes", answers)
+        _put(counts, "http_request_size_bytes", self._received)
+        if self._service.config.limit_concurrency:
+            _put(counts, "pounce_request_queue_wait_seconds", self._queued)
         open_streams = len(self._streams)
         gauges["http_streams_active"] = open_streams
         gauges["http_requests_in_flight"] = max(0, gauges["running"] - open_streams)
         gauges["http_connections_active"] = gauges["connections"]
         gauges["pounce_workers"] = 1
         totals.processes.update(self._process.copy())
+        for bucket, exemplar in (self._exemplars or {}).copy().items():
+            totals.exemplars[_bucket("http_request_duration_seconds", BUCKETS[bucket])] = exemplar
 
 
-def _put(counts: dict[str, float], name: str, found: Durations) -> None:
-    for bound, count in zip(BUCKETS, accumulate(found.buckets.copy()), strict=True):
-        counts[sample(f"{name}_bucket", le="+Inf" if bound == inf else bound)] = count
-    counts[f"{name}_sum"] = found.seconds
+def _bucket(name: str, bound: float) -> str:
+    return sample(f"{name}_bucket", le="+Inf" if bound == inf else bound)
 
 
-def _resident(most: int) -> int:
-    """Bytes of memory that the process has now; where the system does not tell, the most that it had (`ru_maxrss`)."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return most if sys.platform == "darwin" else most * 1024
+def _put(counts: dict[str, float], name: str, found: Histogram) -> None:
+    for bound, count in zip(found.bounds, accumulate(found.buckets.copy()), strict=True):
+        counts[_bucket(name, bound)] = count
+    counts[f"{name}_sum"] = found.total
+
+
+def _most_resident(found: int) -> int:
+    """Bytes, of what `ru_maxrss` says."""
+    return found if sys.platform == "darwin" else found * 1024

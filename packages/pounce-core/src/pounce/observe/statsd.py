@@ -50,13 +50,18 @@ class Statsd:
     def _send(self) -> None:
         totals = self._service.own_totals()
         lines = []
-        for name, count in totals.counts.items():
-            more = count - self._sent.get(name, 0)
+        # What a process has used up only grows too.
+        grown = {name: value for name, value in totals.processes.items() if name.partition("{")[0].endswith("_total")}
+        counts = totals.counts | grown
+        for name, count in counts.items():
+            # Of its process another worker may have told before this one.
+            more = count - self._sent.get(name, count if name in grown else 0)
             if more > 0:
                 lines.append(self._line(name, more, "c"))
-        self._sent = totals.counts
+        self._sent = counts
         worker = f"worker={self._service.worker_id}"
-        for name, value in (totals.gauges | totals.processes).items():
+        gauges = totals.gauges | {name: value for name, value in totals.processes.items() if name not in grown}
+        for name, value in gauges.items():
             if "{" not in name:
                 name = f"{name}{{{worker}}}"
             elif "worker=" not in name:

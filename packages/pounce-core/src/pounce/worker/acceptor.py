@@ -226,6 +226,9 @@ class Intake:
             # The peer's doing: no TLS, no common version, too slow, or gone.
             self._service.count("handshake_error", "Connection failed before it began: %s", exc)
             sock.close()
+        else:
+            if self._tls is not None:
+                self._service.count("tls_handshakes")
         finally:
             if not is_open and self._peers is not None:
                 self._peers.closed(chooser.share)

@@ -1,12 +1,12 @@
 """Recycling: when a worker has served long enough to be replaced by a fresh one."""
 
-import os
 import random
 from math import inf
 
 from pounce.config import ServerConfig
+from pounce.resident import resident_bytes
 
-__all__ = ["Recycling", "resident_bytes"]
+__all__ = ["Recycling"]
 
 LOOK = 1.0
 """Seconds between two looks at the memory of the process."""
@@ -43,12 +43,3 @@ class Recycling:
             if resident >= self._rss:
                 return f"{resident / 1048576:.0f} MiB of memory (max_rss)"
         return None
-
-
-def resident_bytes() -> int:
-    """Physical memory of this process; 0 where the system does not tell (other than Linux)."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
