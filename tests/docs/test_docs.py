@@ -137,7 +137,7 @@ def allowed(item: Option) -> str:
 
 def default(item: Option) -> str:
     value: Any = item.default
-    if item.unit == "octal":
+    if item.unit == "octal" and value is not None:
         return f"`{value:o}`"
     if value in ("", ()) or item.name == "plugin_settings":
         return "empty"

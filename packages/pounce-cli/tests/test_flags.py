@@ -62,7 +62,8 @@ def test_the_help_shows(item, help_text):
 def test_the_help_is_in_panels_by_group(help_text):
     titles = [line.strip("╭─╮ ") for line in help_text.splitlines() if line.startswith("╭")]
     groups = [
-        "Application", "Workers", "Network", "TLS", "HTTP/3", "Limits", "Rate limits", "Deadlines", "WebSocket",
+        "Application", "Workers", "Process", "Network", "TLS", "HTTP/3", "Limits", "Rate limits", "Deadlines",
+        "WebSocket",
         "Proxies", "Compression", "Static files", "Logging", "Banner", "Events", "Metrics", "Traces",
         "Plugin h2", "Plugin h3", "Plugins",
     ]  # fmt: skip

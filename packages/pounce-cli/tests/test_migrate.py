@@ -95,7 +95,7 @@ def test_command_and_file_say_the_same(line: str, tmp_path: Path) -> None:
 WITHOUT = {
     "uvicorn main:app --loop zuvloop --ws-max-queue 9 --interface asgi2": ["--loop zuvloop", "--ws-max-queue",
                                                                             "--interface asgi2"],
-    "gunicorn a:b -k gevent --preload --worker-tmp-dir /tmp": ["-k gevent", "--preload", "--worker-tmp-dir"],
+    "gunicorn a:b -k gevent --worker-tmp-dir /tmp": ["-k gevent", "--worker-tmp-dir"],
     "gunicorn a:create(1)": ["a:create(1)"],
     "hypercorn a:b -k trio": ["-k trio"],
     "granian --interface rsgi a:b --ssl-protocol-min tls1.0 --http 2": [

@@ -22,6 +22,7 @@ import pytest
 
 from pounce import BindError, ConfigError, PounceError, ServerConfig
 from pounce.net.bind import Bind, Listener, open_listeners, parse_bind
+from pounce.net.holder import holder_of
 from pounce.net.unix_socket import _alone_at
 
 
@@ -642,3 +643,58 @@ def test_sockets_that_are_not_for_this_process_are_not_taken(
 def test_systemd_socket_with_another_name_is_an_error_that_says_which_there_are(socket_unit: dict[str, Any]) -> None:
     said = activated(socket_unit, "systemd:nope", LISTEN_FDNAMES="web:admin:web")
     assert said == "POUNCE_BIND_NO_SYSTEMD_SOCKET This process was given admin, web."
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="this system does not show sockets")
+def test_port_in_use_names_the_process_that_has_it() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(BindError) as caught:
+            open_listeners(ServerConfig(port=taken.getsockname()[1]))
+    assert f"It is process {os.getpid()} (" in (caught.value.hint or "")
+
+
+def test_process_that_has_a_port_is_shown_without_its_arguments(tmp_path: Path) -> None:
+    python = b"/usr/bin/python\0-m\0app\0--password\0x\0"
+    for pid, command, link in (("1", b"a\0", "socket:[6]"), ("12", python, "socket:[7]")):
+        (tmp_path / pid / "fd").mkdir(parents=True)
+        (tmp_path / pid / "cmdline").write_bytes(command)
+        (tmp_path / pid / "fd" / "3").symlink_to(link)
+    (tmp_path / "net").mkdir()
+    line = "0: 0100007F:1F90 00000000:0000 {} 00000000:00000000 00:00000000 00000000 0 0 {} 1\n"
+    (tmp_path / "net" / "tcp").write_text("head\n" + line.format("01", 6) + line.format("0A", 7))
+    assert holder_of(8080, tmp_path) == "process 12 (python -m app)"
+    assert holder_of(8081, tmp_path) is None
+
+
+ASKED = {"tcp_keep_alive": 61.0, "tcp_keep_alive_interval": 7.0, "tcp_keep_alive_probes": 3, "tcp_fast_open": 5}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of the options differ")
+@pytest.mark.parametrize("how", ["own", "inherited", "twin"])
+def test_connections_have_the_keep_alive_that_was_asked_for(how: str) -> None:
+    with socket.socket() as inherited:
+        settings: dict[str, Any] = {"port": 0, "reuseport": True}
+        if how == "inherited":
+            inherited.bind(("127.0.0.1", 0))
+            settings = {"bind": (f"fd://{os.dup(inherited.fileno())}",)}
+        with listening(**ASKED, **settings) as [listener]:
+            if how == "twin":
+                twin = listener.twin(10)
+                listener.sock.close()
+                listener = twin
+            with socket.create_connection(listener.sock.getsockname(), 60):
+                listener.sock.settimeout(60)
+                with listener.sock.accept()[0] as sock:
+                    options = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+                    found = [sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in options]
+                    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert found == [61, 7, 3]
+            assert listener.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN) == 5
+            listener.close()
+
+
+def test_connections_are_not_asked_by_themselves() -> None:
+    with listening(port=0) as [listener]:
+        assert listener.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0

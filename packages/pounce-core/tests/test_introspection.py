@@ -58,7 +58,7 @@ def test_annotations_of_public_names_can_be_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_signatures_of_public_names_can_be_read(name: str) -> None:
-    if isinstance(PUBLIC[name], typing.TypeAliasType):
+    if isinstance(PUBLIC[name], typing.TypeAliasType) or typing.is_typeddict(PUBLIC[name]):
         pytest.skip("it is not called")
     for parameter in inspect.signature(PUBLIC[name]).parameters.values():
         assert not isinstance(parameter.annotation, str)

@@ -392,3 +392,88 @@ def test_idle_connections_keep_no_buffer_of_their_own(files: Files) -> None:
 
 def tls_of(files: Files) -> dict[str, str]:
     return {"ssl_certfile": str(files.cert), "ssl_keyfile": str(files.key)}
+
+
+# What a function may change
+
+
+def test_each_context_goes_through_the_hand_of_the_operator(files: Files) -> None:
+    seen: list[ssl.SSLContext] = []
+    config = files.config(ssl_sni=(f"other.example={files.cert}:{files.key}",))
+    tls = ServerTLS(config, ["h2"], [("http/1.1",)], seen.append)
+    assert len(seen) == 4
+    assert tls.context(0) in seen
+    assert tls.reload()
+    assert len(seen) == 8
+
+
+def only_1_3(context: ssl.SSLContext) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+
+
+def test_function_that_changes_the_context_has_its_effect(files: Files) -> None:
+    with TestServer(app, **vars_of(files), ssl_context=only_1_3) as server:
+        client = ssl.create_default_context(cafile=files.cert)
+        client.maximum_version = ssl.TLSVersion.TLSv1_2
+        with socket.create_connection((server.host, server.port), 60) as sock, pytest.raises(ssl.SSLError):
+            client.wrap_socket(sock, server_hostname="localhost")
+
+
+def vars_of(files: Files) -> dict[str, Any]:
+    return {"ssl_certfile": str(files.cert), "ssl_keyfile": str(files.key)}
+
+
+def fails(context: ssl.SSLContext) -> None:
+    raise RuntimeError("no")
+
+
+def test_function_that_fails_is_an_error(files: Files) -> None:
+    with pytest.raises(TLSError, match="ssl_context failed: RuntimeError: no") as caught:
+        ServerTLS(files.config(), [], [], fails)
+    assert caught.value.code == "POUNCE_TLS_CONTEXT_HOOK_FAILED"
+
+
+def test_names_of_one_bind_have_the_same_rules_for_clients(files: Files) -> None:
+    made: list[ssl.SSLContext] = []
+
+    def of_the_second(context: ssl.SSLContext) -> None:
+        made.append(context)
+        if len(made) == 2:
+            context.load_verify_locations(files.cert)
+
+    with pytest.raises(TLSError) as caught:
+        ServerTLS(files.config(ssl_sni=(f"other.example={files.cert}:{files.key}",)), [], [], of_the_second)
+    assert caught.value.code == "POUNCE_TLS_CLIENT_RULES"
+
+
+def test_one_group_is_set(files: Files) -> None:
+    client = ssl.create_default_context(cafile=files.cert)
+    client.set_ecdh_curve("secp521r1")
+    with TestServer(app, **vars_of(files), ssl_groups="prime256v1") as server:
+        with socket.create_connection((server.host, server.port), 60) as sock, pytest.raises(ssl.SSLError):
+            client.wrap_socket(sock, server_hostname="localhost")
+        client.set_ecdh_curve("prime256v1")
+        with socket.create_connection((server.host, server.port), 60) as sock:
+            client.wrap_socket(sock, server_hostname="localhost").close()
+
+
+@pytest.mark.skipif(hasattr(ssl.SSLContext, "set_groups"), reason="this Python can")
+@pytest.mark.parametrize("name", ["ssl_groups", "ssl_ciphersuites"])
+def test_what_this_python_cannot_set_is_an_error_that_says_so(files: Files, name: str) -> None:
+    with pytest.raises(TLSError, match=r"needs Python 3\.15") as caught:
+        create_context(files.config(**{name: "one:another"}))
+    assert caught.value.code == "POUNCE_TLS_NOT_IN_THIS_PYTHON"
+
+
+def test_what_a_newer_python_can_set_is_set(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, str]] = []
+    for name in ("set_groups", "set_ciphersuites"):
+        set_it = lambda self, text, name=name: said.append((name, text))  # noqa: E731
+        monkeypatch.setattr(ServerContext, name, set_it, raising=False)
+    create_context(files.config(ssl_groups="a:b", ssl_ciphersuites="c"))
+    assert said == [("set_groups", "a:b"), ("set_ciphersuites", "c")]
+
+
+def test_group_that_does_not_exist_is_an_error(files: Files) -> None:
+    with pytest.raises(TLSError, match="ssl_groups is not known to OpenSSL"):
+        create_context(files.config(ssl_groups="no-such-curve"))

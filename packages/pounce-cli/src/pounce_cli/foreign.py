@@ -12,12 +12,12 @@ _SYSLOG = "Write --error-log-file syslog, or syslog:host:port?facility=local0&ta
 _LOGGING = "Not there: --log-config names loggers, handlers and formatters, of your own too."
 _STATSD = "Write --statsd-address host:port; --statsd-format dogstatsd has labels as tags."
 _METRICS = "Write --metrics-enabled: Prometheus reads --metrics-path on the addresses of the server."
-_USER = "Not there: start as that user (User= of systemd, setpriv). A socket file: --bind unix:/path?user=x&group=y."
+_USER = "Write --user and --group. A socket file: --bind unix:/path?user=x&group=y."
 _STRICT = "Not there, because a request is read in one way only: what two readers could take for two things is refused."
 _STATIC = "Write --static-files /path=folder; --static-index-file and other flags say how."
 _TASKS = "Not there: long work belongs into a queue of tasks, with processes of its own."
 _ONE_RUNTIME = "Not there, because there is no runtime beside the event loop; --workers gives each core one of its own."
-_TITLE = "Not there: processes keep the names that they are started with."
+_TITLE = "Write --process-title."
 _REPLACED = "Not there, because several workers always do so: one that dies is replaced, up to 5 times in 60 s."
 _RELOAD_STAYS = "Not there, because it is always so: while the new version cannot start the old one serves on."
 _NO_PASTE = "Not there: name the application as module:attribute, or a function that makes it as module:create()."
@@ -34,7 +34,7 @@ _NO_PINGS = "Not there: --keep-alive-timeout ends connections without requests, 
 _THREADS = "Write --wsgi-threads for a WSGI application; --workers are threads themselves where the GIL is off."
 _MODE = "Write --worker-mode thread, process or subinterpreter; the event loop is --loop."
 _SILENCE = "Write --worker-timeout: how long an event loop may stand still. Requests have --request-timeout."
-_UMASK = "Write --uds-permissions for the Unix socket: the mode itself. For other files set umask before the start."
+_UMASK = "Write --umask; --uds-permissions is the mode of the Unix socket itself."
 _DAEMON = "Not there: systemd, a container or & run a server in the background; --pid-file tells its process id."
 _HEAD_SIZE = "Write --max-header-size: of the request line and the fields together."
 _HELP = "Not there: pounce --help lists the commands, pounce serve --help the flags."
@@ -70,7 +70,6 @@ FLAGS = {
     "--spew": "Not there: python -m trace --trace shows every line that is run.",
     "--check-config": _CHECK,
     "--print-config": _CHECK,
-    "--preload": "Not there: workers on threads share what is imported, and each process imports for itself.",
     "--no-sendfile": "Not there, because the server sends files by the kernel only where the application asks for it.",
     "-D": _DAEMON,
     "--daemon": _DAEMON,
@@ -80,12 +79,8 @@ FLAGS = {
     "--pid": "Write --pid-file.",
     "--worker-tmp-dir": "Not needed: workers say that they live without a file.",
     "-u": _USER,
-    "--user": _USER,
     "-g": _USER,
-    "--group": _USER,
     "-m": _UMASK,
-    "--umask": _UMASK,
-    "--initgroups": _USER,
     "--access-logfile": "Write --access-log-file; --no-access-log leaves the access log out.",
     "--access-logformat": "Write --access-log-format, which takes the same values.",
     "--error-logfile": "Write --error-log-file.",

@@ -113,6 +113,10 @@ def _fd(value: Any) -> tuple[str, ...]:
     return (f"fd://{value}",)
 
 
+def _octal(value: Any) -> str:
+    return f"{value:o}" if isinstance(value, int) else str(value)
+
+
 def _level(value: Any) -> str:
     if isinstance(value, int):
         return next((name for limit, name in _LEVELS if value >= limit), "debug")
@@ -391,7 +395,7 @@ GUNICORN = Server(
         _value("--worker-tmp-dir"),
         _value("-u --user"),
         _value("-g --group"),
-        _value("-m --umask"),
+        _value("-m --umask", "umask", _octal),
         _switch("--initgroups"),
         _value("--forwarded-allow-ips", key="forwarded_allow_ips"),
         _value("--access-logfile", "access_log_file", _access_file, key="accesslog"),
@@ -412,7 +416,7 @@ GUNICORN = Server(
         _value("--dogstatsd-tags"),
         _value("--statsd-prefix"),
         _switch("--enable-backlog-metric"),
-        _value("-n --name", key="proc_name"),
+        _value("-n --name", "process_title", key="proc_name"),
         _value("--pythonpath"),
         _value("--paste --paster"),
         _list("--paste-global", key="raw_paste_global_conf"),
@@ -461,17 +465,17 @@ GUNICORN = Server(
         _key("tmp_upload_dir", why="Not there: no body is written to a file."),
         _key("default_proc_name", why="Not there: it is a name that gunicorn gives itself."),
         _key("secure_scheme_headers", why="Not there: X-Forwarded-Proto of a trusted proxy says the scheme."),
-        _key("ssl_context", why="A function cannot stand in TOML: what it sets is in the settings of TLS."),
+        _key("ssl_context", why="Name a function as module:attribute that changes the context it is given."),
         _key("pre_request", why="Not there: what sees each request is a middleware, or an observer of a plugin."),
         _key("post_request", why="Not there: what sees each request is a middleware, or an observer of a plugin."),
         *(
             _key(name, why=f"{why} Name a function as module:attribute, not that of this file.")
             for name, why in {
-                "on_starting": "A hook of the supervisor.",
-                "on_reload": "A hook of the supervisor.",
-                "when_ready": "A hook of the supervisor.",
-                "worker_exit": "A hook of the supervisor.",
-                "on_exit": "A hook of the supervisor.",
+                "on_starting": "Set on_starting; the function gets a ServerEvent.",
+                "on_reload": "Set on_reload; the function gets a ServerEvent.",
+                "when_ready": "Set when_ready; the function gets a ServerEvent.",
+                "worker_exit": "Set worker_exit; the function gets a ServerEvent.",
+                "on_exit": "Set on_exit; the function gets a ServerEvent.",
             }.items()
         ),
         *(
@@ -533,7 +537,7 @@ HYPERCORN = Server(
         _list("--server-name", "server_names", key="server_names"),
         _value("--statsd-host", "statsd_address", key="statsd_host"),
         _value("--statsd-prefix"),
-        _value("-m --umask"),
+        _value("-m --umask", "umask", _octal),
         _value("-u --user"),
         _value("--verify-mode", "ssl_cert_reqs", _certificates),
         _value("--websocket-ping-interval"),
@@ -642,7 +646,7 @@ GRANIAN = Server(
         _list("--reload-ignore-paths", "reload_exclude"),
         _value("--reload-tick", "reload_delay", _milliseconds),
         _switch("--reload-ignore-worker-failure", off="--no-reload-ignore-worker-failure"),
-        _value("--process-name"),
+        _value("--process-name", "process_title"),
         _value("--pid-file"),
         _switch("--version"),
         _switch("--help"),

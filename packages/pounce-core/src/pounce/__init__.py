@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from pounce.middleware.security_headers import SecurityHeadersMiddleware
     from pounce.middleware.static import StaticFiles, create_static_handler
     from pounce.server import Server, StartInfo, run
+    from pounce.supervisor.server_hooks import ServerEvent
 
     __version__: str
 
@@ -89,6 +90,7 @@ __all__ = [
     "Server",
     "ServerConfig",
     "ServerConfigKwargs",
+    "ServerEvent",
     "StartInfo",
     "StaticFiles",
     "StreamClosed",
@@ -108,6 +110,7 @@ _HOMES = {
     "run": "pounce.server",
     "ServerConfig": "pounce.config",
     "ServerConfigKwargs": "pounce.config_kwargs",
+    "ServerEvent": "pounce.supervisor.server_hooks",
     "DisplayConfig": "pounce.display",
     "ASGIApp": "pounce.contract.wire",
     "Receive": "pounce.contract.wire",

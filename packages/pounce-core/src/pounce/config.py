@@ -215,6 +215,45 @@ class ServerConfig:
         0.25, "Time that files must rest before a change counts.", group="workers", unit="seconds", ge=0, needs="reload"
     )
 
+    # Process
+    user: str | None = option(
+        None,
+        "User that the server becomes when its sockets are open, by name or number; started by root alone.",
+        group="process",
+    )
+    group: str | None = option(
+        None, "Group that it becomes; none is that of user.", group="process"
+    )
+    initgroups: bool = option(
+        False, "Give it the other groups of user too; otherwise it has none.", group="process", needs="user"
+    )
+    umask: int | None = option(
+        None,
+        "What files that it makes do not allow, where nothing else says so; none leaves that as it is.",
+        group="process",
+        unit="octal",
+        ge=0,
+        le=0o777,
+    )
+    process_title: str | None = option(
+        None, "What its processes are called in lists of processes; needs pounce-core[title].", group="process"
+    )
+    preload: bool = option(
+        False,
+        "Import the application once, and start processes as copies of that (fork): they share memory, and a reload"
+        " brings nothing new.",
+        group="process",
+    )
+    on_starting: Any = option(
+        None,
+        "Function that is called before sockets are opened, or module:attribute; it gets a ServerEvent.",
+        group="process",
+    )
+    when_ready: Any = option(None, "The same, once connections are accepted.", group="process")
+    on_reload: Any = option(None, "The same, when a reload is through.", group="process")
+    worker_exit: Any = option(None, "The same, when a process of workers has ended.", group="process")
+    on_exit: Any = option(None, "The same, at the end.", group="process")
+
     # Network
     host: str = option(
         "127.0.0.1", "Address or name to listen on; a name may resolve to several addresses.", group="network"
@@ -250,6 +289,33 @@ class ServerConfig:
     )
     loop: str = option(
         "auto", "Event loop: auto (uvloop where it is installed), asyncio, uvloop or module:factory.", group="network"
+    )
+    tcp_keep_alive: float = option(
+        0.0,
+        "Time without traffic after which the kernel asks whether a TCP peer is still there; 0 never does.",
+        group="network",
+        unit="seconds",
+        ge=0,
+        le=32767,
+    )
+    tcp_keep_alive_interval: float = option(
+        10.0,
+        "Time between two such questions.",
+        group="network",
+        unit="seconds",
+        ge=1,
+        le=32767,
+        needs="tcp_keep_alive",
+    )
+    tcp_keep_alive_probes: int = option(
+        6, "Questions without an answer that end a connection.", group="network", ge=1, le=127, needs="tcp_keep_alive"
+    )
+    tcp_fast_open: int = option(
+        0,
+        "Connections whose first data may come with their SYN at a time (TCP Fast Open, RFC 7413); 0 allows none.",
+        group="network",
+        ge=0,
+        le=65535,
     )
     reuseport: bool = option(
         False, "Bind TCP with SO_REUSEPORT: sockets of several processes share an address.", group="network"
@@ -296,6 +362,24 @@ class ServerConfig:
     ssl_ciphers: str = option(
         "ECDHE+AESGCM:ECDHE+CHACHA20",
         "Ciphers for TLS 1.2, as OpenSSL writes a list of them.",
+        group="tls",
+        needs="ssl_certfile",
+    )
+    ssl_ciphersuites: str | None = option(
+        None,
+        "Cipher suites for TLS 1.3, with colons between them; needs Python 3.15.",
+        group="tls",
+        needs="ssl_certfile",
+    )
+    ssl_groups: str | None = option(
+        None,
+        "Groups for key exchange, with colons between them; more than one needs Python 3.15.",
+        group="tls",
+        needs="ssl_certfile",
+    )
+    ssl_context: Any = option(
+        None,
+        "Function that may change each ssl.SSLContext of the server before it is used, or module:attribute.",
         group="tls",
         needs="ssl_certfile",
     )

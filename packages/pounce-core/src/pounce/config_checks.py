@@ -14,13 +14,17 @@ from pounce.options import Table
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
 
-__all__ = ["EXTENSIONS", "check_together"]
+__all__ = ["EXTENSIONS", "HOOKS", "check_together"]
 
 EXTENSIONS = ("early_hint", "trailers", "pathsend", "zerocopysend", "sendfile")
 """Messages beyond ASGI's own that an application may answer with, as `http.response.NAME`: always taken, offered as
 `asgi_extensions` says; `sendfile` is `pounce.response.sendfile`. Frameworks send some because they are offered, and a
 middleware between them and the server that knows start and body alone loses the answer. An early hint is sent where
 somebody has asked for it, and an answer that has lost its hints is whole."""
+
+
+HOOKS = ("on_starting", "when_ready", "on_reload", "worker_exit", "on_exit")
+"""Settings that are functions of the server's own life."""
 
 
 def check_together(config: ServerConfig) -> None:
@@ -76,6 +80,12 @@ def check_together(config: ServerConfig) -> None:
         raise ConfigError(f"log_config must be a table or the name of a file (got {config.log_config!r})")
     if not isinstance(config.access_log_filter, str | None) and not callable(config.access_log_filter):
         raise ConfigError(f"access_log_filter must be a function (got {config.access_log_filter!r})")
+    for name in (*HOOKS, "ssl_context"):
+        value = getattr(config, name)
+        if not isinstance(value, str | None) and not callable(value):
+            raise ConfigError(f"{name} must be a function, or module:attribute (got {value!r})")
+    if config.preload and config.reload:
+        raise ConfigError("preload and reload exclude each other", hint="What is imported once does not change.")
     if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", config.request_id_header) is None:
         raise ConfigError(f"request_id_header must be the name of a field (got {config.request_id_header!r})")
     if not config.host:

@@ -68,6 +68,17 @@ class ServerConfigKwargs(TypedDict, total=False):
     reload_include: tuple[str, ...]
     reload_exclude: tuple[str, ...]
     reload_delay: float
+    user: str | None
+    group: str | None
+    initgroups: bool
+    umask: int | None
+    process_title: str | None
+    preload: bool
+    on_starting: Any
+    when_ready: Any
+    on_reload: Any
+    worker_exit: Any
+    on_exit: Any
     host: str
     port: int
     uds: str | None
@@ -78,6 +89,10 @@ class ServerConfigKwargs(TypedDict, total=False):
     http_parser: str
     http2_enabled: bool
     loop: str
+    tcp_keep_alive: float
+    tcp_keep_alive_interval: float
+    tcp_keep_alive_probes: int
+    tcp_fast_open: int
     reuseport: bool
     proxy_protocol: bool
     proxy_protocol_from: tuple[str, ...]
@@ -91,6 +106,9 @@ class ServerConfigKwargs(TypedDict, total=False):
     ssl_reload: bool
     ssl_minimum_version: TLSVersion
     ssl_ciphers: str
+    ssl_ciphersuites: str | None
+    ssl_groups: str | None
+    ssl_context: Any
     ssl_session_tickets: int
     ssl_cert_reqs: ClientCertificates
     ssl_ca_certs: str | None

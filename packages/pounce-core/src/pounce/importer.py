@@ -37,6 +37,7 @@ __all__ = [
     "look_in_app_dir",
     "made_by",
     "middleware_failed",
+    "preloaded",
 ]
 
 _here = threading.local()
@@ -79,6 +80,13 @@ def import_factory(path: str, config: ServerConfig) -> tuple[Any, str | None]:
     had_gil = gil_enabled()
     found = _attribute(_module(module_name, path, config), module_name, attribute.removesuffix("()"))
     return found, module_name if gil_enabled() and not had_gil else None
+
+
+def preloaded(path: str, config: ServerConfig) -> Any:
+    """What `path` names, for processes that are copies of this one. A factory that `config.factory` speaks of is left
+    to them, one that the path calls is called here. Raises `AppImportError`."""
+    found, _ = import_factory(path, config)
+    return called(found, path) if path.endswith("()") else found
 
 
 def made_by(factory: Any, path: str, config: ServerConfig) -> Any:

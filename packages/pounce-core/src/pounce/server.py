@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from pounce.app_failure import Interrupted
 from pounce.config import WORKER_TIMEOUT, ServerConfig
+from pounce.config_checks import HOOKS
 from pounce.display import PLAIN, DisplayConfig
 from pounce.errors import ConfigError, PounceError
 from pounce.idle_settings import idle_settings
@@ -29,6 +30,7 @@ from pounce.left_threads import END_TIMEOUT, LeftThreads
 from pounce.net.bind import Listener
 from pounce.net.udp import open_sockets
 from pounce.observe.logs import LastWords, reopen_log_files
+from pounce.process_title import set_title
 from pounce.supervisor.control_folder import AUTO, is_named
 from pounce.supervisor.drain_bound import DRAIN_MARGIN, END_MARGIN, drain_bound
 from pounce.supervisor.modes import check_workers, is_supervised, mode_of, workers_of
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from pounce.net.tls import ServerTLS
     from pounce.registry import Registry
     from pounce.supervisor.lone_control import LoneControl
+    from pounce.supervisor.server_hooks import ServerHooks
     from pounce.sync_protocol import SyncApp
     from pounce.worker.state import Description, WorkerState
 else:
@@ -144,6 +147,7 @@ class Server:
         self._own_loop = False
         """The loop runs for this server alone."""
         self._control: LoneControl | None = None
+        self._hooks: ServerHooks | None = None
         self.start_info: StartInfo | None = None
 
     @property
@@ -166,9 +170,13 @@ class Server:
         predecessor = Predecessor.from_environ()
         self._notifier = Notifier.from_environ()
         before = predecessor.pid if predecessor is not None else None
-        with PidFile(self._config.pid_file, successor_of=before) as self._pid_file:
+        supervised = is_supervised(self._config) or predecessor is not None
+        set_title(self._config, "supervisor" if supervised else "")
+        if self._config.umask is not None:
+            os.umask(self._config.umask)
+        with self._hooked(), PidFile(self._config.pid_file, successor_of=before) as self._pid_file:
             self._tell_idle_settings()
-            if is_supervised(self._config) or predecessor is not None:
+            if supervised:
                 in_main_thread = threading.current_thread() is threading.main_thread()
                 self._supervise(handle_signals=in_main_thread, own_process=True, predecessor=predecessor)
             else:
@@ -178,6 +186,22 @@ class Server:
                 import_loop(self._config.loop)
                 look_in_app_dir(self._config)
                 run_on_new_loop(self._serve_with_signals, loop_factory(self._config.loop))
+
+    @contextmanager
+    def _hooked(self) -> Iterator[None]:
+        """Call the hooks of the beginning and the end around what is within."""
+        if self._hooks is None and any(getattr(self._config, name) is not None for name in HOOKS):
+            from pounce.supervisor.server_hooks import ServerHooks
+
+            self._hooks = ServerHooks(self._config)
+            self._hooks.call("on_starting")
+            try:
+                yield
+            finally:
+                self._hooks.call("on_exit")
+                self._hooks = None
+        else:
+            yield
 
     async def _serve_with_signals(self) -> None:
         import asyncio
@@ -262,13 +286,17 @@ class Server:
         import asyncio
 
         config = self._config
-        for name, given in (("reload", config.reload), ("control_socket", is_named(config.control_socket))):
-            if given:
+        given: dict[str, object] = {"reload": config.reload, "control_socket": is_named(config.control_socket)}
+        if self._pid_file is None:
+            # Those of the whole process.
+            given |= {"user": config.user, "group": config.group, "umask": config.umask, "preload": config.preload}
+        for name, value in given.items():
+            if value not in (None, False, ""):
                 raise ConfigError(f"{name} needs a process of its own", hint="Use run() or the command.")
         if self._pid_file is not None:
             await self._serve()
             return
-        with PidFile(config.pid_file) as self._pid_file:
+        with self._hooked(), PidFile(config.pid_file) as self._pid_file:
             self._tell_idle_settings(asyncio.get_running_loop())
             await self._serve()
 
@@ -463,8 +491,13 @@ class Server:
 
         if self._registry is not None:
             raise ConfigError("a registry cannot be handed to other processes", hint="Use workers in threads, or one.")
+        app = self._app
+        if self._config.preload and isinstance(app, str):
+            from pounce.importer import preloaded
+
+            app = preloaded(app, self._config)
         supervisor = Supervisor(
-            self._config, self._app, self._tell, self._notifier, predecessor, own_process=own_process
+            self._config, app, self._tell, self._notifier, predecessor, own_process=own_process, hooks=self._hooks
         )
         with self._ended_by(lambda force, hurry: supervisor.shutdown(force=force, hurry=hurry)):
             supervisor.run(handle_signals=handle_signals)
@@ -557,6 +590,8 @@ class Server:
         self._notifier.ready(listening)
         if loop is not None:
             self._notifier.start_watchdog(loop)
+        if self._hooks is not None:
+            self._hooks.call("when_ready", urls=info.urls)
         if self._on_ready is not None:
             self._on_ready(info)
 

@@ -151,9 +151,9 @@ class Listener:
             dual = self.sock.family == socket.AF_INET6 and not self.sock.getsockopt(
                 socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
             )
-            return Listener(
-                _listen(self.sock.family, host, port, dual=dual, reuseport=True, backlog=backlog), self.bind
-            )
+            sock = _listen(self.sock.family, host, port, dual=dual, reuseport=True, backlog=backlog)
+            _tune_like(sock, self.sock)
+            return Listener(sock, self.bind)
         except OSError as exc:
             raise _translated(f"{host}:{port}", exc) from exc
 
@@ -360,11 +360,44 @@ def open_listeners(config: ServerConfig, passed: Sequence[Passed] = ()) -> list[
                 listeners += [Listener.from_fd(bind, fd, config.backlog) for fd in systemd_sockets(bind.systemd)]
             else:
                 listeners += _open_tcp(bind, config, ipv4_ports)
+        for listener in listeners:
+            if not listener.is_unix:
+                _tune(listener.sock, config)
     except BaseException:
         for listener in listeners:
             listener.close()
         raise
     return listeners
+
+
+_TIMES = (
+    ("TCP_KEEPIDLE", "tcp_keep_alive"),
+    ("TCP_KEEPALIVE", "tcp_keep_alive"),
+    ("TCP_KEEPINTVL", "tcp_keep_alive_interval"),
+    ("TCP_KEEPCNT", "tcp_keep_alive_probes"),
+)
+"""Names of the options, of which systems have some, and the settings."""
+
+
+def _tune(sock: socket.socket, config: ServerConfig) -> None:
+    """Set what connections inherit from the socket that accepts them."""
+    if config.tcp_keep_alive:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, setting in _TIMES:
+            if hasattr(socket, name):
+                # Whole seconds, and at least one.
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), max(1, round(getattr(config, setting))))
+    if config.tcp_fast_open and hasattr(socket, "TCP_FASTOPEN"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, config.tcp_fast_open)
+
+
+def _tune_like(sock: socket.socket, other: socket.socket) -> None:
+    if other.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name in (*(name for name, _ in _TIMES), "TCP_FASTOPEN"):
+        option = getattr(socket, name, None)
+        if option is not None and (value := other.getsockopt(socket.IPPROTO_TCP, option)):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _taken_over(bind: Bind, passed: Passed, backlog: int) -> Listener:
@@ -411,7 +444,13 @@ def _open_tcp(bind: Bind, config: ServerConfig, ipv4_ports: set[int]) -> Iterabl
         for listener in opened:
             listener.close()
         host = f"[{bind.host}]" if ":" in bind.host else bind.host
-        raise _translated(f"{host}:{port}", exc) from exc
+        error = _translated(f"{host}:{port}", exc)
+        if error.code == "POUNCE_BIND_IN_USE":
+            from pounce.net.holder import holder_of
+
+            if holder := holder_of(port):
+                error.hint = f"It is {holder} that listens there; stop it, choose another port, or use --port 0."
+        raise error from exc
     return opened
 
 

@@ -13,7 +13,7 @@ import re
 import ssl
 import stat
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pounce.config import ServerConfig
@@ -22,6 +22,8 @@ from pounce.errors import ConfigError, TLSError
 __all__ = ["ServerContext", "ServerTLS", "tls_extension", "with_certificate"]
 
 log = logging.getLogger("pounce.net")
+
+type Change = Callable[[ssl.SSLContext], object] | None
 
 LOOK_INTERVAL = 5.0
 """Seconds between two looks at whether a file has changed; only new connections cause one."""
@@ -57,10 +59,17 @@ class ServerTLS:
     May be used from any thread.
     """
 
-    def __init__(self, config: ServerConfig, alpn: Iterable[str], more: Iterable[tuple[str, ...]] = ()) -> None:
-        """`alpn` is in order of preference, `more` what single binds offer in its place. Raises `TLSError` when a file
-        or a setting cannot be used."""
+    def __init__(
+        self,
+        config: ServerConfig,
+        alpn: Iterable[str],
+        more: Iterable[tuple[str, ...]] = (),
+        change: Change = None,
+    ) -> None:
+        """`alpn` is in order of preference, `more` what single binds offer in its place. `change` is given each context
+        before it is used. Raises `TLSError` when a file or a setting cannot be used."""
         self._config = config
+        self._change = change
         self._alpn = tuple(alpn)
         self._offers = dict.fromkeys((self._alpn, *more))
         self._files = _files(config)
@@ -73,7 +82,7 @@ class ServerTLS:
             log.warning("The secrets of all TLS connections are written to %s", config.ssl_keylog)
 
     def _create(self) -> dict[tuple[str, ...], ServerContext]:
-        return {alpn: _create(self._config, alpn) for alpn in self._offers}
+        return {alpn: _create(self._config, alpn, self._change) for alpn in self._offers}
 
     def context(self, now: float, alpn: tuple[str, ...] | None = None) -> ServerContext:
         """The context for a connection that begins at `now`, in seconds of the loop's clock, with what its bind offers.
@@ -167,7 +176,7 @@ def _by_name(config: ServerConfig) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _create(config: ServerConfig, alpn: tuple[str, ...]) -> ServerContext:
+def _create(config: ServerConfig, alpn: tuple[str, ...], change: Change) -> ServerContext:
     assert config.ssl_certfile is not None
     assert config.ssl_keyfile is not None
     password = _password(config)
@@ -176,9 +185,27 @@ def _create(config: ServerConfig, alpn: tuple[str, ...]) -> ServerContext:
         name: _create_one(config, alpn, certfile, keyfile, password)
         for name, (certfile, keyfile) in _by_name(config).items()
     }
+    if change is not None:
+        for each in (context, *others.values()):
+            try:
+                change(each)
+            except Exception as exc:
+                raise TLSError(
+                    f"ssl_context failed: {type(exc).__name__}: {exc}", code="POUNCE_TLS_CONTEXT_HOOK_FAILED"
+                ) from exc
+        if any(_rules_for_clients(each) != _rules_for_clients(context) for each in others.values()):
+            raise TLSError(
+                "ssl_context gives names of ssl_sni other rules for certificates of clients",
+                code="POUNCE_TLS_CLIENT_RULES",
+                hint="A session could be resumed under the name with less strict ones (RFC 6066 3): use two binds.",
+            )
     if others:
         context.sni_callback = lambda ssl_object, name, _: _choose(others, ssl_object, name)
     return context
+
+
+def _rules_for_clients(context: ssl.SSLContext) -> object:
+    return context.verify_mode, context.verify_flags, sorted(context.get_ca_certs(binary_form=True))
 
 
 def _choose(others: Mapping[str, ServerContext], ssl_object: ssl.SSLObject, name: str | None) -> None:
@@ -204,6 +231,7 @@ def _create_one(
             code="POUNCE_TLS_CIPHERS",
             hint="It is a list as `openssl ciphers` takes it, for TLS 1.2.",
         ) from exc
+    _choose_key_exchange(context, config)
     context.num_tickets = config.ssl_session_tickets
     if not config.ssl_session_tickets:
         context.options |= ssl.OP_NO_TICKET
@@ -223,6 +251,28 @@ def _create_one(
     if alpn:
         context.set_alpn_protocols(list(alpn))
     return context
+
+
+def _choose_key_exchange(context: ssl.SSLContext, config: ServerConfig) -> None:
+    """Groups and the suites of TLS 1.3, as far as this Python can set them. Raises `TLSError`."""
+    for name, method in (("ssl_groups", "set_groups"), ("ssl_ciphersuites", "set_ciphersuites")):
+        text: str | None = getattr(config, name)
+        if text is None:
+            continue
+        choose = getattr(context, method, None)
+        if choose is None and name == "ssl_groups" and ":" not in text:
+            # One is what Python before 3.15 can name, the curves by OpenSSL's own names.
+            choose = context.set_ecdh_curve
+        if choose is None:
+            raise TLSError(
+                f"{name} needs Python 3.15 (got {text!r})",
+                code="POUNCE_TLS_NOT_IN_THIS_PYTHON",
+                hint="The ssl module of older ones sets a single group, and no suites of TLS 1.3.",
+            )
+        try:
+            choose(text)
+        except (ssl.SSLError, ValueError) as exc:
+            raise TLSError(f"{name} is not known to OpenSSL (got {text!r})", hint="Names are OpenSSL's.") from exc
 
 
 def _make_private(path: str) -> None:

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pounce.config import ServerConfig
+from pounce.config_checks import HOOKS
 from pounce.errors import PounceError, SupervisorError, WorkerError
 from pounce.importer import RemoteTraceback
 from pounce.net.bind import Listener
@@ -74,6 +75,9 @@ class GenerationEvents(Protocol):
     def reload_overtaken(self) -> None:
         """A later one takes its place."""
 
+    def process_ended(self, child: Child) -> None:
+        """One of them has."""
+
     def cannot_go_on(self, error: Exception) -> None:
         """The server has to end."""
 
@@ -97,6 +101,9 @@ class Generations:
         number: int = 0,
     ) -> None:
         self._config = config
+        hooks: dict[str, Any] = dict.fromkeys(HOOKS)
+        # Those of the server need not be known elsewhere.
+        self._own_config = replace(config, **hooks)
         self._app = app
         self._sockets = sockets
         self._events = events
@@ -130,6 +137,11 @@ class Generations:
         """Start the first one."""
         self.places = self._started([])
 
+    def open_sockets(self) -> None:
+        """Open what the processes of the first one listen on: later this one may not be allowed to."""
+        for number in range(self.processes):
+            self._sockets.listeners_of(number, self.processes)
+
     def _started(self, before: list[Place]) -> list[Place]:
         count = self.processes
         places = [Place(number, self._sockets.listeners_of(number, count)) for number in range(count)]
@@ -141,7 +153,7 @@ class Generations:
 
     def _start_successor(self, place: Place) -> None:
         spec = Spec(
-            config=replace(self._config, **asdict(self._limits_of(place))),
+            config=replace(self._own_config, **asdict(self._limits_of(place))),
             app=self._app if isinstance(self._app, str) else "",
             mode=self.mode,
             workers=1 if self.mode == "process" else self.workers,
@@ -193,6 +205,7 @@ class Generations:
 
     def child_ended(self, child: Child, before: State) -> None:
         """See `ChildEvents`."""
+        self._events.process_ended(child)
         self.collecting.ended(child)
         self._sockets.forget(child)
         self.share_datagrams()

@@ -106,6 +106,8 @@ def check_fork(config: ServerConfig) -> None:
         raise ConfigError(
             "reload needs the name of the application, to import it anew", hint='Write "module:attribute".'
         )
+    if mode_of(config) == "subinterpreter" and config.preload:
+        raise ConfigError("preload cannot be handed to other interpreters", hint="Leave it out, or use processes.")
     if mode_of(config) == "subinterpreter":
         raise ConfigError(
             "an application object cannot be handed to other interpreters",
@@ -114,11 +116,12 @@ def check_fork(config: ServerConfig) -> None:
         )
     others = other_threads()
     if others or not hasattr(os, "fork"):
+        what = "what preload has imported" if config.preload else "an application object"
         raise ConfigError(
-            "an application object cannot be handed to other processes"
+            f"{what} cannot be handed to other processes"
             + (f": this one has other threads ({', '.join(others)})" if others else ""),
             code="POUNCE_SUPERVISOR_FORK_UNAVAILABLE",
-            hint='Name the application instead: "module:attribute".',
+            hint='Name the application instead: "module:attribute", without preload.',
         )
 
 

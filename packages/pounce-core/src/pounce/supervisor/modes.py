@@ -34,6 +34,9 @@ def is_supervised(config: ServerConfig) -> bool:
         or config.reload
         or bool(config.max_requests or config.max_lifetime or config.max_rss)
         or is_named(config.control_socket)
+        or config.user is not None
+        or config.group is not None
+        or config.preload
     )
 
 

@@ -39,6 +39,9 @@ class PidFile:
             return
         try:
             other = self._read()
+            if other == os.getpid():
+                # It may not be allowed to write there any more.
+                return
             if other is not None and other not in (os.getpid(), self._successor_of) and _runs(other):
                 raise ConfigError(
                     f"pid_file {self._path} names process {other}, which is running",

@@ -28,6 +28,7 @@ from pounce.left_threads import END_TIMEOUT, LeftThreads
 from pounce.net.bind import Listener
 from pounce.net.udp import adopt_udp
 from pounce.observe.logs import Logs, reopen_log_files
+from pounce.process_title import set_title
 from pounce.supervisor.channel import Channel
 from pounce.supervisor.drain_bound import drain_bound
 from pounce.supervisor.messages import (
@@ -109,6 +110,7 @@ def serve(channel: Channel, spec: Spec, app: ASGIApp | str) -> int:
         channel.send(_failed(exc))
         return 1
     with logs:
+        set_title(spec.config, _part(spec))
         process = ServerProcess(channel, spec)
         code = process.run(app)
     if process.abandoned:
@@ -117,6 +119,10 @@ def serve(channel: Channel, spec: Spec, app: ASGIApp | str) -> int:
         os._exit(code)
     left.bound(spec.config, END_TIMEOUT if code else process.time_left(), code)
     return code
+
+
+def _part(spec: Spec) -> str:
+    return f"worker {spec.first_worker}" if spec.workers == 1 else f"{spec.workers} workers"
 
 
 class Workers(Protocol):

@@ -34,11 +34,13 @@ from pounce.contract.totals import Totals
 from pounce.errors import SupervisorError
 from pounce.net.bind import Listener
 from pounce.observe.logs import reopen_log_files
+from pounce.supervisor.child import Child
 from pounce.supervisor.control import Answer, ControlSocket, open_control
 from pounce.supervisor.fleet import FleetNews
 from pounce.supervisor.generations import Generations
 from pounce.supervisor.launch import check_fork, other_threads
 from pounce.supervisor.orphans import cannot_reap
+from pounce.supervisor.privileges import Privileges
 from pounce.supervisor.resize import Resizing
 from pounce.supervisor.signals import Signals
 from pounce.supervisor.sockets import Sockets
@@ -50,6 +52,7 @@ from pounce.worker.state import Description
 
 if TYPE_CHECKING:
     from pounce.contract.wire import ASGIApp
+    from pounce.supervisor.server_hooks import ServerHooks
 
 __all__ = ["Supervisor"]
 
@@ -72,8 +75,10 @@ class Supervisor:
         predecessor: Predecessor | None = None,
         *,
         own_process: bool = True,
+        hooks: ServerHooks | None = None,
     ) -> None:
         self._config = config
+        self._hooks = hooks
         self._control_setting = config.control_socket if own_process else None
         self._app = app
         self._on_ready = on_ready
@@ -153,9 +158,16 @@ class Supervisor:
             if not isinstance(self._app, str):
                 check_fork(self._config)
             self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
+            privileges = Privileges.of(self._config)
             self._sockets.open(self._predecessor, count=self._generations.workers)
             if self._predecessor is None:
                 self._open_control()
+            if privileges is not None:
+                self._generations.open_sockets()
+                siblings = self._sockets.siblings()
+                privileges.hand_over(siblings.folder if siblings is not None else None)
+                privileges.hand_over_files(self._config)
+                privileges.take()
             if self._config.reload:
                 # What changes while the first processes start may be too late for them.
                 self._watcher = FileWatcher(self._config, self.reload, self._generations.folder.name)
@@ -282,7 +294,16 @@ class Supervisor:
                 self._watcher.start_took = took
             self._answer_reload({"ok": True})
             self._notifier.ready()
+            self._call_hook("on_reload")
         self._resizing.go_on()
+
+    def process_ended(self, child: Child) -> None:
+        """See `GenerationEvents`."""
+        self._call_hook("worker_exit", worker_pid=child.pid, exit_code=child.exit_code)
+
+    def _call_hook(self, name: str, **told: Any) -> None:
+        if self._hooks is not None:
+            self._hooks.call(name, urls=tuple(self._urls), generation=self._generations.number, **told)
 
     def reload_overtaken(self) -> None:
         """See `GenerationEvents`."""

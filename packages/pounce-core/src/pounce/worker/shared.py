@@ -12,7 +12,7 @@ from pounce.display import display_of
 from pounce.errors import AppImportError, ConfigError
 from pounce.exchange.service import Admit, ASGIApp, Service
 from pounce.gil import gil_enabled
-from pounce.importer import adapted, called, import_app, import_factory, is_factory, made_by
+from pounce.importer import adapted, called, import_app, import_factory, import_object, is_factory, made_by
 from pounce.net.bind import binds_of
 from pounce.observe.logs import keep_enabled
 from pounce.registry import Registry
@@ -208,7 +208,10 @@ def _tls(config: ServerConfig, registry: Registry) -> ServerTLS | None:
         return None
     from pounce.net.tls import ServerTLS
 
-    return ServerTLS(config, registry.wire_table().alpn, offers)
+    change = config.ssl_context
+    if isinstance(change, str):
+        change = import_object(change, config)
+    return ServerTLS(config, registry.wire_table().alpn, offers, change)
 
 
 def _report_gil(culprit: str | None) -> None:
