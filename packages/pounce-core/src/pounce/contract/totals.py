@@ -2,12 +2,29 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple, Self
 
-__all__ = ["METRICS", "Totals"]
+__all__ = ["ERRORS_MAX", "METRICS", "LastError", "Totals"]
 
 METRICS = ("http_", "pounce_", "process_", "python_")
 """How the names of numbers begin that are for Prometheus, and not for people."""
+
+
+ERRORS_MAX = 16
+"""Errors that a worker remembers, and that a server tells."""
+
+
+class LastError(NamedTuple):
+    """A request that failed in the application."""
+
+    at: float
+    """Seconds since the epoch."""
+    worker: int
+    method: str
+    path: str
+    """Without its query, of which no more is told than that there was one: `/items?…`. Cut where it is long."""
+    type: str
+    """That of the exception, or the code of what is wrong with the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +41,8 @@ class Totals:
     exemplars: dict[str, tuple[str, float, float]] = field(default_factory=dict)
     """For the names of some counts the trace of the last that was counted: its id, its value, and when it was, in
     seconds since the epoch."""
+    errors: tuple[LastError, ...] = ()
+    """The last ones, the latest last."""
 
     @classmethod
     def of(cls, all_of_them: Iterable[Totals]) -> Self:
@@ -32,6 +51,7 @@ class Totals:
         gauges: dict[str, float] = {}
         processes: dict[str, float] = {}
         exemplars: dict[str, tuple[str, float, float]] = {}
+        errors: list[LastError] = []
         for each in all_of_them:
             for into, of_it in ((counts, each.counts), (gauges, each.gauges)):
                 for name, value in of_it.items():
@@ -41,8 +61,9 @@ class Totals:
             for name, found in each.exemplars.items():
                 if name not in exemplars or exemplars[name][2] < found[2]:
                     exemplars[name] = found
-        return cls(counts, gauges, processes, exemplars)
+            errors += each.errors
+        return cls(counts, gauges, processes, exemplars, tuple(sorted(errors)[-ERRORS_MAX:]))
 
     def ended(self) -> Totals:
         """What stays of them when those who have counted are gone."""
-        return Totals(self.counts)
+        return Totals(self.counts, errors=self.errors)
