@@ -131,3 +131,15 @@ def test_refused_connection_does_not_hurt_the_next(wire: Wire) -> None:
     started = start(wire)
     assert told(started, b"") == b""
     assert shown(started, V1)["client"] == ["192.0.2.1", 50000]
+
+
+@pytest.mark.parametrize("negotiated", [b"h2", b"http/1.1", b"acme-tls/1"])
+def test_what_a_proxy_has_negotiated_with_its_client_does_not_say_what_it_speaks_with_the_server(
+    wire: Wire, negotiated: bytes
+) -> None:
+    """HAProxy names the protocol of its client, and puts requests of all clients into its own (1.1, or 2)."""
+    tls = tlv(0x20, bytes([1, 0, 0, 0, 0]) + tlv(0x21, b"TLSv1.3"))
+    with start(wire).connect(v2(tlv(0x01, negotiated) + tls)) as client:
+        answer = client.request("GET", "/")
+    assert answer.status == 200
+    assert json.loads(answer.body)["proxy"]["alpn"] == negotiated.decode()

@@ -10,9 +10,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from pounce.contract.totals import ERRORS_MAX, LastError, Totals
+from pounce.contract.totals import Totals
 from pounce.exchange.asked_totals import AskedTotals
-from pounce.exchange.last_errors import LONGEST, last_error
 from pounce.h1.plugin import plugin as h1
 from pounce.plugin import API_VERSION, Plugin, RequestHead, Responder, Service
 from pounce.registry import Registry
@@ -20,7 +19,6 @@ from pounce.supervisor.child import Child
 from pounce.supervisor.children import Children
 from pounce.supervisor.collecting import Collecting
 from pounce.testing import TestServer
-from pounce.testing.memory import memory_service
 
 
 def counting(service: Service) -> Any:
@@ -141,34 +139,3 @@ def test_a_process_that_does_not_answer_is_not_asked_for_totals_again_until_it_h
     supervisor.said(cast(Child, stands_still))
     supervisor.want(told.append)
     assert len(stands_still.asked) == 2
-
-
-# The last errors
-
-
-def an_error(at: float) -> LastError:
-    return LastError(at, 0, "GET", "/", "KeyError")
-
-
-def test_a_server_tells_the_last_errors_of_all_workers_those_included_that_have_ended() -> None:
-    even = Totals(errors=tuple(an_error(at) for at in range(0, 40, 2))).ended()
-    odd = Totals(errors=tuple(an_error(at) for at in range(1, 40, 2)))
-    assert [error.at for error in Totals.of((even, odd)).errors] == list(range(40 - ERRORS_MAX, 40))
-
-
-def test_a_worker_remembers_no_more_errors_than_are_told() -> None:
-    async def test() -> None:
-        service = memory_service(None)
-        for number in range(3 * ERRORS_MAX):
-            service.remember(RequestHead(b"GET", b"/", [], "1.1", "http"), f"Error{number}")
-        names = [error.type for error in service.own_totals().errors]
-        assert names == [f"Error{number}" for number in range(2 * ERRORS_MAX, 3 * ERRORS_MAX)]
-
-    asyncio.run(test())
-
-
-def test_what_a_client_makes_long_is_cut_and_its_query_is_not_kept() -> None:
-    head = RequestHead(b"M" * 1000, b"/" + b"x" * 1000 + b"?card=4111", [], "1.1", "http")
-    found = last_error(0, head, "KeyError")
-    assert (len(found.method), len(found.path)) == (LONGEST, LONGEST + 2)
-    assert "4111" not in found.path

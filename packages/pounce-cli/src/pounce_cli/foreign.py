@@ -30,6 +30,7 @@ _PATIENT = "Not there, because an application may take its time after http.disco
 _FORWARDED = "Not there: trusted proxies are read by X-Forwarded-*, with --forwarded-real-ip by X-Real-IP too."
 _JITTER = "Write --recycle-jitter: per cent, of max_requests and the other reasons to replace a worker."
 _CLIENT_CERTIFICATES = "Write --ssl-cert-reqs none, optional or required, with --ssl-ca-certs."
+_NO_PINGS = "Not there: --keep-alive-timeout ends connections without requests, --write-timeout those that stall."
 _THREADS = "Write --wsgi-threads for a WSGI application; --workers are threads themselves where the GIL is off."
 _MODE = "Write --worker-mode thread, process or subinterpreter; the event loop is --loop."
 _SILENCE = "Write --worker-timeout: how long an event loop may stand still. Requests have --request-timeout."
@@ -163,8 +164,8 @@ FLAGS = {
     "--no-http2-adaptive-window": "Not needed: --h2-stream-window and --h2-connection-window say how much may wait.",
     "--http2-initial-connection-window-size": "Write --h2-connection-window.",
     "--http2-initial-stream-window-size": "Write --h2-stream-window.",
-    "--http2-keep-alive-interval": "Write --h2-keep-alive-interval: seconds, or 500ms.",
-    "--http2-keep-alive-timeout": "Write --h2-keep-alive-timeout: seconds, or 500ms.",
+    "--http2-keep-alive-interval": _NO_PINGS,
+    "--http2-keep-alive-timeout": _NO_PINGS,
     "--http2-max-headers-size": "Write --max-header-size.",
     "--http2-max-send-buffer-size": "Not there, because send() waits until the client takes what is there.",
     "--log": "Not needed: --log-level says how much is logged.",

@@ -110,13 +110,7 @@ def look(before: Mapping[str, Any], found: Mapping[str, Any], seconds: float) ->
         "latencies": latencies,
         "events_per_second": {name: round(value, 2) for name, value in events.items() if value},
         "workers": workers,
-        "last_errors": [_error(each) for each in found.get("errors", ())],
     }
-
-
-def _error(found: Mapping[str, Any]) -> dict[str, Any]:
-    named = {name: str(found[name]) for name in ("method", "path", "type")}
-    return {"at": float(found["at"]), "worker": int(found["worker"]), **named}
 
 
 def _page(seen: Mapping[str, Any]) -> Group:
@@ -153,18 +147,7 @@ def _page(seen: Mapping[str, Any]) -> Group:
         ordered = sorted(seen["events_per_second"].items(), key=lambda item: -item[1])[:EVENTS_MAX]
         events = "\n".join(escaped_line(f"{value:>10.2f}  {name}") for name, value in ordered)
         parts.append(Panel(Text(events), title="per second", title_align="left"))
-    if seen["last_errors"]:
-        lines = (_error_line(each) for each in reversed(seen["last_errors"]))
-        parts.append(Panel(Text("\n".join(map(escaped_line, lines))), title="last errors", title_align="left"))
     return Group(*parts)
-
-
-def _error_line(error: Mapping[str, Any]) -> str:
-    try:
-        at = time.strftime("%H:%M:%S", time.localtime(error["at"]))
-    except ValueError, OverflowError, OSError:
-        at = "?"
-    return f"{at}  worker {error['worker']}  {error['method']} {error['path']}  {error['type']}"
 
 
 def _histogram(latencies: Mapping[str, float]) -> Text:

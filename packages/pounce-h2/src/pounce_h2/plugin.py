@@ -1,20 +1,18 @@
 """The HTTP/2 wire as a plugin."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from pounce.plugin import API_VERSION, Plugin, RequestHead, Service, Switch, Wire
 from pounce_h2.frames import PREFACE
 from pounce_h2.settings import H2Settings
 
-if TYPE_CHECKING:
-    from pounce_h2.connection import H2Connection
-
 __all__ = ["H2Settings", "plugin"]
 
 
 def connect(service: Service) -> asyncio.Protocol:
-    return _kind(service)(service)
+    from pounce_h2.connection import H2Connection
+
+    return H2Connection(service)
 
 
 def switch(service: Service, head: RequestHead) -> asyncio.Protocol | None:
@@ -22,18 +20,7 @@ def switch(service: Service, head: RequestHead) -> asyncio.Protocol | None:
         return None
     from pounce_h2.upgrade import upgraded
 
-    return upgraded(service, head, _kind(service))
-
-
-def _kind(service: Service) -> type[H2Connection]:
-    settings: H2Settings | None = service.settings.get("h2")
-    if settings is not None and settings.keep_alive_interval:
-        from pounce_h2.pings import PingedConnection
-
-        return PingedConnection
-    from pounce_h2.connection import H2Connection
-
-    return H2Connection
+    return upgraded(service, head)
 
 
 plugin = Plugin(

@@ -50,18 +50,6 @@ class H2Settings:
         le=2**31 - 1,
     )
     reset_rate: float = option(50.0, "Requests that may be reset a second in the long run.", ge=0)
-    keep_alive_interval: float = option(
-        0.0,
-        "Time without a byte of the client after which it is asked by a PING whether it is there; 0 asks nobody.",
-        unit="seconds",
-        ge=0,
-    )
-    keep_alive_timeout: float = option(
-        20.0,
-        "Time after that PING in which something must come, or the connection is broken off.",
-        unit="seconds",
-        gt=0,
-    )
     upgrade: bool = option(
         False, "Let clients in clear text change from HTTP/1.1 by Upgrade: h2c; never behind a proxy that passes it on."
     )

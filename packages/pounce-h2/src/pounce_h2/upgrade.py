@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["upgraded"]
 
 
-def upgraded(service: Service, head: RequestHead, kind: type[H2Connection] = H2Connection) -> H2Connection | None:
-    """The connection, of this `kind`, for a request that asks for h2c; None where the request is not as RFC 7540 3.2.1
-    demands it."""
+def upgraded(service: Service, head: RequestHead) -> H2Connection | None:
+    """The connection for a request that asks for h2c; None where the request is not as RFC 7540 3.2.1 demands it."""
     settings = settings_payload(head.headers)
     if settings is None:
         return None
-    connection = kind(service)
+    connection = H2Connection(service)
     headers = [field for field in head.headers if field[0] not in CONNECTION_FIELDS and field[0] != b"http2-settings"]
     try:
         connection.begin_with(

@@ -279,12 +279,11 @@ class WebSocketExchange:
             raise
         except BaseException as exc:  # noqa: BLE001 - whatever else an application raises ends here
             if self._closing.told is None or not comes_from_client_gone(exc):
-                self.service.app_failed(exc, self.head)
+                self.service.app_failed(exc)
             self._settle(app_failed(), 1011)
         else:
             if self.state == CONNECTING:
                 self.service.count("app_error")
-                self.service.remember(self.head, "POUNCE_APP_NO_RESPONSE")
                 self.service.log.error("ASGI application returned without accepting or closing the WebSocket")
             self._settle(app_gave_no_answer(), 1000)
         finally:

@@ -2,29 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Self
 
-__all__ = ["ERRORS_MAX", "METRICS", "LastError", "Totals"]
+__all__ = ["METRICS", "Totals"]
 
 METRICS = ("http_", "pounce_", "process_", "python_")
 """How the names of numbers begin that are for Prometheus, and not for people."""
-
-
-ERRORS_MAX = 16
-"""Errors that a worker remembers, and that a server tells."""
-
-
-class LastError(NamedTuple):
-    """A request that failed in the application."""
-
-    at: float
-    """Seconds since the epoch."""
-    worker: int
-    method: str
-    path: str
-    """Without its query, of which no more is told than that there was one: `/items?…`. Cut where it is long."""
-    type: str
-    """That of the exception, or the code of what is wrong with the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +24,6 @@ class Totals:
     exemplars: dict[str, tuple[str, float, float]] = field(default_factory=dict)
     """For the names of some counts the trace of the last that was counted: its id, its value, and when it was, in
     seconds since the epoch."""
-    errors: tuple[LastError, ...] = ()
-    """The last ones, the latest last."""
 
     @classmethod
     def of(cls, all_of_them: Iterable[Totals]) -> Self:
@@ -51,7 +32,6 @@ class Totals:
         gauges: dict[str, float] = {}
         processes: dict[str, float] = {}
         exemplars: dict[str, tuple[str, float, float]] = {}
-        errors: list[LastError] = []
         for each in all_of_them:
             for into, of_it in ((counts, each.counts), (gauges, each.gauges)):
                 for name, value in of_it.items():
@@ -61,9 +41,8 @@ class Totals:
             for name, found in each.exemplars.items():
                 if name not in exemplars or exemplars[name][2] < found[2]:
                     exemplars[name] = found
-            errors += each.errors
-        return cls(counts, gauges, processes, exemplars, tuple(sorted(errors)[-ERRORS_MAX:]))
+        return cls(counts, gauges, processes, exemplars)
 
     def ended(self) -> Totals:
         """What stays of them when those who have counted are gone."""
-        return Totals(self.counts, errors=self.errors)
+        return Totals(self.counts)

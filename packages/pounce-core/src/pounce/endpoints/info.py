@@ -33,16 +33,11 @@ def info_responder(service: Service) -> Callable[[RequestHead], Response | ASGIA
         try:
             totals = await service.totals()
         except TimeoutError:
-            server: dict[str, Any] | None = None
+            server = None
         else:
             counts = {name: count for name, count in totals.counts.items() if not name.startswith(METRICS)}
             gauges = totals.gauges
-            server = {
-                "counts": counts,
-                "connections": gauges["connections"],
-                "running": gauges["running"],
-                "errors": [error._asdict() for error in totals.errors],
-            }
+            server = {"counts": counts, "connections": gauges["connections"], "running": gauges["running"]}
         return {
             "runtime": _runtime(began, config),
             "worker": {

@@ -89,8 +89,7 @@ async def _events(service: Service, scope: Any, send: Any) -> None:
             except TimeoutError:
                 found: dict[str, Any] = {}
             else:
-                errors = [error._asdict() for error in totals.errors]
-                found = {"counts": totals.counts, "gauges": totals.gauges | totals.processes, "errors": errors}
+                found = {"counts": totals.counts, "gauges": totals.gauges | totals.processes}
             found["at"] = service.loop.time() - begun
             await send({"type": "http.response.body", "body": _event(found), "more_body": True})
             await asyncio.sleep(INTERVAL)

@@ -59,7 +59,6 @@ class AppTimeout:
     def _end(self, task: asyncio.Task[None], exchange: HttpExchange) -> None:
         service, head = self._service, exchange.head
         service.count(TOO_LATE.code)
-        service.remember(head, TOO_LATE.code)
         service.log.error(
             "ASGI application did not complete its answer within app_timeout (%g s) and is cancelled: %r %r",
             self._seconds,

@@ -64,11 +64,8 @@ class Host(wire.Service, Protocol):
     def start_app(self, exchange: RunsApp, app: wire.ASGIApp) -> asyncio.Task[None]:
         """Start an application for one exchange, whatever is the matter with it."""
 
-    def app_failed(self, error: BaseException, head: RequestHead | None = None) -> None:
-        """Count and log what the application raised, and remember it for the request that it failed."""
-
-    def remember(self, head: RequestHead, kind: str) -> None:
-        """Keep what went wrong with a request for who asks how the server does."""
+    def app_failed(self, error: BaseException) -> None:
+        """Count and log what the application raised."""
 
     def upgrade_for(self, head: RequestHead) -> wire.Upgrade | None:
         """The upgrade that a request asks for, if it is to be had."""

@@ -224,7 +224,7 @@ class HttpExchange:
 
     def _app_failed(self, exc: BaseException) -> None:
         if self._lost is None or not comes_from_client_gone(exc):
-            self.service.app_failed(exc, self.head)
+            self.service.app_failed(exc)
         self.settle(app_failed(), exc)
 
     def _app_ended(self, how: str, told: bool = False) -> None:
@@ -234,7 +234,6 @@ class HttpExchange:
         elif self.answer != DONE and self._lost is None:
             if not told:
                 self.service.count("app_error")
-                self.service.remember(self.head, "POUNCE_APP_NO_RESPONSE")
                 self.service.log.error("ASGI application %s%s", how, self._what_may_be_lost())
             self.settle(shutting_down() if self.service.draining else app_gave_no_answer())
 

@@ -14,7 +14,7 @@ from pounce.contract.head import UNREADABLE, RequestHead, unreadable_head
 from pounce.contract.parser import Parser
 from pounce.contract.pieces import MiddlewareChoice, Observer, ObserverFactory, Responder, Response
 from pounce.contract.stream import Completed, ConnectionInfo, Exchange, RunsApp, Stream
-from pounce.contract.totals import ERRORS_MAX, LastError, Totals
+from pounce.contract.totals import Totals
 from pounce.contract.turns import Share, Turns
 from pounce.contract.wire import ASGIApp, Certificates, Fleet, LiveConnection, Switch, Upgrade
 from pounce.errors import BadRequest
@@ -23,7 +23,6 @@ from pounce.exchange.draining import DrainNotice
 from pounce.exchange.error_pages import ErrorPages, plugin_failed
 from pounce.exchange.host import ErrorApps
 from pounce.exchange.http import HttpExchange
-from pounce.exchange.last_errors import last_error
 from pounce.exchange.own_binds import own_binds
 from pounce.exchange.response_headers import ResponseHeaders
 from pounce.exchange.scope import METHODS, offered_extensions
@@ -185,8 +184,6 @@ class Service:
         self.requests = 0
         self.place = 0
         self.counts: dict[str, float] = {}
-        self.errors: tuple[LastError, ...] = ()
-        """The last ones of applications."""
         self.gauges: dict[str, float] = {}
         self.ask_totals: Callable[[Callable[[Totals | None], None]], None] | None = None
         """Calls what it is given, once and on any thread, with what all workers have counted; None where this one is
@@ -485,19 +482,12 @@ class Service:
             task.add_done_callback(self.tasks.discard)
         return task
 
-    def app_failed(self, error: BaseException, head: RequestHead | None = None) -> None:
-        """Count and log what the application raised, and remember it for the request that it failed."""
+    def app_failed(self, error: BaseException) -> None:
+        """Count and log what the application raised."""
         self.count("app_error")
-        if head is not None:
-            self.remember(head, type(error).__name__)
         self.log.error("Exception in ASGI application", exc_info=error)
         if self._on_app_error is not None:
             self._on_app_error(error)
-
-    def remember(self, head: RequestHead, kind: str) -> None:
-        """Keep what went wrong with a request for who asks how the server does; `kind` is `LastError.type`."""
-        # Made anew, for other threads read it.
-        self.errors = (*self.errors[1 - ERRORS_MAX :], last_error(self.worker_id, head, kind))
 
     def create_future(self) -> asyncio.Future[None]:
         """Something to wait for, as the loop makes it."""
@@ -614,7 +604,6 @@ class Service:
         totals = Totals(
             self.counts.copy() | {"requests": self.requests},
             self.gauges.copy() | {"connections": len(self.connections), "running": len(self.tasks)},
-            errors=self.errors,
         )
         for fill in self.on_totals.copy():
             fill(totals)

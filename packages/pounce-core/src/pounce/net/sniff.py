@@ -31,6 +31,12 @@ class WireTable:
         """ALPN ids to offer: those of plugins first, HTTP/1.1 last."""
         return tuple(sorted(self.by_alpn, key=lambda protocol: protocol == "http/1.1"))
 
+    def shows_by_nothing(self, alpn: str | None) -> bool:
+        """Whether the wire of this ALPN id has neither a preface nor the place of the default."""
+        wire = self.by_alpn.get(alpn or "")
+        told = (self.default, *self.by_preface.values(), *(wire for _, wire in self.by_rule))
+        return wire is not None and wire not in told
+
     def of_preface(self, first: bytes) -> Wire | None:
         """The wire whose preface `first` starts with, the default when none can match any more, None while one still
         can and more bytes are needed."""
@@ -104,9 +110,10 @@ class WireChooser(Connection):
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None:
             return ssl_object.selected_alpn_protocol() or "", True
-        if self.proxied is not None:
-            # Where the proxy ended TLS, it has negotiated for us.
-            return self.proxied.alpn or "", self.proxied.tls is not None
+        # A proxy says what its client speaks with it. One that passes bytes on speaks the same, one that reads requests
+        # speaks with us as it likes: so it is believed of a protocol that its own first bytes do not tell.
+        if self.proxied is not None and self._table.shows_by_nothing(self.proxied.alpn):
+            return self.proxied.alpn or "", False
         return "", False
 
     def data_received(self, data: bytes) -> None:

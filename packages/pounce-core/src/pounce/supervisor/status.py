@@ -42,5 +42,4 @@ def status_of(
         ],
         "counts": totals.counts,
         "gauges": totals.gauges | totals.processes,
-        "errors": [error._asdict() for error in totals.errors],
     }

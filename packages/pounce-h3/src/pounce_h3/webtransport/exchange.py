@@ -313,12 +313,11 @@ class WebTransportExchange:
         except BaseException as exc:  # noqa: BLE001 - whatever else an application raises ends here
             is_ours = self._told is None or not comes_from_client_gone(exc)
             if is_ours:
-                self.service.app_failed(exc, self.head)
+                self.service.app_failed(exc)
             self._settle(app_failed(), failed=is_ours)
         else:
             if self.state == CONNECTING:
                 self.service.count("app_error")
-                self.service.remember(self.head, "POUNCE_APP_NO_RESPONSE")
                 self.service.log.error("ASGI application returned without accepting or closing the session")
             self._settle(app_gave_no_answer(), failed=False)
         finally:
