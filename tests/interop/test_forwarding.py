@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.interop.proxies import running
 from websockets.sync.client import connect
 
 from pounce.testing import TestServer
@@ -41,23 +42,6 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         return
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": shown.encode()})
-
-
-@contextmanager
-def running(command: list[str], listening: socket.socket, **environment: str) -> Iterator[int]:
-    """A proxy that takes a listening socket over: nobody has to guess when it is there. Its port."""
-    process = subprocess.Popen(
-        command,
-        pass_fds=[listening.fileno()],
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield listening.getsockname()[1]
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
 
 
 def for_haproxy(backend: str) -> str:
