@@ -50,7 +50,7 @@ bench: ## Measure against other servers
 docs: setup ## Build the site of the documentation into site/
 	$(BIN)/python scripts/docs $(ARGS)
 
-check-packages: setup ## Build every package; install and import each one's wheel alone
+check-packages: setup ## Build every package; install and use each alone, and the sets that people install
 	$(BIN)/python scripts/check-packages
 
 # Interpreters and uv stay in the user's cache folder.

@@ -224,6 +224,21 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+# Packages
+
+
+def test_the_page_of_each_package_begins_with_what_to_install_for_what() -> None:
+    packages = [path.parent.name for path in ROOT.glob("packages/*/pyproject.toml")]
+    tables = set()
+    for name in packages:
+        beginning = (ROOT / "packages" / name / "README.md").read_text().partition("\n## ")[0]
+        table = re.search(r"^\| `pip install …` .*?\n\n", beginning, re.MULTILINE | re.DOTALL)
+        assert table is not None, name
+        tables.add(table[0])
+    [text] = tables
+    assert sorted(re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)) == sorted(packages)
+
+
 # Tests
 
 
