@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from pounce.errors import BindError, ConfigError
 from pounce.h1.plugin import plugin as h1
 from pounce.registry import Registry
 from pounce.testing import TestServer, check_parser
@@ -133,6 +134,93 @@ def test_beside_datagrams_the_same_server_speaks_http(
     context = ssl.create_default_context(cafile=tls_files[0])
     answer = httpx.get(f"https://localhost:{asked.getpeername()[1]}/a", verify=context)
     assert (answer.text, answer.headers["alt-svc"].partition("=")[0]) == ("/a ", "ask")
+
+
+def dns(plugins: dict[str, Any], *binds: str, **settings: Any) -> Any:
+    """A server whose first bind answers questions for names."""
+    return TestServer(
+        app,
+        registry=Registry.of(h1, plugins["dns"], plugins["ask"]),
+        bind=["udp+dns://127.0.0.1:0", *binds],
+        plugin_settings={"dns": {"records": "a.test=192.0.2.1 A.test=192.0.2.2 a.test=2001:db8::1"}},
+        **settings,
+    )
+
+
+def lookup(server: TestServer, query: bytes) -> bytes:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(PATIENCE)
+        client.connect((server.host, server.port))
+        client.send(query)
+        return client.recv(65536)
+
+
+QUERY = b"\x12\x34\x01\x00\x00\x01\0\0\0\0\0\0"
+ASKED = b"\x01a\x04TEST\0"
+
+
+def test_names_are_looked_up_on_a_port_of_udp(plugins: dict[str, Any]) -> None:
+    with dns(plugins, workers=2) as server:
+        assert server.url.startswith("udp+dns://127.0.0.1:")
+        answer = lookup(server, QUERY + ASKED + b"\0\x01\0\x01")
+        assert answer[:12] == b"\x12\x34\x85\x00\0\x01\0\x02\0\0\0\0"
+        assert answer.endswith(b"\0\x04" + socket.inet_aton("192.0.2.2"))
+        assert answer.count(socket.inet_aton("192.0.2.1")) == 1
+        answer = lookup(server, QUERY + ASKED + b"\0\x1c\0\x01")
+        assert answer.endswith(b"\0\x10" + socket.inet_pton(socket.AF_INET6, "2001:db8::1"))
+        assert lookup(server, QUERY + b"\x01b\0" + b"\0\x01\0\x01")[2:8] == b"\x85\x03\0\x01\0\0"
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [(b"\0\x01\x08" + bytes(9), 4), (bytes(12), 1), (QUERY, 1), (QUERY + b"\x01a", 1), (QUERY + b"\xc0\x0c\0\x01", 1)],
+)
+def test_what_is_no_question_is_answered_with_a_code(plugins: dict[str, Any], query: bytes, code: int) -> None:
+    with dns(plugins) as server:
+        assert lookup(server, query)[3] & 0xF == code
+
+
+def test_several_wires_over_udp_and_http_have_a_bind_each(plugins: dict[str, Any]) -> None:
+    with dns(plugins, "udp+ask://127.0.0.1:0", "127.0.0.1:0") as server:
+        urls = server.info.urls
+        assert [url.partition("://")[0] for url in urls] == ["udp+dns", "udp+ask", "http"]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(PATIENCE)
+            client.connect(("127.0.0.1", int(urls[1].rpartition(":")[2])))
+            client.send(b"/caves\n")
+            assert client.recv(65536) == b"200 /caves "
+        assert httpx.get(f"{urls[2]}/a").text == "/a "
+        assert lookup(server, QUERY + ASKED + b"\0\x01\0\x01")[7] == 2
+
+
+def test_bind_of_udp_has_settings_of_its_wire(plugins: dict[str, Any]) -> None:
+    with dns(plugins, "udp+dns://127.0.0.1:0?records=b.test=192.0.2.9") as server:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(PATIENCE)
+            client.connect(("127.0.0.1", int(server.info.urls[1].rpartition(":")[2])))
+            client.send(QUERY + b"\x01b\x04test\0" + b"\0\x01\0\x01")
+            assert client.recv(65536).endswith(socket.inet_aton("192.0.2.9"))
+        assert lookup(server, QUERY + ASKED + b"\0\x01\0\x01")[7] == 2
+
+
+@pytest.mark.parametrize("bind", ["udp+h1://127.0.0.1:0", "udp+h3://127.0.0.1:0", "udp+dns://127.0.0.1:0?tls=on"])
+def test_bind_of_udp_that_cannot_be_keeps_the_server_from_starting(plugins: dict[str, Any], bind: str) -> None:
+    with pytest.raises(ConfigError, match="bind"), dns(plugins, bind):
+        pass
+
+
+def test_two_protocols_cannot_have_the_datagrams_of_one_port(plugins: dict[str, Any]) -> None:
+    with dns(plugins) as server:
+        port = server.port
+    with (
+        pytest.raises(BindError, match="datagrams"),
+        TestServer(
+            app,
+            registry=Registry.of(h1, plugins["dns"], plugins["ask"]),
+            bind=[f"udp+dns://127.0.0.1:{port}", f"udp+ask://127.0.0.1:{port}"],
+        ),
+    ):
+        pass
 
 
 def test_the_parser_keeps_the_contract(plugins: dict[str, Any]) -> None:

@@ -101,7 +101,9 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, tls_files: tuple[str,
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: named\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[pounce.plugins]\nnamed = named:plugin\n")
     (tmp_path / "named.py").write_text(WIRE)
-    flags = ("--http3", "--disable-plugin", "h3", "--ssl-certfile", tls_files[0], "--ssl-keyfile", tls_files[1])
+    # Beside the TCP port of a bind, and on a port of its own.
+    beside = ("--http3", "--disable-plugin", "h3", "--ssl-certfile", tls_files[0], "--ssl-keyfile", tls_files[1])
+    flags = beside if request.param == "thread" else ("--bind", "udp+named://127.0.0.1:0")
     environ = {"PYTHONPATH": str(tmp_path)}
     with Running(tmp_path, "--workers", "2", "--worker-mode", request.param, *flags, environ=environ) as running:
         yield running

@@ -15,7 +15,7 @@ from tests.conformance.wires import Started, answer, read_body
 from pounce import ConfigError, ServerConfig, TLSError
 from pounce.net.bind import open_listeners
 from pounce.net.tls import ServerTLS
-from pounce.net.udp import beside
+from pounce.net.udp import receiving
 from pounce.registry import Registry
 from pounce.testing import TestServer
 from pounce_h3.qh3_engine import Qh3Engine
@@ -176,6 +176,6 @@ def test_sockets_that_share_an_address_have_one_for_datagrams(tls_files: tuple[s
     )
     listeners = open_listeners(config)
     listeners.append(listeners[0].twin(config.backlog))
-    assert beside(config, listeners) == listeners[:1]
+    assert receiving(config, listeners) == listeners[:1]
     for listener in listeners:
         listener.close()

@@ -265,8 +265,8 @@ class ServerConfig:
     )
     bind: tuple[str, ...] = option(
         (),
-        "Listen here instead of host and port: [wire://]host:port, unix:/path, fd://number or systemd:name; "
-        "may be repeated.",
+        "Listen here instead of host and port: [wire://]host:port, udp+wire://host:port, unix:/path, fd://number or "
+        "systemd:name; may be repeated.",
         group="network",
     )
     ipv6: IPv6 = option(

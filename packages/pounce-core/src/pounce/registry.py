@@ -226,6 +226,16 @@ class Registry:
             raise ConfigError(f"bind names the wire {name!r}, which is not installed", hint=f"Installed: {installed}.")
         return wire
 
+    def datagram_wire(self, name: str) -> DatagramWire:
+        """What is spoken on a bind that is a port of UDP. Raises `ConfigError`."""
+        wire = self.datagrams.get(name)
+        if wire is None:
+            installed = ", ".join(self.datagrams) or "none"
+            raise ConfigError(
+                f"bind names the wire {name!r} over UDP, which is not installed", hint=f"Installed: {installed}."
+            )
+        return wire
+
     def config_of(self, bind: Bind, config: ServerConfig) -> ServerConfig:
         """The settings of a server as one of its binds has them. Raises `ConfigError`.
 
@@ -257,7 +267,8 @@ class Registry:
 
     def _plugin_of(self, bind: Bind) -> Plugin:
         """That of the wire which a bind names alone; one without anything where it does not."""
-        entry = self._owners.get(("wire", bind.wires[0])) if len(bind.wires) == 1 else None
+        kind = "datagram wire" if bind.datagrams else "wire"
+        entry = self._owners.get((kind, bind.wires[0])) if len(bind.wires) == 1 else None
         return (entry.plugin if entry is not None else None) or NO_PLUGIN
 
     def parser(self, name: str) -> ParserChoice:

@@ -322,7 +322,8 @@ class DatagramTransport(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatagramWire:
-    """A protocol over datagrams.
+    """A protocol over datagrams, on the ports of UDP that name it (`udp+name://host:port`). One that has `advertise` is
+    spoken beside TCP as well, with `http3_enabled`.
 
     `connect(service, address)` makes the protocol of one local address in one worker; it is called before the
     application starts, and raises `ConfigError` where the wire cannot be spoken. Its transport is a

@@ -18,13 +18,17 @@ from typing import Any, Self
 from pounce.config import ServerConfig, setting_of_bind
 from pounce.errors import BindError, ConfigError
 from pounce.exchange.own_binds import own_binds
-from pounce.net.inherited import adopt, systemd_sockets
+from pounce.net.inherited import adopt, adopt_udp, systemd_sockets
 from pounce.net.unix_socket import hint_for, open_unix
 
-__all__ = ["Bind", "Listener", "Passed", "binds_of", "names_of", "open_listeners", "parse_bind"]
+__all__ = ["Bind", "Listener", "Passed", "bind_udp", "binds_of", "names_of", "open_listeners", "parse_bind"]
 
 HTTP3 = "h3"
 """The wire that is spoken on the UDP port beside a bind's own."""
+UDP_BUFFER = 2 * 1024 * 1024
+"""Bytes asked of the kernel for each direction of a UDP socket; it may give less."""
+UDP = "udp+"
+"""What stands before the wire of a bind whose port is one of UDP."""
 HTTP_WIRES = ("h1", "h2", HTTP3)
 """Those that clients know as http and https."""
 
@@ -43,6 +47,8 @@ class Bind:
     """The protocols that it speaks, by name; empty is all there are. With one all its connections speak that."""
     tls: bool | None = None
     """Whether TLS is spoken; None where a certificate decides."""
+    datagrams: bool = False
+    """It is a UDP port, on which the wire that it names is spoken."""
     mode: int | None = None
     """Of a Unix socket's file; None is `uds_permissions`."""
     user: str | None = None
@@ -68,7 +74,8 @@ class Bind:
             return f"fd://{self.fd}"
         if self.systemd is not None:
             return f"systemd:{self.systemd}"
-        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        scheme = f"{UDP}{self.wires[0]}://" if self.datagrams else ""
+        return f"{scheme}{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     def has_proxy_header(self, config: ServerConfig) -> bool:
         """Whether its connections begin with a header of the PROXY protocol."""
@@ -105,7 +112,7 @@ class Listener:
         over, and leaves the file of a Unix socket to whoever made it. Raises `BindError` for what is no such socket.
         """
         try:
-            return cls(adopt(fd, backlog), bind)
+            return cls(adopt_udp(fd) if bind.datagrams else adopt(fd, backlog), bind)
         except OSError as exc:
             raise _translated(f"descriptor {fd}", exc) from exc
 
@@ -120,7 +127,9 @@ class Listener:
         if self.is_unix:
             return f"unix:{self.bind.path or os.fsdecode(address)}"
         wires = self.bind.wires
-        if len(wires) == 1 and wires[0] not in HTTP_WIRES:
+        if self.bind.datagrams:
+            scheme = UDP + wires[0]
+        elif len(wires) == 1 and wires[0] not in HTTP_WIRES:
             scheme = wires[0]
         elif self.bind.tls is not None:
             scheme = "https" if self.bind.tls else "http"
@@ -136,7 +145,9 @@ class Listener:
     @property
     def has_twins(self) -> bool:
         """Whether `twin()` can be."""
-        return not self.is_unix and bool(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+        if self.is_unix or self.bind.datagrams:
+            return False
+        return bool(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
 
     def twin(self, backlog: int) -> Listener:
         """A further socket on the same address, between which the kernel spreads connections; needs `reuseport`.
@@ -180,7 +191,8 @@ _address = re.compile(
 
 
 def parse_bind(text: str) -> Bind:
-    """`[wire://]host:port`, `unix:/path`, `fd://number` or `systemd:name`, with `?option=value&…` where there are any.
+    """`[wire://]host:port`, `udp+wire://host:port`, `unix:/path`, `fd://number` or `systemd:name`, with
+    `?option=value&…` where there are any.
 
     Raises `ConfigError`.
     """
@@ -207,6 +219,8 @@ def _parse_place(where: str, text: str) -> Bind:
     bind = Bind(host=match["ipv6"] or match["host"] or "0.0.0.0", port=int(match["port"]))
     if wire in ("http", "https"):
         return replace(bind, tls=wire == "https")
+    if wire is not None and wire.startswith(UDP):
+        return replace(bind, wires=(wire.removeprefix(UDP),), datagrams=True)
     return replace(bind, wires=(wire,)) if wire is not None else bind
 
 
@@ -215,7 +229,7 @@ def _parse_options(written: str, bind: Bind, text: str) -> dict[str, Any]:
     others: dict[str, str] = {}
     for pair in written.split("&"):
         name, _, value = pair.partition("=")
-        if name not in _OPTIONS or (name in _OF_UNIX and bind.path is None):
+        if name not in _OPTIONS or (name in _OF_UNIX and bind.path is None) or bind.datagrams:
             if name in others:
                 raise ConfigError(f"{name} is given twice in bind {text!r}")
             others[name] = value
@@ -317,6 +331,11 @@ def _binds_of_endpoints(config: ServerConfig, taken: set[str]) -> Iterable[Bind]
 
 def _check_http3(bind: Bind, config: ServerConfig) -> None:
     """Raises `ConfigError` for a bind that names HTTP/3 where it cannot be spoken."""
+    if bind.datagrams:
+        raise ConfigError(
+            f"bind {bind.place} is HTTP/3 alone, which no client finds",
+            hint="Name a bind with TLS, and set http3_enabled: it is served on the UDP port of the same number.",
+        )
     if not config.http3_enabled:
         raise ConfigError(f"bind {bind.place} names the wire h3, and HTTP/3 is off", hint="Set http3_enabled.")
     if bind.path is not None or bind.tls is False or bind.has_proxy_header(config):
@@ -359,9 +378,9 @@ def open_listeners(config: ServerConfig, passed: Sequence[Passed] = ()) -> list[
             elif bind.systemd is not None:
                 listeners += [Listener.from_fd(bind, fd, config.backlog) for fd in systemd_sockets(bind.systemd)]
             else:
-                listeners += _open_tcp(bind, config, ipv4_ports)
+                listeners += _open_port(bind, config, ipv4_ports)
         for listener in listeners:
-            if not listener.is_unix:
+            if not listener.is_unix and not listener.bind.datagrams:
                 _tune(listener.sock, config)
     except BaseException:
         for listener in listeners:
@@ -420,7 +439,7 @@ def _open_unix(bind: Bind, config: ServerConfig) -> Listener:
     return Listener(sock, bind, os.getpid(), (status.st_dev, status.st_ino))
 
 
-def _open_tcp(bind: Bind, config: ServerConfig, ipv4_ports: set[int]) -> Iterable[Listener]:
+def _open_port(bind: Bind, config: ServerConfig, ipv4_ports: set[int]) -> Iterable[Listener]:
     opened: list[Listener] = []
     port = bind.port
     missing: OSError | None = None
@@ -428,7 +447,10 @@ def _open_tcp(bind: Bind, config: ServerConfig, ipv4_ports: set[int]) -> Iterabl
         for family, address in _resolve(bind, config):
             dual = config.ipv6 == "dual" and address == "::" and port not in ipv4_ports
             try:
-                sock = _listen(family, address, port, dual=dual, reuseport=config.reuseport, backlog=config.backlog)
+                if bind.datagrams:
+                    sock = bind_udp(family, (address, port), dual=dual)
+                else:
+                    sock = _listen(family, address, port, dual=dual, reuseport=config.reuseport, backlog=config.backlog)
             except OSError as exc:
                 if exc.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     raise
@@ -466,6 +488,24 @@ def _listen(family: int, address: str, port: int, *, dual: bool, reuseport: bool
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
         sock.bind((address, port))
         sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def bind_udp(family: int, address: tuple[Any, ...], *, dual: bool) -> socket.socket:
+    """A UDP socket on an address that others may share. Raises `OSError`."""
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if hasattr(socket, "SO_REUSEPORT"):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER)
+        sock.bind(address)
     except OSError:
         sock.close()
         raise

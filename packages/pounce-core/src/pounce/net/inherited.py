@@ -5,7 +5,7 @@ import socket
 
 from pounce.errors import BindError
 
-__all__ = ["adopt", "systemd_sockets"]
+__all__ = ["adopt", "adopt_udp", "systemd_sockets"]
 
 FIRST_FD = 3
 """SD_LISTEN_FDS_START of sd_listen_fds(3)."""
@@ -32,6 +32,14 @@ def adopt(fd: int, backlog: int) -> socket.socket:
         raise _unusable(fd, exc.strerror or str(exc)) from exc
     sock.setblocking(False)
     sock.set_inheritable(False)
+    return sock
+
+
+def adopt_udp(fd: int) -> socket.socket:
+    """A UDP socket that is there already, by a descriptor that it takes over."""
+    sock = socket.socket(fileno=fd)
+    # All who have it share this mode, and a duplicate of a socket object sets the mode that the object believes in.
+    sock.setblocking(False)
     return sock
 
 

@@ -1,4 +1,5 @@
-"""UDP sockets: one beside each TCP socket whose answers may offer a protocol over datagrams (RFC 7838).
+"""UDP sockets: those of binds that are ports of UDP, and one beside each TCP socket whose answers may offer a protocol
+over datagrams (RFC 7838).
 
 Several sockets on one address share it (SO_REUSEPORT): the kernel chooses among them by the addresses of a datagram, so
 that all of one peer come out of the same socket, as long as their number stays the same.
@@ -10,32 +11,43 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pounce.errors import BindError
-from pounce.net.bind import HTTP3, Listener, open_listeners
+from pounce.net.bind import HTTP3, Listener, bind_udp, open_listeners
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
 
-__all__ = ["adopt_udp", "beside", "open_sockets", "open_udp"]
+__all__ = ["first_udp", "open_sockets", "open_udp", "receiving"]
 
-BUFFER = 2 * 1024 * 1024
-"""Bytes asked of the kernel for each direction of a socket; it may give less."""
 ATTEMPTS = 8
 """A free TCP port that the system chose need not be free for UDP; another one will be."""
 
 
-def beside(config: ServerConfig, listeners: Iterable[Listener]) -> list[Listener]:
-    """Those on whose addresses datagrams are received too, one for each address."""
-    if not config.http3_enabled:
-        return []
+def receiving(config: ServerConfig, listeners: Iterable[Listener]) -> list[Listener]:
+    """Those on whose addresses datagrams are received, one for each address.
+
+    Raises `BindError` where two protocols would have those of one address.
+    """
     found: dict[object, Listener] = {}
     for listener in listeners:
-        inet = listener.sock.family in (socket.AF_INET, socket.AF_INET6)
-        # A proxy that names its clients hands on no datagrams; who sends some has gone past it.
-        direct = not listener.bind.has_proxy_header(config)
-        wires = listener.bind.wires
-        if inet and direct and (not wires or HTTP3 in wires) and listener.bind.tls is not False:
-            found.setdefault(listener.sock.getsockname(), listener)
+        address = listener.sock.getsockname()
+        if listener.bind.datagrams or (config.http3_enabled and _speaks_http3(config, listener)):
+            other = found.setdefault(address, listener)
+            if other is not listener and (other.bind.datagrams or listener.bind.datagrams):
+                raise BindError(
+                    f"two binds want the datagrams of {address[0]} port {address[1]}",
+                    code="POUNCE_BIND_IN_USE",
+                    hint="HTTP/3 uses the UDP port of the same number; choose another port.",
+                )
     return list(found.values())
+
+
+def _speaks_http3(config: ServerConfig, listener: Listener) -> bool:
+    """Whether HTTP/3 is spoken beside a TCP socket."""
+    inet = listener.sock.family in (socket.AF_INET, socket.AF_INET6)
+    # A proxy that names its clients hands on no datagrams; who sends some has gone past it.
+    direct = not listener.bind.has_proxy_header(config)
+    wires = listener.bind.wires
+    return inet and direct and (not wires or HTTP3 in wires) and listener.bind.tls is not False
 
 
 def open_sockets(config: ServerConfig) -> tuple[list[Listener], list[socket.socket]]:
@@ -48,7 +60,7 @@ def open_sockets(config: ServerConfig) -> tuple[list[Listener], list[socket.sock
         listeners = open_listeners(config)
         opened: list[socket.socket] = []
         try:
-            opened += map(open_udp, beside(config, listeners))
+            opened += map(first_udp, receiving(config, listeners))
             return listeners, opened
         except BaseException as exc:
             chosen = any(listener.bind.host and not listener.bind.port for listener in listeners)
@@ -61,33 +73,22 @@ def open_sockets(config: ServerConfig) -> tuple[list[Listener], list[socket.sock
                 raise
 
 
-def adopt_udp(fd: int) -> socket.socket:
-    """A UDP socket that is there already, by a descriptor that it takes over."""
-    sock = socket.socket(fileno=fd)
-    # All who have it share this mode, and a duplicate of a socket object sets the mode that the object believes in.
-    sock.setblocking(False)
-    return sock
+def first_udp(listener: Listener) -> socket.socket:
+    """The first UDP socket on the address of a listener: its own, where that is one. Raises `BindError`."""
+    return listener.sock.dup() if listener.bind.datagrams else open_udp(listener)
 
 
 def open_udp(listener: Listener) -> socket.socket:
-    """A UDP socket on the address of a TCP one. Raises `BindError`."""
-    host, port, *rest = listener.sock.getsockname()
-    sock = socket.socket(listener.sock.family, socket.SOCK_DGRAM)
+    """A UDP socket on the address of a TCP one, or one more where that is one of UDP. Raises `BindError`."""
+    address = listener.sock.getsockname()
+    family = listener.sock.family
+    dual = family == socket.AF_INET6 and not listener.sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     try:
-        sock.setblocking(False)
-        if hasattr(socket, "SO_REUSEPORT"):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if sock.family == socket.AF_INET6:
-            dual = listener.sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, dual)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
-        sock.bind((host, port, *rest))
+        return bind_udp(family, address, dual=dual)
     except OSError as exc:
-        sock.close()
+        host, port = address[:2]
         raise BindError(
             f"cannot receive datagrams on {host} port {port}: {exc.strerror or exc}",
             code="POUNCE_BIND_IN_USE" if exc.errno == errno.EADDRINUSE else "POUNCE_BIND_FAILED",
             hint="HTTP/3 uses the UDP port of the same number; free it, or choose another port.",
         ) from exc
-    return sock

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from pounce.config import ServerConfig
 from pounce.errors import PounceError
 from pounce.net.bind import Listener
-from pounce.net.udp import adopt_udp, beside, open_udp
+from pounce.net.inherited import adopt_udp
+from pounce.net.udp import first_udp, open_udp, receiving
 from pounce.supervisor.messages import Receive
 from pounce.worker.siblings import Siblings
 
@@ -54,7 +55,7 @@ class DatagramSockets:
         With those of a server before this one, no more are opened until there is somebody to read them: the kernel
         would at once give them a part of the packets of connections that live.
         """
-        self._listeners = beside(config, listeners)
+        self._listeners = receiving(config, listeners)
         addresses = [listener.sock.getsockname() for listener in self._listeners]
         found: dict[object, list[socket.socket]] = {address: [] for address in addresses}
         taken_over = [adopt_udp(fd) for fd in passed.fds] if passed is not None else []
@@ -73,6 +74,8 @@ class DatagramSockets:
             # An address that is new has no connections.
             most = max(map(len, found.values()), default=0) or 1
             for listener, each in zip(self._listeners, found.values(), strict=True):
+                if not each:
+                    each.append(first_udp(listener))
                 while len(each) < most:
                     each.append(open_udp(listener))
             self._sets += map(list, zip(*found.values(), strict=True))
@@ -128,7 +131,7 @@ class DatagramSockets:
         try:
             self.grow(count)
         except PounceError as exc:
-            log.error("One worker gets no HTTP/3 clients of its own: %s", exc)
+            log.error("One worker gets no datagrams of its own: %s", exc)
         readers: dict[Child, list[int]] = {child: [] for child in serving}
         for number in range(len(self._sets)):
             own = places[number % len(places)] if places else None

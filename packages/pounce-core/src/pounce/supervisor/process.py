@@ -26,7 +26,7 @@ from pounce.exchange.service import ASGIApp
 from pounce.importer import application_traceback
 from pounce.left_threads import END_TIMEOUT, LeftThreads
 from pounce.net.bind import Listener
-from pounce.net.udp import adopt_udp
+from pounce.net.inherited import adopt_udp
 from pounce.observe.logs import Logs, reopen_log_files
 from pounce.process_title import set_title
 from pounce.supervisor.channel import Channel

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pounce.errors import ConfigError
-from pounce.net.udp import beside
+from pounce.net.udp import receiving
 from pounce.worker.mailbox import Kind, Letter, Mailbox
 from pounce.worker.siblings import Siblings
 
@@ -294,18 +294,20 @@ class Datagrams:
         self._mailbox: Mailbox | None = None
         self._transports: dict[str, DatagramTransport] = {}
         self._protocols: dict[Address, asyncio.DatagramProtocol] = {}
-        self._wire = wire = _wire(service.config, registry)
-        if wire is not None:
-            for listener in beside(service.config, listeners):
-                address = listener.sock.getsockname()
-                self._protocols[address] = wire.connect(services.get(listener.bind, service), address)
-        service.response_headers.alt_svc = alt_svc(service.config, wire, self._protocols)
+        self._wires: dict[Address, DatagramWire] = {}
+        http3 = _http3(service.config, registry)
+        for listener in receiving(service.config, listeners):
+            bind, address = listener.bind, listener.sock.getsockname()
+            wire = registry.datagram_wire(bind.wires[0]) if bind.datagrams else http3
+            assert wire is not None
+            self._wires[address] = wire
+            self._protocols[address] = wire.connect(services.get(bind, service), address)
+        beside = [address for address, wire in self._wires.items() if wire is http3]
+        service.response_headers.alt_svc = alt_svc(service.config, http3, beside)
 
     def start(self) -> None:
         """Begin to receive, from siblings and what `receive()` says. Raises `SupervisorError`."""
-        wire, loop = self._wire, self._service.loop
-        if wire is None:
-            return
+        loop = self._service.loop
         if self._siblings.folder and self._protocols:
             self._mailbox = Mailbox(loop, self._siblings, self._letters_received)
         for address, protocol in self._protocols.items():
@@ -313,7 +315,7 @@ class Datagrams:
                 loop,
                 address,
                 protocol,
-                open_socket=wire.open_socket,
+                open_socket=self._wires[address].open_socket,
                 mailbox=self._mailbox,
                 secret=self._siblings.secret,
             )
@@ -352,8 +354,8 @@ class Datagrams:
             self._mailbox.close()
 
 
-def _wire(config: ServerConfig, registry: Registry) -> DatagramWire | None:
-    """What is spoken over datagrams, as far as the configuration asks for it. Raises `ConfigError`."""
+def _http3(config: ServerConfig, registry: Registry) -> DatagramWire | None:
+    """What is spoken beside the TCP ports, as far as the configuration asks for it. Raises `ConfigError`."""
     if not config.http3_enabled:
         return None
     wires = [wire for wire in registry.datagrams.values() if wire.advertise is not None]

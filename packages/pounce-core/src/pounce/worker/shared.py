@@ -202,6 +202,10 @@ def _tls(config: ServerConfig, registry: Registry) -> ServerTLS | None:
     # Also without TLS: whether the wires that binds name are there shows before anything is opened.
     offers = []
     for bind in binds_of(config):
+        if bind.datagrams:
+            registry.datagram_wire(bind.wires[0])
+            registry.config_of(bind, config)
+            continue
         offers.append(registry.wire_table(bind.wires).alpn)
         registry.config_of(bind, config)
     if not config.uses_tls:

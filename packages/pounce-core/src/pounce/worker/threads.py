@@ -241,7 +241,7 @@ class WorkerThreads:
         self.abandoned = False
         """Nobody may wait for what is left; on threads `join()` tells."""
         self._threads: list[WorkerThread] = []
-        self._dispatcher = Dispatcher(listeners) if dispatched else None
+        self._dispatcher = Dispatcher([each for each in listeners if not each.bind.datagrams]) if dispatched else None
         self._advice: LoopAdvice | None = None
         if dispatched:
             self._advice = LoopAdvice(one_per_worker=isinstance(shared.application, OnePerWorker))

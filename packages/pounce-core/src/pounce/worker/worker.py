@@ -202,6 +202,8 @@ class Worker:
         self._acceptors = []
         for listener in listeners:
             bind = listener.bind
+            if bind.datagrams:
+                continue
             table = registry.wire_table(bind.wires)
             named = table.default if len(bind.wires) == 1 else None
             self._acceptors.append(kind(services[bind], listener, table, named, tls if bind.tls is not False else None))
