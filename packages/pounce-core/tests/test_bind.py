@@ -124,7 +124,7 @@ def test_bind_that_is_none_is_refused(text: str) -> None:
     [
         ("h:1?", "'' is not an option"),
         ("h:1?mode=660", "'mode' is not an option"),
-        ("fd://3?user=www", "'user' is not an option"),
+        ("fd://3?user=www", "user is a setting of the whole server"),
         ("unix:/s?colour=red", "'colour' is not an option"),
         ("unix:/s?mode=999", "mode has a wrong value"),
         ("unix:/s?mode=", "mode has a wrong value"),
