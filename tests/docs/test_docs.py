@@ -338,6 +338,9 @@ def test_flags_that_a_page_names_exist(page: Path) -> None:
     known = {"--app", "--set", "--help", "--config", "--static", "--plugin", "--kind", "--once", "--json"}
     known |= {"--write", "--force", "--same-defaults", "--profile", "--env-file", "--origin", "--print"}
     known |= {"--sockets", "--docker"}
+    if page.name == "bench.md":
+        known |= {"--compare", "--python", "--url", "--protocol", "--connections", "--depth", "--rate", "--duration"}
+        known |= {"--warm-up", "--threads", "--method", "--path", "--header", "--body", "--html"}
     if page.name == "migrating.md" or page.name.startswith("coming-from-"):
         known |= {flag for server in SERVERS.values() for flag in all_flags(server)} | {"--trace"}
     for item in (*flags(), *PLUGIN_OPTIONS):

@@ -3,7 +3,7 @@
 What they do is in a module of each, which is imported when its command is asked for.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 
@@ -58,6 +58,7 @@ def separated(words: list[str]) -> list[str]:
 
 def add_tools(app: App) -> None:
     """Add them."""
+    app.command(_bench, name="bench", help=BENCH_HELP, group=LOOKING)
     app.command(_info, name="info", help="Show versions, Python, machine, and what is installed.", group=LOOKING)
     app.command(_run, name="run", help=RUN_HELP, group=MOVING)
     app.command(_migrate, name="migrate", help=MIGRATE_HELP, group=MOVING)
@@ -67,6 +68,87 @@ def _info(*, as_json: Annotated[bool, Parameter(name="--json", negative=(), help
     from pounce_cli.info import show_info
 
     show_info(as_json=as_json)
+
+
+BENCH_HELP = """Measure how fast an application is served, alone or beside other servers.
+
+Each server is started on the application, and measured twice: as fast as it goes, and at a constant rate, where \
+latencies count from when a request was due (no coordinated omission). Load and server share this machine: compare \
+servers by it, and do not take it for what a machine can do.
+
+Examples:
+
+pounce bench main:app
+
+pounce bench main:app --compare uvicorn,granian --html report.html
+
+pounce bench --url http://127.0.0.1:8000/ --protocol h2 --depth 10 --rate 5000 --json
+"""
+
+
+def _bench(
+    app: Annotated[str | None, Parameter(name="APP", help="The application, for example main:app.")] = None,
+    /,
+    *,
+    url: Annotated[str | None, Parameter(name="--url", help="Measure a server that runs instead.")] = None,
+    compare: Annotated[
+        tuple[str, ...], Parameter(name="--compare", negative=(), help="Others: uvicorn,granian.", metavar="NAMES")
+    ] = (),
+    python: Annotated[
+        str | None, Parameter(name="--python", help="Interpreter of an environment that has them.", metavar="PATH")
+    ] = None,
+    workers: Annotated[int, Parameter(name="--workers", help="Workers of each server.")] = 1,
+    duration: Annotated[str, Parameter(name="--duration", help="Time of each measurement.", metavar="TIME")] = "10s",
+    warm_up: Annotated[str, Parameter(name="--warm-up", help="Time before it that is not counted.")] = "1s",
+    connections: Annotated[int, Parameter(name="--connections", help="Connections in all.")] = 50,
+    threads: Annotated[int, Parameter(name="--threads", help="Threads of the load; 0 is half of the CPUs.")] = 0,
+    rate: Annotated[float, Parameter(name="--rate", help="Requests in a second; 0: half of what the slowest can.")] = 0,
+    protocol: Annotated[Literal["h1", "h2"], Parameter(name="--protocol", help="HTTP/1.1 or HTTP/2.")] = "h1",
+    depth: Annotated[
+        int, Parameter(name="--depth", help="At once on a connection: pipelining, or streams of HTTP/2.")
+    ] = 1,
+    method: Annotated[str, Parameter(name="--method", help="GET, or POST with a body, unless given.")] = "",
+    path: Annotated[str, Parameter(name="--path", help="What is asked for.")] = "/",
+    header: Annotated[
+        tuple[str, ...], Parameter(name="--header", negative=(), help="Field of each request, as Name:Value.")
+    ] = (),
+    body: Annotated[
+        str | None, Parameter(name="--body", help="Text, @FILE, or a number of bytes.", metavar="BODY")
+    ] = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")] = False,
+    html: Annotated[str | None, Parameter(name="--html", help="Write a page with charts.", metavar="FILE")] = None,
+    quiet: Annotated[bool, Parameter(name="--quiet", negative=(), help="Show no progress.")] = False,
+) -> None:
+    import os
+    import sys
+
+    from pounce.errors import ConfigError
+    from pounce_cli.bench.command import Asked, bench
+    from pounce_cli.bench.load import Plan
+
+    for name, number in (("connections", connections), ("depth", depth), ("workers", workers)):
+        if number < 1:
+            raise ConfigError(f"--{name} must be at least 1 (got {number})")
+    if rate < 0 or threads < 0:
+        raise ConfigError("--rate and --threads must not be below 0")
+    threads = threads or max(1, (os.process_cpu_count() or 1) // 2)
+    plan = Plan(_seconds("duration", duration), connections, threads, depth, rate, _seconds("warm-up", warm_up))
+    names = tuple(name for text in compare for name in text.split(",") if name)
+    bench(
+        Asked(app, url, names, python or sys.executable, workers, plan, protocol, method, path, header, body, as_json,
+              html, quiet)
+    )  # fmt: skip
+
+
+def _seconds(name: str, text: str) -> float:
+    import re
+
+    from pounce.errors import ConfigError
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", text)
+    if found is None or (name == "duration" and not float(found[1])):
+        raise ConfigError(f"--{name} must be a time (got {text!r})", hint="For example 10s, 500ms or 2m.")
+    return float(found[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, None: 1}[found[2]]
 
 
 def _flag(name: str, help: str) -> Parameter:

@@ -60,7 +60,7 @@ class Loaded:
 
 BUILT_IN_COMMANDS = (
     *("serve", "config", "plugins", "init", "status", "top", "workers", "reload", "stop"),
-    *("check", "doctor", "info", "run", "migrate", "completion"),
+    *("check", "doctor", "bench", "info", "run", "migrate", "completion"),
 )
 """Those of pounce itself, which no plugin may take the name of."""
 
