@@ -5,6 +5,7 @@ import datetime
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -14,14 +15,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pounce import Server, ServerConfig, TLSError
+from pounce import ConfigError, Server, ServerConfig, TLSError
 from pounce.net.self_signed import RENEWED_AFTER, self_signed_file
 from pounce.net.tls import ServerTLS
 from pounce.testing import TestServer
@@ -105,8 +106,8 @@ def serving(certificate: Path, **settings: Any) -> TestServer:
 class Client:
     """Opens connections to one server, and trusts one authority."""
 
-    def __init__(self, server: TestServer, trusted: Path, certificate: Path | None = None) -> None:
-        self.server = server
+    def __init__(self, server: TestServer | At, trusted: Path, certificate: Path | None = None) -> None:
+        self.server: TestServer | At = server
         self.context = ssl.create_default_context(cafile=str(trusted))
         if certificate is not None:
             self.context.load_cert_chain(certificate)
@@ -458,3 +459,108 @@ def test_without_the_library_the_error_says_what_to_install(tmp_path: Path) -> N
     environ = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environ)
     assert done.stdout.startswith("POUNCE_TLS_SELF_SIGNED pip install 'pounce-core[self-signed]'")
+
+
+# Of a bind
+
+
+class At(NamedTuple):
+    """Where a bind is."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def url(cls, url: str) -> At:
+        host, _, port = url.partition("://")[2].rpartition(":")
+        return cls(host, int(port))
+
+
+TOLD = """
+import json
+
+async def app(scope, receive, send):
+    told = json.dumps(scope["extensions"].get("tls")).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+    await send({"type": "http.response.body", "body": told})
+"""
+
+
+@pytest.fixture(params=["alone", "thread", "process", "subinterpreter"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """How a server runs."""
+    (tmp_path / "told.py").write_text(TOLD)
+    settings: dict[str, Any] = {"app_dir": str(tmp_path), "lifespan": "off"}
+    return settings if request.param == "alone" else settings | {"workers": 2, "worker_mode": request.param}
+
+
+def test_bind_has_certificates_and_rules_for_clients_of_its_own(
+    authority: Authority, clients: dict[str, Any], where: dict[str, Any]
+) -> None:
+    own = authority.issue("inner")
+    options = {"ssl_certfile": own, "ssl_keyfile": own, "ssl_cert_reqs": "required", "ssl_ca_certs": clients["trusted"]}
+    inner = "127.0.0.1:0?" + "&".join(f"{name}={value}" for name, value in options.items())
+    outer = {"ssl_certfile": str(clients["server"]), "ssl_keyfile": str(clients["server"])}
+    with TestServer("told:app", bind=("127.0.0.1:0", inner, "http://127.0.0.1:0"), **outer, **where) as server:
+        assert [url.partition(":")[0] for url in server.info.urls] == ["https", "https", "http"]
+        first, second, _ = map(At.url, server.info.urls)
+        anybody = Client(first, authority.file)
+        assert anybody.name_of_server("localhost") == "localhost"
+        assert anybody.get()["client_cert_chain"] == []
+        alice = Client(second, authority.file, clients["alice"])
+        assert alice.name_of_server("inner") == "inner"
+        assert alice.get("inner")["client_cert_name"].startswith("CN=alice")
+        with pytest.raises(OSError):
+            Client(second, authority.file).get("inner")
+
+
+def test_session_of_one_bind_is_nothing_at_another(authority: Authority, clients: dict[str, Any]) -> None:
+    inner = f"127.0.0.1:0?ssl_cert_reqs=required&ssl_ca_certs={clients['trusted']}"
+    with serving(clients["server"], bind=("127.0.0.1:0", inner)) as server:
+        first, second = map(At.url, server.info.urls)
+        client = Client(first, authority.file)
+        client.get()
+        assert client.get(session=client.session)["resumed"]
+        client.server = second
+        with pytest.raises(OSError):
+            client.get(session=client.session)
+
+
+def test_bind_may_have_the_only_certificate(authority: Authority) -> None:
+    certificate = authority.issue("localhost")
+    own = f"127.0.0.1:0?ssl_certfile={certificate}&ssl_keyfile={certificate}"
+    with TestServer(app, bind=(own, "127.0.0.1:0")) as server:
+        assert [url.partition(":")[0] for url in server.info.urls] == ["https", "http"]
+        assert server.info.tls
+        assert Client(At.url(server.info.urls[0]), authority.file).name_of_server("localhost") == "localhost"
+
+
+def test_certificate_of_a_bind_is_read_again_too(authority: Authority, clients: dict[str, Any]) -> None:
+    own = authority.issue("old", file="own.pem")
+    config = ServerConfig(
+        port=0, bind=("127.0.0.1:0", f"127.0.0.1:0?ssl_certfile={own}&ssl_keyfile={own}"), lifespan="off",
+        ssl_certfile=str(clients["server"]), ssl_keyfile=str(clients["server"]), ssl_reload=False, access_log=False,
+    )  # fmt: skip
+    with Running(Server(config, app)) as server:
+        client = Client(At.url(server.info.urls[1]), authority.file)
+        assert client.name_of_server("old") == "old"
+        authority.issue("new", file="own.pem")
+        assert server.server.reload_certificates()
+        assert client.name_of_server("new") == "new"
+        own.write_text("nothing")
+        assert not server.server.reload_certificates()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("ssl_certfile=c", "ssl_certfile is given without ssl_keyfile"),
+        ("ssl_cert_reqs=required", "client certificates need both"),
+        ("ssl_minimum_version=1.1", "ssl_minimum_version must be one of"),
+        ("ssl_keyfile_password=x", "of which a bind cannot have its own"),
+    ],
+)
+def test_wrong_tls_of_a_bind_is_an_error_that_names_it(options: str, said: str) -> None:
+    server = TestServer(app, bind=(f"127.0.0.1:0?{options}",))
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        server.start()

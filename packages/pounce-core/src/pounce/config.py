@@ -331,8 +331,8 @@ class ServerConfig:
     )
 
     # TLS
-    ssl_certfile: str | None = option(None, "Certificate chain, PEM.", group="tls")
-    ssl_keyfile: str | None = option(None, "Private key of the certificate, PEM.", group="tls")
+    ssl_certfile: str | None = option(None, "Certificate chain, PEM.", group="tls", per_bind=True)
+    ssl_keyfile: str | None = option(None, "Private key of the certificate, PEM.", group="tls", per_bind=True)
     ssl_keyfile_password: str | None = option(
         None, "Password of the private key.", group="tls", secret=True, needs="ssl_certfile"
     )
@@ -340,7 +340,11 @@ class ServerConfig:
         10.0, "Time a TLS handshake may take.", group="tls", unit="seconds", gt=0, needs="ssl_certfile", per_bind=True
     )
     ssl_keyfile_password_file: str | None = option(
-        None, "File whose first line is the password of the private key.", group="tls", needs="ssl_certfile"
+        None,
+        "File whose first line is the password of the private key.",
+        group="tls",
+        per_bind=True,
+        needs="ssl_certfile",
     )
     ssl_self_signed: bool = option(
         False, "Make a certificate for localhost, for development; kept from one start to the next.", group="tls"
@@ -349,6 +353,7 @@ class ServerConfig:
         (),
         "A further certificate, for clients that ask for a name: name=certfile:keyfile; may be repeated.",
         group="tls",
+        per_bind=True,
     )
     ssl_reload: bool = option(
         True,
@@ -357,47 +362,55 @@ class ServerConfig:
         needs="ssl_certfile",
     )
     ssl_minimum_version: TLSVersion = option(
-        "1.2", "Oldest version of TLS that is spoken.", group="tls", needs="ssl_certfile"
+        "1.2", "Oldest version of TLS that is spoken.", group="tls", per_bind=True, needs="ssl_certfile"
     )
     ssl_ciphers: str = option(
         "ECDHE+AESGCM:ECDHE+CHACHA20",
         "Ciphers for TLS 1.2, as OpenSSL writes a list of them.",
         group="tls",
+        per_bind=True,
         needs="ssl_certfile",
     )
     ssl_ciphersuites: str | None = option(
         None,
         "Cipher suites for TLS 1.3, with colons between them; needs Python 3.15.",
         group="tls",
+        per_bind=True,
         needs="ssl_certfile",
     )
     ssl_groups: str | None = option(
         None,
         "Groups for key exchange, with colons between them; more than one needs Python 3.15.",
         group="tls",
+        per_bind=True,
         needs="ssl_certfile",
     )
     ssl_context: Any = option(
         None,
         "Function that may change each ssl.SSLContext of the server before it is used, or module:attribute.",
         group="tls",
+        per_bind=True,
         needs="ssl_certfile",
     )
     ssl_session_tickets: int = option(
         2,
         "Tickets a client gets to resume its session with; 0 gives none.",
         group="tls",
+        per_bind=True,
         ge=0,
         le=16,
         needs="ssl_certfile",
     )
     ssl_cert_reqs: ClientCertificates = option(
-        "none", "Whether clients are asked for a certificate, and turned away without one.", group="tls"
+        "none", "Whether clients are asked for a certificate, and turned away without one.", group="tls", per_bind=True
     )
     ssl_ca_certs: str | None = option(
-        None, "Authorities that client certificates must come from: a file, PEM, or a folder.", group="tls"
+        None,
+        "Authorities that client certificates must come from: a file, PEM, or a folder.",
+        group="tls",
+        per_bind=True,
     )
-    ssl_crl: str | None = option(None, "List of client certificates that are revoked, PEM.", group="tls")
+    ssl_crl: str | None = option(None, "List of client certificates that are revoked, PEM.", group="tls", per_bind=True)
     ssl_keylog: str | None = option(
         None,
         "Write the secrets of all connections to this file, for analysis; never in production.",

@@ -37,7 +37,7 @@ def idle_settings(config: ServerConfig, loop: asyncio.AbstractEventLoop | None =
 def _is_on(name: str, config: ServerConfig) -> bool:
     match name:
         case "ssl_certfile":
-            return config.uses_tls
+            return config.uses_tls or any(bind.has_certificate for bind in binds_of(config))
         case "proxy_protocol":
             return any(bind.has_proxy_header(config) for bind in binds_of(config))
         case "uds":

@@ -257,6 +257,9 @@ class Registry:
                     if item.name in own:
                         raise ConfigError(f"{item.name} is given twice")
                     own[item.name] = parse_option(item, text)
+            if own.get("ssl_cert_reqs") and bind.wires and "h3" not in bind.wires:
+                # Nobody gets past that by HTTP/3 here.
+                own["http3_enabled"] = False
             if table:
                 own["plugin_settings"] = {**config.plugin_settings, plugin.name: table}
             config = replace(config, **own)

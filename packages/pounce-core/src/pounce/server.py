@@ -142,7 +142,7 @@ class Server:
         self._signals = 0
         self._ended = threading.Event()
         self._notifier = Notifier()
-        self._tls: ServerTLS | None = None
+        self._tls: tuple[ServerTLS, ...] = ()
         self._pid_file: PidFile | None = None
         self._own_loop = False
         """The loop runs for this server alone."""
@@ -327,7 +327,7 @@ class Server:
 
         config = self._config
         shared = prepare(config, self._app, self._registry)
-        self._tls = shared.tls
+        self._tls = shared.all_tls
         listeners, datagrams = open_sockets(config)
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         try:
@@ -337,6 +337,7 @@ class Server:
                 shared.registry,
                 listeners,
                 shared.tls,
+                bind_tls=shared.bind_tls,
                 gil_watch=shared.gil_watch,
                 admission=shared.admission,
                 gate=shared.gate,
@@ -399,7 +400,7 @@ class Server:
         config = self._config
         import_loop(config.loop)
         shared = prepare(config, self._app, self._registry)
-        self._tls = shared.tls
+        self._tls = shared.all_tls
         listeners, first = open_sockets(config)
         try:
             datagrams = DatagramSockets(config, listeners, first, count=workers_of(config))
@@ -540,8 +541,9 @@ class Server:
         False when they cannot be used, and the old ones stay: the log says why. May be called from any thread. It
         concerns the workers of this process: those in others look by themselves, as all do, and SIGHUP replaces them.
         """
-        tls = self._tls
-        return tls.reload() if tls is not None else True
+        # All of them, also where one fails.
+        read = [tls.reload() for tls in self._tls]
+        return all(read)
 
     def _tell(
         self, description: Description, listeners: list[Listener], loop: asyncio.AbstractEventLoop | None = None
@@ -561,7 +563,7 @@ class Server:
             pid=os.getpid(),
             app=self._app if isinstance(self._app, str) else None,
             workers=workers_of(config),
-            tls=description.tls,
+            tls=description.tls or any(listener.bind.has_certificate for listener in listeners),
             wires=description.wires,
             http_parser=description.http_parser,
             worker_mode=mode_of(config) if is_supervised(config) else "thread",

@@ -66,6 +66,11 @@ class Bind:
     """The responders that are served here, and nothing else is; empty for what the server is there for."""
 
     @property
+    def has_certificate(self) -> bool:
+        """It has one of its own."""
+        return any(name == "ssl_certfile" for name, _ in self.settings)
+
+    @property
     def place(self) -> str:
         """Where it is, without the options."""
         if self.path is not None:
@@ -131,8 +136,8 @@ class Listener:
             scheme = UDP + wires[0]
         elif len(wires) == 1 and wires[0] not in HTTP_WIRES:
             scheme = wires[0]
-        elif self.bind.tls is not None:
-            scheme = "https" if self.bind.tls else "http"
+        elif self.bind.tls is not None or self.bind.has_certificate:
+            scheme = "http" if self.bind.tls is False else "https"
         host, port = address[:2]
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -296,7 +301,7 @@ def binds_of(config: ServerConfig) -> list[Bind]:
         binds = [Bind(host=config.host, port=config.port)]
     binds += _binds_of_endpoints(config, {bind.place for bind in binds if bind.port})
     for bind in binds:
-        if bind.tls and not config.uses_tls:
+        if bind.tls and not (config.uses_tls or bind.has_certificate):
             raise ConfigError(
                 "a bind asks for TLS and there is no certificate", hint="Give ssl_certfile and ssl_keyfile."
             )

@@ -2,18 +2,19 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from pounce.config import ServerConfig
+from pounce.config import ServerConfig, describe
 from pounce.contract.parser import ParserLimits
 from pounce.display import display_of
 from pounce.errors import AppImportError, ConfigError
 from pounce.exchange.service import Admit, ASGIApp, Service
 from pounce.gil import gil_enabled
 from pounce.importer import adapted, called, import_app, import_factory, import_object, is_factory, made_by
-from pounce.net.bind import binds_of
+from pounce.net.bind import Bind, binds_of
 from pounce.observe.logs import keep_enabled
 from pounce.registry import Registry
 from pounce.worker.gil_watch import GilWatch
@@ -40,6 +41,7 @@ class Shared:
     """Gives a worker its application, on its loop: the same to all, or one of its own. Raises `AppImportError`."""
     registry: Registry
     tls: ServerTLS | None
+    """That of binds which have none of their own."""
     gil_watch: GilWatch
     generation: int = 0
     """How often the server was reloaded before this process started."""
@@ -49,6 +51,8 @@ class Shared:
     """Counts the connections of each address in all of them."""
     buffers: Buffers | None = None
     """What all of them hold for their peers."""
+    bind_tls: Mapping[Bind, ServerTLS] = MappingProxyType({})
+    """Of binds that have settings of TLS of their own."""
     gate: Gate | None = None
     """What bounds the requests that run in all of them."""
 
@@ -62,6 +66,11 @@ class Shared:
             display=display_of(self.config, self._first_app()),
         )
 
+    @property
+    def all_tls(self) -> tuple[ServerTLS, ...]:
+        """The server's and those of binds."""
+        return (*([self.tls] if self.tls is not None else []), *self.bind_tls.values())
+
     def _first_app(self) -> ASGIApp | None:
         application = self.application
         return application.first if isinstance(application, OnePerWorker) else application()
@@ -74,7 +83,7 @@ def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None 
     keep_enabled()
     _report_plugins(registry)
     # What is needed for certain is imported before the application, whose folder may have modules of the same names.
-    tls = _tls(config, registry)
+    tls, bind_tls = _tls(config, registry)
     registry.parser(config.http_parser).create(ParserLimits())
     admission = admission_of(config)
     application = _application(app, config)
@@ -90,6 +99,7 @@ def prepare(config: ServerConfig, app: ASGIApp | str, registry: Registry | None 
         peers=peers_of(config),
         buffers=buffers_of(config),
         gate=gate_of(config),
+        bind_tls=bind_tls,
     )
 
 
@@ -198,24 +208,38 @@ def _load_app(app: ASGIApp | str, config: ServerConfig) -> ASGIApp:
     return checked
 
 
-def _tls(config: ServerConfig, registry: Registry) -> ServerTLS | None:
+def _tls(config: ServerConfig, registry: Registry) -> tuple[ServerTLS | None, dict[Bind, ServerTLS]]:
+    """The server's, and that of each bind which has settings of its own for it. Raises a `PounceError`."""
     # Also without TLS: whether the wires that binds name are there shows before anything is opened.
-    offers = []
+    offers: list[tuple[str, ...]] = []
+    own: dict[Bind, tuple[ServerConfig, tuple[str, ...]]] = {}
     for bind in binds_of(config):
+        alpn: tuple[str, ...] = ()
         if bind.datagrams:
             registry.datagram_wire(bind.wires[0])
-            registry.config_of(bind, config)
-            continue
-        offers.append(registry.wire_table(bind.wires).alpn)
-        registry.config_of(bind, config)
-    if not config.uses_tls:
-        return None
+        else:
+            alpn = registry.wire_table(bind.wires).alpn
+        its = registry.config_of(bind, config)
+        if bind.tls is not False and its.uses_tls and any(getattr(its, name) != getattr(config, name) for name in TLS):
+            own[bind] = its, alpn
+        elif not bind.datagrams:
+            offers.append(alpn)
+    if not config.uses_tls and not own:
+        return None, {}
     from pounce.net.tls import ServerTLS
 
+    tls = ServerTLS(config, registry.wire_table().alpn, offers, _change(config)) if config.uses_tls else None
+    return tls, {bind: ServerTLS(its, alpn, change=_change(its)) for bind, (its, alpn) in own.items()}
+
+
+TLS = [item.name for item in describe() if item.per_bind and item.group == "tls" and item.name.startswith("ssl_")]
+"""Settings that go into contexts, of which a bind may have its own."""
+
+
+def _change(config: ServerConfig) -> Any:
+    """What changes contexts, if anything does. Raises `AppImportError`."""
     change = config.ssl_context
-    if isinstance(change, str):
-        change = import_object(change, config)
-    return ServerTLS(config, registry.wire_table().alpn, offers, change)
+    return import_object(change, config) if isinstance(change, str) else change
 
 
 def _report_gil(culprit: str | None) -> None:

@@ -157,6 +157,7 @@ class WorkerThread:
             shared.registry,
             self._listeners,
             shared.tls,
+            bind_tls=shared.bind_tls,
             siblings=self._siblings,
             worker_id=self.number,
             generation=shared.generation,

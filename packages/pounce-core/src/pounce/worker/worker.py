@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,9 @@ def _parsers_of(config: ServerConfig, registry: Registry) -> Callable[[], Parser
     return lambda: parser.create(limits)
 
 
-def _services_of(service: Service, listeners: list[Listener], registry: Registry) -> dict[Bind, Service]:
+def _services_of(
+    service: Service, listeners: list[Listener], registry: Registry, bind_tls: Mapping[Bind, ServerTLS]
+) -> dict[Bind, Service]:
     """What the connections of each bind see: the service itself, unless the bind has settings of its own."""
     services: dict[Bind, Service] = {}
     for bind in dict.fromkeys(listener.bind for listener in listeners):
@@ -101,6 +103,8 @@ def _services_of(service: Service, listeners: list[Listener], registry: Registry
             _parsers_of(config, registry),
             _identity_of(config),
         )
+        if bind in bind_tls:
+            services[bind].tls = bind_tls[bind]
     return services
 
 
@@ -150,6 +154,7 @@ class Worker:
         listeners: list[Listener],
         tls: ServerTLS | None = None,
         *,
+        bind_tls: Mapping[Bind, ServerTLS] | None = None,
         siblings: Siblings | None = None,
         worker_id: int = 0,
         generation: int = 0,
@@ -163,7 +168,8 @@ class Worker:
         on_app_error: Callable[[BaseException], object] | None = None,
         admission: tuple[Callable[[Service], Admit], ...] = (),
     ) -> None:
-        """With `accepts` False connections come by `take()` alone. `siblings` are the other workers of the server.
+        """With `accepts` False connections come by `take()` alone. `siblings` are the other workers of the server,
+        `bind_tls` is that of binds with their own.
 
         `lifespan` is that of the process, where it has one for all its workers, and so are `gil_watch`, `gate`, `peers`
         and `buffers`. `on_recycle` is called once, on the loop, with the reason why the worker should be replaced; it
@@ -197,7 +203,7 @@ class Worker:
             error_apps=_error_apps_of(config),
             admission=admission,
         )
-        services = _services_of(self.service, listeners, registry)
+        services = _services_of(self.service, listeners, registry, bind_tls or {})
         kind = Acceptor if accepts else Intake
         self._acceptors = []
         for listener in listeners:
@@ -206,7 +212,8 @@ class Worker:
                 continue
             table = registry.wire_table(bind.wires)
             named = table.default if len(bind.wires) == 1 else None
-            self._acceptors.append(kind(services[bind], listener, table, named, tls if bind.tls is not False else None))
+            its_tls = (bind_tls or {}).get(bind, tls) if bind.tls is not False else None
+            self._acceptors.append(kind(services[bind], listener, table, named, its_tls))
         self._datagrams = Datagrams(self.service, registry, listeners, siblings, services)
         self._app = app
         self._on_app_error = on_app_error
