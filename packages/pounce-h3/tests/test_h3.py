@@ -179,3 +179,38 @@ def test_sockets_that_share_an_address_have_one_for_datagrams(tls_files: tuple[s
     assert receiving(config, listeners) == listeners[:1]
     for listener in listeners:
         listener.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_is_served_on_ports_of_its_own_and_announced_there(
+    start: Start, announced: Callable[[str], str | None], workers: int
+) -> None:
+    settings = {"workers": workers, "worker_mode": "thread"} if workers > 1 else {}
+    binds = ["127.0.0.1:0", "https://127.0.0.1:0?wire=h1&wire=h2"]
+    server = start(hello, quic_bind=["127.0.0.1:0"], bind=binds, **settings)
+    first, second, quic = server.server.info.urls
+    port = int(quic.removeprefix("udp+h3://127.0.0.1:"))
+    assert announced(first) == f'h3=":{port}"; ma=86400'
+    # Where its wires are named, HTTP/3 is none of them.
+    assert announced(second) is None
+    with H3Client("127.0.0.1", port, server.certificate.certfile) as client:
+        response = client.request("GET", "/")
+        assert (response.status, response.body) == (200, b"hello")
+        assert response.headers[b"alt-svc"] == f'h3=":{port}"; ma=86400'.encode()
+    # The UDP port beside that of TCP is anybody's.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", server.server.port))
+
+
+@pytest.mark.parametrize("text", ["unix:/x", "https://a:1", "443", "udp+h3://a:1"])
+def test_port_of_its_own_is_an_address(tls_files: tuple[str, str], text: str) -> None:
+    certfile, keyfile = tls_files
+    config = ServerConfig(quic_bind=(text,), http3_enabled=True, ssl_certfile=certfile, ssl_keyfile=keyfile)
+    with pytest.raises(ConfigError, match="quic_bind must be host:port"):
+        open_listeners(config)
+
+
+def test_ports_of_its_own_are_nothing_without_it() -> None:
+    listeners = open_listeners(ServerConfig(port=0, quic_bind=("127.0.0.1:0",)))
+    assert len(listeners) == 1
+    listeners[0].close()

@@ -140,7 +140,6 @@ FLAGS = {
     # hypercorn
     "--error-log": "Write --error-log-file.",
     "--insecure-bind": "Write --bind http://HOST:PORT: a bind without TLS beside those with it.",
-    "--quic-bind": "Write --http3: HTTP/3 is served on the ports of the binds with TLS.",
     "--read-timeout": "Write --request-timeout: between two pieces of a body.",
     "--keyfile-password": "Write --ssl-keyfile-password-file, or --ssl-keyfile-password.",
     "--server-name": "Write --server-names.",

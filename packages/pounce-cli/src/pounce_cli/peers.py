@@ -200,8 +200,9 @@ def _insecure_binds(value: Any) -> tuple[str, ...]:
     return tuple(each if each.startswith("unix:") else f"http://{each}" for each in _binds(value))
 
 
-def _quic_binds(value: Any) -> bool:
-    return bool(_binds(value))
+def _quic_binds(value: Any) -> dict[str, Any]:
+    binds = _binds(value)
+    return {"http3_enabled": True, "quic_bind": binds} if binds else {}
 
 
 def _access_file(value: Any) -> dict[str, Any]:
@@ -531,7 +532,7 @@ HYPERCORN = Server(
         _value("--log-config", key="logconfig"),
         _value("--log-level", "log_level", _level, key="loglevel"),
         _value("-p --pid", "pid_file", key="pid_path"),
-        _list("--quic-bind", "http3_enabled", _quic_binds, note="On the ports of the binds with TLS."),
+        _list("--quic-bind", "quic_bind", _quic_binds, note="With --http3."),
         _switch("--reload", key="use_reloader"),
         _value("--root-path"),
         _list("--server-name", "server_names", key="server_names"),

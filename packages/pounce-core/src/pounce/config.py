@@ -425,6 +425,12 @@ class ServerConfig:
         group="http3",
         also=("http3",),
     )
+    quic_bind: tuple[str, ...] = option(
+        (),
+        "Serve HTTP/3 on these UDP ports, as host:port, and not on those beside the TLS binds. May be repeated.",
+        group="http3",
+        needs="http3_enabled",
+    )
     http3_engine: QuicEngine = option(
         "qh3", "QUIC implementation; zoomies on loopback only.", group="http3", needs="http3_enabled"
     )

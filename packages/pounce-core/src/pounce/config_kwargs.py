@@ -115,6 +115,7 @@ class ServerConfigKwargs(TypedDict, total=False):
     ssl_crl: str | None
     ssl_keylog: str | None
     http3_enabled: bool
+    quic_bind: tuple[str, ...]
     http3_engine: QuicEngine
     http3_max_connections: int
     http3_idle_timeout: float

@@ -49,6 +49,8 @@ class Bind:
     """Whether TLS is spoken; None where a certificate decides."""
     datagrams: bool = False
     """It is a UDP port, on which the wire that it names is spoken."""
+    is_quic: bool = False
+    """It is one of `quic_bind`, which other binds announce."""
     mode: int | None = None
     """Of a Unix socket's file; None is `uds_permissions`."""
     user: str | None = None
@@ -299,13 +301,14 @@ def binds_of(config: ServerConfig) -> list[Bind]:
         binds = [Bind(path=config.uds)]
     else:
         binds = [Bind(host=config.host, port=config.port)]
+    binds += _quic_binds(config)
     binds += _binds_of_endpoints(config, {bind.place for bind in binds if bind.port})
     for bind in binds:
         if bind.tls and not (config.uses_tls or bind.has_certificate):
             raise ConfigError(
                 "a bind asks for TLS and there is no certificate", hint="Give ssl_certfile and ssl_keyfile."
             )
-        if HTTP3 in bind.wires:
+        if HTTP3 in bind.wires and not bind.is_quic:
             _check_http3(bind, config)
     taken = [(bind.fd, bind.systemd) for bind in binds if bind.fd is not None or bind.systemd is not None]
     if len(set(taken)) < len(taken):
@@ -332,6 +335,18 @@ def _binds_of_endpoints(config: ServerConfig, taken: set[str]) -> Iterable[Bind]
             tls=bool(bind.tls),
             proxy_protocol=bool(bind.proxy_protocol),
         )
+
+
+def _quic_binds(config: ServerConfig) -> Iterable[Bind]:
+    """UDP ports for HTTP/3 alone. Raises `ConfigError`."""
+    for text in config.quic_bind if config.http3_enabled else ():
+        match = _address(text)
+        if match is None or match["wire"] is not None:
+            raise ConfigError(
+                f"quic_bind must be host:port or [ipv6]:port (got {text!r})",
+                hint="For example --quic-bind 0.0.0.0:443.",
+            )
+        yield replace(parse_bind(text), wires=(HTTP3,), datagrams=True, is_quic=True)
 
 
 def _check_http3(bind: Bind, config: ServerConfig) -> None:

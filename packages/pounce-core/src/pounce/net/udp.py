@@ -43,6 +43,8 @@ def receiving(config: ServerConfig, listeners: Iterable[Listener]) -> list[Liste
 
 def _speaks_http3(config: ServerConfig, listener: Listener) -> bool:
     """Whether HTTP/3 is spoken beside a TCP socket."""
+    if config.quic_bind:
+        return False
     inet = listener.sock.family in (socket.AF_INET, socket.AF_INET6)
     # A proxy that names its clients hands on no datagrams; who sends some has gone past it.
     direct = not listener.bind.has_proxy_header(config)

@@ -296,14 +296,19 @@ class Datagrams:
         self._protocols: dict[Address, asyncio.DatagramProtocol] = {}
         self._wires: dict[Address, DatagramWire] = {}
         http3 = _http3(service.config, registry)
+        listeners = [*listeners]
         for listener in receiving(service.config, listeners):
             bind, address = listener.bind, listener.sock.getsockname()
             wire = registry.datagram_wire(bind.wires[0]) if bind.datagrams else http3
             assert wire is not None
             self._wires[address] = wire
             self._protocols[address] = wire.connect(services.get(bind, service), address)
-        beside = [address for address, wire in self._wires.items() if wire is http3]
-        service.response_headers.alt_svc = alt_svc(service.config, http3, beside)
+        # Where its answers are to be had over TCP, and the UDP port to try in their place.
+        ports = {address[1]: address[1] for address, wire in self._wires.items() if wire is http3}
+        quic = [listener.sock.getsockname()[1] for listener in listeners if listener.bind.is_quic]
+        if quic:
+            ports |= {int(listener.bound): quic[0] for listener in listeners if _announces(listener)}
+        service.response_headers.alt_svc = alt_svc(service.config, http3, ports)
 
     def start(self) -> None:
         """Begin to receive, from siblings and what `receive()` says. Raises `SupervisorError`."""
@@ -372,11 +377,18 @@ def name_of(address: Address) -> str:
     return " ".join(map(str, address))
 
 
+def _announces(listener: Listener) -> bool:
+    """A TCP port whose clients may go over to HTTP/3 elsewhere."""
+    bind = listener.bind
+    return not listener.is_unix and not bind.datagrams and not bind.serves and (not bind.wires or "h3" in bind.wires)
+
+
 def alt_svc(
-    config: ServerConfig, wire: DatagramWire | None, addresses: Iterable[Address]
+    config: ServerConfig, wire: DatagramWire | None, ports: Mapping[int, int]
 ) -> dict[int | None, tuple[bytes, bytes]]:
-    """The Alt-Svc fields (RFC 7838 3) of answers at each port: what is served beside it, on the same certificate."""
+    """The Alt-Svc fields (RFC 7838 3) of answers at each port: the UDP port where the same is served, on the same
+    certificate."""
     if config.http3_alt_svc != "auto" or wire is None or wire.advertise is None:
         return {}
     name, age = wire.advertise.encode(), config.http3_alt_svc_max_age
-    return {port: (b"alt-svc", b'%b=":%d"; ma=%d' % (name, port, age)) for _, port, *_ in addresses}
+    return {port: (b"alt-svc", b'%b=":%d"; ma=%d' % (name, udp, age)) for port, udp in ports.items()}
