@@ -1,40 +1,59 @@
 """Traces out of processes, and what happens where the packages are missing."""
 
-import subprocess
 import sys
-from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from tests.collector import collecting
+from tests.collector import Collector, collecting
 
 from pounce import ConfigError
 from pounce.testing import TestServer
 
 APP = """
+import sys
+
 async def app(scope, receive, send):
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body"})
+    body = str(getattr(sys, "_is_gil_enabled", lambda: False)()).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
 """
 
 
-def test_processes_send_their_spans_and_metrics_before_they_end(tmp_path: Path) -> None:
-    (tmp_path / "traced_main.py").write_text(APP)
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Collector, list[bytes]]:
+    """What a process has sent by its end, and what it has answered."""
+    folder = tmp_path_factory.mktemp("traced")
+    (folder / "traced_main.py").write_text(APP)
     with collecting() as collector:
         with TestServer(
             "traced_main:app",
-            workers=2,
             worker_mode="process",
-            app_dir=str(tmp_path),
+            app_dir=str(folder),
             lifespan="off",
             otel_endpoint=collector.url,
             otel_service_name="shop",
         ) as server:
+            answers = []
             for _ in range(3):
-                assert urlopen(server.url).status == 200
-        assert len(collector.spans()) == 3
-        assert b"shop" in b"".join(collector.of("/v1/traces"))
-        assert b"http.server.request.duration" in b"".join(collector.of("/v1/metrics"))
+                with urlopen(server.url) as answer:
+                    answers.append(answer.read())
+        return collector, answers
+
+
+def test_a_process_sends_its_spans_before_it_ends(traced: tuple[Collector, list[bytes]]) -> None:
+    collector, _ = traced
+    assert len(collector.spans()) == 3
+    assert b"shop" in b"".join(collector.of("/v1/traces"))
+
+
+def test_a_process_sends_its_metrics_before_it_ends(traced: tuple[Collector, list[bytes]]) -> None:
+    collector, _ = traced
+    assert b"http.server.request.duration" in b"".join(collector.of("/v1/metrics"))
+
+
+def test_nothing_of_it_switches_the_gil_on(traced: tuple[Collector, list[bytes]]) -> None:
+    _, answers = traced
+    assert answers == [b"False"] * 3
 
 
 def test_without_the_packages_the_command_to_install_them_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +66,3 @@ def test_without_the_packages_the_command_to_install_them_is_told(monkeypatch: p
         pass
     assert "pip install 'pounce-core[otel]'" in str(raised.value.hint)
 
-
-def test_nothing_of_it_switches_the_gil_on() -> None:
-    code = "import sys, pounce.observe.tracing; print(getattr(sys, '_is_gil_enabled', lambda: False)())"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"False"

@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -22,6 +23,7 @@ from pounce.worker import gil_watch
 from pounce.worker.gil_watch import GilWatch
 from pounce.worker.lifespan import ProcessLifespan
 from pounce.worker.recycling import Recycling
+from pounce.worker.worker import Worker
 
 
 class App:
@@ -418,3 +420,29 @@ def test_what_a_worker_imports_when_it_starts_is_named_too(
         while not caplog.records and time.monotonic() < until:
             time.sleep(0.02)
     assert messages(caplog) == [SAID]
+
+
+# The end of helpers
+
+
+def test_helpers_end_at_the_same_time_and_one_that_fails_keeps_none_from_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        first, second = asyncio.Event(), asyncio.Event()
+
+        async def one() -> None:
+            first.set()
+            await second.wait()
+
+        async def other() -> None:
+            second.set()
+            await first.wait()
+
+        async def failing() -> None:
+            raise RuntimeError("on purpose")
+
+        worker: Any = SimpleNamespace(service=SimpleNamespace(on_end=[one, failing, other]))
+        async with asyncio.timeout(60):
+            await Worker._end_helpers(worker)
+
+    asyncio.run(main())
+    assert "What was to be done at the end of the worker failed" in caplog.text

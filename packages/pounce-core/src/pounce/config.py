@@ -39,6 +39,7 @@ type RateLimitFields = Literal["refused", "all", "off"]
 type WorkerStartupFailure = Literal["shutdown", "ignore"]
 type Signage = Literal["full", "minimal", "off"]
 type StatsdFormat = Literal["statsd", "dogstatsd"]
+type OtelProtocol = Literal["http", "grpc"]
 type WorkerMode = Literal["auto", "thread", "process", "subinterpreter", "sync", "async"]
 
 
@@ -1112,7 +1113,10 @@ class ServerConfig:
 
     # Traces
     otel_endpoint: str | None = option(
-        None, "Send traces and metrics there by OTLP over HTTP, for example http://127.0.0.1:4318.", group="traces"
+        None, "Send traces and metrics there by OTLP, for example http://127.0.0.1:4318.", group="traces"
+    )
+    otel_protocol: OtelProtocol = option(
+        "http", "What OTLP is spoken over; grpc needs the GIL.", group="traces", needs="otel_endpoint"
     )
     otel_service_name: str = option(
         "pounce", "What the service is called in them.", group="traces", needs="otel_endpoint"

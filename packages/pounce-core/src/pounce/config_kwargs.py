@@ -17,6 +17,7 @@ from pounce.config import (
     LifespanScope,
     LogFormat,
     LogLevel,
+    OtelProtocol,
     QuicEngine,
     RateLimitFields,
     Signage,
@@ -246,6 +247,7 @@ class ServerConfigKwargs(TypedDict, total=False):
     introspection_token: str | None
     introspection_token_file: str | None
     otel_endpoint: str | None
+    otel_protocol: OtelProtocol
     otel_service_name: str
     sentry_dsn: str | None
     sentry_environment: str | None

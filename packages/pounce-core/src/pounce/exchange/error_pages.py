@@ -31,11 +31,13 @@ padding:0 1rem}}h1{{font-size:1.5rem}}p,pre{{color:GrayText;white-space:pre-wrap
 """
 
 
-def error_response(error: PounceError, *, debug: bool = False, head: RequestHead | None = None) -> Response:
+def error_response(
+    error: PounceError, *, debug: bool = False, head: RequestHead | None = None, trace_id: str | None = None
+) -> Response:
     """The answer for an error: its status, its code in a header and, with `debug`, its message and hint.
 
     `head` is that of the request, as far as there is one. The messages of this server are constants, so that no input
-    comes back.
+    comes back. `trace_id` is 32 hexadecimal digits.
     """
     status = error.status
     phrase = HTTPStatus(status).phrase
@@ -44,8 +46,10 @@ def error_response(error: PounceError, *, debug: bool = False, head: RequestHead
     request_id = _request_id(head)
     if request_id:
         details["request_id"] = request_id
+    if trace_id:
+        details["trace_id"] = trace_id
     if kind == HTML:
-        body = _page(status, phrase, error, request_id, debug=debug)
+        body = _page(status, phrase, error, (request_id, trace_id or ""), debug=debug)
         content_type = TYPES[".html"]
     elif kind in (PROBLEM, JSON):
         # RFC 9457 4.2.1: without a type of its own the title is the phrase of the status.
@@ -59,6 +63,8 @@ def error_response(error: PounceError, *, debug: bool = False, head: RequestHead
                 lines.append(f"Hint: {error.hint}")
         if request_id:
             lines.append(f"Request id: {request_id}")
+        if trace_id:
+            lines.append(f"Trace id: {trace_id}")
         body = "\n".join(lines).encode()
         content_type = TYPES[".txt"]
     return Response(status, _fields(error, content_type, body), body)
@@ -81,12 +87,10 @@ def _request_id(head: RequestHead | None) -> str:
     return str(head.extensions.get("request_id", "")) if head is not None and head.extensions is not None else ""
 
 
-def _page(status: int, phrase: str, error: PounceError, request_id: str, *, debug: bool) -> bytes:
+def _page(status: int, phrase: str, error: PounceError, ids: tuple[str, ...], *, debug: bool) -> bytes:
     from html import escape
 
-    more = f"<p>{escape(error.code)}</p>"
-    if request_id:
-        more += f"<p>{escape(request_id)}</p>"
+    more = f"<p>{escape(error.code)}</p>" + "".join(f"<p>{escape(each)}</p>" for each in ids if each)
     if debug:
         more = f"<p>{escape(error.message)}</p><p>{escape(error.hint or '')}</p>{more}"
     return PAGE.format(status=status, phrase=escape(phrase), more=more).encode()
@@ -115,7 +119,10 @@ class ErrorPages:
         if own is not None:
             content_type, body = own
             return Response(error.status, _fields(error, content_type, body), body)
-        return error_response(error, debug=self._debug, head=head)
+        exchange = getattr(stream, "exchange", None)
+        # On a connection with one stream it may still be that of the request before.
+        trace_id = getattr(exchange, "trace_id", None) if getattr(exchange, "head", None) is head else None
+        return error_response(error, debug=self._debug, head=head, trace_id=trace_id)
 
     def _shows_failures(self, head: RequestHead, stream: Stream) -> bool:
         """Whether this client may see the application's source: one of this machine, unless told otherwise."""

@@ -57,7 +57,7 @@ def watched(exchange_class: type[HttpExchange], service: Service) -> type[HttpEx
 
         def __init__(self, service: Any, head: Any, stream: Any) -> None:
             # By what stood there before, while it was not known whether the request may start.
-            announced = getattr(stream.exchange, "announced", False)
+            announced = getattr(getattr(stream, "exchange", None), "announced", False)
             super().__init__(service, head, stream)
             if announced:
                 return

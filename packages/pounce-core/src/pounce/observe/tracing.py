@@ -6,20 +6,21 @@ serves, and the others use the same. Where the application has set its own, thos
 
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
+from pounce.errors import ConfigError
 from pounce.exchange.traced import running
+from pounce.gil import gil_enabled
 from pounce.observe.flushing import FLUSH_TIMEOUT, flushed
 
 if TYPE_CHECKING:
@@ -53,18 +54,53 @@ def traced(service: Any, app: ASGIApp) -> ASGIApp:
 
 
 def _make_providers(config: ServerConfig) -> None:
-    endpoint = (config.otel_endpoint or "").rstrip("/")
     resource = Resource.create({"service.name": config.otel_service_name})
+    exporters = _exporters_over_grpc if config.otel_protocol == "grpc" else _exporters_over_http
+    of_spans, of_metrics = exporters((config.otel_endpoint or "").rstrip("/"))
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         # Workers flush when they end, within a bound; at the exit of Python there is none.
         tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=EXPORT_TIMEOUT)
-        tracers.add_span_processor(BatchSpanProcessor(exporter))
+        tracers.add_span_processor(BatchSpanProcessor(of_spans()))
         trace.set_tracer_provider(tracers)
     # The name of what stands for none is not public.
     if type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
-        reader = PeriodicExportingMetricReader(OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=EXPORT_TIMEOUT))
+        reader = PeriodicExportingMetricReader(of_metrics())
         metrics.set_meter_provider(MeterProvider([reader], resource=resource, shutdown_on_exit=False))
+
+
+type Exporters = tuple[Callable[[], SpanExporter], Callable[[], MetricExporter]]
+
+
+def _exporters_over_http(endpoint: str) -> Exporters:
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return (
+        lambda: OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=EXPORT_TIMEOUT),
+        lambda: OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=EXPORT_TIMEOUT),
+    )
+
+
+def _exporters_over_grpc(endpoint: str) -> Exporters:
+    """Raises `ConfigError` without the GIL, and where the package is missing."""
+    if not gil_enabled():
+        raise ConfigError(
+            "otel_protocol grpc needs the GIL: there is no grpcio for free-threaded Python",
+            hint="Take http: collectors have it on port 4318.",
+        )
+    try:
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            f"otel_protocol grpc needs the exporter over gRPC ({exc.name} is missing)",
+            hint="Install it: pip install opentelemetry-exporter-otlp-proto-grpc",
+        ) from exc
+    plain = endpoint.startswith("http://")
+    return (
+        lambda: OTLPSpanExporter(endpoint, insecure=plain, timeout=EXPORT_TIMEOUT),
+        lambda: OTLPMetricExporter(endpoint, insecure=plain, timeout=EXPORT_TIMEOUT),
+    )
 
 
 def _flush() -> None:
