@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from pounce.registry import BUILT_IN_COMMANDS, Registry
+from pounce_cli.helps import GROUPS, HELPS
 from pounce_cli.main import main
 from pounce_cli.migrate import migrate
 
@@ -31,6 +33,34 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def app_in(folder: Path) -> str:
     return f"{next(folder.glob('app_*.py')).stem}:app"
+
+
+# help
+
+
+def test_every_command_has_an_example_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, text in HELPS.items():
+        assert f"pounce {command}" in text.partition("For example:")[2]
+    assert main(["stop", "--help"]) == 0
+    assert "\npounce stop" in capsys.readouterr().out.partition("For example:")[2]
+
+
+def test_help_lists_the_commands_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"], discover=lambda: Registry([])) == 0
+    out = capsys.readouterr().out
+    titles = [line.strip("╭─╮ ") for line in out.splitlines() if line.startswith("╭")]
+    assert titles == ["Commands", "Serving", "A server that runs", "Looking", "Beginning"]
+    assert GROUPS.keys() == HELPS.keys() == set(BUILT_IN_COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "doctor"])
+def test_short_help_is_one_page(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert main([command, "-h"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"Usage: pounce {command} [APP]")
+    assert len(out.splitlines()) < 40
+    assert "--workers NUMBER" in out
+    assert f"pounce {command} --help" in out
 
 
 # check

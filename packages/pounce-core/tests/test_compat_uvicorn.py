@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import multiprocessing
+import pickle
 import signal
 import ssl
 import subprocess
@@ -158,6 +159,15 @@ def test_server_that_cannot_start_says_why_and_exits_as_theirs_does(
             logging.getLogger("pounce").removeHandler(caplog.handler)
     assert ended.value.code == 3
     assert "in use" in caplog.text
+
+
+def test_server_goes_to_another_process_that_is_to_run_it(uvicorn: Any) -> None:
+    config = uvicorn.Config("main:app", port=0)
+    config.log_config = None
+    server = pickle.loads(pickle.dumps(uvicorn.Server(config).run)).__self__
+    assert (server.config.app, server.started, server.should_exit) == ("main:app", False, False)
+    server.should_exit = True
+    assert server.should_exit
 
 
 def test_first_signal_ends_and_a_second_forces(uvicorn: Any) -> None:

@@ -30,63 +30,11 @@ from pounce_cli.flags import (
     value_name,
 )
 from pounce_cli.foreign import COMMANDS, about_flag
+from pounce_cli.helps import GROUPS, HELPS
 from pounce_cli.second_spellings import COMMANDS as OF_SERVER
-from pounce_cli.tools import add_tools, separated
+from pounce_cli.tools import TOOLS, separated
 
 __all__ = ["run"]
-
-SERVE_HELP = """Serve an ASGI application, or the files of a folder.
-
-The application is module:attribute, or module:factory() for a function that makes it. \
-Times may have a unit (500ms, 30s, 5m), and so may sizes (64KiB, 16MiB, 1GB).
-
-What is not given here may be in the environment (POUNCE_PORT for --port), else in pounce.toml, or in the table \
-tool.pounce of pyproject.toml.
-
-Exit codes: 0 stopped, 1 forced or unexpected, 2 configuration, 3 start-up of the application, 4 its import, \
-5 sockets, 6 TLS, 7 plugins, 130 interrupted.
-"""
-
-
-DOCTOR_HELP = """Look for what on this machine stands in the way of a server with these settings.
-
-It takes the flags of pounce serve, and names for each finding what was seen, why it matters, and what to type: \
-limits, queues of the kernel, certificates, proxies and balancers in front, the GIL, the clock, control groups. With \
-an application it says which module switches the GIL on. Nothing is changed.
-
-Exit codes: 0 no problem, 1 one or more, 2 settings that are wrong.
-
-Examples:
-
-pounce doctor main:app
-
-pounce doctor --config pounce.toml --json
-"""
-INIT_HELP = """Make the folder of a new application, with settings and a test; or of a new plugin.
-
-Examples:
-
-pounce init hello
-
-pounce init . --docker
-
-pounce init --plugin gopher --kind wire
-"""
-CHECK_HELP = """Do everything that a start does, short of serving: import the application, read certificates, build.
-
-It takes the flags of pounce serve. No socket is opened unless --sockets is given, and the lifespan of the application \
-does not run.
-
-Exit codes: 0 it would start, else what the start would end with: 2 configuration, 4 import of the application, \
-5 sockets, 6 TLS, 7 plugins.
-
-Examples:
-
-pounce check main:app
-
-pounce check main:app --sockets --port 80
-"""
-
 
 def run(
     words: Sequence[str],
@@ -99,6 +47,11 @@ def run(
     `discover` finds the plugins whose commands there are, and `serve` does what `pounce serve` says.
     """
     words = separated([*words])
+    if words[:1] and words[0] in OF_SERVER and "-h" in words:
+        from pounce_cli.short_help import short_help
+
+        print(short_help(words[0]), end="")
+        return 0
     options = (*flags(), *(plugin_flags(words[1:]) if words[:1] and words[0] in OF_SERVER else ()))
     app = _app(serve or _serve, discover, options)
     commands: Mapping[str, Command] = {}
@@ -141,24 +94,27 @@ def _app(serve: Callable[[Given], None], discover: Callable[[], Registry] | None
         print_error=False,
         suppress_keyboard_interrupt=False,
     )
-    app.command(_serve_command(serve, options), name="serve", help=SERVE_HELP)
-    app.command(_check_command(options), name="check", help=CHECK_HELP)
-    app.command(_doctor_command(options), name="doctor", help=DOCTOR_HELP)
-    config = App(name="config", help="Look at the configuration.")
+    config = App(name="config", help=HELPS["config"], group=GROUPS["config"])
     config.command(_show_command(options), name="show", help="Show every setting, and where its value comes from.")
     config.command(_schema_command, name="schema", help="Print the JSON Schema of pounce.toml, for editors.")
     config.command(_template_command, name="init", help="Write a pounce.toml with every setting, as comments.")
     app.command(config)
-    plugins = _plugins_command(discover or _all_installed)
-    app.command(plugins, name="plugins", help="Show the installed plugins, and why one is skipped.")
-    app.command(_init_command, name="init", help=INIT_HELP)
-    app.command(_status_command, name="status", help="Show how a running server does.")
-    app.command(_top_command, name="top", help="Watch a running server.")
-    app.command(_workers_command, name="workers", help="Have a running server add workers, or take some away.")
-    app.command(_control_command("reload"), name="reload", help="Have a running server start with new processes.")
-    app.command(_control_command("stop"), name="stop", help="Have a running server finish its requests and end.")
-    add_tools(app)
-    app.command(_completion_command, name="completion", help=COMPLETION_HELP)
+    commands: dict[str, Callable[..., Any]] = {
+        "serve": _serve_command(serve, options),
+        "check": _check_command(options),
+        "doctor": _doctor_command(options),
+        "plugins": _plugins_command(discover or _all_installed),
+        "init": _init_command,
+        "status": _status_command,
+        "top": _top_command,
+        "workers": _workers_command,
+        "reload": _control_command("reload"),
+        "stop": _control_command("stop"),
+        "completion": _completion_command,
+        **TOOLS,
+    }
+    for name, command in commands.items():
+        app.command(command, name=name, help=HELPS[name], group=GROUPS[name])
     app.register_install_completion_command(help="Install completion for this shell.")
     return app
 
@@ -287,7 +243,8 @@ def _init_command(
         str | None, Parameter(name="--plugin", help="Make a plugin of this name instead.", metavar="NAME")
     ] = None,
     kind: Annotated[
-        Literal["wire", "responder", "middleware", "observer"], Parameter(name="--kind", help="What the plugin brings.")
+        Literal["wire", "datagram", "upgrade", "switch", "parser", "responder", "middleware", "observer", "command"],
+        Parameter(name="--kind", help="What the plugin brings."),
     ] = "wire",
     docker: Annotated[bool, Parameter(name="--docker", negative=(), help="With a Dockerfile.")] = False,
 ) -> None:
@@ -306,18 +263,6 @@ def _init_command(
         print(path.relative_to(Path.cwd()))
     go = "" if folder == "." else f"cd {folder}; "
     print(f"\nNext: {go}pounce serve --reload\nTest: {go}python -m pytest")
-
-
-COMPLETION_HELP = """Print what has a shell complete commands and flags.
-
-Examples:
-
-source <(pounce completion bash)
-
-pounce completion fish >~/.config/fish/completions/pounce.fish
-
-pounce completion powershell | Out-String | Invoke-Expression
-"""
 
 
 def _completion_command(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pounce.errors import ConfigError
 from pounce.plugin import API_VERSION
+from pounce_cli import plugin_kinds
 
 __all__ = ["KINDS", "init_plugin"]
 
@@ -175,8 +176,10 @@ def test_it_is_there() -> None:
         assert {expected}
 '''
 
-KINDS = ("wire", "responder", "middleware", "observer")
-SOURCES = {"wire": WIRE, "responder": RESPONDER, "middleware": MIDDLEWARE, "observer": OBSERVER}
+KINDS = ("wire", "datagram", "upgrade", "switch", "parser", "responder", "middleware", "observer", "command")
+SOURCES = plugin_kinds.SOURCES | {
+    "wire": WIRE, "responder": RESPONDER, "middleware": MIDDLEWARE, "observer": OBSERVER,
+}  # fmt: skip
 EXPECTED = {
     "responder": ("{name}", 'answer.read() == b"{name}"'),
     "middleware": ("", 'answer.headers["x-{name}"] == "{name}"'),
@@ -196,7 +199,7 @@ def init_plugin(name: str, kind: str, folder: Path) -> Path:
     module = f"pounce_{name.replace('-', '_')}"
     class_ = "".join(part.capitalize() for part in name.split("-"))
     values = {"name": name, "module": module, "class_": class_, "major": API_VERSION[0], "minor": API_VERSION[1]}
-    test = WIRE_TEST
+    test = plugin_kinds.TESTS.get(kind, WIRE_TEST)
     if kind in EXPECTED:
         path, expected = (text.format(**values) for text in EXPECTED[kind])
         values |= {"path": path, "expected": expected}
@@ -207,6 +210,7 @@ def init_plugin(name: str, kind: str, folder: Path) -> Path:
         f"src/{module}/__init__.py": SOURCES[kind],
         f"tests/test_{module}.py": test,
     }
+    files |= {place.format(**values): text for place, text in plugin_kinds.FILES.get(kind, {}).items()}
     for place, text in files.items():
         path_to = root / place
         path_to.parent.mkdir(parents=True, exist_ok=True)

@@ -3,43 +3,12 @@
 What they do is in a module of each, which is imported when its command is asked for.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from cyclopts import App, Group, Parameter
+from cyclopts import Parameter
 
-__all__ = ["MIGRATE_HELP", "add_tools", "separated"]
-
-LOOKING = Group("Looking", sort_key=3)
-MOVING = Group("Moving in", sort_key=5)
-
-MIGRATE_HELP = """Say what a command line or a configuration of another server is here.
-
-It reads command lines of uvicorn, gunicorn, hypercorn, granian, daphne and bengal-pounce, gunicorn.conf.py, \
-configurations of hypercorn, and the command lines in a Procfile, a Dockerfile or a unit of systemd. It prints \
-pounce.toml: with the command in its comments, and what has no equivalent, and why.
-
-Examples:
-
-pounce migrate gunicorn -k uvicorn.workers.UvicornWorker -w 4 main:app
-
-pounce migrate gunicorn.conf.py >pounce.toml
-
-pounce migrate --write uvicorn main:app --port 80 --proxy-headers
-"""
-
-RUN_HELP = """Run a program that starts uvicorn, with this server in its place.
-
-uvicorn.run(), uvicorn.Config and uvicorn.Server mean pounce in that program. Settings in POUNCE_ variables and in the \
-configuration file stand above what the program says.
-
-Examples:
-
-pounce run program.py --its --own arguments
-
-pounce run -m package
-
-POUNCE_PORT=9000 pounce run program.py
-"""
+__all__ = ["TOOLS", "separated"]
 
 RAW = {"migrate", "run"}
 """Commands that take the words of another program, which may begin with hyphens."""
@@ -56,34 +25,10 @@ def separated(words: list[str]) -> list[str]:
     return words
 
 
-def add_tools(app: App) -> None:
-    """Add them."""
-    app.command(_bench, name="bench", help=BENCH_HELP, group=LOOKING)
-    app.command(_info, name="info", help="Show versions, Python, machine, and what is installed.", group=LOOKING)
-    app.command(_run, name="run", help=RUN_HELP, group=MOVING)
-    app.command(_migrate, name="migrate", help=MIGRATE_HELP, group=MOVING)
-
-
 def _info(*, as_json: Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")] = False) -> None:
     from pounce_cli.info import show_info
 
     show_info(as_json=as_json)
-
-
-BENCH_HELP = """Measure how fast an application is served, alone or beside other servers.
-
-Each server is started on the application, and measured twice: as fast as it goes, and at a constant rate, where \
-latencies count from when a request was due (no coordinated omission). Load and server share this machine: compare \
-servers by it, and do not take it for what a machine can do.
-
-Examples:
-
-pounce bench main:app
-
-pounce bench main:app --compare uvicorn,granian --html report.html
-
-pounce bench --url http://127.0.0.1:8000/ --protocol h2 --depth 10 --rate 5000 --json
-"""
 
 
 def _bench(
@@ -191,3 +136,7 @@ def _migrate(
         raise ConfigError(f"{FILE} is there already", hint="Add --force to write over it, or leave --write out.")
     path.write_text(text, encoding="utf-8")
     print("pounce serve" if migration.app else "pounce serve main:app")
+
+
+TOOLS: dict[str, Callable[..., Any]] = {"bench": _bench, "info": _info, "run": _run, "migrate": _migrate}
+"""Them by name."""

@@ -259,6 +259,14 @@ class Server:
         self._lock = threading.Lock()
         """Protects the two wishes and the server that is to hear them, which may come from different threads."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a process needs that is to run it: a reloader hands it the method `run`."""
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_server", "_serving")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._lock, self._server, self._serving = threading.Lock(), None, None
+        vars(self).update(state)
+
     @property
     def should_exit(self) -> bool:
         """Whether it is to end, or has."""
