@@ -182,7 +182,6 @@ def test_a_server_of_its_own_process_is_found_and_obeys_without_a_flag(pounce, c
     assert main(["status", "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
     assert (status["pid"], status["urls"], len(status["processes"])) == (server.popen.pid, [url], 1)
-    assert main(["top", "--once", "--interval", "0.1"]) == 0
     assert main(["reload"]) == 3
     assert "start it with --control-socket" in capsys.readouterr().err
     assert main(["stop"]) == 0
