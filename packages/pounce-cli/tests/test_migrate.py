@@ -1,9 +1,11 @@
 """Command lines and configurations of other servers become ours, and what has no equivalent is named."""
 
 import json
+import os
 import re
 import runpy
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -273,3 +275,43 @@ def test_words_of_the_command_line_are_of_the_other_server(capsys: pytest.Captur
     assert of_words(["uvicorn", "a:b", "--help", "--version"]).settings == {}
     assert main(["migrate", "uvicorn", "a:b", "--version", "--host", "::"]) == 0
     assert 'host = "::"' in capsys.readouterr().out
+
+
+# The programs themselves, where the environment of the benchmarks has them
+
+FLAGS_OF = {
+    "uvicorn": "from uvicorn.main import main\nfor each in main.params: print(*each.opts, *each.secondary_opts)",
+    "gunicorn": (
+        "from gunicorn.config import KNOWN_SETTINGS\n"
+        "for each in KNOWN_SETTINGS: print(*(each.cli or ()))\n"
+        "for each in KNOWN_SETTINGS: print('key', each.name)"
+    ),
+    "hypercorn": (
+        "import re, subprocess, sys\n"
+        "text = subprocess.run([sys.executable, '-m', 'hypercorn', '--help'], capture_output=True, text=True).stdout\n"
+        "print(*re.findall(r'(?<![\\w-])--?[a-zA-Z][a-z-]*', text.partition('options:')[2]))"
+    ),
+    "granian": "from granian.cli import cli\nfor each in cli.params: print(*each.opts, *each.secondary_opts)",
+}
+"""What prints the flags of a program, and of gunicorn the names in its files."""
+
+
+def environment_of_peers() -> Path | None:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pounce"
+    found = sorted(cache.glob("bench-peers-*/bin/python"))
+    return found[-1] if found else None
+
+
+@pytest.mark.skipif(environment_of_peers() is None, reason="python -m benchmarks.load makes it")
+@pytest.mark.parametrize("name", FLAGS_OF)
+def test_every_flag_that_a_program_has_is_in_its_table(name: str) -> None:
+    code = ["-c", FLAGS_OF[name]]
+    ran = subprocess.run([str(environment_of_peers()), *code], capture_output=True, text=True, check=True)
+    lines = [line.split() for line in ran.stdout.splitlines()]
+    theirs = {word for line in lines if line[:1] != ["key"] for word in line if word.startswith("-")}
+    # hypercorn's help mentions them in its texts.
+    theirs -= {"--", "-R", "-"} if name == "hypercorn" else set()
+    assert len(theirs) > 25
+    assert theirs - {*all_flags(SERVERS[name])} == set()
+    keys = {line[1] for line in lines if line[:1] == ["key"]}
+    assert keys - {option.key for option in SERVERS[name].options} - {"wsgi_app"} == set()

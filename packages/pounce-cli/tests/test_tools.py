@@ -163,6 +163,13 @@ def test_new_application_passes_its_own_test_and_is_checked(
     assert main(["check", "--app-dir", str(tmp_path / "hello")]) == 0
 
 
+def test_quickstart_of_the_examples_is_what_is_written(tmp_path: Path) -> None:
+    example = Path(__file__).parents[3] / "examples" / "quickstart"
+    assert main(["init", "quickstart", "--docker"]) == 0
+    written = {path.name: path.read_text() for path in (tmp_path / "quickstart").iterdir()}
+    assert written == {name: (example / name).read_text() for name in written}
+
+
 def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pounce.toml").write_text("")
     assert main(["init", "."]) == 2

@@ -419,7 +419,7 @@ GUNICORN = Server(
         _switch("--enable-backlog-metric"),
         _value("-n --name", "process_title", key="proc_name"),
         _value("--pythonpath"),
-        _value("--paste --paster"),
+        _value("--paste --paster", key="paste"),
         _list("--paste-global", key="raw_paste_global_conf"),
         _value("--proxy-protocol", "proxy_protocol", _proxy_protocol),
         _value("--proxy-allow-from", "proxy_protocol_from", key="proxy_allow_ips"),
