@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.error import HTTPError
@@ -146,6 +147,16 @@ def test_a_client_of_the_application_is_left_as_it_is(monkeypatch: pytest.Monkey
     assert len(service.on_end) == 1
 
 
+def test_the_project_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "dsn").write_text("http://key@127.0.0.1:9/2\n")
+    made: list[Any] = []
+    monkeypatch.setattr(sentry.sentry_sdk, "get_client", lambda: SimpleNamespace(is_active=lambda: False))
+    monkeypatch.setattr(sentry.sentry_sdk, "init", lambda **options: made.append(options["dsn"]))
+    service = SimpleNamespace(config=ServerConfig(sentry_dsn_file=str(tmp_path / "dsn")), on_end=set())
+    assert sentry_plugin.create(service, app) is not None  # type: ignore[arg-type]
+    assert made == ["http://key@127.0.0.1:9/2"]
+
+
 def test_a_profiler_that_is_not_safe_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sentry, "gil_enabled", lambda: False)
     with pytest.raises(ConfigError, match="sentry_profiles_sample_rate needs the GIL"):
@@ -172,7 +183,7 @@ def test_without_an_address_nothing_of_it_is_imported(monkeypatch: pytest.Monkey
     assert sentry_plugin.create(SimpleNamespace(config=ServerConfig()), app) is None  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("setting", ["sentry_dsn", "otel_endpoint"])
+@pytest.mark.parametrize("setting", ["sentry_dsn", "sentry_dsn_file", "otel_endpoint"])
 def test_interpreters_that_cannot_send_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=f"{setting} and worker_mode subinterpreter"):
         modes.check_workers(ServerConfig(worker_mode="subinterpreter", **{setting: "http://key@127.0.0.1:9/1"}))

@@ -2,15 +2,20 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any, Literal
 
+import httpx
 import pytest
 
 import pounce
 from pounce import ConfigError, ServerConfig
+from pounce.admission.rate_limit import RateLimits
 from pounce.config import describe
 from pounce.options import Option, options_of, parse_option
 from pounce.options import option as described
+from pounce.supervisor.modes import check_workers
+from pounce.testing import TestServer
 
 OPTIONS = {item.name: item for item in describe()}
 
@@ -346,3 +351,50 @@ def test_information_is_for_loopback() -> None:
 
 def test_whether_all_are_trusted_follows_from_who_is() -> None:
     assert not ServerConfig(trusted_hosts_wildcard=True).trusted_hosts_wildcard
+
+
+# Secrets in files
+
+
+SECRETS = {item.name for item in describe() if item.secret} - {"ssl_keyfile_password"}
+
+
+@pytest.mark.parametrize("name", sorted(SECRETS))
+def test_secret_is_the_first_line_of_its_file(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("redis://hunter2\r\nmore")
+    config = ServerConfig.of({f"{name}_file": str(path)})
+    assert config.secret(name) == "redis://hunter2"
+    assert ServerConfig().secret(name) is None
+    assert f"{name} and {name}_file exclude each other" in refused(**{name: "x", f"{name}_file": "y"})
+    path.write_text("\n")
+    with pytest.raises(ConfigError, match="has nothing in its first line"):
+        config.secret(name)
+    path.unlink()
+    with pytest.raises(ConfigError, match=f"{name}_file .* cannot be read: No such file"):
+        config.secret(name)
+
+
+def test_token_in_a_file_opens_what_tells_of_the_server(tmp_path: Path) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("never asked")
+
+    (tmp_path / "token").write_text("hunter2")
+    settings: dict[str, Any] = {"introspection_enabled": True, "introspection_token_file": str(tmp_path / "token")}
+    with TestServer(app, lifespan="off", **settings) as server:
+        # Whoever speaks for somebody else is not on this machine.
+        relayed = {"x-forwarded-for": "192.0.2.1"}
+        url = f"{server.url}/_pounce/info"
+        assert httpx.get(url, headers=relayed).status_code == 403
+        assert httpx.get(url, headers=relayed | {"authorization": "Bearer hunter2"}).status_code == 200
+        assert "hunter2" not in httpx.get(url).text
+
+
+def test_store_in_a_file_is_one_that_workers_share(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("nonsense")
+    config = ServerConfig(
+        rate_limit_enabled=True, workers=2, worker_mode="process", rate_limit_store_file=str(tmp_path / "store")
+    )
+    check_workers(config)
+    with pytest.raises(ConfigError, match="rate_limit_store must be a URL"):
+        RateLimits(config)

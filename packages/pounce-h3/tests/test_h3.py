@@ -20,6 +20,7 @@ from pounce.registry import Registry
 from pounce.testing import TestServer
 from pounce_h3.qh3_engine import Qh3Engine
 from pounce_h3.qh3_tls import Certificate
+from pounce_h3.settings import H3Settings
 
 Start = Callable[..., Started]
 
@@ -214,3 +215,13 @@ def test_ports_of_its_own_are_nothing_without_it() -> None:
     listeners = open_listeners(ServerConfig(port=0, quic_bind=("127.0.0.1:0",)))
     assert len(listeners) == 1
     listeners[0].close()
+
+
+def test_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("a secret of sixteen letters\n")
+    assert H3Settings(secret_file=str(tmp_path / "secret")).secret == "a secret of sixteen letters"
+    with pytest.raises(ConfigError, match="exclude each other"):
+        H3Settings(secret="x" * 16, secret_file="x")
+    (tmp_path / "secret").write_text("short")
+    with pytest.raises(ConfigError, match="at least 16"):
+        H3Settings(secret_file=str(tmp_path / "secret"))

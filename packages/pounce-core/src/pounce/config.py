@@ -1122,23 +1122,40 @@ class ServerConfig:
         "pounce", "What the service is called in them.", group="traces", needs="otel_endpoint"
     )
     sentry_dsn: str | None = option(None, "Report errors to this project of Sentry.", group="traces", secret=True)
+    sentry_dsn_file: str | None = option(None, "File whose first line is that project.", group="traces")
     sentry_environment: str | None = option(
-        None, "What the reports say of where this runs; none is that of the SDK.", group="traces", needs="sentry_dsn"
+        None,
+        "What the reports say of where this runs; none is that of the SDK.",
+        group="traces",
+        needs="sentry_dsn or sentry_dsn_file",
     )
     sentry_release: str | None = option(
-        None, "What they say of which version runs; none is that of the SDK.", group="traces", needs="sentry_dsn"
+        None,
+        "What they say of which version runs; none is that of the SDK.",
+        group="traces",
+        needs="sentry_dsn or sentry_dsn_file",
     )
     sentry_traces_sample_rate: float = option(
-        0.1, "Share of the requests that are traced there.", group="traces", ge=0, le=1, needs="sentry_dsn"
+        0.1,
+        "Share of the requests that are traced there.",
+        group="traces",
+        ge=0,
+        le=1,
+        needs="sentry_dsn or sentry_dsn_file",
     )
     sentry_profiles_sample_rate: float = option(
-        0.0, "Share of these that are profiled; only with the GIL.", group="traces", ge=0, le=1, needs="sentry_dsn"
+        0.0,
+        "Share of these that are profiled; only with the GIL.",
+        group="traces",
+        ge=0,
+        le=1,
+        needs="sentry_dsn or sentry_dsn_file",
     )
     sentry_send_default_pii: bool = option(
         False,
         "Send what may be personal too: addresses, cookies, queries, bodies, values of variables.",
         group="traces",
-        needs="sentry_dsn",
+        needs="sentry_dsn or sentry_dsn_file",
     )
 
     # Plugins

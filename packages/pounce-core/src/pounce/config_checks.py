@@ -53,7 +53,7 @@ def check_together(config: ServerConfig) -> None:
         )
     if config.ssl_self_signed and config.ssl_certfile is not None:
         raise ConfigError("ssl_self_signed and ssl_certfile exclude each other", hint="Leave out one of them.")
-    for name in ("ssl_keyfile_password", "rate_limit_store", "introspection_token"):
+    for name in ("ssl_keyfile_password", "rate_limit_store", "introspection_token", "sentry_dsn"):
         if getattr(config, name) is not None and getattr(config, f"{name}_file") is not None:
             raise ConfigError(f"{name} and {name}_file exclude each other", hint="Leave out one of them.")
     if (config.ssl_cert_reqs == "none") != (config.ssl_ca_certs is None):

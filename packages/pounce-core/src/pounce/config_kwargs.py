@@ -250,6 +250,7 @@ class ServerConfigKwargs(TypedDict, total=False):
     otel_protocol: OtelProtocol
     otel_service_name: str
     sentry_dsn: str | None
+    sentry_dsn_file: str | None
     sentry_environment: str | None
     sentry_release: str | None
     sentry_traces_sample_rate: float

@@ -56,9 +56,10 @@ def _make_client(config: ServerConfig) -> None:
             "sentry_profiles_sample_rate needs the GIL: the profiler reads the frames of threads that run",
             hint="Leave it out; sentry_traces_sample_rate works.",
         )
+    dsn = config.secret("sentry_dsn")
     try:
         # Before the SDK begins to change what it instruments.
-        Dsn(config.sentry_dsn or "")
+        Dsn(dsn or "")
     except BadDsn as exc:
         hint = "The settings of the project in Sentry show it."
         raise ConfigError(f"sentry_dsn is none: {exc}", hint=hint) from exc
@@ -66,7 +67,7 @@ def _make_client(config: ServerConfig) -> None:
     # Without it is the same as False, and what later versions of the SDK prefer.
     asked: dict[str, Any] = {"send_default_pii": True} if personal else {}
     sentry_sdk.init(
-        dsn=config.sentry_dsn,
+        dsn=dsn,
         environment=config.sentry_environment,
         release=config.sentry_release,
         traces_sample_rate=config.sentry_traces_sample_rate,

@@ -13,7 +13,7 @@ __all__ = ["plugin"]
 
 def create(service: Service, app: ASGIApp) -> ASGIApp | None:
     """Raises `ConfigError` where the SDK is missing, or cannot do what the settings say."""
-    if service.config.sentry_dsn is None:
+    if service.config.sentry_dsn is None and service.config.sentry_dsn_file is None:
         return None
     try:
         from pounce.observe.sentry import reported

@@ -44,7 +44,7 @@ def check_workers(config: ServerConfig) -> None:
     """Raises `ConfigError` where the workers are to keep a limit together and have nothing in common to count in, and
     where they cannot report as they are to."""
     if config.worker_mode == "subinterpreter":
-        for name in ("otel_endpoint", "sentry_dsn"):
+        for name in ("otel_endpoint", "sentry_dsn", "sentry_dsn_file"):
             if getattr(config, name) is not None:
                 raise ConfigError(
                     f"{name} and worker_mode subinterpreter exclude each other",
