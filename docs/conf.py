@@ -82,6 +82,7 @@ INCLUDED = {
 """Pages of the repository outside this folder, and what they are called on the site."""
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#]*)(#[^)\s]*)?\)")
+PICTURE = re.compile(r"^!\[([^\]]*)\]\((?:docs/)?pictures/([\w-]+\.svg)\)$", re.MULTILINE)
 CODE_ROW = re.compile(r"^\| `(POUNCE_[A-Z0-9_]+)` \|", re.MULTILINE)
 
 
@@ -104,12 +105,21 @@ def rewrite_links(text: str, folder: Path) -> str:
     return "".join(part if part.startswith("```") else LINK.sub(rewritten, part) for part in parts)
 
 
+def draw(text: str) -> str:
+    """The text with its drawings in place of images: what is drawn in a page follows the theme that is chosen there."""
+
+    def drawn(match: re.Match[str]) -> str:
+        return f'<figure class="picture">\n{(DOCS / "pictures" / match[2]).read_text()}</figure>'
+
+    return PICTURE.sub(drawn, text)
+
+
 def read_page(app: Sphinx, name: str, source: list[str]) -> None:
     for path, included in INCLUDED.items():
         if name == included:
-            source[0] = rewrite_links((ROOT / path).read_text(), (ROOT / path).parent)
+            source[0] = draw(rewrite_links((ROOT / path).read_text(), (ROOT / path).parent))
             return
-    source[0] = rewrite_links(source[0], DOCS)
+    source[0] = draw(rewrite_links(source[0], DOCS))
     if name == "errors":
         source[0] = CODE_ROW.sub(lambda match: f'| <span id="{match[1].lower()}"></span>`{match[1]}` |', source[0])
 
