@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from tests.workers.running import APP, Running, eventually
 
+from pounce import ConfigError
+from pounce.testing import TestServer
+
 MODES = ("thread", "process", "subinterpreter")
 NOTES = (
     APP
@@ -183,3 +186,11 @@ def test_a_user_that_does_not_exist_ends_the_start(flag: str, name: str, tmp_pat
     with Running(tmp_path, flag, name, wait=False) as server:
         assert server.wait() == 2
         assert name in server.text()
+
+
+@pytest.mark.parametrize("settings", [{"user": "0"}, {"group": "0"}, {"umask": 0}, {"preload": True}])
+def test_what_is_of_the_whole_process_is_not_for_a_server_beside_others(settings: dict[str, Any]) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+    with pytest.raises(ConfigError, match="needs a process of its own"):
+        TestServer(app, **settings).start()

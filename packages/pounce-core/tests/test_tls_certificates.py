@@ -477,7 +477,10 @@ class At(NamedTuple):
 
 
 TOLD = """
-import json
+import json, ssl
+
+def tighten(context):
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
 
 async def app(scope, receive, send):
     told = json.dumps(scope["extensions"].get("tls")).encode()
@@ -501,7 +504,8 @@ def test_bind_has_certificates_and_rules_for_clients_of_its_own(
     options = {"ssl_certfile": own, "ssl_keyfile": own, "ssl_cert_reqs": "required", "ssl_ca_certs": clients["trusted"]}
     inner = "127.0.0.1:0?" + "&".join(f"{name}={value}" for name, value in options.items())
     outer = {"ssl_certfile": str(clients["server"]), "ssl_keyfile": str(clients["server"])}
-    with TestServer("told:app", bind=("127.0.0.1:0", inner, "http://127.0.0.1:0"), **outer, **where) as server:
+    binds = ("127.0.0.1:0", inner, "http://127.0.0.1:0")
+    with TestServer("told:app", bind=binds, ssl_context="told:tighten", **outer, **where) as server:
         assert [url.partition(":")[0] for url in server.info.urls] == ["https", "https", "http"]
         first, second, _ = map(At.url, server.info.urls)
         anybody = Client(first, authority.file)
@@ -512,6 +516,11 @@ def test_bind_has_certificates_and_rules_for_clients_of_its_own(
         assert alice.get("inner")["client_cert_name"].startswith("CN=alice")
         with pytest.raises(OSError):
             Client(second, authority.file).get("inner")
+        # Both have gone through the hands of the operator.
+        for client, name in ((anybody, "localhost"), (alice, "inner")):
+            client.context.maximum_version = ssl.TLSVersion.TLSv1_2
+            with pytest.raises(ssl.SSLError):
+                client.connect(name)
 
 
 def test_session_of_one_bind_is_nothing_at_another(authority: Authority, clients: dict[str, Any]) -> None:

@@ -291,7 +291,7 @@ class Server:
             # Those of the whole process.
             given |= {"user": config.user, "group": config.group, "umask": config.umask, "preload": config.preload}
         for name, value in given.items():
-            if value not in (None, False, ""):
+            if value is not None and value is not False:
                 raise ConfigError(f"{name} needs a process of its own", hint="Use run() or the command.")
         if self._pid_file is not None:
             await self._serve()
