@@ -34,7 +34,7 @@ from pounce_cli.helps import GROUPS, HELPS
 from pounce_cli.second_spellings import COMMANDS as OF_SERVER
 from pounce_cli.tools import TOOLS, separated
 
-__all__ = ["run"]
+__all__ = ["command_tree", "run"]
 
 def run(
     words: Sequence[str],
@@ -53,7 +53,7 @@ def run(
         print(short_help(words[0]), end="")
         return 0
     options = (*flags(), *(plugin_flags(words[1:]) if words[:1] and words[0] in OF_SERVER else ()))
-    app = _app(serve or _serve, discover, options)
+    app = command_tree(options, serve, discover)
     commands: Mapping[str, Command] = {}
     skipped: list[str] = []
     if not words or words[0] in HELP or not (words[0].startswith("-") or words[0] in BUILT_IN):
@@ -84,7 +84,12 @@ def _all_installed() -> Registry:
     return Registry.discover(ServerConfig(), lenient=True)
 
 
-def _app(serve: Callable[[Given], None], discover: Callable[[], Registry] | None, options: Sequence[Option]) -> App:
+def command_tree(
+    options: Sequence[Option],
+    serve: Callable[[Given], None] | None = None,
+    discover: Callable[[], Registry] | None = None,
+) -> App:
+    """The commands, but for those of plugins, with a flag for each of `options` where settings are taken."""
     app = App(
         name="pounce",
         help="ASGI server for free-threaded Python.",
@@ -100,7 +105,7 @@ def _app(serve: Callable[[Given], None], discover: Callable[[], Registry] | None
     config.command(_template_command, name="init", help="Write a pounce.toml with every setting, as comments.")
     app.command(config)
     commands: dict[str, Callable[..., Any]] = {
-        "serve": _serve_command(serve, options),
+        "serve": _serve_command(serve or _serve, options),
         "check": _check_command(options),
         "doctor": _doctor_command(options),
         "plugins": _plugins_command(discover or _all_installed),
@@ -270,7 +275,7 @@ def _completion_command(
 ) -> None:
     from pounce_cli.completion import completion
 
-    app = _app(_serve, None, (*flags(), *plugin_options(lambda plugin: True)))
+    app = command_tree((*flags(), *plugin_options(lambda plugin: True)))
     _add_commands(app, _installed().commands, HELP[0])
     print(completion(app, shell), end="")
 
