@@ -45,7 +45,8 @@ def told(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "told").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("mode", MODES)
+# Interpreters are in one process, as threads are.
+@pytest.mark.parametrize("mode", ["thread", "process"])
 def test_hooks_are_told_of_the_life_of_the_server(mode: str, tmp_path: Path) -> None:
     (tmp_path / "hooks.py").write_text(HOOKS)
     with Running(tmp_path, "--workers", "2", "--worker-mode", mode, *HOOK_FLAGS) as server:

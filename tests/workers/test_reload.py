@@ -473,7 +473,8 @@ def test_old_processes_have_the_time_of_a_reload_to_finish(mode: str, tmp_path: 
         assert server.end() == 0
 
 
-@pytest.mark.parametrize("mode", MODES)
+# A process of its own has its one worker on a thread.
+@pytest.mark.parametrize("mode", ["thread", "subinterpreter"])
 def test_the_end_of_the_server_cuts_the_time_of_a_reload_short(mode: str, tmp_path: Path) -> None:
     flags = ("--reload-timeout", FOR_EVER, "--shutdown-timeout", "0", "--drain-disconnect", "100")
     with Running(tmp_path, "--workers", "2", "--worker-mode", mode, *flags) as server, server.connect() as client:

@@ -80,6 +80,9 @@ def test_it_shows_the_name_of_the_application_in_front_of_its_own(capsys):
 SHOWN = {
     "trusted: 10.0.0.0/8": {"trusted_hosts": ("10.0.0.0/8",)},
     "on, its pages for 127.0.0.1, ::1": {"debug": True},
+    "Paths      /livez, /readyz, /up, /_pounce/": {
+        "probes": True, "health_check_path": "/up", "status_page_enabled": True
+    },
     "on, watching src": {"reload": True, "reload_dirs": ("src",)},
     "h1, h2, h3 ": {"http3_enabled": True, "ssl_self_signed": True},
 }

@@ -65,9 +65,22 @@ def _rows(info: StartInfo, config: ServerConfig) -> list[tuple[str, str, str]]:
         rows.append(("Proxies", f"trusted: {', '.join(config.trusted_hosts)}", "yellow" if all_of_them else ""))
     if config.debug:
         rows.append(("Debug", f"on, its pages for {', '.join(config.debug_hosts)}", "yellow"))
+    if paths := _paths(config):
+        rows.append(("Paths", ", ".join(paths), ""))
     if config.reload:
         rows.append(("Reload", f"on, watching {', '.join(config.reload_dirs) or config.app_dir}", ""))
     return rows
+
+
+def _paths(config: ServerConfig) -> list[str]:
+    """What the server itself answers."""
+    return [
+        *(["/livez", "/readyz"] if config.probes else []),
+        *([config.health_check_path] if config.health_check_path is not None else []),
+        *([config.metrics_path] if config.metrics_enabled else []),
+        *([config.status_page_path] if config.status_page_enabled else []),
+        *([config.introspection_path] if config.introspection_enabled else []),
+    ]
 
 
 def _protocols(info: StartInfo, config: ServerConfig) -> tuple[str, ...]:
