@@ -1,5 +1,7 @@
 """The engine qh3 behind its seam, in memory and with a clock of the test."""
 
+import functools
+import hashlib
 import io
 import itertools
 import os
@@ -7,23 +9,26 @@ import random
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from benchmarks.load.certificate import certificate_files
+from qh3 import tls
+from qh3._hazmat import Buffer
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
-from qh3.quic.events import QuicEvent, StopSendingReceived, StreamDataReceived
+from qh3.quic.events import DatagramFrameReceived, QuicEvent, StopSendingReceived, StreamDataReceived
+from qh3.quic.tls_bridge import QuicTlsBridge
 from qh3.tls import CipherSuite, cipher_suite_hash, hkdf_expand_label
 
 from pounce.config import ServerConfig
 from pounce.net.tls import ServerTLS
 from pounce_h3 import qh3_engine
-from pounce_h3.engine import Connected, IdIssued, Initial, StreamData
+from pounce_h3.engine import Connected, DatagramReceived, IdIssued, Initial, StreamData
 from pounce_h3.frames import varint
 from pounce_h3.ids import ID_LENGTH
-from pounce_h3.qh3_engine import Qh3Connection, Qh3Engine
-from pounce_h3.qh3_tls import HANDSHAKE_MAX
+from pounce_h3.qh3_engine import DATAGRAM_MAX, HELD_MAX, Qh3Connection, Qh3Engine
+from pounce_h3.qh3_tls import HANDSHAKE_MAX, RETRY_RANDOM
 
 from .forged import initial_packet, short_packet
 
@@ -35,13 +40,15 @@ CONNECTION_ID_LIMIT_ERROR, PROTOCOL_VIOLATION, CRYPTO_BUFFER_EXCEEDED = 0x9, 0xA
 class Pair:
     """A client and a server; `turn()` carries what each has to say to the other."""
 
+    client_class = QuicConnection
+
     def __init__(self, engine: Qh3Engine, **client: Any) -> None:
         configuration = QuicConfiguration(
             alpn_protocols=["h3"], **({"server_name": "localhost", "verify_mode": ssl.CERT_NONE} | client)
         )
         self.now = 1.0
         self.tickets: list[Any] = []
-        self.client = QuicConnection(configuration=configuration, session_ticket_handler=self.tickets.append)
+        self.client = self.client_class(configuration=configuration, session_ticket_handler=self.tickets.append)
         self.client.connect(SERVER, self.now)
         name = os.urandom(ID_LENGTH)
         original = self.client.original_destination_connection_id
@@ -365,3 +372,149 @@ def test_frames_of_an_initial_packet_that_only_others_may_carry_are_no_requests(
     connection = engine.accept(Initial(os.urandom(ID_LENGTH), b"forged!!", original, None, os.urandom(16)))
     connection.receive([initial_packet(b"\x0b\x00\x05whole", destination=original)], CLIENT, 1.0)
     assert not any(isinstance(event, StreamData) for event in connection.events())
+
+
+# Groups of keys
+
+
+class Offering(QuicConnection):
+    """A client that knows `groups`, and has made keys for those that a test names, and after a retry for all."""
+
+    groups: tuple[int, ...] = ()
+    has_keys = True
+
+    def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
+        bridge = super()._create_tls(remote_source_cid)
+        context = bridge.tls
+        context.__class__ = Retrying
+        context._supported_groups = [context._grease_group, *self.groups]
+        context._offer_ec_key_shares = self.has_keys
+        return bridge
+
+
+class Retrying(tls.Context):
+    """What qh3's client does not do: it answers a HelloRetryRequest (RFC 8446 4.1.4)."""
+
+    first: bytes
+    retries = 0
+
+    def _client_send_hello(self, output_buf: Buffer) -> None:
+        super()._client_send_hello(output_buf)
+        if not self.retries:
+            self.first = output_buf.data
+
+    def _client_handle_hello(self, input_buf: Buffer, output_buf: Buffer) -> None:
+        retry = input_buf.data_slice(0, input_buf.capacity)
+        if retry[6:38] != RETRY_RANDOM:
+            super()._client_handle_hello(input_buf, output_buf)
+            return
+        self.retries += 1
+        # The group that is asked for is one that was offered.
+        assert int.from_bytes(retry[-2:]) in self._supported_groups
+        input_buf.seek(input_buf.capacity)
+        first = self.first
+
+        class Schedules(tls.KeyScheduleProxy):
+            def __init__(self, suites: list[tls.CipherSuite]) -> None:
+                super().__init__(suites)
+                for suite in suites:
+                    digest = hashlib.new(f"sha{cipher_suite_hash(suite)}", first).digest()
+                    self.select(suite).update_hash(b"\xfe\0\0" + bytes((len(digest),)) + digest + retry)
+
+        self._offer_ec_key_shares = True
+        schedules, tls.KeyScheduleProxy = tls.KeyScheduleProxy, Schedules
+        try:
+            self._client_send_hello(output_buf)
+        finally:
+            tls.KeyScheduleProxy = schedules
+
+
+def offering(groups: tuple[int, ...], *, has_keys: bool) -> type[Pair]:
+    client = type("Client", (Offering,), {"groups": groups, "has_keys": has_keys})
+    return type("OfferingPair", (Pair,), {"client_class": client})
+
+
+@pytest.mark.parametrize("group", [tls.Group.X25519, tls.Group.X25519ML768, tls.Group.SECP256R1, tls.Group.SECP384R1])
+def test_client_of_one_group_gets_in(engine: Qh3Engine, group: tls.Group) -> None:
+    pair = offering((group,), has_keys=True)(engine)
+    pair.connect()
+    assert cast(Retrying, pair.client.tls).retries == 0
+
+
+@pytest.mark.parametrize("group", [tls.Group.SECP256R1, tls.Group.SECP384R1])
+def test_client_that_has_made_no_key_yet_is_asked_for_one(engine: Qh3Engine, group: tls.Group) -> None:
+    pair = offering((group,), has_keys=False)(engine)
+    pair.connect()
+    assert cast(Retrying, pair.client.tls).retries == 1
+    pair.client.send_stream_data(0, b"after a retry", True)
+    pair.up()
+    assert [event.data for event in pair.seen if isinstance(event, StreamData)] == [b"after a retry"]
+
+
+def test_client_that_knows_no_group_of_ours_is_told_so(engine: Qh3Engine) -> None:
+    pair = offering((), has_keys=False)(engine)
+    pair.quiet()
+    assert cast(Retrying, pair.client.tls).retries == 0
+    assert not any(isinstance(event, Connected) for event in pair.seen)
+    assert pair.server.is_over
+
+
+def test_client_that_makes_no_key_though_it_was_asked_is_not_asked_again(engine: Qh3Engine) -> None:
+    pair = offering((tls.Group.SECP256R1,), has_keys=False)(engine)
+    context = cast(Retrying, pair.client.tls)
+    context._client_send_hello = functools.partial(repeat_hello, context)  # type: ignore[method-assign]
+    pair.quiet()
+    assert context.retries == 1
+    assert pair.server.is_over
+
+
+def repeat_hello(context: Retrying, output: Buffer) -> None:
+    output.push_bytes(context.first)
+
+
+# Datagrams
+
+
+def test_flood_of_datagrams_while_nothing_is_taken_is_bounded(tls_files: tuple[str, str]) -> None:
+    config = ServerConfig(
+        ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1], http3_enabled=True, http3_webtransport_enabled=True
+    )
+    pair = Pair(Qh3Engine(config, ServerTLS(config, [])), max_datagram_frame_size=65535)
+    pair.connect()
+    assert pair.server.datagram_max == DATAGRAM_MAX
+    pair.server.hold(True)
+    sent = 0
+    while sent < 3 * HELD_MAX:
+        for _ in range(500):
+            pair.client.send_datagram_frame(bytes(1100))
+        datagrams = [data for data, _ in pair.client.datagrams_to_send(pair.now)]
+        sent += sum(map(len, datagrams))
+        pair.server.receive(datagrams, CLIENT, pair.now)
+        pair.now += 0.01
+    pair.server.hold(False)
+    events = [event for event in pair.server.events() if isinstance(event, DatagramReceived)]
+    assert HELD_MAX - 1_000_000 < sum(len(event.data) for event in events) <= HELD_MAX
+
+
+def test_largest_datagram_arrives(tls_files: tuple[str, str]) -> None:
+    config = ServerConfig(
+        ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1], http3_enabled=True, http3_webtransport_enabled=True
+    )
+    pair = Pair(Qh3Engine(config, ServerTLS(config, [])), max_datagram_frame_size=65535, connection_id_length=20)
+    pair.connect()
+    pair.server.send_datagram(bytes(DATAGRAM_MAX))
+    assert [len(event.data) for event in pair.down() if isinstance(event, DatagramFrameReceived)] == [DATAGRAM_MAX]
+
+
+def test_streams_of_the_server_wait_for_the_client_s_credit(pair: Pair) -> None:
+    opened = 0
+    while pair.server.may_open(False):
+        stream = pair.server.open_stream(False)
+        pair.server.write(stream, b"x", True)
+        opened += 1
+    assert opened == 100
+    for stream in range(1, 401, 4):
+        pair.down()
+        pair.client.send_stream_data(stream, b"", True)
+        pair.quiet()
+    assert pair.server.may_open(False)

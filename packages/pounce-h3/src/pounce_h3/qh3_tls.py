@@ -1,26 +1,35 @@
 """TLS of the engine qh3: which certificate a client gets, what its ticket stands for, and what a handshake may cost."""
 
+import hashlib
 import re
 import ssl
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qh3 import tls
+from qh3._hazmat import Buffer
 from qh3.quic.configuration import QuicConfiguration
 
 from pounce.errors import TLSError
 from pounce_h3.tickets import Tickets
 
 if TYPE_CHECKING:
-    from qh3._hazmat import Buffer
-
     from pounce.contract.wire import Certificates
 
 __all__ = ["Certificate", "Context", "tickets"]
 
 HANDSHAKE_MAX = 65536
 """Bytes of a message of the handshake. That of a client which offers much has two thousand."""
+
+GROUPS = frozenset(
+    (tls.Group.X25519, tls.Group.X25519ML768, tls.Group.SECP256R1, tls.Group.SECP384R1, tls.Group.SECP521R1)
+)
+"""Those for which qh3 makes keys."""
+TLS_1_2, TLS_1_3, MESSAGE_HASH = 0x0303, 0x0304, 254
+RETRY_RANDOM = hashlib.sha256(b"HelloRetryRequest").digest()
+"""The random of a ServerHello that is a HelloRetryRequest (RFC 8446 4.1.3)."""
 
 tickets: Tickets[tls.SessionTicket] = Tickets()
 """Of this process."""
@@ -71,6 +80,8 @@ class Context(tls.Context):
     _server_name: str | None
     _is_early: bool
     """The client has sent early data."""
+    _retried: bytes
+    """What stands for the first hello in the transcript, and the retry that it was answered with; empty without."""
 
     @classmethod
     def take_over(
@@ -85,6 +96,7 @@ class Context(tls.Context):
         context.shown = certificates[""]
         context.made = None
         context.takes_early_data = takes_early_data
+        context._retried = b""
         if not takes_early_data:
             # RFC 8446 4.6.1: tickets that do not say how much of it there may be are good for none.
             context._max_early_data = None
@@ -102,13 +114,44 @@ class Context(tls.Context):
 
     def _server_handle_hello(self, input_buf: Buffer, *output: Buffer) -> None:
         hello = tls.pull_client_hello(input_buf)
-        input_buf.seek(0)
+        if all(group not in GROUPS for group, _ in hello.key_share or ()):
+            self._retry(hello, input_buf.data, output[0])
+            return
+        if self._retried:
+            # qh3 knows of no hello before this one: what it takes the hash of begins with it.
+            input_buf = Buffer(data=self._retried + input_buf.data)
+        input_buf.seek(len(self._retried))
         name = hello.server_name
         self._server_name = name.lower() if name else None
         self._is_early = hello.early_data
         shown = self.shown = self.server.choose(self.certificates, name) or self.certificates[""]
         self.certificate, self.certificate_chain, self.certificate_private_key = shown.leaf, shown.chain, shown.key
         super()._server_handle_hello(input_buf, *output)
+
+    def _retry(self, hello: tls.ClientHello, data: bytes, output: Buffer) -> None:
+        """Ask for a key of a group that is known here (RFC 8446 4.1.4); once, or where the client knows none of them
+        the handshake ends."""
+        group = next((each for each in hello.supported_groups or () if each in GROUPS), None)
+        suite = next((each for each in self._cipher_suites if each in hello.cipher_suites), None)
+        if group is None or suite is None or self._retried:
+            raise tls.AlertHandshakeFailure("there is no group that both know")
+        version = struct.pack("!3H", tls.ExtensionType.SUPPORTED_VERSIONS, 2, TLS_1_3)
+        extensions = version + struct.pack("!3H", tls.ExtensionType.KEY_SHARE, 2, group)
+        body = b"".join(
+            (
+                struct.pack("!H", TLS_1_2),
+                RETRY_RANDOM,
+                bytes((len(hello.legacy_session_id),)),
+                hello.legacy_session_id,
+                struct.pack("!HBH", suite, 0, len(extensions)),
+                extensions,
+            )
+        )
+        retry = struct.pack("!I", tls.HandshakeType.SERVER_HELLO << 24 | len(body)) + body
+        output.push_bytes(retry)
+        # RFC 8446 4.4.1: the first hello is its hash in a message of its own.
+        digest = hashlib.new(f"sha{tls.cipher_suite_hash(suite)}", data).digest()
+        self._retried = struct.pack("!I", MESSAGE_HASH << 24 | len(digest)) + digest + retry
 
     def _find(self, ticket: bytes) -> tls.SessionTicket | None:
         if self._is_early and not self.takes_early_data:
