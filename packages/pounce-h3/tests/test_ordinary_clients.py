@@ -11,7 +11,7 @@ from tests.conformance.wires import Started, answer, read_body
 from .relay import Relay
 
 Start = Callable[..., Started]
-UNKNOWN_VERSION = 0x1A2A3A4A
+UNKNOWN_VERSION, VERSION_2 = 0x1A2A3A4A, 0x6B3343CF
 HELLO = ["ask", "GET", "/hello"]
 
 
@@ -119,6 +119,15 @@ def test_client_proves_its_address(start: Start) -> None:
 def test_version_is_negotiated(start: Start) -> None:
     report = aioquic(start(site), HELLO, version=UNKNOWN_VERSION)
     assert (report["version"], report["answers"][0]["text"]) == (1, "hello over 3")
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_second_version_is_spoken(start: Start, retries: int) -> None:
+    """RFC 9369."""
+    server = start(site, **({"http3_retry_above": 0} if retries else {}))
+    report = aioquic(server, HELLO, ["ask", "GET", "/large"], version=VERSION_2)
+    assert (report["version"], report["retries"], report["answers"][0]["text"]) == (VERSION_2, retries, "hello over 3")
+    assert is_whole(report["answers"][1], LARGE)
 
 
 @pytest.mark.parametrize("capacity", [0, 100, 65536])

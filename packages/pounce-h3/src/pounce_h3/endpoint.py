@@ -198,9 +198,10 @@ class Endpoint(asyncio.DatagramProtocol):
         # RFC 9000 14.1: a server MUST discard an Initial packet in a datagram of less than 1200 bytes.
         if header is None or len(data) < packets.MIN_INITIAL:
             return None
-        if header.version != packets.VERSION_1:
+        versions = self.engine.versions
+        if header.version not in versions:
             if header.version:
-                answer = packets.version_negotiation(header.source, header.destination, header.version)
+                answer = packets.version_negotiation(header.source, header.destination, header.version, versions)
                 self._transport.sendto(answer, address)
             return None
         # RFC 9000 7.2: the client's choice "MUST be at least 8 bytes".
@@ -258,14 +259,15 @@ class Endpoint(asyncio.DatagramProtocol):
             self._spend(RETRY_STEPS)
             new = self._keys.new_id(NOBODY)
             token = self._keys.retry_token(address, original, new)
-            self._transport.sendto(packets.retry(header.source, new, original, token), address)
+            self._transport.sendto(packets.retry(header.version, header.source, new, original, token), address)
             return None
         if len(self._open) >= config.http3_max_connections or (0 < config.max_connections <= len(service.connections)):
             service.count("max_connections", "http3_max_connections reached, packet dropped")
             return None
         assert name is not None
         self._spend(OPEN_STEPS)
-        quic = self.engine.accept(Initial(name, header.source, original, retry, self._keys.reset_token(name)))
+        token = self._keys.reset_token(name)
+        quic = self.engine.accept(Initial(name, header.source, original, retry, token, header.version))
         # Until it has seen ours, the client uses the name that it chose itself.
         ids = {name, header.destination}
         connection = H3Connection(service, self, quic, ids)

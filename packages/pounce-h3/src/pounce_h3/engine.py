@@ -146,14 +146,21 @@ class Initial:
 
     `connection_id` is our name for the connection, `source` the client's, which may be empty; `original` the client's
     first choice of our name; `retry` the one that a Retry gave it, None without; `reset_token` proves later that we
-    have forgotten it (RFC 9000 10.3).
+    have forgotten it (RFC 9000 10.3). `version` is one of the engine's.
     """
 
-    __slots__ = ("connection_id", "original", "reset_token", "retry", "source")
+    __slots__ = ("connection_id", "original", "reset_token", "retry", "source", "version")
 
     def __init__(
-        self, connection_id: bytes, source: bytes, original: bytes, retry: bytes | None, reset_token: bytes
+        self,
+        connection_id: bytes,
+        source: bytes,
+        original: bytes,
+        retry: bytes | None,
+        reset_token: bytes,
+        version: int = 1,
     ) -> None:
+        self.version = version
         self.connection_id = connection_id
         self.source = source
         self.original = original
@@ -291,6 +298,9 @@ class Engine(Protocol):
 
     has_retry: bool
     """Its clients and connections go on after a Retry (RFC 9000 8.1.2); without that, none is sent."""
+
+    versions: tuple[int, ...]
+    """Of QUIC, the preferred one first."""
 
     has_datagrams: bool
     """Its connections send and receive datagrams (RFC 9221)."""

@@ -15,6 +15,7 @@ __all__ = [
     "MIN_INITIAL",
     "MIN_RESET",
     "VERSION_1",
+    "VERSION_2",
     "LongHeader",
     "destination",
     "is_initial",
@@ -24,7 +25,9 @@ __all__ = [
     "version_negotiation",
 ]
 
-VERSION_1 = 1
+VERSION_1, VERSION_2 = 1, 0x6B3343CF
+KINDS = {VERSION_1: 0, VERSION_2: 1}
+"""By how much the types of packets are higher than those of version 1, modulo 4 (RFC 9369 3.2)."""
 INITIAL = 0
 MIN_INITIAL = 1200
 MIN_RESET = 21
@@ -33,7 +36,7 @@ ID_MAX = 20
 
 
 class LongHeader(NamedTuple):
-    """RFC 8999 5.1; `kind` and `token` are those of version 1."""
+    """RFC 8999 5.1; `kind` is as version 1 numbers them, -1 in a version that nobody here knows."""
 
     version: int
     kind: int
@@ -48,8 +51,9 @@ def is_long(data: bytes) -> bool:
 
 
 def is_initial(data: bytes) -> bool:
-    """Whether it may open a connection: an Initial packet of version 1, or whatever another version has."""
-    return data[0] >= 0x80 and (not data[0] & 0x30 or data[1:5] != b"\0\0\0\x01")
+    """Whether it may open a connection: an Initial packet of version 1 or 2, or whatever another version has."""
+    shift = KINDS.get(int.from_bytes(data[1:5]))
+    return data[0] >= 0x80 and (shift is None or data[0] >> 4 & 3 == shift)
 
 
 def destination(data: bytes) -> bytes:
@@ -73,12 +77,13 @@ def long_header(data: bytes) -> LongHeader | None:
     if stop > end:
         return None
     source = data[at + 1 : stop]
-    if version != VERSION_1:
+    shift = KINDS.get(version)
+    if shift is None:
         return LongHeader(version, -1, target, source, b"")
     # RFC 9000 17.2: "endpoints that receive a version 1 long header with a value larger than 20 MUST drop the packet".
     if len(target) > ID_MAX or len(source) > ID_MAX or not data[0] & 0x40:
         return None
-    kind = data[0] >> 4 & 3
+    kind = (data[0] >> 4) - shift & 3
     token = b""
     if kind == INITIAL:
         length = pull(data, stop)
@@ -88,8 +93,8 @@ def long_header(data: bytes) -> LongHeader | None:
     return LongHeader(version, kind, target, source, token)
 
 
-def version_negotiation(destination: bytes, source: bytes, asked: int) -> bytes:
-    """The answer to a packet of the version `asked` (RFC 9000 17.2.1).
+def version_negotiation(destination: bytes, source: bytes, asked: int, versions: tuple[int, ...]) -> bytes:
+    """The answer to a packet of the version `asked`, which is none of `versions` (RFC 9000 17.2.1).
 
     A reserved version keeps clients from relying on the list (RFC 9000 15). It is not the one that was asked for: a
     client throws away a list that has it (RFC 9000 6.2).
@@ -102,12 +107,12 @@ def version_negotiation(destination: bytes, source: bytes, asked: int) -> bytes:
             destination,
             bytes((len(source),)),
             source,
-            VERSION_1.to_bytes(4),
+            *(version.to_bytes(4) for version in versions),
             reserved.to_bytes(4),
         )
     )
 
 
-def retry(destination: bytes, source: bytes, original: bytes, token: bytes) -> bytes:
+def retry(version: int, destination: bytes, source: bytes, original: bytes, token: bytes) -> bytes:
     """RFC 9000 17.2.5."""
-    return encode_quic_retry(VERSION_1, source, destination, original, token)
+    return encode_quic_retry(version, source, destination, original, token)

@@ -4,6 +4,7 @@ import hmac
 import logging
 import socket
 import time
+from dataclasses import replace
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,6 +33,7 @@ from pounce_h3.engine import (
     StreamReset,
 )
 from pounce_h3.ids import ID_LENGTH
+from pounce_h3.packets import VERSION_1, VERSION_2
 from pounce_h3.qh3_tls import Certificate, Context, tickets
 from pounce_h3.qpack import Qpack
 
@@ -47,6 +49,10 @@ __all__ = ["Qh3Engine", "open_socket"]
 
 log = logging.getLogger("pounce")
 
+SALTS = {
+    VERSION_1: bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"),
+    VERSION_2: bytes.fromhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"),
+}
 INITIAL_SUITE = CipherSuite.AES_128_GCM_SHA256
 STREAM_WINDOW = 262_144
 """Bytes a peer may send on one stream ahead of what was given out."""
@@ -88,6 +94,7 @@ class Qh3Engine:
     names_nameless = False
     has_retry = True
     has_datagrams = True
+    versions: tuple[int, ...] = (VERSION_1, VERSION_2)
 
     def __init__(self, config: ServerConfig, tls: Certificates) -> None:
         self.takes_early_data = config.http3_zero_rtt_enabled
@@ -100,14 +107,15 @@ class Qh3Engine:
         self.create_core = _core_creator(self.streams_max) if self.streams_max else QuicConnection._create_core
         self._context: object = tls.context(time.monotonic())
         self._certificates = self._load()
-        self.configuration = self._configure()
+        self.configurations = self._configure()
 
     def _load(self) -> dict[str, Certificate]:
         return {name: Certificate(*files, self.tls.password()) for name, files in self.tls.files().items()}
 
-    def _configure(self) -> QuicConfiguration:
+    def _configure(self) -> dict[int, QuicConfiguration]:
+        """What connections of each version have."""
         default = self._certificates[""]
-        return QuicConfiguration(
+        first = QuicConfiguration(
             is_client=False,
             alpn_protocols=["h3"],
             certificate=default.leaf,
@@ -118,6 +126,9 @@ class Qh3Engine:
             max_stream_data=STREAM_WINDOW,
             max_datagram_frame_size=DATAGRAM_FRAME_MAX if self._takes_datagrams else None,
         )
+        # Each has the one that its client chose: qh3 would change to another one in mid-handshake (RFC 9368 2.3), and
+        # stand still where a packet of that is lost.
+        return {version: replace(first, supported_versions=[version]) for version in self.versions}
 
     def certificates(self, now: float) -> dict[str, Certificate]:
         """By name, for a connection which begins at `now`: the new ones once connections over TCP have them."""
@@ -126,7 +137,7 @@ class Qh3Engine:
             self._context = context
             try:
                 self._certificates = self._load()
-                self.configuration = self._configure()
+                self.configurations = self._configure()
             except TLSError as exc:
                 log.error("HTTP/3 goes on with the old certificates: %s", exc.message)
         return self._certificates
@@ -144,7 +155,7 @@ class Quic(QuicConnection):
     def __init__(self, engine: Qh3Engine, initial: Initial) -> None:
         self._certificates = engine.certificates(time.monotonic())
         super().__init__(
-            configuration=engine.configuration,
+            configuration=engine.configurations[initial.version],
             original_destination_connection_id=initial.original,
             retry_source_connection_id=initial.retry,
         )
@@ -190,8 +201,9 @@ class Quic(QuicConnection):
         # Told that there is none it addresses packets correctly, but cannot know from what the first keys are made.
         create(self, remote_addr, b"", now)
         hp_name, aead_name = (name.decode() for name in CIPHER_SUITES[INITIAL_SUITE])
-        for direction, secret in zip(("receive", "send"), initial_secrets(initial_dcid), strict=True):
-            keys = derive_key_iv_hp(cipher_suite=INITIAL_SUITE, secret=secret, version=1)
+        version = self._version or VERSION_1
+        for direction, secret in zip(("receive", "send"), initial_secrets(initial_dcid, version), strict=True):
+            keys = derive_key_iv_hp(cipher_suite=INITIAL_SUITE, secret=secret, version=version)
             self._require_core().install_packet_key(direction, Epoch.INITIAL, (aead_name, hp_name), *keys, 0)
 
     def _drain_core(self) -> None:
@@ -233,9 +245,9 @@ def _forgotten(*args: object) -> None:
     """Takes the place of what a connection that is over is not told any more."""
 
 
-def initial_secrets(connection_id: bytes) -> tuple[bytes, bytes]:
-    """What the keys of the first packets of client and server are made from (RFC 9001 5.2)."""
-    initial = hmac.digest(bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), connection_id, "sha256")
+def initial_secrets(connection_id: bytes, version: int = VERSION_1) -> tuple[bytes, bytes]:
+    """What the keys of the first packets of client and server are made from (RFC 9001 5.2, RFC 9369 3.3.1)."""
+    initial = hmac.digest(SALTS[version], connection_id, "sha256")
     digest = cipher_suite_hash(INITIAL_SUITE)
     return (
         hkdf_expand_label(digest, initial, b"client in", b"", 32),

@@ -37,6 +37,7 @@ from pounce_h3.engine import (
     StreamReset,
 )
 from pounce_h3.ids import ID_LENGTH
+from pounce_h3.packets import VERSION_1
 
 try:
     import zoomies
@@ -74,6 +75,7 @@ class ZoomiesEngine:
     names_nameless = False
     has_retry = False
     has_datagrams = False
+    versions: tuple[int, ...] = (VERSION_1,)
 
     def __init__(self, config: ServerConfig, tls: Certificates) -> None:
         self._config = config
