@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.deploy.proxies import PATIENCE, PROXIES, Proxy, client_context, own_addresses
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 
 from pounce.testing import TestServer
 
@@ -143,10 +143,14 @@ def test_an_upload_arrives_while_it_is_sent(front: Front) -> None:
 
 
 def test_websockets_pass(front: Front) -> None:
-    url = front.url.replace("https", "wss") + "/chat"
-    with connect(url, ssl=client_context(front.cert), open_timeout=PATIENCE) as socket:
-        socket.send("hello")
-        assert socket.recv(PATIENCE) == "hello"
+    async def talk() -> None:
+        # On a loop: where one thread waits to read from an SSLSocket, no other can write to it without the GIL.
+        url, context = front.url.replace("https", "wss") + "/chat", client_context(front.cert)
+        async with asyncio.timeout(PATIENCE), connect(url, ssl=context, open_timeout=PATIENCE) as socket:
+            await socket.send("hello")
+            assert await socket.recv() == "hello"
+
+    asyncio.run(talk())
 
 
 def test_one_server_after_the_other_is_restarted_and_nothing_is_lost(front: Front) -> None:

@@ -1,13 +1,14 @@
 """Files in the folder of an application that have the names of installed modules: they are for the application alone,
 whatever the workers run in and however the server is started."""
 
+import asyncio
 import ssl
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.workers.running import APP, PATIENCE, Running
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 
 NAMES = (
     # Event loops, parsers, protocols, TLS, watchers, the command line.
@@ -79,9 +80,14 @@ def use(server: Running, certificate: str) -> None:
             assert client.get("/fails").status_code == 500
     # A context of its own: httpx has put h2 into the other one.
     context = ssl.create_default_context(cafile=certificate)
-    with connect(f"wss://{host}:{port}/", ssl=context, open_timeout=PATIENCE) as websocket:
-        websocket.send("x" * 1000)
-        assert websocket.recv(PATIENCE) == "x" * 1000
+    asyncio.run(echo(f"wss://{host}:{port}/", context))
+
+
+async def echo(url: str, context: ssl.SSLContext) -> None:
+    # On a loop: where one thread waits to read from an SSLSocket, no other can write to it without the GIL.
+    async with asyncio.timeout(PATIENCE), connect(url, ssl=context, open_timeout=PATIENCE) as websocket:
+        await websocket.send("x" * 1000)
+        assert await websocket.recv() == "x" * 1000
 
 
 def run(folder: Path, tls_files: tuple[str, str], start: list[str], *flags: str) -> None:
