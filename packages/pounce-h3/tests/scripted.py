@@ -70,6 +70,7 @@ class ScriptedQuic:
         self.ended: set[int] = set()
         """Streams on which nothing more will be written."""
         self.datagrams: list[bytes] = []
+        self.pings = 0
         self.datagram_max = 1000
         self.openable = True
         """The client allows more streams."""
@@ -109,6 +110,9 @@ class ScriptedQuic:
         return len(self.written[stream_id]) - self.left.get(stream_id, 0)
 
     def handle_timer(self, now: float) -> None: ...
+
+    def ping(self) -> None:
+        self.pings += 1
 
     def open_stream(self, unidirectional: bool) -> int:
         self._next[unidirectional] += 4

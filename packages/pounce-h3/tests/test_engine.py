@@ -4,6 +4,7 @@ import functools
 import hashlib
 import io
 import itertools
+import json
 import os
 import random
 import ssl
@@ -22,6 +23,7 @@ from qh3.quic.tls_bridge import QuicTlsBridge
 from qh3.tls import CipherSuite, cipher_suite_hash, hkdf_expand_label
 
 from pounce.config import ServerConfig
+from pounce.errors import ConfigError
 from pounce.net.tls import ServerTLS
 from pounce_h3 import qh3_engine
 from pounce_h3.engine import Connected, DatagramReceived, IdIssued, Initial, StreamData
@@ -518,3 +520,49 @@ def test_streams_of_the_server_wait_for_the_client_s_credit(pair: Pair) -> None:
         pair.client.send_stream_data(stream, b"", True)
         pair.quiet()
     assert pair.server.may_open(False)
+
+
+# Qlog
+
+
+def test_each_connection_leaves_a_file_of_what_has_happened(tls_files: tuple[str, str], tmp_path: Path) -> None:
+    config = ServerConfig(
+        ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1], http3_enabled=True, http3_qlog_dir=str(tmp_path)
+    )
+    engine = Qh3Engine(config, ServerTLS(config, []))
+    pairs = [Pair(engine) for _ in range(2)]
+    for pair in pairs:
+        pair.connect()
+        assert not [*tmp_path.iterdir()]
+    for pair in pairs:
+        pair.server.close(0x100, "")
+        pair.server.release()
+    found = {path.stem: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+    assert found.keys() == {pair.client.original_destination_connection_id.hex() for pair in pairs}
+    for whole in found.values():
+        names = {event["name"] for event in whole["traces"][0]["events"]}
+        assert {"transport:packet_sent", "transport:packet_received"} <= names
+
+
+def test_folder_for_files_of_connections_must_be_there(tls_files: tuple[str, str], tmp_path: Path) -> None:
+    folder = str(tmp_path / "missing")
+    config = ServerConfig(
+        ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1], http3_enabled=True, http3_qlog_dir=folder
+    )
+    with pytest.raises(ConfigError, match="http3_qlog_dir"):
+        Qh3Engine(config, ServerTLS(config, []))
+
+
+def test_file_that_cannot_be_written_costs_nobody_anything(
+    tls_files: tuple[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    config = ServerConfig(
+        ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1], http3_enabled=True, http3_qlog_dir=str(folder)
+    )
+    pair = Pair(Qh3Engine(config, ServerTLS(config, [])))
+    pair.connect()
+    folder.rmdir()
+    pair.server.release()
+    assert "cannot be written" in caplog.text

@@ -225,3 +225,28 @@ async def test_stream_of_a_slow_application_is_not_given_up(time: Time) -> None:
     await time.go_by(peer, 10 * TIMEOUT)
     assert (peer.quic.resets, len(peer.service.tasks)) == ({}, 1)
     await peer.end()
+
+
+# Requests that take long
+
+
+@pytest.mark.parametrize(("interval", "pings"), [(10.0, 3), (0.0, 0)])
+@in_loop
+async def test_connection_on_which_a_request_runs_is_kept_open(time: Time, interval: float, pings: int) -> None:
+    time.hold()
+    done = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await done.wait()
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    peer = Peer(app, http3_ping_interval=interval)
+    peer.get(0)
+    await time.go_by(peer, 35)
+    assert peer.quic.pings == pings
+    peer.grant(0, 1000)
+    done.set()
+    await time.go_by(peer, 35)
+    assert peer.quic.pings == pings
+    await peer.end()

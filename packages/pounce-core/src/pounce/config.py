@@ -472,6 +472,21 @@ class ServerConfig:
         group="http3",
         needs="http3_enabled",
     )
+    http3_ping_interval: float = option(
+        0.0,
+        "How often clients of requests that run are sent a PING, so that connections on which nothing else happens for "
+        "long stay open; 0 sends none.",
+        group="http3",
+        unit="seconds",
+        ge=0,
+        needs="http3_enabled",
+    )
+    http3_qlog_dir: str | None = option(
+        None,
+        "A folder that gets a file for each QUIC connection with what has happened on it (qlog); to look for faults.",
+        group="http3",
+        needs="http3_enabled",
+    )
     http3_webtransport_enabled: bool = option(
         False,
         "Open WebTransport sessions for applications that know the scope webtransport; a preview.",

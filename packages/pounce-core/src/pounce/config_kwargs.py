@@ -123,6 +123,8 @@ class ServerConfigKwargs(TypedDict, total=False):
     http3_retry_above: int
     http3_qpack_max_table_capacity: int
     http3_zero_rtt_enabled: bool
+    http3_ping_interval: float
+    http3_qlog_dir: str | None
     http3_webtransport_enabled: bool
     http3_webtransport_max_sessions: int
     http3_webtransport_max_streams: int

@@ -108,6 +108,7 @@ class H3Connection(Connection):
         "_handshake_deadline",
         "_late",
         "_phase",
+        "_ping_due",
         "ending",
         "heads",
         "ids",
@@ -135,6 +136,7 @@ class H3Connection(Connection):
         self._events: list[QuicEvent] = []
         """What waits for the next turn: datagrams, and events."""
         self._phase = HANDSHAKE
+        self._ping_due = inf
         self._address: Address = ()
         self._armed: asyncio.TimerHandle | None = None
         self._armed_at = inf
@@ -305,6 +307,8 @@ class H3Connection(Connection):
         self.streams.is_early = False
         self._handshake_deadline = inf
         self.deadline = self.streams.due()
+        if self.service.config.http3_ping_interval:
+            self._ping(self.loop.time())
         self._endpoint.validated(self)
         if not self.service.count_peer(self.share, self._address[0]):
             self._close_with(H3_EXCESSIVE_LOAD, "too many connections")
@@ -433,7 +437,17 @@ class H3Connection(Connection):
             self.streams.look(now)
             self.deadline = self.streams.due()
         self.output.watch(self._handshake_deadline)
+        if self._ping_due <= now:
+            self._ping(now)
+        self.output.watch(self._ping_due)
         self.output.soon()
+
+    def _ping(self, now: float) -> None:
+        """Keep a connection open on which a request runs, and look again later."""
+        if self.streams.open:
+            self.quic.ping()
+        self._ping_due = now + self.service.config.http3_ping_interval
+        self.output.watch(self._ping_due)
 
     def write_deadline_passed(self) -> None:
         if self.held_since:

@@ -242,6 +242,9 @@ class QuicConnection(Protocol):
     def hold(self, on: bool) -> None:
         """Give out no events until told otherwise, and so no credit."""
 
+    def ping(self) -> None:
+        """Have the peer say that it is there (RFC 9000 19.2), which keeps the connection from being idle."""
+
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]: ...
 
     def handle_timer(self, now: float) -> None: ...

@@ -40,6 +40,8 @@ from pounce_h3.qpack import Qpack
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qh3.quic.logger import QuicLogger
+
     from pounce.config import ServerConfig
     from pounce.contract.wire import Certificates
     from pounce.exchange.budget import Budget
@@ -105,6 +107,11 @@ class Qh3Engine:
         self.streams_max = config.http3_webtransport_max_streams if config.http3_webtransport_enabled else 0
         """Streams of each kind that a peer may have open; 0 leaves it to qh3."""
         self.create_core = _core_creator(self.streams_max) if self.streams_max else QuicConnection._create_core
+        self._qlog: QuicLogger | None = None
+        if config.http3_qlog_dir is not None:
+            from pounce_h3.qlog import QlogFiles
+
+            self._qlog = QlogFiles(config.http3_qlog_dir)
         self._context: object = tls.context(time.monotonic())
         self._certificates = self._load()
         self.configurations = self._configure()
@@ -124,6 +131,7 @@ class Qh3Engine:
             idle_timeout=self._idle_timeout,
             max_data=CONNECTION_WINDOW,
             max_stream_data=STREAM_WINDOW,
+            quic_logger=self._qlog,
             max_datagram_frame_size=DATAGRAM_FRAME_MAX if self._takes_datagrams else None,
         )
         # Each has the one that its client chose: qh3 would change to another one in mid-handshake (RFC 9368 2.3), and
@@ -362,6 +370,10 @@ class Qh3Connection:
     def handle_timer(self, now: float) -> None:
         self._quic.handle_timer(now)
 
+    def ping(self) -> None:
+        if not self._quic.is_over:
+            self._quic.send_ping(0)
+
     def open_stream(self, unidirectional: bool) -> int:
         return self._quic._open_stream(unidirectional)
 
@@ -416,6 +428,8 @@ class Qh3Connection:
         self._quic.close(code, reason_phrase=reason)
 
     def release(self) -> None:
+        # Where it has not been told before, such as at an end without the peer.
+        self._quic._end_trace()
         bridge, self._quic._tls = self._quic._tls, None
         if bridge is not None:
             bridge.tls.alpn_cb = bridge.tls.get_session_ticket_cb = bridge.tls.new_session_ticket_cb = None
