@@ -193,7 +193,7 @@ def test_problems_come_first_and_are_the_exit_code(
 ) -> None:
     monkeypatch.setattr(doctor_module, "LOOKS", (lambda config, at: [Finding("advice", "a", "b.", "c")],))
     assert main(["doctor"]) == 0
-    assert capsys.readouterr().out.startswith("advice: a\n    why: b.\n    do:  c\n0 problems, 1 pieces of advice")
+    assert capsys.readouterr().out.startswith("advice: a\n    why: b.\n    do:  c\nproblems: 0, advice: 1, ")
     bad = (*doctor_module.LOOKS, lambda config, at: [Finding("problem", "d", "e.", "f")])
     monkeypatch.setattr(doctor_module, "LOOKS", bad)
     assert main(["doctor", "--json", "main:app"]) == 1

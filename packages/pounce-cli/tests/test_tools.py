@@ -217,6 +217,14 @@ def test_program_is_run_with_its_own_words(pounce: Any) -> None:
     assert server.stop() == 0
 
 
+def test_module_is_run_with_its_own_words(pounce: Any) -> None:
+    """Its command line calls uvicorn.run() by the name that it has in that module."""
+    words = ("-m", "uvicorn", "main:app", "--port", "1", "--lifespan", "off", "--log-level", "warning")
+    server = pounce.start("run", *words, POUNCE_PORT="0", POUNCE_LOG_FORMAT="json", POUNCE_LOG_LEVEL="info")
+    assert server.started()["app"] == "main:app"
+    assert server.stop() == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [([], "no program is given"), (["-m"], "no program is given"), (["main:app"], "pounce serve main:app")],

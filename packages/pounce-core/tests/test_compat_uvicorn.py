@@ -113,6 +113,27 @@ def test_server_of_a_coroutine_is_served_on_its_loop(uvicorn: Any) -> None:
     assert asyncio.run(main()) == (200, "pounce", "/")
 
 
+def test_loop_whose_tasks_are_written_in_python_is_served_on(uvicorn: Any) -> None:
+    """As nest_asyncio leaves it: `current_task()` knows none of them."""
+
+    async def main() -> tuple[int, str, str]:
+        loop = asyncio.get_running_loop()
+        kind: Any = asyncio.tasks._PyTask  # type: ignore[attr-defined]
+        loop.set_task_factory(lambda loop, coro, **options: kind(coro, loop=loop, **options))
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+        serving = loop.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0)
+        found = await loop.run_in_executor(None, get, server)
+        server.should_exit = True
+        await serving
+        # asyncio's own end of a loop needs to know its task.
+        loop.set_task_factory(None)
+        return found
+
+    assert asyncio.run(main()) == (200, "pounce", "/")
+
+
 def test_start_and_end_are_steps_of_their_own(uvicorn: Any) -> None:
     async def main() -> None:
         config = uvicorn.Config(app, port=0, log_level="error")

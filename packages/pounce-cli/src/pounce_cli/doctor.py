@@ -94,7 +94,7 @@ def doctor(config: ServerConfig, machine: Machine, *, as_json: bool) -> int:
             print(escaped_line(f"    why: {each.why}"))
             print(escaped_line(f"    do:  {each.do}"))
         problems = sum(each.level == "problem" for each in found)
-        print(f"{problems} problems, {len(found) - problems} pieces of advice, {len(LOOKS)} places looked at")
+        print(f"problems: {problems}, advice: {len(found) - problems}, of {len(LOOKS)} looks")
     return int(any(each.level == "problem" for each in found))
 
 

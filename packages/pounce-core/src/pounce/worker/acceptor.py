@@ -152,7 +152,9 @@ class Intake:
         if self._opener is not None:
             self._opener.open(sock, _peer_of(sock) if peer is None else peer, share)
             return
-        task = self._loop.create_task(self._connect(sock, share))
+        begun: list[asyncio.Task[None]] = []
+        task = self._loop.create_task(self._connect(sock, share, begun))
+        begun.append(task)
         self.handshakes.add(task)
         task.add_done_callback(self.handshakes.discard)
 
@@ -190,17 +192,16 @@ class Intake:
             pass
         sock.close()
 
-    async def _connect(self, sock: socket.socket, share: Share | None) -> None:
-        """`share` is what its address is counted by, where it is counted by now."""
-        task = asyncio.current_task()
-        assert task is not None
+    async def _connect(self, sock: socket.socket, share: Share | None, begun: list[asyncio.Task[None]]) -> None:
+        """`share` is what its address is counted by, where it is counted by now; `begun` holds the task of this:
+        `current_task()` does not know tasks that are written in Python, which nest_asyncio puts in."""
         is_open = False
 
         def opened() -> None:
             # It is among the connections now; it must not count for two until this task has ended.
             nonlocal is_open
             is_open = True
-            self.handshakes.discard(task)
+            self.handshakes.difference_update(begun)
 
         proxied = None
         if self._proxies is not None:
