@@ -167,6 +167,11 @@ class Client:
         self.wait_until(lambda: stream_id in self.resets)
         return self.resets[stream_id]
 
+    def wait_pushed(self, count):
+        """The sizes of streams of the server, once so many are there to their end."""
+        self.wait_until(lambda: len(self.ended) >= count)
+        return [len(self.streams[stream_id]) for stream_id in sorted(self.ended)]
+
     def close(self, code, reason):
         payload = code.to_bytes(4, "big") + reason.encode()
         self.h3.send_data(self.session, b"\x68\x43" + bytes((len(payload),)) + payload, end_stream=True)
