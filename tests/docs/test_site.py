@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PUBLIC = ("pounce", "pounce.lifecycle", "pounce.middleware", "pounce.plugin", "pounce.testing")
+PUBLIC = ("pounce", "pounce.lifecycle", "pounce.middleware", "pounce.plugin", "pounce.testing", "pounce.webtransport")
 pytest.importorskip("sphinx", reason="install the group dev: `make setup`")
 
 

@@ -1,4 +1,4 @@
-"""WebTransport for applications: a `Session` from the ASGI scope `webtransport`, on any server that has it.
+"""WebTransport for applications: a `Session` from the ASGI scope `webtransport`, on any server that has it::
 
     async def app(scope, receive, send):
         async with Session(scope, receive, send) as session:
