@@ -337,6 +337,19 @@ def test_command_lines_are_understood(place: str, line: str) -> None:
     config_of(given)
 
 
+@pytest.mark.parametrize("page", [DOCS / "comparison.md", ROOT / "README.md"], ids=name_of)
+def test_a_comparison_names_flags_of_the_server_of_each_column(page: Path) -> None:
+    table = [line.strip("|").split("|") for line in page.read_text().splitlines() if line.startswith("|")]
+    [begin] = [row for row, cells in enumerate(table) if [cell.strip() for cell in cells[:3]] == ["", "pounce", "uvicorn"]]
+    ours = {flag for item in flags() for flag in spellings(item)}
+    known = [ours if name == "pounce" else all_flags(SERVERS[name]) for name in map(str.strip, table[begin][1:])]
+    rows = [row for row in table[begin + 2 :] if len(row) == len(table[begin])]
+    assert len(rows) > 8
+    for row in rows:
+        for cell, have in zip(row[1:], known, strict=True):
+            assert set(re.findall(r"--[\w-]+", cell)) <= set(have), row
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_flags_that_a_page_names_exist(page: Path) -> None:
     if (DOCS not in page.parents and page != ROOT / "README.md") or page.name == "cli.md":
