@@ -360,7 +360,7 @@ def test_flags_that_a_page_names_exist(page: Path) -> None:
     if page.name == "bench.md":
         known |= {"--compare", "--python", "--url", "--protocol", "--connections", "--depth", "--rate", "--duration"}
         known |= {"--warm-up", "--threads", "--method", "--path", "--header", "--body", "--html"}
-    if page.name in ("migrating.md", "comparison.md") or page.name.startswith("coming-from-"):
+    if page.name in ("migrating.md", "comparison.md", "README.md") or page.name.startswith("coming-from-"):
         known |= {flag for server in SERVERS.values() for flag in all_flags(server)} | {"--trace"}
     for item in (*flags(), *PLUGIN_OPTIONS):
         known |= {*spellings(item), *switched_off_by(item)}
