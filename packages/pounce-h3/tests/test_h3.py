@@ -225,3 +225,17 @@ def test_secret_may_be_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("short")
     with pytest.raises(ConfigError, match="at least 16"):
         H3Settings(secret_file=str(tmp_path / "secret"))
+
+
+def test_bind_shows_its_own_certificate(start: Start, tmp_path: Path) -> None:
+    async def told(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, scope["extensions"]["tls"]["server_cert"].encode())
+
+    cert, key = certificate_files(tmp_path)
+    server = start(told, bind=["127.0.0.1:0", f"127.0.0.1:0?ssl_certfile={cert}&ssl_keyfile={key}"])
+    first, second = (int(url.rpartition(":")[2]) for url in server.server.info.urls)
+    # The client holds what it gets against the file.
+    with H3Client("127.0.0.1", first, server.certificate.certfile) as client:
+        assert client.request("GET", "/").body == Path(server.certificate.certfile).read_bytes()
+    with H3Client("127.0.0.1", second, str(cert)) as client:
+        assert client.request("GET", "/").body == cert.read_bytes()
