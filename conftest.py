@@ -16,7 +16,8 @@ def no_settings_in_the_environment(tmp_path_factory: pytest.TempPathFactory) -> 
     """What whoever runs the tests has set is nothing that servers should take for theirs, nor are they to be found."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
-        for name in [name for name in os.environ if name.startswith("POUNCE_")]:
+        of_others = {"FORWARDED_ALLOW_IPS", "PORT", "WEB_CONCURRENCY"}
+        for name in [name for name in os.environ if name.startswith("POUNCE_") or name in of_others]:
             patch.delenv(name)
         yield
 
