@@ -21,6 +21,8 @@ NOTES = (
     + """
 with open("imported", "a") as file:
     file.write(f"{os.getpid()}\\n")
+with open("group", "w") as file:
+    file.write(str(os.getgid()))
 """
 )
 """Its import leaves a line in a file."""
@@ -86,14 +88,27 @@ def test_a_hook_that_fails_is_logged_and_ends_a_start_alone(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("mode", ["thread", "process"])
 def test_an_application_that_is_preloaded_is_imported_once(mode: str, tmp_path: Path) -> None:
+    # Not by root, where that opens the sockets alone.
+    group, given = (str(os.getgid()), ()) if os.geteuid() else (GROUP, ("--group", GROUP))
     flags = ("--workers", "2", "--worker-mode", mode, "--preload")
-    with Running(tmp_path, *flags, app=NOTES) as server:
+    with Running(tmp_path, *flags, *given, app=NOTES) as server:
         assert server.get()["parent"] == server.pid
         server.kill(signal.SIGHUP)
         server.wait_for_message("Reloaded")
         assert server.get()["parent"] == server.pid
         assert server.end() == 0
     assert (tmp_path / "imported").read_text().split() == [str(server.pid)]
+    assert (tmp_path / "group").read_text() == group
+
+
+def test_an_application_that_cannot_be_preloaded_ends_the_start(tmp_path: Path) -> None:
+    with Running(tmp_path, "--preload", "--worker-mode", "subinterpreter", wait=False) as server:
+        assert server.wait() == 2
+        assert "preload cannot be handed to other interpreters" in server.text()
+    threads = "import threading; threading.Thread(target=threading.Event().wait, name='mine', daemon=True).start()"
+    with Running(tmp_path, "--preload", app=f"{threads}\n{APP}", wait=False) as server:
+        assert server.wait() == 2
+        assert "what preload has imported cannot be handed to other processes" in server.text()
 
 
 def command_line(pid: int) -> str:

@@ -492,13 +492,8 @@ class Server:
 
         if self._registry is not None:
             raise ConfigError("a registry cannot be handed to other processes", hint="Use workers in threads, or one.")
-        app = self._app
-        if self._config.preload and isinstance(app, str):
-            from pounce.importer import preloaded
-
-            app = preloaded(app, self._config)
         supervisor = Supervisor(
-            self._config, app, self._tell, self._notifier, predecessor, own_process=own_process, hooks=self._hooks
+            self._config, self._app, self._tell, self._notifier, predecessor, own_process=own_process, hooks=self._hooks
         )
         with self._ended_by(lambda force, hurry: supervisor.shutdown(force=force, hurry=hurry)):
             supervisor.run(handle_signals=handle_signals)

@@ -25,7 +25,7 @@ from pounce.supervisor.child import Child, State
 from pounce.supervisor.children import FORCED_END, Children
 from pounce.supervisor.collecting import Collecting
 from pounce.supervisor.drain_bound import DRAIN_MARGIN, drain_bound
-from pounce.supervisor.launch import fork, spawn
+from pounce.supervisor.launch import check_fork, fork, spawn
 from pounce.supervisor.messages import AllTotals, Limit, Resize, Spec
 from pounce.supervisor.modes import mode_of, workers_of
 from pounce.supervisor.restart_budget import LONGEST_PAUSE, RestartBudget
@@ -136,6 +136,15 @@ class Generations:
     def start(self) -> None:
         """Start the first one."""
         self.places = self._started([])
+
+    def preload(self) -> None:
+        """Import the application here, for processes that are copies of this one. Raises a `PounceError`."""
+        if isinstance(self._app, str):
+            from pounce.importer import preloaded
+
+            self._app = preloaded(self._app, self._config)
+            # It may have started threads.
+            check_fork(self._config)
 
     def open_sockets(self) -> None:
         """Open what the processes of the first one listen on: later this one may not be allowed to."""

@@ -155,7 +155,7 @@ class Supervisor:
         if handle_signals:
             self._signals.handle(self._handlers())
         try:
-            if not isinstance(self._app, str):
+            if self._config.preload or not isinstance(self._app, str):
                 check_fork(self._config)
             self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
             privileges = Privileges.of(self._config)
@@ -168,6 +168,8 @@ class Supervisor:
                 privileges.hand_over(siblings.folder if siblings is not None else None)
                 privileges.hand_over_files(self._config)
                 privileges.take()
+            if self._config.preload:
+                self._generations.preload()
             if self._config.reload:
                 # What changes while the first processes start may be too late for them.
                 self._watcher = FileWatcher(self._config, self.reload, self._generations.folder.name)
