@@ -71,21 +71,46 @@ __pycache__/
 .pytest_cache/
 """
 DOCKERFILE = """\
-FROM python:3.14-slim
-# The build of Python without the GIL, on which workers are threads.
-ENV UV_PYTHON_INSTALL_DIR=/opt/python PATH=/venv/bin:$PATH
-RUN pip install --no-cache-dir uv && uv venv --python 3.14t /venv
-RUN uv pip install --python /venv/bin/python pounce-core pounce-cli pounce-h1fast pounce-h2 pounce-ws
-WORKDIR /app
-COPY . .
-USER nobody
-EXPOSE 8000
-CMD ["pounce", "serve", "main:app", "--host", "0.0.0.0"]
+# An image of one application: main.py (or a package), pounce.toml and requirements.txt beside this file, which names
+# pounce-cli[all] and what the application needs. `pounce init --docker` writes such a folder.
+#
+#   docker build -t shop . && docker run --rm -p 8000:8000 shop
+FROM python:3.14-slim AS build
+ENV UV_LINK_MODE=copy UV_PYTHON_INSTALL_DIR=/opt/python
+RUN pip install --no-cache-dir 'uv>=0.9,<1' && uv python install 3.14t
+WORKDIR /srv/app
+COPY requirements.txt ./
+# Compiled here, since the user that runs it can write nothing.
+RUN uv venv --python 3.14t && uv pip install --no-cache --compile-bytecode -r requirements.txt
+COPY . ./
+RUN /srv/app/.venv/bin/python -m compileall -q /srv/app -x '\\.venv' && rm -f Dockerfile
+
+FROM debian:13-slim
+# The same folders as above: an environment names its interpreter by path.
+COPY --from=build /opt/python /opt/python
+COPY --from=build /srv/app /srv/app
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin app
+USER 10001
+WORKDIR /srv/app
+ENV PATH=/srv/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 XDG_RUNTIME_DIR=/tmp POUNCE_HOST=0.0.0.0
+EXPOSE 8000/tcp 8000/udp
+# `status` asks the server over its control socket: no port, no credentials, and it fails while nothing serves.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["pounce", "status"]
+STOPSIGNAL SIGTERM
+# No shell between: the server is process 1, gets the signals, and waits for orphans.
+ENTRYPOINT ["pounce"]
+CMD ["serve", "--workers", "0"]
 """
+"""That of deploy/docker in the repository."""
 DOCKERIGNORE = """\
 .git
 .venv
-__pycache__
+**/__pycache__
+*.pem
+.env
+"""
+REQUIREMENTS = """\
+pounce-cli[all]
 """
 
 
@@ -99,7 +124,7 @@ def init_project(name: str, folder: Path, *, docker: bool) -> list[Path]:
     root = folder / name
     files = {"main.py": MAIN, "test_main.py": TEST, "pounce.toml": SETTINGS, ".gitignore": IGNORED}
     if docker:
-        files |= {"Dockerfile": DOCKERFILE, ".dockerignore": DOCKERIGNORE}
+        files |= {"Dockerfile": DOCKERFILE, ".dockerignore": DOCKERIGNORE, "requirements.txt": REQUIREMENTS}
     if there := [place for place in files if (root / place).exists()]:
         raise ConfigError(
             f"{', '.join(there)} in {root} would be written over", hint="Choose another name, or take them away."
