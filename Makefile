@@ -28,7 +28,7 @@ soak: setup ## Run the long tests that look for growth
 	$(BIN)/python -m pytest -m soak -n 0 $(ARGS)
 
 faults: setup ## Reload, kill, block and flood servers under load; every answer is checked
-	$(BIN)/python -m pytest tests/workers -m faults -n 0 -s $(ARGS)
+	$(BIN)/python -m pytest tests/workers tests/deploy -m faults -n 0 -s $(ARGS)
 
 fuzz: setup ## Run each differential suite of the wires for FUZZ_SECONDS (300)
 	POUNCE_FUZZ=$(FUZZ_SECONDS) $(BIN)/python -m pytest packages/pounce-h1fast/tests/test_differential.py \
