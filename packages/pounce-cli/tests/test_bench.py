@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pounce.testing import TestServer
-from pounce_cli.bench import load
+from pounce_cli.bench import command, load
 from pounce_cli.bench.client import Request
 from pounce_cli.bench.h1 import H1
 from pounce_cli.bench.h2 import H2, frame
@@ -369,21 +369,32 @@ def test_command_serves_the_application_and_measures_it(
         "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
         "    await send({'type': 'http.response.body', 'body': b'hello'})\n"
     )
-    short = ["--duration", "100ms", "--warm-up", "0s", "--connections", "2"]
+    short = ["--duration", "100ms", "--warm-up", "0s", "--connections", "2", "--rate", "100"]
     assert main(["bench", "bench_app:app", *short, "--compare", "uvicorn", "--json", "--html", "report.html"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [each["name"] for each in found["servers"]] == ["pounce", "uvicorn"]
     for each in found["servers"]:
-        assert each["full"]["answers"] >= 2
-        assert each["full"]["errors"] == 0
+        assert each["steady"]["answers"] >= 1
+        assert each["steady"]["errors"] == 0
         assert each["command"][:2] == [sys.executable, "-m"]
     assert "<svg" in (tmp_path / "report.html").read_text()
 
 
 def test_command_measures_what_runs(server: TestServer, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--url", f"{server.url}/", "--duration", "100ms", "--warm-up", "0s", "--rate", "50", "--protocol", "h2"]
+    words = ["--url", f"{server.url}/", "--duration", "100ms", "--warm-up", "0s", "--protocol", "h2", "--depth", "4"]
     assert main(["bench", *words]) == 0
-    assert "At 50 in a second" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "As fast as it goes" in out
+    assert "in a second: latency from when a request was due" in out
+
+
+def test_progress_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command._shown("pounce, as fast as it goes") is None
+    monkeypatch.setattr(command.sys.stderr, "isatty", lambda: True)
+    progress = command._shown("pounce, as fast as it goes")
+    assert progress is not None
+    progress(0.5, 1234)
+    progress(1.0, 2468)
 
 
 @pytest.mark.parametrize(

@@ -13,20 +13,22 @@ from pounce_cli.init import KINDS
 from pounce_cli.main import main
 
 
-def test_plugins_of_every_kind_pass_their_own_tests_and_a_linter(
+def test_plugins_of_every_kind_and_an_application_pass_their_own_tests_and_a_linter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for kind in KINDS:
         assert main(["init", "--plugin", f"my-{kind}", "--kind", kind]) == 0
-    sources = [str(tmp_path / f"pounce-my-{kind}" / "src") for kind in KINDS]
+    assert main(["init", "hello"]) == 0
+    sources = [str(tmp_path / "hello"), *(str(tmp_path / f"pounce-my-{kind}" / "src") for kind in KINDS)]
+    words = ["-m", "pytest", "-q", "--import-mode=importlib", "-p", "pounce.testing.pytest_plugin", str(tmp_path)]
     tested = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", str(tmp_path)],
+        [sys.executable, *words],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sources), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
     )
-    assert f"{len(KINDS)} passed" in tested.stdout, tested.stdout
+    assert f"{len(KINDS) + 2} passed" in tested.stdout, tested.stdout
     checks = ["--isolated", "--select", "E,F,W,I,B,UP,SIM,RUF", "--line-length", "120", "--target-version", "py314"]
     for kind in KINDS:
         checked = subprocess.run(

@@ -229,13 +229,16 @@ class _Thread:
         interval, due = 1 / self._share.rate, now
         for _ in range(self._share.depth):
             self._idle.extend(connections)
-        while (now := time.perf_counter()) < self._end:
-            while due <= now and self._idle:
+        while True:
+            now = time.perf_counter()
+            while due <= min(now, self._end) and self._idle:
                 connection = self._idle.popleft()
                 if connection.ends:
                     continue
                 self._watch(connection, connection.send([due], now))
                 due += interval
+            if now >= self._end:
+                break
             wait = due - now if due > now else self._end - now
             for connection, done in self._events(min(wait, self._end - now)):
                 self._idle.extend([connection] * done)
