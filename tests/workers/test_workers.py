@@ -28,9 +28,9 @@ from tests.workers.running import (
 )
 
 from pounce import ConfigError, ServerConfig
-from pounce.config import WorkerMode
 from pounce.cpus import usable_cpus
 from pounce.registry import gil_enabled
+from pounce.settings.types import WorkerMode
 from pounce.supervisor.modes import mode_of, workers_of
 from pounce.testing import TestServer
 

@@ -6,7 +6,6 @@ import typing
 from pathlib import Path
 
 import pounce
-from pounce import config
 from pounce.config import ServerConfig, describe
 from pounce.config_kwargs import ServerConfigKwargs
 
@@ -19,7 +18,7 @@ Made from `ServerConfig` by packages/pounce-core/tests/test_config_kwargs.py.
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from pounce.config import (
+from pounce.settings.types import (
 {types})
 
 __all__ = ["ServerConfigKwargs"]
@@ -33,7 +32,7 @@ class ServerConfigKwargs(TypedDict, total=False):
 
 def written() -> str:
     """The file as it has to be."""
-    source = Path(config.__file__).read_text()
+    source = "".join(path.read_text() for path in (FILE.parent / "settings").glob("*.py"))
     types = dict(re.findall(r"^    (\w+): (.*?) = option\(", source, re.MULTILINE))
     lines = [f"    {item.name}: {types[item.name]}\n" for item in describe()]
     lines += [f"    {also}: {types[item.name]}\n" for item in describe() for also in item.also]

@@ -1,7 +1,7 @@
 """Flags of uvicorn and gunicorn that mean the same here, by our names for them.
 
-Names that differ as names do are second spellings of the settings themselves (`also=` in `config.py`). What is here has
-another form: a single letter, a number in place of a word, a switch in place of a value, or no setting at all.
+Names that differ as names do are second spellings of the settings themselves (`also=` in `pounce.settings`). What is
+here has another form: a single letter, a number in place of a word, a switch in place of a value, or no setting at all.
 """
 
 import os

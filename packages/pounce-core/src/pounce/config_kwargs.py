@@ -6,7 +6,7 @@ Made from `ServerConfig` by packages/pounce-core/tests/test_config_kwargs.py.
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from pounce.config import (
+from pounce.settings.types import (
     AltSvc,
     ApplicationScope,
     ClientCertificates,
