@@ -88,7 +88,8 @@ def test_check_opens_sockets_where_that_is_asked_for(folder: Path, capsys: pytes
      (["--ssl-certfile", "gone.pem", "--ssl-keyfile", "gone.pem", "APP"], 6, "gone.pem"),
      (["APP", "--port", "70000"], 2, "--port"), (["APP", "--loop", "nowhere:loop"], 2, "nowhere"),
      (["APP", "--rate-limit-enabled", "--workers", "2", "--worker-mode", "process"], 2, "rate_limit_store"),
-     (["APP", "--middleware", "nowhere:make"], 4, "nowhere")],
+     (["APP", "--middleware", "nowhere:make"], 4, "nowhere"), (["APP", "--when-ready", "nowhere:hook"], 4, "nowhere"),
+     (["APP", "--user", "nobody-of-this-name"], 2, "nobody-of-this-name")],
 )  # fmt: skip
 def test_check_ends_with_what_a_start_would_end_with(
     folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str

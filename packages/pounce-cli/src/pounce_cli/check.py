@@ -57,6 +57,8 @@ def _print_json(found: list[Found], error: dict[str, str | None] | None) -> None
 def _look(given: Given, *, sockets: bool) -> Iterator[Found]:
     from pounce.net.bind import binds_of, open_listeners
     from pounce.net.tls import with_certificate
+    from pounce.supervisor.privileges import Privileges
+    from pounce.supervisor.server_hooks import ServerHooks
     from pounce.worker.loop import import_loop, loop_factory, run_on_new_loop
     from pounce.worker.shared import prepare
     from pounce.worker.worker import Worker
@@ -74,6 +76,7 @@ def _look(given: Given, *, sockets: bool) -> Iterator[Found]:
         pass
     import_loop(config.loop)
     check_workers(config)
+    Privileges.of(config)
     made = with_certificate(config) if config.ssl_self_signed else config
     shared = prepare(made, app)
     description = shared.describe()
@@ -86,6 +89,7 @@ def _look(given: Given, *, sockets: bool) -> Iterator[Found]:
     elif shared.tls is not None:
         yield from _certificates(config)
     application = shared.application()
+    ServerHooks(config)
     yield Found("application", f"{app} is imported")
     if gil_enabled() and _free_threaded():
         yield Found("GIL", f"it is on again: {app} or what it imports switched it on", warning=True)

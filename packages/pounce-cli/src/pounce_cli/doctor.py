@@ -11,7 +11,6 @@ import json
 import os
 import re
 import resource
-import socket
 import ssl
 import struct
 import subprocess
@@ -438,10 +437,6 @@ def names(config: ServerConfig, machine: Machine) -> Iterator[Finding]:
         )
     if wide and config.ssl_keylog is not None:
         yield Finding("problem", "ssl_keylog is set", "Who has that file reads every connection.", "leave it out")
-    try:
-        socket.getaddrinfo(config.host, config.port)
-    except OSError as exc:
-        yield Finding("problem", f"{config.host} is no address: {exc}", "The server does not start.", "--host 0.0.0.0")
 
 
 LOOKS: tuple[Callable[[ServerConfig, Machine], Iterator[Finding]], ...] = (
