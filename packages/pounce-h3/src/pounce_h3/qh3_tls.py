@@ -132,7 +132,9 @@ class Context(tls.Context):
         """Ask for a key of a group that is known here (RFC 8446 4.1.4); once, or where the client knows none of them
         the handshake ends."""
         group = next((each for each in hello.supported_groups or () if each in GROUPS), None)
-        suite = next((each for each in self._cipher_suites if each in hello.cipher_suites), None)
+        # Both lists have a value that stands for none, which may be the same one (RFC 8701).
+        known = [each for each in self._cipher_suites if each in tls.CIPHER_SUITES]
+        suite = next((each for each in known if each in hello.cipher_suites), None)
         if group is None or suite is None or self._retried:
             raise tls.AlertHandshakeFailure("there is no group that both know")
         version = struct.pack("!3H", tls.ExtensionType.SUPPORTED_VERSIONS, 2, TLS_1_3)
