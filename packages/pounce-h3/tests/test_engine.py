@@ -29,7 +29,7 @@ from pounce_h3 import qh3_engine
 from pounce_h3.engine import Connected, DatagramReceived, IdIssued, Initial, StreamData
 from pounce_h3.frames import varint
 from pounce_h3.ids import ID_LENGTH
-from pounce_h3.qh3_engine import DATAGRAM_MAX, HELD_MAX, Qh3Connection, Qh3Engine
+from pounce_h3.qh3_engine import DATAGRAM_MAX, HELD_EVENTS, Qh3Connection, Qh3Engine
 from pounce_h3.qh3_tls import HANDSHAKE_MAX, RETRY_RANDOM
 
 from .forged import initial_packet, short_packet
@@ -391,6 +391,8 @@ class Offering(QuicConnection):
         context.__class__ = Retrying
         context._supported_groups = [context._grease_group, *self.groups]
         context._offer_ec_key_shares = self.has_keys
+        # One of these stands for none in the server's list too (RFC 8701).
+        context._cipher_suites = [*range(0x0A0A, 0x10000, 0x1010), *context._cipher_suites]
         return bridge
 
 
@@ -477,7 +479,8 @@ def repeat_hello(context: Retrying, output: Buffer) -> None:
 # Datagrams
 
 
-def test_flood_of_datagrams_while_nothing_is_taken_is_bounded(tls_files: tuple[str, str]) -> None:
+@pytest.mark.parametrize("size", [0, 1100])
+def test_flood_of_datagrams_while_nothing_is_taken_is_bounded(tls_files: tuple[str, str], size: int) -> None:
     config = ServerConfig(
         ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1], http3_enabled=True, http3_webtransport_enabled=True
     )
@@ -485,17 +488,57 @@ def test_flood_of_datagrams_while_nothing_is_taken_is_bounded(tls_files: tuple[s
     pair.connect()
     assert pair.server.datagram_max == DATAGRAM_MAX
     pair.server.hold(True)
-    sent = 0
-    while sent < 3 * HELD_MAX:
+    for _ in range(100):
         for _ in range(500):
-            pair.client.send_datagram_frame(bytes(1100))
+            pair.client.send_datagram_frame(bytes(size))
         datagrams = [data for data, _ in pair.client.datagrams_to_send(pair.now)]
-        sent += sum(map(len, datagrams))
-        pair.server.receive(datagrams, CLIENT, pair.now)
+        for at in range(0, len(datagrams), 8):
+            pair.server.receive(datagrams[at : at + 8], CLIENT, pair.now)
         pair.now += 0.01
     pair.server.hold(False)
     events = [event for event in pair.server.events() if isinstance(event, DatagramReceived)]
-    assert HELD_MAX - 1_000_000 < sum(len(event.data) for event in events) <= HELD_MAX
+    assert HELD_EVENTS < len(events) <= 2 * HELD_EVENTS + 8
+
+
+def test_flood_of_streams_while_nothing_is_taken_is_bounded(pair: Pair) -> None:
+    pair.server.hold(True)
+    opened = flood_with_streams(pair)
+    pair.server.hold(False)
+    assert HELD_EVENTS // 2 - 1000 < len(pair.server.events()) <= opened
+    assert opened < HELD_EVENTS
+
+
+def flood_with_streams(pair: Pair) -> int:
+    """How many streams the client can open, as long as anything moves."""
+    core = pair.client._core
+    assert core is not None
+    opened = 0
+    for _ in range(1000):
+        _, limit, _, before = core.stream_limits
+        for _ in range(limit - before):
+            pair.client.send_stream_data(pair.client._open_stream(True), b"\x21", True)
+            opened += 1
+        datagrams = [data for data, _ in pair.client.datagrams_to_send(pair.now)]
+        for at in range(0, len(datagrams), 8):
+            pair.server.receive(datagrams[at : at + 8], CLIENT, pair.now)
+        pair.now += 0.01
+        pair.down()
+    return opened
+
+
+def test_peer_is_heard_while_nothing_is_taken(pair: Pair) -> None:
+    pair.client.send_stream_data(0, b"a request", True)
+    pair.up()
+    pair.server.hold(True)
+    flood_with_streams(pair)
+    pair.server.write(0, bytes(200_000), True)
+    got = 0
+    for _ in range(300):
+        pair.now += 0.05
+        got += sum(len(event.data) for event in pair.down() if isinstance(event, StreamDataReceived))
+        pair.up()
+        pair.server.handle_timer(pair.now)
+    assert got == 200_000
 
 
 def test_largest_datagram_arrives(tls_files: tuple[str, str]) -> None:

@@ -74,8 +74,12 @@ STALL = 0.1
 """Seconds of it that are laid to a peer at a time: memory may be tidied up in between, which is nobody's fault."""
 STREAMS_AT, CRITICAL = 21, 3
 """Where the numbers of streams are among the arguments of qh3's core; how many of its own HTTP/3 has (RFC 9114 6.2)."""
-HELD_MAX = 8 * CONNECTION_WINDOW
-"""Bytes of packets that are taken from a peer while nothing that it sends is given out, where it may send datagrams."""
+HELD_EVENTS = 8192
+"""Events that may wait in qh3 while nothing is given out: several times those of a peer that uses up its credit. Beyond
+that packets are still taken that are `SMALL`, such as those that acknowledge, and up to twice as many events."""
+SMALL = 100
+EVENTS_AT = 5
+"""Where the number of events is in what qh3's core reports of packets."""
 IN_FLIGHT_SLACK = 32_768
 """Bytes unacknowledged beyond twice the congestion window, which holds what a connection may send of its own accord. A
 peer that makes it answer, and acknowledges nothing, fills the memory otherwise (CVE-2024-22189)."""
@@ -266,13 +270,12 @@ def initial_secrets(connection_id: bytes, version: int = VERSION_1) -> tuple[byt
 class Qh3Connection:
     """See `pounce_h3.engine.QuicConnection`."""
 
-    __slots__ = ("_cost", "_held_size", "_quic", "_stops", "_takes_datagrams")
+    __slots__ = ("_cost", "_held_events", "_quic", "_stops")
 
     def __init__(self, quic: Quic) -> None:
         self._quic = quic
-        self._takes_datagrams = quic.configuration.max_datagram_frame_size is not None
-        self._held_size = 0
-        """Bytes of packets that came since the connection is held."""
+        self._held_events = 0
+        """What waits in qh3 since the connection is held."""
         self._cost = 0.0
         """Seconds of processor time that the peer's packets took beyond what packets take."""
         self._stops: list[tuple[int, int]] = []
@@ -294,15 +297,17 @@ class Qh3Connection:
 
     def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
         quic = self._quic
-        if quic.held and self._takes_datagrams:
-            self._held_size += sum(map(len, datagrams))
-            if self._held_size > HELD_MAX:
-                # Lost, as the network may lose them: no credit bounds what a peer sends in DATAGRAM frames.
-                return
+        if quic.held:
+            datagrams = self._while_held(datagrams)
         count = len(datagrams)
         # Of this thread: that others run meanwhile is nobody's fault.
         began = time.thread_time()
-        quic.receive_many_datagrams(datagrams, address, now)
+        if quic.held and datagrams:
+            report = quic._call_core(quic._require_core().receive_many_datagrams, datagrams, address, now)
+            self._held_events += report[EVENTS_AT]
+            quic._drain_core()
+        else:
+            quic.receive_many_datagrams(datagrams, address, now)
         took = min(time.thread_time() - began, STALL + 10 * COST * count)
         self._cost = max(self._cost + took - COST * count, 0.0)
         core = quic._core
@@ -310,6 +315,18 @@ class Qh3Connection:
             self._cost > COST_MAX or core.bytes_in_flight > 2 * core.congestion_window + IN_FLIGHT_SLACK
         ):
             quic.close(H3_EXCESSIVE_LOAD, reason_phrase="packets that cost too much")
+
+    def _while_held(self, datagrams: list[bytes]) -> list[bytes]:
+        """Those that are taken of a peer of which nothing is given out; the others are lost, as the network may lose
+        them.
+
+        Its credit bounds the bytes of its streams, but neither their number nor its datagrams, and qh3 keeps all of it.
+        """
+        if self._held_events <= HELD_EVENTS:
+            return datagrams
+        if self._held_events > 2 * HELD_EVENTS:
+            return []
+        return [data for data in datagrams if len(data) <= SMALL]
 
     def events(self) -> list[QuicEvent]:
         found: list[QuicEvent] = []
@@ -340,7 +357,7 @@ class Qh3Connection:
 
     def hold(self, on: bool) -> None:
         self._quic.held = on
-        self._held_size = 0
+        self._held_events = 0
         if not on:
             self._quic._drain_core()
 
