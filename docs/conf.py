@@ -29,6 +29,9 @@ nitpicky = False
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "attrs_inline"]
 
+# Two hyphens are the beginning of a flag.
+smartquotes = False
+
 # Docstrings are written to be read in a terminal: one backtick is code.
 default_role = "code"
 autodoc_member_order = "bysource"
