@@ -490,7 +490,7 @@ def _open_port(bind: Bind, config: ServerConfig, ipv4_ports: set[int]) -> Iterab
         if error.code == "POUNCE_BIND_IN_USE":
             from pounce.net.holder import holder_of
 
-            if holder := holder_of(port):
+            if holder := holder_of(port, ipv6=":" in bind.host):
                 error.hint = f"It is {holder} that listens there; stop it, choose another port, or use --port 0."
         raise error from exc
     return opened

@@ -12,12 +12,15 @@ LISTENING = "0A"
 """State of a socket in /proc/net/tcp that accepts connections."""
 
 
-def holder_of(port: int, proc: Path = Path("/proc")) -> str | None:
+def holder_of(port: int, proc: Path = Path("/proc"), *, ipv6: bool = False) -> str | None:
     """The process that listens on this TCP port, in words; None where it cannot be seen.
 
-    Sockets of other users are seen by root alone. `proc` is where that file system is found.
+    Sockets of other users are seen by root alone. `proc` is where that file system is found. With `ipv6` whoever
+    listens over that is looked for first, else whoever does over IPv4.
     """
-    sockets = {f"socket:[{inode}]" for inode in _inodes(port, proc)}
+    names = ("tcp6", "tcp") if ipv6 else ("tcp", "tcp6")
+    found = next(filter(None, ([*_inodes(port, proc / "net" / name)] for name in names)), [])
+    sockets = {f"socket:[{inode}]" for inode in found}
     if not sockets:
         return None
     # The oldest is most often the one to stop.
@@ -27,16 +30,15 @@ def holder_of(port: int, proc: Path = Path("/proc")) -> str | None:
     return None
 
 
-def _inodes(port: int, proc: Path) -> Iterator[str]:
-    for name in ("tcp", "tcp6"):
-        try:
-            lines = (proc / "net" / name).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            if len(fields) > 9 and fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                yield fields[9]
+def _inodes(port: int, table: Path) -> Iterator[str]:
+    try:
+        lines = table.read_text().splitlines()[1:]
+    except OSError:
+        return
+    for line in lines:
+        fields = line.split()
+        if len(fields) > 9 and fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+            yield fields[9]
 
 
 def _links(folder: Path) -> list[str]:
