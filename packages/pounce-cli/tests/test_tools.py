@@ -154,6 +154,7 @@ def test_new_application_is_told_how_to_go_on_and_is_checked(
     assert (tmp_path / "hello" / "Dockerfile").exists()
     monkeypatch.chdir(tmp_path / "hello")
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     monkeypatch.delitem(sys.modules, "main", raising=False)
     assert main(["check", "--app-dir", str(tmp_path / "hello")]) == 0
     monkeypatch.delitem(sys.modules, "main", raising=False)

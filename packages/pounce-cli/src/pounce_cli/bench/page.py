@@ -64,8 +64,8 @@ def _page(outcome: Outcome) -> Iterator[str]:
     yield f"<h1>{escape(names)}</h1>"
     yield (
         f'<p class="faint">{escape(order.request.method)} {escape(order.request.path)} over {escape(order.protocol)}, '
-        f"{plan.connections} connections with {plan.depth} at once on each, {plan.threads} threads, "
-        f"{plan.duration:g} s, {order.workers} workers. {escape(outcome.began)}, Python {escape(machine['python'])}, "
+        f"{plan.connections} connections with {plan.depth} at once on each, threads: {plan.threads}, "
+        f"workers: {order.workers}, {plan.duration:g} s. {escape(outcome.began)}, Python {escape(machine['python'])}, "
         f"GIL {machine['gil']}, {machine['cpus']} CPUs, {escape(machine['system'])}.</p>"
     )
     full = [(each, each.full) for each in outcome.servers if each.full is not None]

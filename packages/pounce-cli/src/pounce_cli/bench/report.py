@@ -17,7 +17,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     order, machine = outcome.order, outcome.machine
     plan = order.plan
     yield f"{order.request.method} {order.request.path} over {order.protocol}, {plan.connections} connections, " + (
-        f"{plan.depth} at once on each, {plan.threads} threads, {plan.duration:g} s, {order.workers} workers"
+        f"{plan.depth} at once on each, threads: {plan.threads}, workers: {order.workers}, {plan.duration:g} s"
     )
     yield f"Python {machine['python']}, GIL {machine['gil']}, {machine['cpus']} CPUs, {machine['system']}"
     if any(each.full for each in outcome.servers):
@@ -85,8 +85,9 @@ def notes(outcome: Outcome) -> Iterator[str]:
     if failed:
         yield f"There were answers of 400 and above: {'; '.join(failed)}."
     yield (
-        "Load and server share the CPUs of this machine, and the load is written in Python: compare servers by this, "
-        "and do not take it for what a machine can do."
+        "Load and server share the CPUs of this machine, and the load is written in Python: one of its threads ends at "
+        "about 20,000 requests in a second, where wrk and h2load go further. Compare servers by this, and do not take "
+        "it for what a machine can do."
     )
 
 
