@@ -414,6 +414,47 @@ async def test_wrong_message_is_the_application_s_fault_and_changes_nothing(mess
     assert (await app.hear())[0] == "stream.receive"
 
 
+async def test_application_may_speak_from_another_loop() -> None:
+    app, peer = await opened()
+
+    async def elsewhere() -> tuple[Any, ...]:
+        await app.say("stream.open", token=7)
+        opened = await app.hear()
+        await app.say("stream.send", stream=15, data=b"from a thread", end_stream=True)
+        return opened
+
+    heard = await asyncio.to_thread(asyncio.run, elsewhere())
+    assert heard == ("stream.opened", {"stream": 15, "bidirectional": False, "token": 7})
+    await asyncio.sleep(0)
+    assert peer.sent(15).endswith(b"from a thread")
+
+
+async def test_message_that_nobody_waits_for_any_more_is_there_for_the_next_one() -> None:
+    app, peer = await opened()
+    exchange = app.receive.__self__
+    peer.datagram(0, b"one")
+    message = await app.receive()
+    exchange._put_back(message)
+    assert await app.receive() == message
+    peer.close(0, 1)
+    last = await app.receive()
+    exchange._put_back(last)
+    assert await app.receive() == last
+
+
+async def test_urgent_stream_goes_first() -> None:
+    app, peer = await opened()
+    peer.quic.credit, peer.quic.room = dict.fromkeys((0, 15, 19), 1_000_000), 0
+    await app.say("stream.open", urgency=5)
+    await app.say("stream.open", urgency=1)
+    await app.say("stream.send", stream=15, data=bytes(60_000))
+    await app.say("stream.send", stream=19, data=bytes(60_000))
+    peer.quic.room = 70_000
+    peer.receive()
+    assert peer.quic.left[19] > 60_000
+    assert peer.quic.left[15] < 10_000
+
+
 # Datagrams
 
 

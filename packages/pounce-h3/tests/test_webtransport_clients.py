@@ -30,7 +30,9 @@ ON: dict[str, Any] = {"http3_webtransport_enabled": True, "http3_webtransport_dr
 
 async def sessions(scope: Any, receive: Any, send: Any) -> None:
     """What comes goes back: on the same stream, on one of our own, as a datagram; a reset with another code."""
-    async with Session(scope, receive, send) as session, asyncio.TaskGroup() as tasks:
+    session = Session(scope, receive, send)
+    await session.accept(session.subprotocols[-1] if session.subprotocols else None)
+    async with session, asyncio.TaskGroup() as tasks:
 
         async def both(stream: Stream) -> None:
             try:
@@ -130,9 +132,9 @@ def test_server_that_drains_asks_its_sessions_to_end_and_then_closes_them(start:
 
 
 SCRIPT = """
-const session = new WebTransport(`https://${location.host}/session`);
+const session = new WebTransport(`https://${location.host}/session`, {protocols: ["echo-2", "echo"]});
 await session.ready;
-const found = {};
+const found = {protocol: session.protocol};
 const bytes = async stream => new Uint8Array(await new Response(stream).arrayBuffer());
 const send = async (stream, data) => {
     const writer = stream.getWriter();
@@ -231,6 +233,7 @@ def test_chromium_does_all_there_is(start: Start, tmp_path: Path, size: int) -> 
     page = Page(SCRIPT.replace("SIZE", str(size)))
     server = start(page, **ON)
     assert in_chromium(server, tmp_path) == {
+        "protocol": "echo",
         "datagram": [1, 2, 3],
         "echoed": 100,
         "pushed": 100,

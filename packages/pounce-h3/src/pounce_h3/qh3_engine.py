@@ -297,15 +297,11 @@ class Qh3Connection:
 
     def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
         quic = self._quic
-        if quic.held:
-            datagrams = self._while_held(datagrams)
         count = len(datagrams)
         # Of this thread: that others run meanwhile is nobody's fault.
         began = time.thread_time()
-        if quic.held and datagrams:
-            report = quic._call_core(quic._require_core().receive_many_datagrams, datagrams, address, now)
-            self._held_events += report[EVENTS_AT]
-            quic._drain_core()
+        if quic.held:
+            self._receive_held(datagrams, address, now)
         else:
             quic.receive_many_datagrams(datagrams, address, now)
         took = min(time.thread_time() - began, STALL + 10 * COST * count)
@@ -316,17 +312,22 @@ class Qh3Connection:
         ):
             quic.close(H3_EXCESSIVE_LOAD, reason_phrase="packets that cost too much")
 
-    def _while_held(self, datagrams: list[bytes]) -> list[bytes]:
-        """Those that are taken of a peer of which nothing is given out; the others are lost, as the network may lose
-        them.
+    def _receive_held(self, datagrams: list[bytes], address: Address, now: float) -> None:
+        """Take what comes of a peer of which nothing is given out, as far as there is room; the rest is lost, as the
+        network may lose it.
 
         Its credit bounds the bytes of its streams, but neither their number nor its datagrams, and qh3 keeps all of it.
         """
-        if self._held_events <= HELD_EVENTS:
-            return datagrams
         if self._held_events > 2 * HELD_EVENTS:
-            return []
-        return [data for data in datagrams if len(data) <= SMALL]
+            return
+        if self._held_events > HELD_EVENTS:
+            datagrams = [data for data in datagrams if len(data) <= SMALL]
+        quic = self._quic
+        if datagrams:
+            report = quic._call_core(quic._require_core().receive_many_datagrams, datagrams, address, now)
+            self._held_events += report[EVENTS_AT]
+            # Where it is over.
+            quic._drain_core()
 
     def events(self) -> list[QuicEvent]:
         found: list[QuicEvent] = []
