@@ -149,6 +149,17 @@ def test_start_and_end_are_steps_of_their_own(uvicorn: Any) -> None:
     asyncio.run(main())
 
 
+def create() -> Any:
+    return app
+
+
+def test_application_that_is_loaded_already_is_served(uvicorn: Any) -> None:
+    config = uvicorn.Config(create, port=0, log_level="error", factory=True, lifespan="off")
+    config.load()
+    with Threaded(uvicorn.Server(config)) as server:
+        assert get(server, "/a") == (200, "pounce", "/a")
+
+
 def test_sockets_that_the_program_has_bound_are_served(uvicorn: Any) -> None:
     config = uvicorn.Config(app, port=0, log_level="error")
     sock = config.bind_socket()

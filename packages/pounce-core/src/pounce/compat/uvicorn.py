@@ -325,8 +325,10 @@ class Server:
             ready.set()
 
         app = getattr(self.config, "loaded_app", None) if self.config.loaded else None
-        factory = settings.get("factory") and app is None
-        config = ServerConfig.of(settings | {"factory": bool(factory), "workers": 1})
+        if app is not None:
+            # What `load()` has made is the application, whatever it was made of.
+            settings |= {"factory": False, "interface": "asgi"}
+        config = ServerConfig.of(settings | {"workers": 1})
         server = ours.Server(config, self.config.app if app is None else app, on_ready=on_ready)
         self._serving = asyncio.ensure_future(server.serve())
         with self._lock:
