@@ -10,7 +10,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test soak faults fuzz lint bench docs check-packages clean
+.PHONY: help setup serve test soak faults fuzz lint bench docs check-packages release-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ docs: setup ## Build the site of the documentation into site/
 
 check-packages: setup ## Build every package; install and use each alone, and the sets that people install
 	$(BIN)/python scripts/check-packages
+
+release-check: ## Look whether this checkout could be released
+	@scripts/setup --group release
+	$(BIN)/python scripts/release-check
 
 # Interpreters and uv stay in the user's cache folder.
 clean: ## Remove everything that the other verbs make in the checkout
