@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import httpx
 import pytest
@@ -223,6 +224,26 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+# Pictures
+
+PICTURES = sorted((DOCS / "pictures").iterdir())
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
+def test_a_picture_is_small_and_on_a_page(picture: Path) -> None:
+    assert picture.stat().st_size < 150_000
+    assert [name_of(page) for page in PAGES if f"pictures/{picture.name})" in page.read_text()]
+
+
+@pytest.mark.parametrize("picture", [each for each in PICTURES if each.suffix == ".svg"], ids=lambda each: each.name)
+def test_a_drawing_has_a_title_and_can_stand_in_a_page(picture: Path) -> None:
+    # An empty line would end the block of HTML that it is on the site.
+    assert "" not in picture.read_text().splitlines()
+    drawing = ElementTree.parse(picture).getroot()
+    assert drawing.findtext("{http://www.w3.org/2000/svg}title")
+    assert not drawing.findall(".//*[@fill]"), "colours that do not follow the theme"
 
 
 # Packages
