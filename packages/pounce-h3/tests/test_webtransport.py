@@ -14,6 +14,7 @@ from pounce_h3.codes import (
     H3_ID_ERROR,
     H3_INTERNAL_ERROR,
     H3_MESSAGE_ERROR,
+    H3_REQUEST_REJECTED,
     WT_BUFFERED_STREAM_REJECTED,
     WT_SESSION_GONE,
     application_code,
@@ -453,6 +454,39 @@ async def test_urgent_stream_goes_first() -> None:
     peer.receive()
     assert peer.quic.left[19] > 60_000
     assert peer.quic.left[15] < 10_000
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+async def test_stream_is_forgotten_when_its_last_byte_has_left(bidirectional: bool) -> None:
+    app, peer = await opened()
+    peer.quic.credit = {0: 1000}
+    await app.say("stream.open", bidirectional=bidirectional)
+    stream = (await app.hear())[1]["stream"]
+    await app.say("stream.send", stream=stream, data=bytes(30_000), end_stream=True)
+    peer.receive()
+    if bidirectional:
+        peer.more(stream, b"", end=True)
+    sessions = peer.h3.streams.sessions
+    assert sessions is not None
+    for granted in (10_000, 19_990):
+        assert list(sessions._streams) == [stream]
+        peer.quic.credit[stream] = granted
+        peer.receive()
+    peer.quic.credit[stream] = 1000
+    peer.receive()
+    peer.receive()
+    assert not sessions._streams
+    assert len(peer.sent(stream)) > 30_000
+
+
+async def test_session_goes_on_after_the_server_has_said_that_it_takes_no_more_requests() -> None:
+    app, peer = await opened()
+    peer.h3.streams.leave()
+    peer.stream(BIDI, 0, b"still")
+    assert (await app.hear())[1]["data"] == b"still"
+    peer._next = 8
+    refused = peer.open()
+    assert peer.quic.resets == {refused: H3_REQUEST_REJECTED}
 
 
 # Datagrams

@@ -199,9 +199,8 @@ class SessionStream:
         self.output.send(self, [data] if data else [], end)
         if end:
             self.writing = OVER
-        if self.pending_size > PENDING_HIGH or (
-            self.pending_size and self.output.unsent(self) + self.pending_size > PENDING_HIGH
-        ):
+        # One that has ended waits until its last byte has left, to be forgotten then.
+        if self.pending_size and (end or self.pending_size + self.output.unsent(self) > PENDING_HIGH):
             self.writable = False
             self.output.wait(self, self.pending_size + self.output.unsent(self))
         if end:
@@ -241,7 +240,7 @@ class SessionStream:
 
     def bytes_left(self) -> None:
         """Some of what was waiting has left: go on, if it was enough."""
-        if self.pending_size + self.output.unsent(self) > PENDING_LOW:
+        if self.pending_size + self.output.unsent(self) > (0 if self.writing == OVER else PENDING_LOW):
             return
         self.output.waiting.discard(self)
         self.writable = True

@@ -16,7 +16,7 @@ from pounce.exchange.priority import Priority
 from pounce_h3.codes import H3_REQUEST_REJECTED
 from pounce_h3.engine import QuicError, StopSending, StreamReset
 from pounce_h3.failures import failed, isolated
-from pounce_h3.frames import GOAWAY, frame, varint
+from pounce_h3.frames import GOAWAY, WT_STREAM, frame, varint
 from pounce_h3.heads import Heads, too_much
 from pounce_h3.output import Output
 from pounce_h3.stream import HEAD, NO_EXCHANGE, SENT, H3Stream
@@ -110,7 +110,7 @@ class Streams:
             if not self._is_new(stream_id):
                 # Its request is over.
                 return
-            if self.goaway is not None and stream_id >= self.goaway:
+            if self.goaway is not None and stream_id >= self.goaway and not self._is_of_session(data):
                 self._reject(stream_id)
                 self.output.stop(stream_id, H3_REQUEST_REJECTED)
                 return
@@ -124,6 +124,10 @@ class Streams:
         # For most requests that was all of it, and no deadline needs watching.
         if stream.reading == HEAD:
             self.output.watch(stream.deadline)
+
+    def _is_of_session(self, data: bytes) -> bool:
+        """It is no request: sessions that are open go on after GOAWAY (draft-ietf-webtrans-http3 4.6)."""
+        return self.sessions is not None and self.sessions.count > 0 and data.startswith(varint(WT_STREAM))
 
     def _is_new(self, stream_id: int) -> bool:
         """Whether this is the first that is heard of a request stream; they need not come in their order."""
