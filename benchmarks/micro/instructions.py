@@ -109,10 +109,13 @@ class Client:
             rest -= len(sock.recv(rest))
 
 
-def measure(server: str, load: str, python: Path) -> int:
-    """Instructions of one request."""
+def measure(server: str, load: str, python: Path, flags: str = "") -> int:
+    """Instructions of one request; `flags` are added to what our own server is started with."""
     app, request = LOADS["hello" if load == "connections" else load]
-    with Counted(replace(SERVERS[server]), python, app) as running:
+    chosen = SERVERS[server]
+    if not chosen.peer:
+        chosen = replace(chosen, arguments=f"{chosen.arguments} {flags}")
+    with Counted(chosen, python, app) as running:
         client = Client(running.port, request, load != "connections")
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -149,6 +152,7 @@ def main() -> None:
 
     parser.add_argument("--servers", type=names(SERVERS), default=list(DEFAULT), help=", ".join(SERVERS))
     parser.add_argument("--loads", type=names(known), default=known, help=", ".join(known))
+    parser.add_argument("--flags", default="", help="added to the command line of ours: --flags=--metrics-enabled")
     options = parser.parse_args()
     if missing := [tool for tool in ("valgrind", "callgrind_control") if shutil.which(tool) is None]:
         parser.error(f"needs {' and '.join(missing)}")
@@ -156,7 +160,7 @@ def main() -> None:
     print("| --- |" + " ---: |" * len(options.servers))
     for load in options.loads:
         row = [
-            measure(name, load, peers_python() if SERVERS[name].peer else Path(sys.executable))
+            measure(name, load, peers_python() if SERVERS[name].peer else Path(sys.executable), options.flags)
             for name in options.servers
         ]
         print(f"| {load} | {' | '.join(f'{each:,}' for each in row)} |", flush=True)
