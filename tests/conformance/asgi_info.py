@@ -45,10 +45,21 @@ def test_who_is_spoken_for_by_a_proxy_that_nobody_trusts_needs_the_token(started
     assert started.request("GET", PATH, [*relayed, (b"authorization", b"Bearer a-token")]).status == 200
 
 
-def test_a_client_behind_a_trusted_proxy_is_not_on_this_machine(wire: Wire) -> None:
-    started = wire.start(app, introspection_enabled=True, trusted_hosts=["127.0.0.1", "unix"], lifespan="off")
-    assert started.request("GET", PATH, [(b"x-forwarded-for", b"192.0.2.1")]).status == 403
-    assert started.request("GET", PATH, [(b"x-forwarded-for", b"127.0.0.1")]).status == 200
+@pytest.mark.parametrize("trusted", [["127.0.0.1", "unix"], ["*", "unix"]], ids=["the proxy", "all"])
+def test_no_word_of_a_proxy_stands_for_the_token_however_trusted(wire: Wire, trusted: list[str]) -> None:
+    started = wire.start(
+        app, introspection_enabled=True, introspection_token="a-token", trusted_hosts=trusted, lifespan="off"
+    )
+    for said in (
+        (b"x-forwarded-for", b"192.0.2.1"),
+        # As the client itself may have written it.
+        (b"x-forwarded-for", b"127.0.0.1"),
+        (b"x-forwarded-for", b"::1, 127.0.0.1"),
+        # Of whom nothing is said.
+        (b"x-forwarded-proto", b"https"),
+    ):
+        assert started.request("GET", PATH, [said]).status == 403
+        assert started.request("GET", PATH, [said, (b"authorization", b"Bearer a-token")]).status == 200
 
 
 def test_other_methods_and_servers_without_it_leave_the_path_to_the_application(started: Started, wire: Wire) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig, describe
 from pounce.contract.totals import METRICS
-from pounce.endpoints.access import is_relayed, may_see
+from pounce.endpoints.access import may_see
 from pounce.endpoints.answer import answer
 from pounce.exchange.scope import split_target
 from pounce.gil import gil_enabled
@@ -65,7 +65,7 @@ def info_responder(service: Service) -> Callable[[RequestHead], Response | ASGIA
     def respond(head: RequestHead) -> Response | ASGIApp | None:
         if wanted not in head.target or split_target(head.target)[0] != wanted or head.method not in (b"GET", b"HEAD"):
             return None
-        return through if is_relayed(head) else direct
+        return through if head.relayed else direct
 
     return respond
 

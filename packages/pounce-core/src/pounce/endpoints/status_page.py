@@ -13,7 +13,7 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from pounce.endpoints.access import is_relayed, may_see
+from pounce.endpoints.access import may_see
 from pounce.endpoints.answer import answer
 from pounce.exchange.scope import split_target
 
@@ -68,7 +68,7 @@ def status_page_responder(service: Service) -> Callable[[RequestHead], Response 
         if path == at:
             return show
         if path == events:
-            return through if is_relayed(head) else direct
+            return through if head.relayed else direct
         return None
 
     return respond
