@@ -375,6 +375,12 @@ def test_secret_is_the_first_line_of_its_file(name: str, tmp_path: Path) -> None
         config.secret(name)
 
 
+@pytest.mark.parametrize("data", [b"a word", b"a word\r\n", b"\xef\xbb\xbfa word\r\nmore"])
+def test_secret_is_the_same_whatever_editor_wrote_it(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(data)
+    assert ServerConfig(introspection_token_file=str(tmp_path / "token")).secret("introspection_token") == "a word"
+
+
 def test_token_in_a_file_opens_what_tells_of_the_server(tmp_path: Path) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("never asked")

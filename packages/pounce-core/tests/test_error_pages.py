@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pounce import ConfigError
-from pounce.contract.head import RequestHead
+from pounce.contract.head import Origin, RequestHead
 from pounce.contract.stream import ConnectionInfo
 from pounce.errors import BadRequest
 from pounce.exchange.accept import preferred_type
@@ -172,6 +172,23 @@ def test_client_that_is_no_browser_gets_the_traceback_as_text() -> None:
 )
 def test_page_is_for_those_who_may_see_it(peer: Any, hosts: Any, shown: bool) -> None:
     assert (b"visible value" in page(peer=peer, hosts=hosts).body) is shown
+
+
+@pytest.mark.parametrize("origin", [None, Origin(("127.0.0.1", 0), ("localhost", 80), "")], ids=["unsaid", "said"])
+@pytest.mark.parametrize("peer", [("127.0.0.1", 1), None], ids=["TCP", "Unix"])
+def test_who_comes_through_a_proxy_of_this_machine_is_not_on_it(origin: Any, peer: Any) -> None:
+    asked = head(BROWSER)
+    asked.relayed, asked.origin = True, origin
+    pages = ErrorPages({}, debug=True, debug_hosts=("127.0.0.1", "unix", "::1"))
+    body = pages.answer(app_failed(), asked, Asked(peer), failure()).body  # type: ignore[arg-type]
+    assert b"visible value" not in body
+
+
+def test_client_that_a_proxy_names_may_be_one_of_the_hosts() -> None:
+    asked = head(BROWSER)
+    asked.relayed, asked.origin = True, Origin(("192.0.2.1", 0), ("localhost", 80), "")
+    pages = ErrorPages({}, debug=True, debug_hosts=("192.0.2.1",))
+    assert b"visible value" in pages.answer(app_failed(), asked, Asked(), failure()).body  # type: ignore[arg-type]
 
 
 def test_page_is_never_shown_without_debug() -> None:

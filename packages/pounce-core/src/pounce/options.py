@@ -213,7 +213,8 @@ def options_of(cls: type, plugin: str = "") -> tuple[Option, ...]:
 def secret_from(name: str, path: str) -> str:
     """The first line of a file that a setting names, where a secret is. Raises `ConfigError`, without the secret."""
     try:
-        with open(path, encoding="utf-8") as file:
+        # Editors of Windows begin a file with a mark that is no part of the text.
+        with open(path, encoding="utf-8-sig") as file:
             text = file.readline().rstrip("\r\n")
     except (OSError, ValueError) as exc:
         raise ConfigError(f"{name} {path} cannot be read: {getattr(exc, 'strerror', None) or 'it is no text'}") from exc

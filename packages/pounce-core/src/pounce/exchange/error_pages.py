@@ -128,10 +128,12 @@ class ErrorPages:
         """Whether this client may see the application's source: one of this machine, unless told otherwise."""
         if not self._debug:
             return False
-        peer = (head.origin or stream.connection).peer
         if "*" in self._debug_hosts:
             return True
-        return ("unix" if peer is None else peer[0]) in self._debug_hosts
+        peer = (head.origin or stream.connection).peer
+        host = "unix" if peer is None else peer[0]
+        # Beside the server is then the proxy, or its client by its own word.
+        return host in self._debug_hosts and not (head.relayed and (host in ("unix", "::1") or host[:4] == "127."))
 
 
 def is_application(key: str, page: str) -> bool:
