@@ -45,6 +45,7 @@ LINES: dict[str, tuple[str | None, dict[str, object]]] = {
     "uv run uvicorn main:app --port 1": ("main:app", {"port": 1}),
     "gunicorn -w4 -k uvicorn.workers.UvicornWorker -b :80 -b unix:/run/a.sock main:app": (
         "main:app", {"workers": 4, "interface": "asgi", "bind": ("0.0.0.0:80", "unix:/run/a.sock")}),
+    "gunicorn -Rw 4 a:b": ("a:b", {"workers": 4}),
     "gunicorn mysite.wsgi": ("mysite.wsgi:application", {}),
     "gunicorn 'mysite:create()' -k sync": ("mysite:create()", {"interface": "wsgi", "wsgi_threads": 1}),
     "gunicorn mysite:app -k gthread --threads 8 --bind 0.0.0.0:80,[::]:81": (
@@ -105,6 +106,7 @@ WITHOUT = {
     "daphne a:b -e ssl:443 --log-fmt x": ["-e", "--log-fmt"],
     "SECRET=1 uvicorn main:app": ["SECRET"],
     "uvicorn main:app --port many": ["--port many"],
+    "gunicorn a:b --max-requests many --max-requests-jitter 5": ["--max-requests-jitter", "--max-requests many"],
 }  # fmt: skip
 
 
@@ -194,6 +196,38 @@ def test_output_is_a_file_that_serves(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "# Or without this file: pounce serve main:app --workers 4 --uds a\n" in text
     assert f"#   --ws-max-queue: {FLAGS['--ws-max-queue']}\n" in text
     assert "# max_request_size = 0  # " in text
+
+
+@pytest.mark.parametrize("text", ["a\nworkers = 9", "\x7f", "\U0001f600", "a\u2028b\r"])
+def test_no_text_of_a_line_gets_out_of_its_place(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    line = ["uvicorn", f"main:{text}", "--env-file", text, "--uds", text]
+    assert main(["migrate", *line]) == 0
+    assert tomllib.loads(capsys.readouterr().out) == {"app": f"main:{text}", "env_file": [text], "uds": text}
+
+
+def test_what_a_configuration_prints_is_not_in_the_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text("print('workers = 9')\nworkers = 2\n")
+    assert main(["migrate", "gunicorn", "main:app"]) == 0
+    assert tomllib.loads(capsys.readouterr().out) == {"app": "main:app", "workers": 2}
+
+
+@pytest.mark.parametrize(("name", "text", "remark"), [
+    ("gunicorn.conf.py", "worker_class = 5", "worker_class 5"),
+    ("hypercorn.toml", "bind = 8000", "bind 8000"),
+])  # fmt: skip
+def test_value_of_another_kind_is_named(tmp_path: Path, name: str, text: str, remark: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert [each.what for each in migrate([name]).remarks] == [remark]
+
+
+def test_module_without_a_name_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["migrate", "gunicorn", "-c", "python:", "a:b"]) == 2
+    assert ".py cannot be read" in capsys.readouterr().err
+
+
+def test_folders_of_static_files_are_in_the_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["migrate", "--json", "granian", "main:app", "--static-path-mount", "public"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"] == {"static_files": {"/static": "public"}}
 
 
 def test_file_is_written_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -439,6 +439,18 @@ def test_file_of_variables_can_be_named_everywhere(write, monkeypatch, forget):
     assert (got.port, got.backlog) == (1, 2)
 
 
+def test_mark_of_an_editor_is_no_part_of_the_first_variable(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    (tmp_path / ".env").write_text("POUNCE_PORT=81\n", encoding="utf-8-sig")
+    assert config_of(Given(env_files=(".env",))).port == 81
+
+
+@pytest.mark.parametrize("text", ["A=\0", "'A=B'=1"])
+def test_variable_that_no_system_takes_is_an_error(tmp_path, text):
+    (tmp_path / ".env").write_text(text)
+    assert "in a file of variables cannot be one" in refused(Given(env_files=(".env",))).message
+
+
 def test_file_of_variables_that_is_not_there_is_an_error(write):
     assert "no.env cannot be read" in refused(Given(env_files=("no.env",))).message
     write("env_file = 3")

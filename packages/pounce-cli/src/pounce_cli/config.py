@@ -10,7 +10,7 @@ from pounce.options import Option
 from pounce_cli.flags import Given, plugin_options
 from pounce_cli.sources import Found, Setting, config_of, find
 
-__all__ = ["show_config", "toml_value"]
+__all__ = ["show_config", "toml_string", "toml_value"]
 
 
 def show_config(given: Given, *, as_json: bool = False, origin: bool | None = None) -> None:
@@ -27,7 +27,7 @@ def show_config(given: Given, *, as_json: bool = False, origin: bool | None = No
         print(json.dumps(_as_json(options, found, origin=bool(origin)), indent=2))
         return
     if found.app is not None:
-        print(escaped_line(_line("app", json.dumps(found.app.value), found.app if origin is not False else None)))
+        print(escaped_line(_line("app", toml_string(found.app.value), found.app if origin is not False else None)))
     table = ""
     for item in options:
         plugin = item.name.rpartition(".")[0]
@@ -75,8 +75,14 @@ def toml_value(item: Option, value: Any) -> str:
 
 def _inline(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_inline(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{toml_string(key)} = {_inline(each)}" for key, each in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_inline, value)) + "]"
-    # Strings of JSON are strings of TOML.
-    return json.dumps(value)
+    return toml_string(value) if isinstance(value, str) else json.dumps(value)
+
+
+def toml_string(text: str) -> str:
+    """Text as it stands in a file: as in JSON, but for what that writes as two halves, or leaves as it is."""
+    shown = json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # Bytes that are no text, of a name of a file: a file of TOML cannot have them.
+    return shown.encode("utf-8", "replace").decode()

@@ -5,6 +5,7 @@ configuration of hypercorn. What is written is one text: `pounce.toml`, with the
 comments, and there too what has not been taken over, and why.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -12,6 +13,7 @@ import os
 import re
 import runpy
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from pounce.config import ServerConfig, describe
 from pounce.errors import ConfigError
 from pounce.observe.logs import escaped_line
 from pounce.options import Option, parse_option
-from pounce_cli.config import toml_value
+from pounce_cli.config import toml_string, toml_value
 from pounce_cli.errors import UsageError
 from pounce_cli.flags import flag_of, plugin_options, spellings, switched_off_by
 from pounce_cli.foreign import FLAGS
@@ -94,9 +96,9 @@ class Migration:
         lines: list[str] = []
         tables: dict[str, list[str]] = {}
         if self.app is not None:
-            lines.append(f"app = {json.dumps(self.app)}")
+            lines.append(f"app = {toml_string(self.app)}")
         if self.env_files:
-            lines.append(f"env_file = {json.dumps(self.env_files)}")
+            lines.append(f"env_file = [{', '.join(map(toml_string, self.env_files))}]")
         for name, value in settings.items():
             plugin, _, last = name.rpartition(".")
             comment = f"  # {comments[name]}" if name in comments else ""
@@ -222,8 +224,8 @@ def _read(server: Server, words: Sequence[str]) -> tuple[str | None, Given]:
             given[option.key] = (flag, flag not in option.off and not flag.startswith("--no-sendfile"))
             if not flag.startswith("--") and text:
                 # Several letters behind one hyphen.
-                _, others = _read(server, [f"-{text}", *rest])
-                return (apps[0] if apps else None), given | others
+                app, others = _read(server, [f"-{text}", *rest])
+                return (apps[0] if apps else app), given | others
             continue
         if not equals:
             text = next(rest, "")
@@ -259,7 +261,9 @@ def _in_python(path: str) -> Given:
     """What a configuration in Python sets: it is run, as its own server does."""
     _text(path)
     try:
-        names = runpy.run_path(path)
+        # What it prints is none of what is written here.
+        with contextlib.redirect_stdout(sys.stderr):
+            names = runpy.run_path(path)
     except (Exception, SystemExit) as exc:
         raise ConfigError(f"{path} cannot be run: {type(exc).__name__}: {exc}") from exc
     return {
@@ -308,8 +312,7 @@ def _in_file_of(server: Server, given: Given) -> Given:
 
 
 def _in_module(name: str) -> Given:
-    path = Path(*name.split(".")).with_suffix(".py")
-    return _in_python(str(path))
+    return _in_python(name.replace(".", os.sep) + ".py")
 
 
 def _in_variables(migration: Migration, variables: Mapping[str, str]) -> Given:
@@ -367,7 +370,7 @@ def _take(migration: Migration, option: Theirs, written: str, value: Any) -> Non
     except NoEquivalent as exc:
         migration.remarks.append(Remark(f"{written} {value}", str(exc)))
         return
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, AttributeError) as exc:
         migration.remarks.append(Remark(f"{written} {value}", f"It cannot be read: {exc}."))
         return
     if option.convert is not None and isinstance(found, dict):
@@ -402,14 +405,14 @@ def _settle(migration: Migration, given: Given) -> None:
     """What several options have to do with each other."""
     settings = migration.settings
     for key in ("limit_max_requests_jitter", "max_requests_jitter"):
-        most = int(settings.get("max_requests", 0) or 0)
-        if key in given and most:
-            settings["recycle_jitter"] = min(100, math.ceil(100 * int(given[key][1]) / most))
+        most, jitter = _number(settings.get("max_requests")), _number(given.get(key, ("", None))[1])
+        if most and jitter is not None:
+            settings["recycle_jitter"] = min(100, math.ceil(100 * jitter / most))
             _forget(migration, given[key][0])
     for key in ("env_file", "env_files"):
         if key in given:
             written, files = given[key]
-            migration.env_files = (files,) if isinstance(files, str) else tuple(files)
+            migration.env_files = tuple(map(str, files)) if isinstance(files, (list, tuple)) else (str(files),)
             _forget(migration, written)
     mounts = given.get("static_path_mount")
     if mounts is not None:
@@ -431,6 +434,14 @@ def _settle(migration: Migration, given: Given) -> None:
             settings.pop(name, None)
     if "port" in settings and settings.get("host") == "":
         settings["host"] = "0.0.0.0"
+
+
+def _number(value: Any) -> int | None:
+    """Not negative; None for what is none, which is told where the setting is looked at."""
+    try:
+        return max(0, int(value))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _forget(migration: Migration, written: str) -> None:
@@ -469,12 +480,14 @@ def _check(migration: Migration) -> None:
 def show(migration: Migration, *, source: str, same_defaults: bool, as_json: bool) -> str:
     """The migration as text: a file with comments, or JSON."""
     if as_json:
+        # Tables among them are of a kind that JSON does not know.
+        settings = {name: dict(at) if isinstance(at, Mapping) else at for name, at in migration.settings.items()}
         return json.dumps(
             {
                 "server": migration.server.name,
                 "app": migration.app,
                 "command": shlex.join(migration.command),
-                "settings": migration.settings,
+                "settings": settings,
                 "toml": migration.toml(same_defaults=same_defaults),
                 "not_taken_over": [each._asdict() for each in migration.remarks],
                 "notes": [each._asdict() for each in migration.notes],
@@ -488,7 +501,8 @@ def show(migration: Migration, *, source: str, same_defaults: bool, as_json: boo
 def _lines(migration: Migration, source: str, same_defaults: bool) -> Iterator[str]:
     yield f"# From: {escaped_line(source)}"
     yield f"# Start with: pounce serve{'' if migration.app else ' main:app'}"
-    yield f"# Or without this file: {shlex.join(migration.command)}"
+    # A comment is one line, whatever stands in a word.
+    yield escaped_line(f"# Or without this file: {shlex.join(migration.command)}")
     yield from _remarks("Not taken over", migration.remarks)
     yield from _remarks("Nearly the same", migration.notes)
     if text := migration.toml(same_defaults=same_defaults):

@@ -212,12 +212,16 @@ def load_env_files(paths: Iterable[str]) -> None:
                 hint="pip install 'pounce-cli[env-file]'",
             ) from exc
         try:
-            with open(path, encoding="utf-8") as file:
+            # Editors of Windows begin a file with a mark that is no part of the first name.
+            with open(path, encoding="utf-8-sig") as file:
                 values |= {name: text for name, text in dotenv_values(stream=file).items() if text is not None}
         except (OSError, ValueError) as exc:
             raise ConfigError(f"the file of variables {path} cannot be read: {exc}") from exc
     for name, text in values.items():
-        os.environ.setdefault(name, text)
+        try:
+            os.environ.setdefault(name, text)
+        except ValueError as exc:
+            raise ConfigError(f"{name!r} in a file of variables cannot be one: {exc}") from exc
 
 
 def _paths(value: Any, origin: str) -> list[str]:
