@@ -168,6 +168,9 @@ open("mine", "w").close()
 found.hand_over("mine")
 os.symlink("/etc/passwd", "link")
 found.hand_over("link")
+open("kept", "w").close()
+os.link("kept", "other")
+found.hand_over("other")
 found.take()
 assert os.getresuid() == (54322, 54322, 54322), os.getresuid()
 assert os.getresgid() == (54321, 54321, 54321)
@@ -195,6 +198,7 @@ def test_privileges_are_given_up_for_good(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", TAKES], cwd=tmp_path, check=True, timeout=60)
     assert (tmp_path / "mine").stat().st_uid == 54322
     assert Path("/etc/passwd").stat().st_uid == 0
+    assert (tmp_path / "kept").stat().st_uid == 0
 
 
 @pytest.mark.parametrize(("flag", "name"), [("--user", "nobody-of-this-name"), ("--group", "no-such-group")])

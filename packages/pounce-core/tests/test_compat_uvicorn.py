@@ -149,6 +149,31 @@ def test_start_and_end_are_steps_of_their_own(uvicorn: Any) -> None:
     asyncio.run(main())
 
 
+def test_start_that_is_cancelled_leaves_nothing_running(uvicorn: Any) -> None:
+    async def main() -> None:
+        starting, over = asyncio.Event(), asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            starting.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                over.set()
+
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
+        serving = asyncio.ensure_future(server.serve())
+        await starting.wait()
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        assert over.is_set()
+        assert not server.started
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
 def create() -> Any:
     return app
 

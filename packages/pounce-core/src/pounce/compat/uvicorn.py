@@ -337,6 +337,12 @@ class Server:
         waiting = asyncio.ensure_future(ready.wait())
         try:
             await asyncio.wait([waiting, self._serving], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # Nobody would end what goes on starting.
+            self._serving.cancel()
+            await asyncio.wait([self._serving])
+            self.started = False
+            raise
         finally:
             waiting.cancel()
         if self._serving.done():

@@ -58,12 +58,16 @@ class Privileges:
                 self.hand_over(path)
 
     def hand_over(self, path: str | None) -> None:
-        """Give what root has made to the user: a file, a socket, a folder, and no link. What cannot be is left."""
+        """Give what root has made to the user: a file, a socket, a folder, and no link. What cannot be is left.
+
+        A file with several names may be another's, which who may write to the folder has put there.
+        """
         if path is None:
             return
         try:
             status = os.lstat(path)
-            if status.st_uid == os.getuid() and not stat.S_ISLNK(status.st_mode):
+            is_own = stat.S_ISDIR(status.st_mode) or (status.st_nlink == 1 and not stat.S_ISLNK(status.st_mode))
+            if status.st_uid == os.getuid() and is_own:
                 os.chown(path, self.uid, self.gid, follow_symlinks=False)
         except OSError:
             pass

@@ -7,12 +7,13 @@ called on the thread that supervises, or on the loop where there is one alone; w
 import logging
 import os
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Any
 
 from pounce.app_failure import in_words, is_from_outside
 from pounce.config import ServerConfig
 from pounce.config_checks import HOOKS
-from pounce.errors import SupervisorError
+from pounce.errors import ConfigError, SupervisorError
 from pounce.importer import import_object
 
 __all__ = ["ServerEvent", "ServerHooks"]
@@ -39,14 +40,17 @@ class ServerEvent:
 
 
 class ServerHooks:
-    """Those that a configuration has. Raises `AppImportError` for one that cannot be imported."""
+    """Those that a configuration has. Raises `AppImportError` for one that cannot be imported.
+
+    And `ConfigError` for what is no function, or one that is to be awaited.
+    """
 
     def __init__(self, config: ServerConfig) -> None:
         self._hooks: dict[str, Any] = {}
         for name in HOOKS:
             hook = getattr(config, name)
             if hook is not None:
-                self._hooks[name] = import_object(hook, config) if isinstance(hook, str) else hook
+                self._hooks[name] = _checked(name, import_object(hook, config) if isinstance(hook, str) else hook)
 
     def call(self, name: str, **told: Any) -> None:
         """Call it, if there is one; what it raises is logged. `on_starting` raises `SupervisorError`."""
@@ -61,3 +65,13 @@ class ServerHooks:
             if name == "on_starting":
                 raise SupervisorError(f"on_starting failed: {in_words(exc)}", code="POUNCE_HOOK_FAILED") from exc
             log.exception("%s failed", name)
+
+
+def _checked(name: str, hook: Any) -> Any:
+    """Raises `ConfigError`: what would fail at the end is told at the start."""
+    if not callable(hook):
+        raise ConfigError(f"{name} must be a function (got {hook!r})")
+    if iscoroutinefunction(hook) or iscoroutinefunction(type(hook).__call__):
+        # With a supervisor there is no loop that could run it.
+        raise ConfigError(f"{name} must not be async", hint="Give an ordinary function, which blocks until it returns.")
+    return hook
