@@ -7,6 +7,7 @@ import pytest
 from tests.conformance.wires import Started, Wire, answer
 
 PATH = "/_pounce/info"
+HERE = (b"host", b"localhost")
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -21,7 +22,7 @@ def started(wire: Wire) -> Started:
 
 
 def test_on_this_machine_it_is_told_what_runs_here(started: Started) -> None:
-    found = started.request("GET", PATH)
+    found = started.request("GET", PATH, [HERE])
     told = json.loads(found.body)
     assert found.status == 200
     assert told["server"]["counts"]["requests"] == 1
@@ -31,14 +32,14 @@ def test_on_this_machine_it_is_told_what_runs_here(started: Started) -> None:
 
 
 def test_no_secret_and_no_text_of_the_configuration_is_told(started: Started) -> None:
-    body = started.request("GET", PATH).body
+    body = started.request("GET", PATH, [HERE]).body
     assert b"a-token" not in body
     assert b"hidden" not in body
     assert json.loads(body)["config"]["introspection_token_set"] is True
 
 
 def test_who_is_spoken_for_by_a_proxy_that_nobody_trusts_needs_the_token(started: Started) -> None:
-    relayed = [(b"x-forwarded-for", b"192.0.2.1")]
+    relayed = [HERE, (b"x-forwarded-for", b"192.0.2.1")]
     refused = started.request("GET", PATH, relayed)
     assert (refused.status, b"runtime" in refused.body) == (403, False)
     assert started.request("GET", PATH, [*relayed, (b"authorization", b"Bearer wrong")]).status == 403
@@ -58,8 +59,22 @@ def test_no_word_of_a_proxy_stands_for_the_token_however_trusted(wire: Wire, tru
         # Of whom nothing is said.
         (b"x-forwarded-proto", b"https"),
     ):
-        assert started.request("GET", PATH, [said]).status == 403
-        assert started.request("GET", PATH, [said, (b"authorization", b"Bearer a-token")]).status == 200
+        assert started.request("GET", PATH, [HERE, said]).status == 403
+        assert started.request("GET", PATH, [HERE, said, (b"authorization", b"Bearer a-token")]).status == 200
+
+
+def test_name_that_may_be_of_another_site_is_not_this_machine_s(
+    started: Started, wire: Wire
+) -> None:
+    if wire.case.unix:
+        pytest.skip("no page of a browser gets there")
+    for host, status in {
+        b"rebound.example": 403, b"localhost.example:80": 403, b"127.0.0.1.example": 403,
+        b"localhost:80": 200, b"app.localhost": 200, b"127.0.0.1:8000": 200, b"[::1]:8000": 200,
+    }.items():  # fmt: skip
+        assert started.request("GET", PATH, [(b"host", host)]).status == status
+    with_token = [(b"host", b"rebound.example"), (b"authorization", b"Bearer a-token")]
+    assert started.request("GET", PATH, with_token).status == 200
 
 
 def test_other_methods_and_servers_without_it_leave_the_path_to_the_application(started: Started, wire: Wire) -> None:

@@ -7,6 +7,7 @@ import pytest
 from tests.conformance.wires import Started, Wire, answer
 
 PAGE, EVENTS = "/_pounce/", "/_pounce/events"
+HERE = (b"host", b"localhost")
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -19,7 +20,7 @@ def started(wire: Wire) -> Started:
 
 
 def test_the_page_runs_nothing_but_its_own_script(started: Started) -> None:
-    found = started.request("GET", PAGE)
+    found = started.request("GET", PAGE, [HERE])
     fields = dict(found.headers)
     assert (found.status, fields[b"content-type"]) == (200, b"text/html; charset=utf-8")
     policy = fields[b"content-security-policy"]
@@ -29,7 +30,7 @@ def test_the_page_runs_nothing_but_its_own_script(started: Started) -> None:
 
 def test_events_tell_how_the_server_does(started: Started) -> None:
     with started.connect() as client:
-        request = client.open("GET", EVENTS)
+        request = client.open("GET", EVENTS, [HERE])
         assert request.read_head().status == 200
         text = request.read_piece()
         while b"\n\n" not in text:
@@ -42,7 +43,7 @@ def test_events_tell_how_the_server_does(started: Started) -> None:
 
 def test_events_tell_of_the_memory_of_the_processes(started: Started) -> None:
     with started.connect() as client:
-        request = client.open("GET", EVENTS)
+        request = client.open("GET", EVENTS, [HERE])
         text = b""
         for _ in range(30):
             text += request.read_piece()
@@ -53,7 +54,7 @@ def test_events_tell_of_the_memory_of_the_processes(started: Started) -> None:
 
 
 def test_events_are_for_this_machine_and_for_the_token(started: Started) -> None:
-    relayed = [(b"forwarded", b"for=192.0.2.1")]
+    relayed = [HERE, (b"forwarded", b"for=192.0.2.1")]
     assert started.request("GET", EVENTS, relayed).status == 403
     assert started.request("HEAD", EVENTS, [*relayed, (b"authorization", b"Bearer a-token")]).status == 200
 
@@ -65,7 +66,7 @@ def test_other_paths_are_the_applications(started: Started) -> None:
 
 def test_who_looks_does_not_hold_up_the_end(started: Started) -> None:
     with started.connect() as client:
-        request = client.open("GET", EVENTS)
+        request = client.open("GET", EVENTS, [HERE])
         assert request.read_piece()
         started.server.shutdown()
         while request.read_piece():
