@@ -230,7 +230,8 @@ def test_module_is_run_with_its_own_words(pounce: Any) -> None:
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [([], "no program is given"), (["-m"], "no program is given"), (["main:app"], "pounce serve main:app")],
+    [([], "no program is given"), (["-m"], "no program is given"), (["main:app"], "pounce serve main:app"),
+     (["gone.py"], "there is no program gone.py")],
 )
 def test_what_is_no_program_is_told_so(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], said: str

@@ -3,6 +3,7 @@
 What environment and configuration file say of settings stands above what the program says.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ def run(words: Sequence[str], config: str | None) -> None:
         raise UsageError(
             f"{words[0]} names an application, not a program", hint=f"To serve it: pounce serve {words[0]}"
         )
+    if words[0] != "-m" and not os.path.exists(words[0]):
+        raise UsageError(f"there is no program {words[0]}", hint="For a module: pounce run -m package")
     from pounce.compat.uvicorn import install, run_program
 
     install(_overrides(config))
