@@ -41,7 +41,12 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
 """
-PRIVATE = {"Cookie": "a=private-cookie", "Authorization": "Bearer private-token", "X-Forwarded-For": "192.0.2.7"}
+PRIVATE = {
+    "Cookie": "a=private-cookie",
+    "Authorization": "Bearer private-token",
+    "Referer": "http://shop.example/reset?token=private-page",
+    "X-Forwarded-For": "192.0.2.7",
+}
 
 
 class Reports:

@@ -92,6 +92,11 @@ def _cleaned(personal: bool, event: Any, hint: Any) -> Any:
         return None
     if not personal and "request" in event:
         event["request"].pop("query_string", None)
+        fields = event["request"].get("headers") or {}
+        for name in fields:
+            if name.lower() == "referer":
+                # The page before has a query as well.
+                fields[name] = str(fields[name]).partition("?")[0]
     return event
 
 
