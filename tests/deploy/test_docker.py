@@ -66,7 +66,9 @@ def test_nothing_runs_as_root() -> None:
 def test_process_1_is_healthy_and_ends_at_the_signal(folder: Path) -> None:
     (folder / "main.py").write_text(APP)
     (folder / "pounce.toml").write_text('app = "main:app"\nport = 0\n')
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "XDG_RUNTIME_DIR": str(folder)}
+    # Other servers of this machine are in neither folder.
+    own = {"XDG_RUNTIME_DIR": str(folder), "TMPDIR": str(folder)}
+    environment = {**os.environ, **own, "PATH": f"{BIN}:{os.environ['PATH']}"}
     namespaces = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     with (folder / "log").open("w+") as log:
         process = subprocess.Popen(

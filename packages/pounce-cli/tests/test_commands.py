@@ -160,7 +160,9 @@ def test_control_socket_is_found_where_the_server_finds_it(capsys, tmp_path, mon
 
 
 def test_one_of_several_servers_has_to_be_named(capsys, tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+    run = tmp_path_factory.mktemp("run")
+    for variable in ("XDG_RUNTIME_DIR", "TMPDIR"):  # servers of other tests are in neither
+        monkeypatch.setenv(variable, str(run))
     selector = selectors.DefaultSelector()
     sockets = [open_control("auto", app, selector, {}) for app in ("shop:app", "blog:app")]
     try:
@@ -176,7 +178,8 @@ def test_one_of_several_servers_has_to_be_named(capsys, tmp_path_factory, monkey
 
 def test_a_server_of_its_own_process_is_found_and_obeys_without_a_flag(pounce, capsys, tmp_path_factory, monkeypatch):
     run = tmp_path_factory.mktemp("run")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run))
+    for variable in ("XDG_RUNTIME_DIR", "TMPDIR"):
+        monkeypatch.setenv(variable, str(run))
     server = pounce.start("serve", "main:app", "--port", "0", "--log-format", "json")
     url = server.started()["url"]
     assert main(["status", "--json"]) == 0
