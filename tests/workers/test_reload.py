@@ -88,7 +88,9 @@ def test_request_that_runs_is_finished_by_the_old_process(server: Running) -> No
         client.sendall(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
         server.reached()
         server.write(version(2))
+        at = len(server.log)
         reload(server)
+        server.wait_for_message("Shutting down", after=at)
         server.release()
         answer = read_answer(client)
     assert answer["pid"] in old

@@ -117,6 +117,7 @@ WORDS = st.sampled_from(
 @given(st.lists(WORDS, max_size=7))
 @example(["main:app", "--bind", '["a"]', "--bind=[1]"])
 @example(["--server-header", "main:app", "x:y", "--host", "true"])
+@example(["--log-level", "main:app"])
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_what_the_plain_reader_understands_the_library_understands_the_same(words):
     for line in (words, ["main:app", *words]):

@@ -372,7 +372,7 @@ def test_idle_connections_keep_no_buffer_of_their_own(files: Files) -> None:
 
     async def look(scope: Any, receive: Any, send: Any) -> None:
         loop = asyncio.get_running_loop()
-        protocols = [found for found in gc.get_objects() if isinstance(found, asyncio.sslproto.SSLProtocol)]
+        protocols = [found for found in gc.get_objects() if type(found) is asyncio.sslproto.SSLProtocol]
         # What other tests have left may be half made, or half taken apart.
         buffers[:] = [found._ssl_buffer for found in protocols if getattr(found, "_loop", None) is loop]
         await app(scope, receive, send)
