@@ -17,9 +17,7 @@ __all__ = ["read"]
 
 def read(words: Sequence[str]) -> Given | None:
     """What the words after `serve` say; None when one of them is not certain."""
-    options = (*flags(), *plugin_flags(words))
-    values, repeatable, switches = _known(options)
-    choices = {item.name: item.choices for item in options if item.choices}
+    values, repeatable, switches = _known((*flags(), *plugin_flags(words)))
     apps: list[str] = []
     tables: tuple[str, ...] = ()
     config: tuple[str, ...] = ()
@@ -60,9 +58,6 @@ def read(words: Sequence[str]) -> Given | None:
             assert isinstance(before, tuple)
             settings[repeatable[flag]] = (*before, text)
         elif flag in values and values[flag] not in settings:
-            allowed = choices.get(values[flag])
-            if allowed and text.lower() not in allowed:
-                return None
             settings[values[flag]] = text
         else:
             return None
