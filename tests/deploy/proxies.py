@@ -4,14 +4,12 @@ import itertools
 import os
 import socket
 import ssl
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.interop.proxies import running
+from tests.interop.proxies import running, running_caddy, running_nginx
 
 PATIENCE = 60.0
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -53,18 +51,7 @@ def _nginx(folder: Path, addresses: tuple[str, str, str], cert: Path, key: Path)
             ("127.0.0.1:8001 ", f"{one}:8001 "), ("127.0.0.1:8002 ", f"{two}:8002 "),
             ("/etc/ssl/app.example/cert.pem", str(cert)), ("/etc/ssl/app.example/key.pem", str(key)),
         )
-        user = "user root;" if os.geteuid() == 0 else ""
-        path = folder / "nginx.conf"
-        path.write_text(
-            f"daemon off; worker_processes 1; {user} pid {folder}/nginx.pid; error_log {folder}/error.log;\n"
-            f"events {{}}\nhttp {{ access_log off;\n"
-            f"client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;\n"
-            f"fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;\n"
-            f"{site}\n}}\n"
-        )
-        # As at an upgrade of nginx itself: it finds the sockets that it is to listen on in its environment.
-        command = ["nginx", "-p", str(folder), "-c", str(path)]
-        with running(command, listening, NGINX=f"{listening.fileno()};"):
+        with running_nginx(folder, listening, site):
             yield port
 
 
@@ -92,35 +79,13 @@ def _caddy(folder: Path, addresses: tuple[str, str, str], cert: Path, key: Path)
     front, one, two = addresses
     with socket.create_server((front, 0)) as found:
         port = found.getsockname()[1]
-    path = folder / "Caddyfile"
-    path.write_text(
-        f"{{\n admin off\n default_sni localhost\n auto_https off\n storage file_system {folder}\n}}\n"
-        + replaced(
-            DEPLOY / "caddy" / "Caddyfile",
-            ("app.example {", f"https://:{port} {{\n\tbind {front}\n\ttls {cert} {key}"),
-            (" 127.0.0.1:8001 ", f" {one}:8001 "), (" 127.0.0.1:8002 ", f" {two}:8002 "),
-        )
+    sites = replaced(
+        DEPLOY / "caddy" / "Caddyfile",
+        ("app.example {", f"https://:{port} {{\n\tbind {front}\n\ttls {cert} {key}"),
+        (" 127.0.0.1:8001 ", f" {one}:8001 "), (" 127.0.0.1:8002 ", f" {two}:8002 "),
     )
-    log = (folder / "caddy.log").open("wb")
-    process = subprocess.Popen(
-        ["caddy", "run", "--config", str(path), "--adapter", "caddyfile"],
-        env={**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)},
-        stdout=log, stderr=log,
-    )  # fmt: skip
-    try:
-        end = time.monotonic() + PATIENCE
-        while True:
-            assert process.poll() is None, (folder / "caddy.log").read_text()
-            try:
-                socket.create_connection((front, port)).close()
-                break
-            except OSError:
-                assert time.monotonic() < end, "Caddy does not listen"
+    with running_caddy(folder, (front, port), sites, "default_sni localhost"):
         yield port
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
-        log.close()
 
 
 PROXIES = (

@@ -1,11 +1,8 @@
 """nginx, HAProxy and Caddy in front, alone and behind one another: who the client is, and by which scheme it came."""
 
 import json
-import os
 import shutil
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
@@ -13,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.interop.proxies import running
+from tests.interop.proxies import running, running_caddy, running_nginx
 from websockets.sync.client import connect
 
 from pounce.testing import TestServer
@@ -68,33 +65,22 @@ def nginx(folder: Path, backend: str, proto: str = "https") -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         bind = "" if backend.startswith("unix:") else f"proxy_bind {NGINX};"
-        user = "user root;" if os.geteuid() == 0 else ""
-        path = folder / "nginx.conf"
-        path.write_text(f"""
-            daemon off; worker_processes 1; {user} pid {folder}/nginx.pid; error_log {folder}/error.log;
-            events {{}}
-            http {{
-                access_log off;
-                client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-                uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-                server {{
-                    listen 127.0.0.1:{port};
-                    location / {{
-                        proxy_pass http://{backend}; {bind}
-                        proxy_http_version 1.1;
-                        proxy_set_header Host backend.internal;
-                        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-                        proxy_set_header X-Forwarded-Proto {proto};
-                        proxy_set_header X-Forwarded-Host $http_host;
-                        proxy_set_header Upgrade $http_upgrade;
-                        proxy_set_header Connection $http_connection;
-                    }}
+        site = f"""
+            server {{
+                listen 127.0.0.1:{port};
+                location / {{
+                    proxy_pass http://{backend}; {bind}
+                    proxy_http_version 1.1;
+                    proxy_set_header Host backend.internal;
+                    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+                    proxy_set_header X-Forwarded-Proto {proto};
+                    proxy_set_header X-Forwarded-Host $http_host;
+                    proxy_set_header Upgrade $http_upgrade;
+                    proxy_set_header Connection $http_connection;
                 }}
             }}
-        """)
-        # As at an upgrade of nginx itself: it finds the sockets that it is to listen on in its environment.
-        command = ["nginx", "-p", str(folder), "-c", str(path)]
-        with running(command, listening, NGINX=f"{listening.fileno()};"):
+        """
+        with running_nginx(folder, listening, site):
             yield port
 
 
@@ -103,13 +89,7 @@ def caddy(folder: Path, backend: str, versions: str = "1.1") -> Iterator[int]:
     with socket.create_server((CADDY_AT, 0)) as found:
         port = found.getsockname()[1]
     to = backend.rstrip(":").replace("unix:", "unix/") if backend.startswith("unix:") else backend
-    path = folder / "Caddyfile"
-    path.write_text(f"""
-        {{
-            admin off
-            auto_https off
-            storage file_system {folder}
-        }}
+    site = f"""
         http://:{port} {{
             bind {CADDY_AT}
             reverse_proxy {to} {{
@@ -120,27 +100,9 @@ def caddy(folder: Path, backend: str, versions: str = "1.1") -> Iterator[int]:
                 }}
             }}
         }}
-    """)
-    process = subprocess.Popen(
-        ["caddy", "run", "--config", str(path), "--adapter", "caddyfile"],
-        env={**os.environ, "HOME": str(folder)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        # It takes over no sockets, so that somebody has to look when it is there.
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                socket.create_connection((CADDY_AT, port), PATIENCE).close()
-                break
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline and process.poll() is None
-                time.sleep(0.02)
+    """
+    with running_caddy(folder, (CADDY_AT, port), site):
         yield port
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
 
 
 def ask(port: int, host: str = "127.0.0.1") -> Any:
