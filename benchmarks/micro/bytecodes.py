@@ -39,7 +39,7 @@ monitoring = sys.monitoring
 def count(load: str, loop: str = "asyncio", parser: str = "h1fast") -> Counter[CodeType]:
     """Bytecodes of `REQUESTS` requests by function. Those of the loads whose application uses threads are not all of
     them: only what runs on the loop is counted."""
-    app, request = LOADS["hello" if load == CONNECTIONS else load]
+    app, request, *_ = LOADS["hello" if load == CONNECTIONS else load]
     module, _, name = app.partition(":")
     counting = _Counting(getattr(importlib.import_module(module), name))
     made = loop_factory(loop)()

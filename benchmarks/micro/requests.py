@@ -1,8 +1,9 @@
 """The requests whose work is counted: the values of each differ from those of the one before."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-__all__ = ["LOADS"]
+__all__ = ["LOADS", "MORE", "Counted"]
 
 BROWSER = (
     "GET /shop/item/{n}?q=red%20shoes&page=2&id={n} HTTP/1.1\r\nHost: shop.example\r\nConnection: keep-alive\r\n"
@@ -56,14 +57,38 @@ def fastapi(number: int) -> bytes:
     return b"GET /items/%d?q=red%d HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nAccept: */*\r\n\r\n" % (number, number)
 
 
+def uploaded(number: int) -> bytes:
+    return POST % number + b"Content-Length: %d\r\n\r\n" % len(UPLOAD) + UPLOAD
+
+
+class Counted(NamedTuple):
+    """An application, what makes its requests out of numbers, and what a server is started with for it."""
+
+    app: str
+    request: Callable[[int], bytes]
+    kind: str = ""
+    """As of a load of `benchmarks.load`."""
+    tls: bool = False
+    count: int = 300
+    """Requests that are counted by callgrind."""
+
+
+UPLOAD = b"x" * 20_000_000
 RAW = "benchmarks.load.apps:"
-LOADS: dict[str, tuple[str, Callable[[int], bytes]]] = {
-    "hello": (RAW + "hello", hello),
-    "browser-like": (RAW + "hello", browser),
-    "echo": (RAW + "echo", echo),
-    "mixed": (RAW + "echo", mixed),
-    "chunked": (RAW + "echo", chunked),
-    "fastapi": ("benchmarks.load.fastapi_app:dependent", fastapi),
+LOADS: dict[str, Counted] = {
+    "hello": Counted(RAW + "hello", hello),
+    "browser-like": Counted(RAW + "hello", browser),
+    "echo": Counted(RAW + "echo", echo),
+    "mixed": Counted(RAW + "echo", mixed),
+    "chunked": Counted(RAW + "echo", chunked),
+    "fastapi": Counted("benchmarks.load.fastapi_app:dependent", fastapi),
 }
-"""By name the application and what makes its requests out of numbers. `fastapi` has a synchronous dependency, which
-runs in a thread."""
+"""By name. `fastapi` has a synchronous dependency, which runs in a thread."""
+MORE: dict[str, Counted] = {
+    "tls-hello": Counted(RAW + "hello", hello, tls=True),
+    "file": Counted(RAW + "sends_path", get, kind="pathsend"),
+    "file-read": Counted(RAW + "reads_path", get),
+    "tls-file": Counted(RAW + "sends_path", get, kind="pathsend", tls=True),
+    "upload-20m": Counted(RAW + "takes_all", uploaded, kind="upload", count=6),
+}
+"""Those of which bytecodes tell little: the work is OpenSSL's, the kernel's or that of threads."""
