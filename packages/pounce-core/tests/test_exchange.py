@@ -533,6 +533,88 @@ def digits(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are sent, or read, as large ones are."""
+    import pounce.exchange.http as module
+
+    monkeypatch.setattr(module, "SMALL_FILE", 0)
+    monkeypatch.setattr(module, "SMALLER_FILE", 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="the system cannot tell what is in the page cache")
+@pytest.mark.parametrize("sends_files", [False, True])
+@pytest.mark.parametrize("kind", ["pathsend", "zerocopysend"])
+def test_small_file_leaves_with_its_head_and_without_a_thread(
+    digits: Path, kind: str, sends_files: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        with digits.open("rb") as file:
+            message: dict[str, Any] = {"path": str(digits)} if kind == "pathsend" else {"file": file}
+            await send({"type": f"http.response.{kind}"} | message)
+
+    def in_cache(fd: int, buffers: list[bytearray], offset: int, flags: int) -> int:
+        # Which file systems can tell is not this test's concern.
+        buffers[0][:] = data = os.pread(fd, len(buffers[0]), offset)
+        return len(data)
+
+    async def test() -> None:
+        monkeypatch.setattr(os, "preadv", in_cache)
+        stream = RecordingStream(sends_files=sends_files)
+        opened(app, stream=stream)
+        assert (stream.pieces, stream.ended) == ([b"0123456789"], True)
+        assert open_files(digits) == 0
+
+    run(test)
+
+
+@pytest.mark.parametrize("sends_files", [False, True])
+def test_small_file_that_is_not_in_the_page_cache_goes_the_way_of_large_ones(
+    digits: Path, sends_files: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send({"type": "http.response.pathsend", "path": str(digits)})
+
+    def would_wait(*args: Any) -> int:
+        raise BlockingIOError
+
+    async def test() -> None:
+        monkeypatch.setattr(os, "preadv", would_wait, raising=False)
+        stream = RecordingStream(sends_files=sends_files)
+        request = opened(app, stream=stream)
+        while request.service.tasks:
+            await asyncio.sleep(0)
+        (piece,) = stream.pieces
+        if sends_files:
+            assert isinstance(piece, FileRange)
+        else:
+            assert piece == b"0123456789"
+        assert (stream.ended, open_files(digits)) == (True, 0)
+
+    run(test)
+
+
+def test_application_that_sends_small_parts_of_files_lets_others_have_the_loop(digits: Path) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        with digits.open("rb") as file:
+            while True:
+                part = {"file": file, "offset": 0, "count": 3, "more_body": True}
+                await send({"type": "http.response.zerocopysend"} | part)
+
+    async def test() -> None:
+        request = opened(app, stream=RecordingStream(sends_files=True))
+        (task,) = request.service.tasks
+        task.cancel()
+        await request.settle()
+        assert request.stream.was_reset
+
+    run(test)
+
+
+@pytest.mark.usefixtures("nothing_is_small")
 @pytest.mark.parametrize("end", ["sent", "lost"])
 @pytest.mark.parametrize("kind", ["pathsend", "zerocopysend"])
 def test_file_stays_open_while_the_stream_sends_it_although_the_application_is_cancelled(
@@ -565,6 +647,7 @@ def test_file_stays_open_while_the_stream_sends_it_although_the_application_is_c
     run(test)
 
 
+@pytest.mark.usefixtures("nothing_is_small")
 def test_application_may_close_its_file_while_the_stream_sends_it(digits: Path) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send(START)
@@ -610,6 +693,7 @@ def test_file_that_is_missing_raises_in_the_application() -> None:
     run(test)
 
 
+@pytest.mark.usefixtures("nothing_is_small")
 def test_file_that_shrinks_while_it_is_read_breaks_the_answer(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pounce.exchange.http as module
 

@@ -34,6 +34,7 @@ from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_f
 from pounce.exchange.crossing import running_loop
 from pounce.exchange.error_pages import SHUTTING_DOWN, app_failed, app_gave_no_answer, shutting_down
 from pounce.exchange.scope import http_scope
+from pounce.exchange.small_files import SMALL_FILE, SMALLER_FILE, read_at_once
 from pounce.exchange.values import plain_bytes
 
 if TYPE_CHECKING:
@@ -370,10 +371,8 @@ class HttpExchange:
             self._send_body(message.get("body", b""), message.get("more_body", False))
         elif kind == "http.response.pathsend":
             await self._send_path(message["path"])
-            return
         elif kind == "http.response.zerocopysend":
             await self._send_open_file(message)
-            return
         elif kind == "http.response.trailers":
             self._send_trailers(message)
         elif kind == "http.response.early_hint":
@@ -381,7 +380,6 @@ class HttpExchange:
             return
         elif kind == "pounce.response.sendfile":
             await self._send_part(message)
-            return
         else:
             raise AppError(f"unknown ASGI message {kind!r}", code="POUNCE_APP_BAD_MESSAGE")
         if not self.stream.writable:
@@ -569,13 +567,19 @@ class HttpExchange:
         if self.answer != HELD and not (self.answer in (STREAMING, MUTED) and not self.bytes_sent):
             raise self._out_of_order("http.response.pathsend")
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        done_with = True
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise AppError(f"{path!r} is not a regular file", code="POUNCE_APP_BAD_MESSAGE")
-            await self._send_file(fd, 0, status.st_size, False)
+            done_with = self._send_small_file(fd, 0, status.st_size, False)
+            if not done_with:
+                await self._send_large_file(fd, 0, status.st_size, False)
         finally:
-            self._close_file(fd)
+            if done_with:
+                os.close(fd)
+            else:
+                self._close_file(fd)
 
     async def _send_part(self, message: dict[str, Any]) -> None:
         """What this server had before there was `zerocopysend`: a part of the file at a path."""
@@ -592,24 +596,39 @@ class HttpExchange:
         file = message["file"]
         fd = file if isinstance(file, int) else file.fileno()
         offset, count = message.get("offset"), message.get("count")
-        # Of our own, so that the application may close its file whenever it is done with it.
-        fd = os.dup(fd)
-        try:
-            start = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
-            rest = max(os.fstat(fd).st_size - start, 0)
-            count = rest if count is None else min(count, rest)
-            if offset is None:
-                # As sendfile(2) does without an offset: the next piece begins where this one ends.
-                os.lseek(fd, start + count, os.SEEK_SET)
-            await self._send_file(fd, start, count, message.get("more_body", False))
-        finally:
-            self._close_file(fd)
+        more = message.get("more_body", False)
+        start = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
+        rest = max(os.fstat(fd).st_size - start, 0)
+        count = rest if count is None else min(count, rest)
+        if offset is None:
+            # As sendfile(2) does without an offset: the next piece begins where this one ends.
+            os.lseek(fd, start + count, os.SEEK_SET)
+        if not self._send_small_file(fd, start, count, more):
+            # Of our own, so that the application may close its file whenever it is done with it.
+            fd = os.dup(fd)
+            try:
+                await self._send_large_file(fd, start, count, more)
+            finally:
+                self._close_file(fd)
 
-    async def _send_file(self, fd: int, offset: int, count: int, more: bool) -> None:
-        """Send part of an open file: as a piece where the wire can, else chunk by chunk."""
+    def _send_small_file(self, fd: int, offset: int, count: int, more: bool) -> bool:
+        """Send part of an open file at once where it is small, or nobody wants it; False where it is to be sent
+        otherwise."""
         if self.answer == HELD and self._is_bodiless():
             self._start_bodiless(count, more)
-        elif self.stream.sends_files and count:
+            return True
+        if count > (SMALLER_FILE if self.stream.sends_files else SMALL_FILE):
+            return False
+        data = read_at_once(fd, offset, count)
+        if data is None:
+            return False
+        self._announce(count, more)
+        self._send_body(data, more)
+        return True
+
+    async def _send_large_file(self, fd: int, offset: int, count: int, more: bool) -> None:
+        """Send part of an open file, as a piece where the wire can, else chunk by chunk, and wait until it is sent."""
+        if self.stream.sends_files:
             self._send_body(FileRange(fd, offset, count), more)
         else:
             await self._read_file(fd, offset, count, more)
@@ -627,12 +646,16 @@ class HttpExchange:
             os.close(self._file)
             self._file = None
 
-    async def _read_file(self, fd: int, offset: int, count: int, more: bool) -> None:
+    def _announce(self, count: int, more: bool) -> None:
+        """Give the length of an answer that is this file, where the application has not."""
         # RFC 9112 6.3: over HTTP/1.1 an answer of known length has no trailer section.
         has_length = self._trailers is None or self.head.version[0] != "1"
         if not more and self._expected is None and self.answer == HELD and has_length:
             self._headers = [*self._headers, (b"content-length", b"%d" % count)]
             self._expected = count
+
+    async def _read_file(self, fd: int, offset: int, count: int, more: bool) -> None:
+        self._announce(count, more)
         self._check_length(count, more)
         while count:
             piece = await self.service.loop.run_in_executor(None, os.pread, fd, min(count, FILE_CHUNK), offset)
@@ -640,8 +663,7 @@ class HttpExchange:
                 raise AppError("the file became shorter while it was sent", code="POUNCE_APP_BAD_LENGTH")
             offset += len(piece)
             count -= len(piece)
-            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
-        await self.send({"type": "http.response.body", "more_body": more})
+            await self.send({"type": "http.response.body", "body": piece, "more_body": more or count > 0})
 
     def _out_of_order(self, kind: str) -> AppError:
         return AppError(
