@@ -1,8 +1,6 @@
 """The image of deploy/docker: what a linter says of the file, and what its last lines start."""
 
-import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.deploy.images import instructions, listed
 
 from pounce_cli.new_project import DOCKERFILE, DOCKERIGNORE
 
@@ -24,14 +23,9 @@ async def app(scope, receive, send):
 """
 
 
-def last(instruction: str) -> str:
-    """What the last line with this instruction says."""
-    return re.findall(rf"^{instruction} (.*)$", (FOLDER / "Dockerfile").read_text(), re.MULTILINE)[-1]
-
-
-def listed(instruction: str) -> list[str]:
-    found: list[str] = json.loads(last(instruction)[last(instruction).index("[") :])
-    return found
+def last(name: str) -> str:
+    """What the last instruction of this name says."""
+    return [words for each, words in instructions((FOLDER / "Dockerfile").read_text()) if each == name][-1]
 
 
 @pytest.fixture
@@ -69,15 +63,16 @@ def test_process_1_is_healthy_and_ends_at_the_signal(folder: Path) -> None:
     # Other servers of this machine are in neither folder.
     own = {"XDG_RUNTIME_DIR": str(folder), "TMPDIR": str(folder)}
     environment = {**os.environ, **own, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    health = listed(last("HEALTHCHECK"))
     namespaces = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     with (folder / "log").open("w+") as log:
         process = subprocess.Popen(
-            [*namespaces, *listed("ENTRYPOINT"), *listed("CMD")],
+            [*namespaces, *listed(last("ENTRYPOINT")), *listed(last("CMD"))],
             cwd=folder, env=environment, stdout=log, stderr=log,
         )  # fmt: skip
         try:
             # As an engine does, until it is healthy.
-            while subprocess.run(listed("HEALTHCHECK"), env=environment, cwd=folder, capture_output=True).returncode:
+            while subprocess.run(health, env=environment, cwd=folder, capture_output=True).returncode:
                 assert process.poll() is None, (folder / "log").read_text()
             [first] = subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()
             os.kill(int(first), getattr(signal, last("STOPSIGNAL")))
@@ -85,4 +80,4 @@ def test_process_1_is_healthy_and_ends_at_the_signal(folder: Path) -> None:
         finally:
             process.kill()
             process.wait()
-    assert subprocess.run(listed("HEALTHCHECK"), env=environment, cwd=folder, capture_output=True).returncode != 0
+    assert subprocess.run(health, env=environment, cwd=folder, capture_output=True).returncode != 0

@@ -264,6 +264,18 @@ def test_a_status_of_another_form_is_an_error(capsys, answering, status, flags):
     assert "is no pounce server: its status has another form" in printed.err
 
 
+@pytest.mark.parametrize(
+    "states, code", [(["starting"], 1), (["draining", "starting"], 1), (["ended"], 1), ([], 1),
+                     (["serving"], 0), (["draining", "serving"], 0)],
+)  # fmt: skip
+def test_status_fails_while_nothing_serves(capsys, answering, states, code):
+    processes = [{"pid": 1, "state": state, "workers": []} for state in states]
+    status = STATUS | {"processes": processes}
+    path = answering(json.dumps({"ok": True, "status": status}).encode() + b"\n")
+    assert main(["status", "--control-socket", path]) == code
+    assert f"up 1 s, 1 workers (thread), {STATUS['state']}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_a_status_cannot_drive_the_terminal(capsys, answering, flags):
     path = answering(json.dumps({"ok": True, "status": STATUS}).encode() + b"\n")

@@ -319,10 +319,10 @@ def _status_command(
     control_socket: Annotated[str | None, _CONTROL] = None,
     config: Annotated[str | None, _CONFIG] = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.", show_default=False)] = False,
-) -> None:
+) -> int:
     from pounce_cli import control
 
-    control.status(control.socket_of(control_socket, config), as_json=as_json)
+    return control.status(control.socket_of(control_socket, config), as_json=as_json)
 
 
 def _top_command(

@@ -52,10 +52,12 @@ def socket_of(path: str | None, config: str | None) -> str:
     return found_ones[0]
 
 
-def status(path: str, *, as_json: bool = False) -> None:
-    """Print how the server does. Raises `ConfigError` when none answers at `path`."""
+def status(path: str, *, as_json: bool = False) -> int:
+    """Print how the server does; an exit code, 0 while any of its processes serves. Raises `ConfigError` when no
+    server answers at `path`."""
     found, lines = found_status(path, _lines)
     print(json.dumps(found, indent=2) if as_json else "\n".join(map(escaped_line, lines)))
+    return 0 if any(process["state"] == "serving" for process in found["processes"]) else 1
 
 
 def found_status[T](path: str, show: Callable[[dict[str, Any]], Iterable[T]]) -> tuple[dict[str, Any], list[T]]:

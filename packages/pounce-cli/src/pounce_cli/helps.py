@@ -56,6 +56,8 @@ POUNCE_PORT=9000 pounce run program.py
 """,
     "status": """Show how a running server does: workers, connections, requests, what was counted.
 
+The exit code is 0 while a process serves, 1 while none does: at the start, and in the drain at the end.
+
 For example:
 
 pounce status
