@@ -8,6 +8,7 @@ With `connections` each request comes on a connection of its own, which the clie
 
 import asyncio
 import importlib
+import re
 import socket
 import sys
 import threading
@@ -31,6 +32,16 @@ WARM_UP = 24
 REQUESTS = 12
 """A multiple of 3, so that each kind of a mixed load is there as often."""
 SHOWN = 30
+PARTS = {
+    "the loop: what is there to read": r"/asyncio/|/net/epoll_loop\.py|Connection\._read_ready$",
+    "reading the head, strictly": r"/pounce_h1fast/|/h1/(?!.*\.(_open|start)$)",
+    "opening the exchange, making the ASGI scope": (
+        r"/exchange/(service|scope)\.py|/contract/|HttpExchange\.(__init__|run)$|H1Connection\._open$"
+    ),
+    "the application": r"/benchmarks/",
+    "checking and writing the answer": "",
+}
+"""Of a request: what belongs to each, by file and function. The first that fits."""
 CONNECTIONS = "connections"
 
 monitoring = sys.monitoring
@@ -54,6 +65,15 @@ def count(load: str, loop: str = "asyncio", parser: str = "h1fast") -> Counter[C
 def each(found: Counter[CodeType]) -> int:
     """Bytecodes of one request."""
     return round(found.total() / REQUESTS)
+
+
+def by_part(load: str) -> dict[str, int]:
+    """Bytecodes of one request by the keys of `PARTS`, in their order."""
+    found = Counter[str]()
+    for code, number in count(load).items():
+        place = f"{code.co_filename} {code.co_qualname}"
+        found[next(part for part, pattern in PARTS.items() if re.search(pattern, place))] += number
+    return {part: round(found[part] / REQUESTS) for part in PARTS}
 
 
 class _Counting:

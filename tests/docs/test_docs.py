@@ -21,10 +21,12 @@ from xml.etree import ElementTree
 
 import httpx
 import pytest
+from benchmarks.micro.bytecodes import by_part
 
 from pounce.config import ServerConfig, describe
 from pounce.options import Option
 from pounce.testing import TestServer
+from pounce.worker.loop import HAS_OWN
 from pounce_cli.flags import flags, plugin_options, spellings, switched_off_by
 from pounce_cli.peers import SERVERS, all_flags
 from pounce_cli.plain_line import read
@@ -330,6 +332,19 @@ def check_application(block: Block, folder: Path) -> None:
 def run(folder: Path, *words: str) -> None:
     done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Figures
+
+
+@pytest.mark.skipif(not HAS_OWN, reason="what is counted is the server's own loop, and this system has no epoll")
+def test_the_table_of_bytecodes_says_what_is_counted() -> None:
+    rows = re.findall(r"^\| (.+) \| ([\d,]+) \| .*\|$", (DOCS / "performance.md").read_text(), re.MULTILINE)
+    counted = by_part("hello")
+    counted["all of it"] = sum(counted.values())
+    # A few more or fewer need no new page.
+    near = {part: pytest.approx(number, abs=counted["all of it"] / 20) for part, number in counted.items()}
+    assert {part: int(number.replace(",", "")) for part, number in rows} == near, "run scripts/performance-page"
 
 
 # Command lines
