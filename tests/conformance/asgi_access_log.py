@@ -28,7 +28,7 @@ def wanted(method: str, path: str, status: int) -> bool:
 
 def line_of(wire: Wire, lines: Lines, form: str, *fields: tuple[bytes, bytes], app: Any = hello) -> str:
     """The line of one request for `/a?b=c`."""
-    server = wire.start(app, access_log=True, access_log_format=form)
+    server = wire.share(app, access_log=True, access_log_format=form)
     server.request("GET", "/a?b=c", fields)
     server.stop()
     (line,) = lines.texts
@@ -60,7 +60,7 @@ def test_combined_has_the_user_and_who_asks_but_not_the_password(wire: Wire, lin
 
 @pytest.mark.parametrize("form", ["json", "logfmt", "combined", "%({x-tag}i)s %(U)s", "text"])
 def test_no_format_can_be_forged_by_the_peer(wire: Wire, lines: Lines, form: str) -> None:
-    server = wire.start(hello, access_log=True, access_log_format=form)
+    server = wire.share(hello, access_log=True, access_log_format=form)
     fields = [(b"x-tag", b'"\t\xc2\x9b1m'), (b"user-agent", b'\\"\t\xc2\x9b1m'), (b"referer", b"\xe2\x80\xae")]
     server.request("GET", '/"\\', fields)
     server.stop()
@@ -84,7 +84,7 @@ def test_tls_is_told_by_version_and_cipher(wire: Wire, lines: Lines) -> None:
 
 def test_trace_of_a_trusted_proxy_is_logged_and_that_of_others_is_not(wire: Wire, lines: Lines) -> None:
     for trusted in (["unix" if wire.case.unix else "127.0.0.1"], ["203.0.113.7"], []):
-        server = wire.start(hello, access_log=True, trusted_hosts=trusted)
+        server = wire.share(hello, access_log=True, trusted_hosts=trusted)
         server.request("GET", "/", [(b"traceparent", PARENT)])
         server.stop()
     assert [line.get("trace_id") for line in lines.objects] == ["0af7651916cd43dd8448eb211c80319c", None, None]
@@ -115,7 +115,7 @@ def test_sampling_leaves_out_what_went_well_alone(wire: Wire, lines: Lines) -> N
 
 
 def test_filter_may_be_named(wire: Wire, lines: Lines) -> None:
-    server = wire.start(hello, access_log=True, access_log_filter=f"{__name__}:wanted")
+    server = wire.share(hello, access_log=True, access_log_filter=f"{__name__}:wanted")
     for path in ("/kept", "/other"):
         server.request("GET", path)
     server.stop()

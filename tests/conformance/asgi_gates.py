@@ -26,12 +26,12 @@ def ask(server: Started, path: str = "/", *fields: tuple[bytes, bytes], method: 
     [(b"example.org", 200), (b"EXAMPLE.org:8443", 200), (b"a.example.net", 200), (b"example.net", 421)],
 )
 def test_other_hosts_than_those_that_are_named_are_misdirected(wire: Wire, host: bytes, status: int) -> None:
-    server = wire.start(app, server_names=["example.org", "*.example.net"])
+    server = wire.share(app, server_names=["example.org", "*.example.net"])
     assert ask(server, "/", (b"host", host)).status == status
 
 
 def test_requests_over_http_are_sent_on_and_those_over_https_are_told_to_stay(wire: Wire) -> None:
-    server = wire.start(app, https_redirect=True, https_redirect_port=8443, hsts="max-age=60")
+    server = wire.share(app, https_redirect=True, https_redirect_port=8443, hsts="max-age=60")
     response = ask(server, "/a%20b?c=d", HOST)
     if wire.case.tls:
         assert (response.status, response.headers[b"strict-transport-security"]) == (200, b"max-age=60")
@@ -43,13 +43,13 @@ def test_requests_over_http_are_sent_on_and_those_over_https_are_told_to_stay(wi
 
 def test_request_that_a_trusted_proxy_got_over_https_is_not_sent_on(wire: Wire) -> None:
     proxies = ["unix" if wire.case.unix else "127.0.0.1"]
-    server = wire.start(app, https_redirect=True, hsts="max-age=60", trusted_hosts=proxies)
+    server = wire.share(app, https_redirect=True, hsts="max-age=60", trusted_hosts=proxies)
     response = ask(server, "/", HOST, (b"x-forwarded-proto", b"https"))
     assert (response.status, response.headers[b"strict-transport-security"]) == (200, b"max-age=60")
 
 
 def test_fields_of_every_answer_are_added_unless_the_answer_has_them(wire: Wire) -> None:
-    server = wire.start(app, headers=["X-Own: 2", "X-Added: 3"], probes=True, server_names=["example.org"])
+    server = wire.share(app, headers=["X-Own: 2", "X-Added: 3"], probes=True, server_names=["example.org"])
     for path, host, status in (("/", b"example.org", 200), ("/livez", b"example.org", 200), ("/", b"other.org", 421)):
         response = ask(server, path, (b"host", host))
         assert (response.status, response.headers[b"x-added"]) == (status, b"3")
@@ -60,7 +60,7 @@ def test_fields_of_every_answer_are_added_unless_the_answer_has_them(wire: Wire)
 
 def test_pages_of_other_origins_are_told_what_they_may(wire: Wire) -> None:
     cors = CORSMiddleware(app, allow_origins=["https://app.example"], allow_methods=["PUT"], allow_credentials=True)
-    server = wire.start(cors)
+    server = wire.share(cors)
     origin = (b"origin", b"https://app.example")
     preflight = ask(server, "/", origin, (b"access-control-request-method", b"PUT"), method="OPTIONS")
     assert preflight.headers[b"access-control-allow-methods"] == b"PUT"
@@ -75,7 +75,7 @@ def test_pages_of_other_origins_are_told_what_they_may(wire: Wire) -> None:
 
 def test_applications_are_mounted_by_path_and_host_with_what_is_around_them(wire: Wire) -> None:
     mounted = Dispatch({"/api": app, "example.net/": app, "/only": app})
-    server = wire.start(SecurityHeadersMiddleware(mounted), root_path="/root")
+    server = wire.share(SecurityHeadersMiddleware(mounted), root_path="/root")
     for path, host, body in (
         ("/api/x", b"example.org", b"/root/api|/root/api/x"),
         ("/x", b"example.net", b"/root|/root/x"),

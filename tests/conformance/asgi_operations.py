@@ -45,7 +45,7 @@ class Held(Script):
 
 
 def test_health_says_ok(wire: Wire) -> None:
-    response = wire.start(hello, health_check_path="/healthz").request("GET", "/healthz")
+    response = wire.share(hello, health_check_path="/healthz").request("GET", "/healthz")
     assert response.status == 200
     assert response.headers[b"content-type"] == b"application/json"
     assert b"no-store" in response.headers[b"cache-control"]
@@ -56,29 +56,29 @@ def test_health_says_ok(wire: Wire) -> None:
 
 
 def test_health_answers_head_without_a_body(wire: Wire) -> None:
-    response = wire.start(hello, health_check_path="/healthz").request("HEAD", "/healthz")
+    response = wire.share(hello, health_check_path="/healthz").request("HEAD", "/healthz")
     assert (response.status, response.body, response.complete) == (200, b"", True)
     assert int(response.headers[b"content-length"]) > 0
 
 
 def test_health_ignores_the_query(wire: Wire) -> None:
-    response = wire.start(hello, health_check_path="/healthz").request("GET", "/healthz?probe=1")
+    response = wire.share(hello, health_check_path="/healthz").request("GET", "/healthz?probe=1")
     assert json.loads(response.body)["status"] == "ok"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 def test_health_leaves_other_methods_to_the_application(wire: Wire, method: str) -> None:
-    server = wire.start(hello, health_check_path="/healthz")
+    server = wire.share(hello, health_check_path="/healthz")
     assert server.request(method, "/healthz").body == b"from the application"
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz/", "/healthz/x", "/healthzz", "/HEALTHZ", "//healthz"])
 def test_health_leaves_other_paths_to_the_application(wire: Wire, path: str) -> None:
-    assert wire.start(hello, health_check_path="/healthz").request("GET", path).body == b"from the application"
+    assert wire.share(hello, health_check_path="/healthz").request("GET", path).body == b"from the application"
 
 
 def test_health_is_off_by_default(wire: Wire) -> None:
-    assert wire.start(hello).request("GET", "/healthz").body == b"from the application"
+    assert wire.share(hello).request("GET", "/healthz").body == b"from the application"
 
 
 class EndsTheServer(Held):
@@ -107,7 +107,7 @@ def test_health_says_draining_while_the_server_ends(wire: Wire) -> None:
 
 
 def test_probes_say_ok(wire: Wire) -> None:
-    server = wire.start(hello, probes=True)
+    server = wire.share(hello, probes=True)
     live, ready = server.request("GET", "/livez"), server.request("GET", "/readyz?verbose")
     assert (live.status, json.loads(live.body)) == (200, {"status": "ok"})
     assert b"no-store" in live.headers[b"cache-control"]
@@ -120,7 +120,7 @@ def test_health_is_answered_and_not_logged_in_absolute_form(wire: Wire, lines: L
     """RFC 9112 3.2.2: a server must accept it."""
     if not wire.case.has_reasons:
         pytest.skip("other wires than HTTP/1.1 have no absolute form")
-    server = wire.start(hello, probes=True, health_check_path="/healthz", access_log=True)
+    server = wire.share(hello, probes=True, health_check_path="/healthz", access_log=True)
     response = server.request("GET", f"http://example.org{path}")
     assert response.headers[b"content-type"] == b"application/json"
     server.stop()
@@ -129,9 +129,9 @@ def test_health_is_answered_and_not_logged_in_absolute_form(wire: Wire, lines: L
 
 def test_probes_are_off_by_default_and_answer_nothing_else(wire: Wire) -> None:
     for server, method, path in (
-        (wire.start(hello), "GET", "/livez"),
-        (wire.start(hello, probes=True), "POST", "/livez"),
-        (wire.start(hello, probes=True), "GET", "/readyz/x"),
+        (wire.share(hello), "GET", "/livez"),
+        (wire.share(hello, probes=True), "POST", "/livez"),
+        (wire.share(hello, probes=True), "GET", "/readyz/x"),
     ):
         assert server.request(method, path).body == b"from the application"
 
@@ -186,7 +186,7 @@ def logged(
     wire: Wire, app: Any, path: str = "/", *, method: str = "GET", body: bytes = b"", **settings: Any
 ) -> Started:
     """Serve one request, and end the server so that it has logged it."""
-    server = wire.start(app, access_log=True, **settings)
+    server = wire.share(app, access_log=True, **settings)
     server.request(method, path, body=body)
     server.stop()
     return server
@@ -216,7 +216,7 @@ def test_request_is_one_json_object(wire: Wire, lines: Lines) -> None:
 
 
 def test_every_request_of_a_connection_is_logged_in_order(wire: Wire, lines: Lines) -> None:
-    server = wire.start(hello, access_log=True)
+    server = wire.share(hello, access_log=True)
     with server.connect() as client:
         for number in range(5):
             client.request("GET", f"/{number}")
@@ -268,7 +268,7 @@ def test_request_whose_client_left_before_the_answer_has_no_status(wire: Wire, l
             await receive()
 
     app = Listen()
-    server = wire.start(app, access_log=True)
+    server = wire.share(app, access_log=True)
     with server.connect() as client:
         request = client.open("GET", "/")
         app.next()
@@ -331,7 +331,7 @@ def test_filter_that_fails_costs_the_line_and_not_the_request(wire: Wire, lines:
 
 
 def test_access_log_can_be_switched_off(wire: Wire, lines: Lines) -> None:
-    server = wire.start(hello, access_log=False)
+    server = wire.share(hello, access_log=False)
     server.request("GET", "/")
     server.stop()
     assert lines.entries == []
@@ -340,7 +340,7 @@ def test_access_log_can_be_switched_off(wire: Wire, lines: Lines) -> None:
 @pytest.mark.parametrize("asked", [False, True])
 def test_health_is_logged_where_that_is_asked_for(wire: Wire, lines: Lines, asked: bool) -> None:
     settings = {"health_check_path": "/healthz", "probes": True, "access_log_health": asked}
-    server = wire.start(hello, access_log=True, **settings)
+    server = wire.share(hello, access_log=True, **settings)
     paths = ["/healthz", "/livez?x", "/readyz"]
     for path in [*paths, "/"]:
         server.request("GET", path)
@@ -350,7 +350,7 @@ def test_health_is_logged_where_that_is_asked_for(wire: Wire, lines: Lines, aske
 
 
 def test_refusals_are_logged_as_well(wire: Wire, lines: Lines) -> None:
-    server = wire.start(hello, access_log=True, max_request_size=5)
+    server = wire.share(hello, access_log=True, max_request_size=5)
     server.request("POST", "/large", body=b"123456")
     server.stop()
     assert [(entry.target, entry.status) for entry in lines.entries] == [("/large", 413)]
@@ -359,7 +359,7 @@ def test_refusals_are_logged_as_well(wire: Wire, lines: Lines) -> None:
 def test_head_that_cannot_be_read_is_logged_with_the_protocol_and_the_scheme_it_came_by(
     wire: Wire, lines: Lines
 ) -> None:
-    server = wire.start(hello, access_log=True, max_headers=10)
+    server = wire.share(hello, access_log=True, max_headers=10)
     assert server.request("GET", "/", [(b"x-%d" % number, b"") for number in range(20)]).status == 431
     server.stop()
     (entry,) = lines.entries
@@ -590,7 +590,7 @@ PAGES = {"5xx": f"{__name__}:oops", "413": f"{__name__}:oops"}
 
 @pytest.mark.parametrize("path", ["/", "/begun"])
 def test_application_answers_for_one_that_failed(wire: Wire, path: str, lines: Lines) -> None:
-    server = wire.start(fails, error_pages=PAGES, access_log=True, request_id=True)
+    server = wire.share(fails, error_pages=PAGES, access_log=True, request_id=True)
     response = server.request("GET", path)
     assert response.status == 500
     assert response.headers[b"x-pounce-error-code"] == b"POUNCE_APP_E"
@@ -603,7 +603,7 @@ def test_application_answers_for_one_that_failed(wire: Wire, path: str, lines: L
 
 
 def test_application_answers_for_a_refused_request_and_gets_no_body(wire: Wire) -> None:
-    server = wire.start(hello, error_pages=PAGES, max_request_size=5)
+    server = wire.share(hello, error_pages=PAGES, max_request_size=5)
     with server.connect() as client:
         response = client.request("POST", "/", body=b"x" * 6)
         assert (response.status, response.headers[b"x-page"]) == (413, b"own")
@@ -624,24 +624,24 @@ async def unavailable(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_fields_of_an_error_application_are_not_there_twice(wire: Wire) -> None:
-    response = wire.start(unavailable, error_pages={"500": f"{__name__}:oops_later"}).request("GET", "/")
+    response = wire.share(unavailable, error_pages={"500": f"{__name__}:oops_later"}).request("GET", "/")
     assert [value for name, value in response.headers if name == b"retry-after"] == [b"60"]
     codes = [value for name, value in response.headers if name == b"x-pounce-error-code"]
     assert codes == [b"POUNCE_APP_NO_RESPONSE"]
 
 
 def test_page_of_the_server_stands_in_for_an_error_application_that_fails(wire: Wire) -> None:
-    response = wire.start(fails, error_pages={"500": f"{__name__}:oops_fails"}).request("GET", "/")
+    response = wire.share(fails, error_pages={"500": f"{__name__}:oops_fails"}).request("GET", "/")
     assert (response.status, response.body) == (500, b"Internal Server Error")
 
 
 def test_errors_that_have_no_application_have_a_page(wire: Wire) -> None:
-    server = wire.start(fails, error_pages={"404": f"{__name__}:oops"})
+    server = wire.share(fails, error_pages={"404": f"{__name__}:oops"})
     assert server.request("GET", "/").body == b"Internal Server Error"
 
 
 def test_debug_page_is_shown_in_place_of_the_application_for_it(wire: Wire) -> None:
-    response = wire.start(fails, error_pages=PAGES, debug=True, debug_hosts=("*",)).request("GET", "/")
+    response = wire.share(fails, error_pages=PAGES, debug=True, debug_hosts=("*",)).request("GET", "/")
     assert (response.status, b"LookupError" in response.body) == (500, True)
 
 

@@ -55,7 +55,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 def test_request_without_a_body_is_one_empty_message(wire: Wire) -> None:
     app = Listen()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         client.open("GET", "/")
         assert app.next() == {"type": HTTP_REQUEST, "body": b"", "more_body": False}
 
@@ -63,11 +63,11 @@ def test_request_without_a_body_is_one_empty_message(wire: Wire) -> None:
 @pytest.mark.parametrize("size", [1, 1000, 65536, 1_000_000])
 def test_body_arrives_whole_and_in_order(wire: Wire, size: int) -> None:
     body = bytes(range(256)) * (size // 256) + b"e" * (size % 256)
-    assert wire.start(echo).request("POST", "/", body=body).body == body
+    assert wire.share(echo).request("POST", "/", body=body).body == body
 
 
 def test_body_of_unknown_length_arrives_whole(wire: Wire) -> None:
-    with wire.start(echo).connect() as client:
+    with wire.share(echo).connect() as client:
         request = client.open("POST", "/", body=True)
         for number in range(100):
             request.send_body(b"%d," % number)
@@ -77,7 +77,7 @@ def test_body_of_unknown_length_arrives_whole(wire: Wire) -> None:
 
 def test_pieces_are_given_out_as_they_arrive(wire: Wire) -> None:
     app = Listen()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open("POST", "/", body=True)
         request.send_body(b"one")
         assert app.next() == {"type": HTTP_REQUEST, "body": b"one", "more_body": True}
@@ -89,7 +89,7 @@ def test_pieces_are_given_out_as_they_arrive(wire: Wire) -> None:
 
 def test_waits_after_the_body_until_the_client_is_gone(wire: Wire) -> None:
     app = Listen()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open("GET", "/")
         app.next()
         with pytest.raises(queue.Empty):
@@ -100,7 +100,7 @@ def test_waits_after_the_body_until_the_client_is_gone(wire: Wire) -> None:
 
 def test_application_that_waits_is_told_at_once_that_the_client_is_gone(wire: Wire) -> None:
     app = Listen()
-    with wire.start(app, keep_alive_timeout=60, request_timeout=60).connect() as client:
+    with wire.share(app, keep_alive_timeout=60, request_timeout=60).connect() as client:
         request = client.open("POST", "/", body=True)
         request.send_body(b"x")
         app.next()
@@ -110,7 +110,7 @@ def test_application_that_waits_is_told_at_once_that_the_client_is_gone(wire: Wi
 
 def test_orderly_close_is_a_disconnect(wire: Wire) -> None:
     app = Listen()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         client.open("GET", "/")
         app.next()
         client.close()
@@ -124,7 +124,7 @@ def test_disconnect_is_repeated_as_often_as_it_is_asked_for(wire: Wire) -> None:
                 self.events.put((await receive())["type"])
 
     app = Ask()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open("GET", "/")
         assert app.next() == HTTP_REQUEST
         request.abort()
@@ -134,7 +134,7 @@ def test_disconnect_is_repeated_as_often_as_it_is_asked_for(wire: Wire) -> None:
 @pytest.mark.parametrize("length", [[], [(b"content-length", b"10")]], ids=["unknown-length", "known-length"])
 def test_truncated_body_ends_in_a_disconnect_and_never_completes(wire: Wire, length: Any) -> None:
     app = Listen()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open("POST", "/", length, body=True)
         request.send_body(b"half")
         assert app.next() == {"type": HTTP_REQUEST, "body": b"half", "more_body": True}
@@ -153,7 +153,7 @@ def test_truncated_body_is_a_disconnect_also_for_an_application_that_asks_late(w
             self.events.put(message)
 
     app = Late()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open("POST", "/", [(b"content-length", b"10")], body=True)
         request.send_body(b"one")
         app.next()
@@ -175,7 +175,7 @@ def test_complete_body_is_still_given_out_when_the_client_has_gone(wire: Wire) -
             self.events.put(await receive())
 
     app = Late()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         # Whoever closes with bytes unread (session tickets, in TLS) resets the connection and what is on its way.
         client.request("GET", "/first")
         request = client.open("POST", "/", [(b"content-length", b"6")], body=True)
@@ -196,7 +196,7 @@ def test_receive_after_the_answer_is_a_disconnect(wire: Wire) -> None:
             self.events.put(await receive())
 
     app = After()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         assert client.request("GET", "/").body == b"done"
         assert app.next() == {"type": HTTP_DISCONNECT}
         assert client.request("GET", "/").body == b"done"
@@ -212,7 +212,7 @@ def test_receive_that_waits_is_told_when_the_answer_is_complete(wire: Wire) -> N
             self.events.put(await waiting)
 
     app = Both()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         assert client.request("GET", "/").body == b"done"
         assert app.events.get(timeout=60) == {"type": HTTP_DISCONNECT}
 
@@ -224,7 +224,7 @@ def test_unread_body_is_not_given_out_after_the_answer(wire: Wire) -> None:
             self.events.put(await receive())
 
     app = Answer()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         assert client.request("POST", "/", body=b"ignored").body == b"early"
     assert app.next() == {"type": HTTP_DISCONNECT}
 
@@ -243,7 +243,7 @@ def test_one_of_several_receivers_is_cancelled_and_the_others_go_on(wire: Wire) 
             await answer(send, b"ok")
 
     app = Several()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open("POST", "/", body=True)
         assert app.next() == "ready"
         request.send_body(b"piece")
@@ -261,7 +261,7 @@ def test_every_waiting_receiver_is_told_of_the_disconnect(wire: Wire) -> None:
             self.events.put([message["type"] for message in await asyncio.gather(*waiting)])
 
     app = Several()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open("GET", "/")
         app.next()
         request.abort()
@@ -279,7 +279,7 @@ def test_receive_that_was_cancelled_loses_nothing(wire: Wire) -> None:
             await answer(send, await read_body(receive))
 
     app = Impatient()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open("POST", "/", body=True)
         assert app.next() == "timeout"
         request.send_body(b"whole")
@@ -294,7 +294,7 @@ def test_request_trailers_come_with_the_last_message(wire: Wire) -> None:
                 assert "trailers" not in message
             await answer(send, repr([tuple(pair) for pair in message["trailers"]]).encode())
 
-    with wire.start(Trailers()).connect() as client:
+    with wire.share(Trailers()).connect() as client:
         request = client.open("POST", "/", body=True)
         request.send_body(b"data")
         request.end([(b"x-checksum", b"abc"), (b"x-other", b"1")])
@@ -303,7 +303,7 @@ def test_request_trailers_come_with_the_last_message(wire: Wire) -> None:
 
 def test_client_that_gives_up_leaves_other_requests_alone(wire: Wire) -> None:
     app = Listen()
-    server = wire.start(app)
+    server = wire.share(app)
     with server.connect() as stays, server.connect() as goes:
         stays.open("GET", "/")
         app.next()

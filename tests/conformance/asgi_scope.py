@@ -23,7 +23,7 @@ class ShowScope:
 
 def scope_of(wire: Wire, path: str, headers: Any = (), *, method: str = "GET", **settings: Any) -> dict[str, Any]:
     app = ShowScope()
-    response = wire.start(app, **settings).request(method, path, headers)
+    response = wire.share(app, **settings).request(method, path, headers)
     assert response.status == 200
     return app.scopes.get(timeout=PATIENCE)
 
@@ -61,7 +61,7 @@ def test_addresses_are_those_that_the_client_has_whatever_the_socket(wire: Wire,
     if wire.case.unix:
         pytest.skip("it has no addresses")
     app = ShowScope()
-    started = wire.start(app, host="::")
+    started = wire.share(app, host="::")
     with started.connect(host=host) as client:
         client.request("GET", "/")
         scope = app.scopes.get(timeout=PATIENCE)
@@ -168,7 +168,7 @@ def test_header_with_an_empty_value_is_kept(wire: Wire) -> None:
 
 def test_client_and_server_are_the_addresses_of_the_connection(wire: Wire) -> None:
     app = ShowScope()
-    server = wire.start(app)
+    server = wire.share(app)
     with server.connect() as client:
         client.request("GET", "/")
         scope = app.scopes.get(timeout=PATIENCE)
@@ -211,7 +211,7 @@ class Spoiler:
 
 def test_what_one_request_changes_in_its_scope_the_next_does_not_see(wire: Wire) -> None:
     app = Spoiler()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         client.request("GET", "/")
         client.request("GET", "/")
     first, second = app.seen.get(timeout=PATIENCE), app.seen.get(timeout=PATIENCE)

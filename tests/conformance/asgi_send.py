@@ -45,7 +45,7 @@ def start(headers: Any = (), status: int = 200, **more: Any) -> dict[str, Any]:
 
 
 def test_answer_in_one_piece_arrives(wire: Wire) -> None:
-    response = wire.start(Send(start([(b"X-A", b"1"), (b"x-a", b"2")], 201), body(b"hello"))).request("GET", "/")
+    response = wire.share(Send(start([(b"X-A", b"1"), (b"x-a", b"2")], 201), body(b"hello"))).request("GET", "/")
     assert (response.status, response.body, response.complete) == (201, b"hello", True)
     assert response.headers.all(b"x-a") == [b"1", b"2"]
 
@@ -53,13 +53,13 @@ def test_answer_in_one_piece_arrives(wire: Wire) -> None:
 def test_answer_in_pieces_arrives_in_order(wire: Wire) -> None:
     pieces = [b"%d;" % number for number in range(200)]
     app = Send(START, *(body(piece, True) for piece in pieces), body())
-    response = wire.start(app).request("GET", "/")
+    response = wire.share(app).request("GET", "/")
     assert (response.body, response.complete) == (b"".join(pieces), True)
 
 
 def test_large_answer_arrives_whole(wire: Wire) -> None:
     data = bytes(range(256)) * 16384
-    response = wire.start(Send(START, body(data))).request("GET", "/")
+    response = wire.share(Send(START, body(data))).request("GET", "/")
     assert response.body == data
     assert response.complete
 
@@ -73,7 +73,7 @@ def test_pieces_leave_while_the_application_is_still_working(wire: Wire) -> None
             await send(body(b"second"))
 
     app = Slow()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open("GET", "/")
         assert request.read_piece() == b"first"
         app.go.set()
@@ -89,7 +89,7 @@ def test_head_alone_leaves_soon_when_the_body_is_slow(wire: Wire) -> None:
             await send(body(b"late"))
 
     app = Slow()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open("GET", "/")
         head = request.read_head()
         assert (head.status, head.headers[b"x-a"]) == (202, b"1")
@@ -108,7 +108,7 @@ def test_head_without_a_body_leaves_soon_when_the_application_is_slow(wire: Wire
             await send(body(b""))
 
     app = Slow()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open(method, "/")
         assert request.read_head().status == status
         app.go.set()
@@ -126,7 +126,7 @@ def test_answer_without_a_body_is_complete_while_the_application_goes_on(wire: W
             self.events.put("ended")
 
     app = Slow()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         response = client.open(method, "/").response()
         assert (response.status, response.body, response.complete) == (status, b"", True)
         app.go.set()
@@ -136,7 +136,7 @@ def test_answer_without_a_body_is_complete_while_the_application_goes_on(wire: W
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_body_may_be_any_bytes_like_object(wire: Wire, kind: Any) -> None:
     app = Send(START, body(kind(b"one"), True), body(kind(b"two")))
-    assert wire.start(app).request("GET", "/").body == b"onetwo"
+    assert wire.share(app).request("GET", "/").body == b"onetwo"
 
 
 def test_body_that_is_changed_after_sending_leaves_as_it_was(wire: Wire) -> None:
@@ -149,23 +149,23 @@ def test_body_that_is_changed_after_sending_leaves_as_it_was(wire: Wire) -> None
         buffer[:] = b"AFTER!"
         await send(body())
 
-    assert wire.start(app).request("GET", "/").body == b"before"
+    assert wire.share(app).request("GET", "/").body == b"before"
 
 
 def test_body_and_headers_may_be_left_out(wire: Wire) -> None:
     app = Send({"type": "http.response.start", "status": 200}, {"type": "http.response.body"})
-    response = wire.start(app).request("GET", "/")
+    response = wire.share(app).request("GET", "/")
     assert (response.status, response.body, response.complete) == (200, b"", True)
 
 
 def test_headers_may_be_any_iterable_of_pairs(wire: Wire) -> None:
     app = Send(start(([name, value] for name, value in [(b"x-a", b"1")])), body())
-    assert wire.start(app).request("GET", "/").headers[b"x-a"] == b"1"
+    assert wire.share(app).request("GET", "/").headers[b"x-a"] == b"1"
 
 
 def test_empty_pieces_do_not_end_the_answer(wire: Wire) -> None:
     app = Send(START, body(b"", True), body(b"a", True), body(b"", True), body(b"b", True), body())
-    response = wire.start(app).request("GET", "/")
+    response = wire.share(app).request("GET", "/")
     assert (response.body, response.complete) == (b"ab", True)
 
 
@@ -173,36 +173,36 @@ def test_empty_pieces_do_not_end_the_answer(wire: Wire) -> None:
 
 
 def test_default_headers_are_server_and_date(wire: Wire) -> None:
-    headers = wire.start(Send(START, body())).request("GET", "/").headers
+    headers = wire.share(Send(START, body())).request("GET", "/").headers
     assert headers[b"server"] == b"pounce"
     assert headers[b"date"].endswith(b" GMT")
 
 
 def test_headers_of_the_application_take_the_place_of_the_default_ones(wire: Wire) -> None:
     app = Send(start([(b"Server", b"mine"), (b"Date", b"Thu, 01 Jan 1970 00:00:00 GMT")]), body())
-    headers = wire.start(app).request("GET", "/").headers
+    headers = wire.share(app).request("GET", "/").headers
     assert headers[b"server"] == b"mine"
     assert headers[b"date"] == b"Thu, 01 Jan 1970 00:00:00 GMT"
 
 
 def test_default_headers_can_be_switched_off_or_named(wire: Wire) -> None:
-    headers = wire.start(Send(START, body()), server_header="", date_header=False).request("GET", "/").headers
+    headers = wire.share(Send(START, body()), server_header="", date_header=False).request("GET", "/").headers
     assert b"server" not in headers
     assert b"date" not in headers
 
 
 def test_server_header_can_be_named(wire: Wire) -> None:
-    server = wire.start(Send(START, body()), server_header="other/1.0")
+    server = wire.share(Send(START, body()), server_header="other/1.0")
     assert server.request("GET", "/").headers[b"server"] == b"other/1.0"
 
 
 def test_cookies_stay_apart(wire: Wire) -> None:
     app = Send(start([(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]), body())
-    assert wire.start(app).request("GET", "/").headers.all(b"set-cookie") == [b"a=1", b"b=2"]
+    assert wire.share(app).request("GET", "/").headers.all(b"set-cookie") == [b"a=1", b"b=2"]
 
 
 def test_header_values_may_have_bytes_above_ascii(wire: Wire) -> None:
-    assert wire.start(Send(start([(b"x-a", b"caf\xc3\xa9")]), body())).request("GET", "/").headers[b"x-a"] == (
+    assert wire.share(Send(start([(b"x-a", b"caf\xc3\xa9")]), body())).request("GET", "/").headers[b"x-a"] == (
         b"caf\xc3\xa9"
     )
 
@@ -232,7 +232,7 @@ INJECTIONS = [
 @pytest.mark.parametrize("pair", INJECTIONS, ids=repr)
 def test_header_that_may_not_be_sent_fails_the_request(wire: Wire, pair: Any, caplog: pytest.LogCaptureFixture) -> None:
     app = Send(start([(b"x-good", b"1"), pair]), body(b"never seen"))
-    server = wire.start(app)
+    server = wire.share(app)
     response = server.request("GET", "/")
     assert response.status == 500
     assert response.complete
@@ -246,17 +246,17 @@ def test_header_that_may_not_be_sent_fails_the_request(wire: Wire, pair: Any, ca
 
 @pytest.mark.parametrize("value", [b"x", b"-1", b"1.5", b"", b"1, 1", b"0x10", b"1" * 20, "²".encode()])
 def test_content_length_that_is_no_number_fails_the_request(wire: Wire, value: bytes) -> None:
-    assert wire.start(Send(start([(b"content-length", value)]), body(b"x"))).request("GET", "/").status == 500
+    assert wire.share(Send(start([(b"content-length", value)]), body(b"x"))).request("GET", "/").status == 500
 
 
 def test_two_content_lengths_fail_the_request(wire: Wire) -> None:
     app = Send(start([(b"content-length", b"1"), (b"Content-Length", b"1")]), body(b"x"))
-    assert wire.start(app).request("GET", "/").status == 500
+    assert wire.share(app).request("GET", "/").status == 500
 
 
 def test_transfer_encoding_of_the_application_is_ignored(wire: Wire) -> None:
     app = Send(start([(b"transfer-encoding", b"gzip, chunked")]), body(b"plain"))
-    response = wire.start(app).request("GET", "/")
+    response = wire.share(app).request("GET", "/")
     assert (response.body, response.complete) == (b"plain", True)
     assert response.headers.all(b"transfer-encoding") == []
 
@@ -265,12 +265,12 @@ def test_transfer_encoding_of_the_application_is_ignored(wire: Wire) -> None:
 
 
 def test_content_length_is_added_to_an_answer_in_one_piece(wire: Wire) -> None:
-    assert wire.start(Send(START, body(b"12345"))).request("GET", "/").headers[b"content-length"] == b"5"
+    assert wire.share(Send(START, body(b"12345"))).request("GET", "/").headers[b"content-length"] == b"5"
 
 
 def test_content_length_of_the_application_is_kept(wire: Wire) -> None:
     app = Send(start([(b"content-length", b"6")]), body(b"abc", True), body(b"def"))
-    response = wire.start(app).request("GET", "/")
+    response = wire.share(app).request("GET", "/")
     assert response.headers[b"content-length"] == b"6"
     assert (response.body, response.complete) == (b"abcdef", True)
 
@@ -278,7 +278,7 @@ def test_content_length_of_the_application_is_kept(wire: Wire) -> None:
 @pytest.mark.parametrize("data", [b"1234", b"123456"], ids=["short", "long"])
 def test_wrong_content_length_of_one_piece_is_a_500(wire: Wire, data: bytes, caplog: pytest.LogCaptureFixture) -> None:
     app = Send(start([(b"content-length", b"5")]), body(data))
-    server = wire.start(app)
+    server = wire.share(app)
     response = server.request("GET", "/")
     assert (response.status, response.complete) == (500, True)
     assert isinstance(app.next(), AppError)
@@ -289,7 +289,7 @@ def test_wrong_content_length_of_one_piece_is_a_500(wire: Wire, data: bytes, cap
 @pytest.mark.parametrize("last", [b"45", b"4567"], ids=["short", "long"])
 def test_wrong_content_length_of_a_streamed_answer_breaks_it_visibly(wire: Wire, last: bytes) -> None:
     app = Send(start([(b"content-length", b"6")]), body(b"123", True), body(last))
-    response = wire.start(app).request("GET", "/")
+    response = wire.share(app).request("GET", "/")
     assert response.status == 200
     assert not response.complete
     assert isinstance(app.next(), AppError)
@@ -297,7 +297,7 @@ def test_wrong_content_length_of_a_streamed_answer_breaks_it_visibly(wire: Wire,
 
 def test_bytes_beyond_the_content_length_never_reach_the_client(wire: Wire) -> None:
     app = Send(start([(b"content-length", b"3")]), body(b"123", True), body(b"HTTP/1.1 200 OK", True))
-    response = wire.start(app).request("GET", "/")
+    response = wire.share(app).request("GET", "/")
     assert response.body in (b"", b"123")
     assert isinstance(app.next(), AppError)
 
@@ -313,7 +313,7 @@ def test_application_that_hides_its_wrong_length_still_breaks_the_answer(wire: W
         except AppError:
             pass
 
-    assert not wire.start(app).request("GET", "/").complete
+    assert not wire.share(app).request("GET", "/").complete
 
 
 # Order and types
@@ -348,7 +348,7 @@ WRONG = {
 @pytest.mark.parametrize("messages", WRONG.values(), ids=WRONG)
 def test_wrong_message_raises_in_the_application_and_becomes_a_500(wire: Wire, messages: Any) -> None:
     app = Send(*messages)
-    response = wire.start(app).request("GET", "/")
+    response = wire.share(app).request("GET", "/")
     assert (response.status, response.complete) == (500, True)
     assert isinstance(app.next(), Exception)
 
@@ -364,7 +364,7 @@ AFTER_THE_END = {
 @pytest.mark.parametrize("message", AFTER_THE_END.values(), ids=AFTER_THE_END)
 def test_message_after_the_end_raises_and_harms_nothing(wire: Wire, message: Any) -> None:
     app = Send(START, body(b"all"), message)
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         for _ in range(2):
             response = client.request("GET", "/")
             assert (response.status, response.body, response.complete) == (200, b"all", True)
@@ -379,7 +379,7 @@ def test_exception_before_the_start_is_a_500_that_repeats_nothing(wire: Wire, ca
         async def serve(self, scope: Any, receive: Any, send: Any) -> None:
             raise ValueError("secret-detail")
 
-    server = wire.start(Fail())
+    server = wire.share(Fail())
     response = server.request("GET", "/secret-path")
     assert (response.status, response.complete) == (500, True)
     assert b"secret" not in response.body
@@ -393,7 +393,7 @@ def test_exception_after_the_start_and_before_the_body_is_a_500(wire: Wire) -> N
             await send(start([(b"x-never", b"1")]))
             raise ValueError
 
-    response = wire.start(Fail()).request("GET", "/")
+    response = wire.share(Fail()).request("GET", "/")
     assert (response.status, response.complete) == (500, True)
     assert b"x-never" not in response.headers
 
@@ -405,7 +405,7 @@ def test_exception_within_the_body_breaks_the_answer_visibly(wire: Wire, caplog:
             await send(body(b"half", True))
             raise ValueError("within the body")
 
-    server = wire.start(Fail())
+    server = wire.share(Fail())
     response = server.request("GET", "/")
     assert (response.status, response.body, response.complete) == (200, b"half", False)
     server.stop()
@@ -418,7 +418,7 @@ def test_exception_after_the_answer_is_logged_and_harms_nothing(wire: Wire, capl
             await answer(send, b"fine")
             raise ValueError("after the answer")
 
-    server = wire.start(Fail())
+    server = wire.share(Fail())
     with server.connect() as client:
         for _ in range(2):
             assert client.request("GET", "/").body == b"fine"
@@ -427,7 +427,7 @@ def test_exception_after_the_answer_is_logged_and_harms_nothing(wire: Wire, capl
 
 
 def test_return_without_an_answer_is_a_500(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
-    server = wire.start(Send())
+    server = wire.share(Send())
     response = server.request("GET", "/")
     assert (response.status, response.complete) == (500, True)
     server.stop()
@@ -435,17 +435,17 @@ def test_return_without_an_answer_is_a_500(wire: Wire, caplog: pytest.LogCapture
 
 
 def test_return_after_the_start_is_a_500(wire: Wire) -> None:
-    response = wire.start(Send(START)).request("GET", "/")
+    response = wire.share(Send(START)).request("GET", "/")
     assert (response.status, response.complete) == (500, True)
 
 
 def test_return_within_the_body_breaks_the_answer_visibly(wire: Wire) -> None:
-    response = wire.start(Send(START, body(b"half", True))).request("GET", "/")
+    response = wire.share(Send(START, body(b"half", True))).request("GET", "/")
     assert (response.body, response.complete) == (b"half", False)
 
 
 def test_failed_request_does_not_end_the_connection(wire: Wire) -> None:
-    with wire.start(Send()).connect() as client:
+    with wire.share(Send()).connect() as client:
         assert client.request("GET", "/").status == 500
         assert client.request("GET", "/").status == 500
 
@@ -481,7 +481,7 @@ def test_whatever_an_application_raises_is_a_500_and_the_worker_lives(
 
     app = Fail()
     app.go.set()
-    server = wire.start(app)
+    server = wire.share(app)
     response = server.request("GET", "/")
     assert (response.status, response.complete) == (500, True)
     assert server.request("GET", "/good").body == b"alive"
@@ -500,7 +500,7 @@ def test_cancellation_from_within_is_an_answer_and_not_swallowed(wire: Wire) -> 
             await asyncio.sleep(PATIENCE)
 
     app = Cancels()
-    response = wire.start(app).request("GET", "/")
+    response = wire.share(app).request("GET", "/")
     assert (response.status, response.complete) == (500, True)
     assert app.next() is True
 
@@ -523,7 +523,7 @@ class SendUntilItRaises(Script):
 
 def test_send_to_a_client_that_is_gone_raises_client_gone(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     app = SendUntilItRaises()
-    server = wire.start(app)
+    server = wire.share(app)
     with server.connect() as client:
         request = client.open("POST", "/", body=True)
         assert app.next() == "sent"
@@ -545,7 +545,7 @@ def test_send_that_waits_for_a_slow_client_raises_when_it_goes(wire: Wire) -> No
                 self.events.put(exc)
 
     app = Flood()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open("GET", "/")
         assert app.next() == "begun"
         request.read_head()
@@ -567,7 +567,7 @@ def test_slow_client_holds_the_application_back(wire: Wire) -> None:
             self.events.put(self.sent)
 
     app = Flood()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open("GET", "/")
         request.read_head()
         request.abort()
@@ -590,7 +590,7 @@ def test_endless_answer_to_a_client_that_is_gone_ends_also_when_it_never_waits(w
             self.events.put("nobody told me")
 
     app = Endless()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open("GET", "/")
         assert app.next() == "begun"
         request.abort()
@@ -612,7 +612,7 @@ def test_endless_answer_without_a_body_ends_when_the_client_is_gone(wire: Wire, 
                 self.events.put(exc)
 
     app = Endless()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         request = client.open("HEAD", "/")
         assert request.read_head().status == status
         request.abort()
@@ -634,7 +634,7 @@ def test_client_that_never_stops_reading_does_not_keep_the_worker_from_others(wi
                 pass
 
     app = Endless()
-    server = wire.start(app)
+    server = wire.share(app)
     with server.connect() as greedy:
         request = greedy.open("GET", "/endless")
         request.read_piece()
@@ -647,7 +647,7 @@ def test_client_that_never_stops_reading_does_not_keep_the_worker_from_others(wi
 
 def test_application_that_ignores_the_disconnect_is_no_error(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     app = SendUntilItRaises()
-    server = wire.start(app)
+    server = wire.share(app)
     with server.connect() as client:
         client.open("POST", "/", body=True).abort()
     server.stop()
@@ -666,7 +666,7 @@ def test_background_work_after_the_answer_does_not_hold_up_the_next_request(wire
                 self.events.put("background work is done")
 
     app = Background()
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         assert client.request("GET", "/first").body == b"/first"
         assert client.request("GET", "/second").body == b"/second"
         assert client.request("GET", "/third").body == b"/third"
@@ -684,7 +684,7 @@ def test_requests_of_several_connections_run_at_the_same_time(wire: Wire) -> Non
             await asyncio.to_thread(together.wait, PATIENCE)
             await answer(send, b"met")
 
-    server: Started = wire.start(Meet())
+    server: Started = wire.share(Meet())
     clients = [server.connect() for _ in range(3)]
     requests = [client.open("GET", "/") for client in clients]
     assert [request.response().body for request in requests] == [b"met"] * 3
@@ -702,7 +702,7 @@ def test_context_variables_do_not_leak_into_the_next_request(wire: Wire) -> None
         await read_body(receive)
         await answer(send, before.encode())
 
-    with wire.start(app).connect() as client:
+    with wire.share(app).connect() as client:
         # Large enough that the server stops reading in between and begins again from within the application.
         assert client.request("POST", "/1", body=bytes(1_000_000)).body == b"clean"
         assert client.request("POST", "/2", body=bytes(1_000_000)).body == b"clean"
@@ -720,7 +720,7 @@ def test_context_variables_set_before_an_await_are_seen_after_it(wire: Wire) -> 
         await asyncio.sleep(0)
         await answer(send, (await asyncio.to_thread(mark.get)).encode())
 
-    assert wire.start(app).request("GET", "/").body == b"kept"
+    assert wire.share(app).request("GET", "/").body == b"kept"
 
 
 def test_asyncio_timeout_works_before_the_first_await(wire: Wire) -> None:
@@ -734,7 +734,7 @@ def test_asyncio_timeout_works_before_the_first_await(wire: Wire) -> None:
         except TimeoutError:
             await answer(send, b"timed out")
 
-    assert wire.start(app).request("GET", "/").body == b"timed out"
+    assert wire.share(app).request("GET", "/").body == b"timed out"
 
 
 def test_anyio_task_groups_and_cancel_scopes_work(wire: Wire) -> None:
@@ -755,7 +755,7 @@ def test_anyio_task_groups_and_cancel_scopes_work(wire: Wire) -> None:
             await anyio.sleep_forever()
         await answer(send, b"%d %s" % (len(done), str(cancelled.cancelled_caught).encode()))
 
-    assert wire.start(app).request("GET", "/").body == b"3 True"
+    assert wire.share(app).request("GET", "/").body == b"3 True"
 
 
 def test_exception_group_of_a_client_that_is_gone_is_no_error(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
@@ -766,7 +766,7 @@ def test_exception_group_of_a_client_that_is_gone_is_no_error(wire: Wire, caplog
                 group.start_soon(super().serve, scope, receive, send)
 
     app = Grouped()
-    server = wire.start(app)
+    server = wire.share(app)
     with server.connect() as client:
         request = client.open("POST", "/", body=True)
         assert app.next() == "sent"

@@ -32,7 +32,7 @@ def test_request_is_read_and_answered_elsewhere(wire: Wire, elsewhere: Elsewhere
         await elsewhere.wait(serve())
 
     data = b"0123456789abcdef" * 8192
-    response = wire.start(app, lifespan="off").request("POST", "/", body=data)
+    response = wire.share(app, lifespan="off").request("POST", "/", body=data)
     assert (response.status, response.headers[b"x-from"]) == (201, b"elsewhere")
     assert (response.body, response.complete) == (data, True)
 
@@ -50,7 +50,7 @@ def test_stream_of_several_loops_arrives_whole_and_each_loops_pieces_in_their_or
             await asyncio.gather(elsewhere.wait(stream(b"a")), another.wait(stream(b"b")), stream(b"c"))
         await send(piece(b"", False))
 
-    response = wire.start(app).request("GET", "/")
+    response = wire.share(app).request("GET", "/")
     assert response.complete
     *events, last = response.body.split(b"\n\n")
     assert (len(events), last) == (600, b"")
@@ -71,7 +71,7 @@ def test_answer_larger_than_any_buffer_is_sent_elsewhere(wire: Wire, elsewhere: 
 
         await elsewhere.wait(stream())
 
-    response = wire.start(app).request("GET", "/")
+    response = wire.share(app).request("GET", "/")
     assert (response.body, response.complete) == (b"".join(pieces), True)
 
 
@@ -88,7 +88,7 @@ def test_client_that_leaves_ends_a_stream_from_elsewhere(wire: Wire, elsewhere: 
             await elsewhere.wait(stream())
         raised.set()
 
-    request = wire.start(app).connect().open("GET", "/")
+    request = wire.share(app).connect().open("GET", "/")
     request.read_piece()
     request.abort()
     assert raised.wait(PATIENCE)
@@ -101,7 +101,7 @@ def test_message_out_of_order_is_an_error_elsewhere_and_the_answer_goes_on(wire:
             await elsewhere.wait(send(START))
         await send(piece(b"whole", False))
 
-    response = wire.start(app).request("GET", "/")
+    response = wire.share(app).request("GET", "/")
     assert (response.body, response.complete) == (b"whole", True)
 
 

@@ -108,13 +108,13 @@ def of(request: pytest.FixtureRequest) -> Callable[[bytes], Any]:
 
 
 def test_bodies_are_whatever_holds_bytes(wire: Wire, of: Callable[[bytes], Any]) -> None:
-    response = wire.start(Send(start(), body(of(b"one"), True), body(of(b"two")))).request("GET", "/")
+    response = wire.share(Send(start(), body(of(b"one"), True), body(of(b"two")))).request("GET", "/")
     assert (response.body, response.complete) == (b"onetwo", True)
 
 
 def test_fields_are_whatever_holds_bytes(wire: Wire, of: Callable[[bytes], Any]) -> None:
     fields = [(of(b"X-Mine"), of(b" value ")), Pair(of(b"content-length"), of(b"2")), [of(b"set-cookie"), of(b"a=1")]]
-    with wire.start(Send(start(fields), body(b"ok"))).connect() as client:
+    with wire.share(Send(start(fields), body(b"ok"))).connect() as client:
         # The second time they may come out of a table.
         for _ in range(2):
             response = client.request("GET", "/")
@@ -126,19 +126,19 @@ def test_fields_are_whatever_holds_bytes(wire: Wire, of: Callable[[bytes], Any])
 
 def test_trailers_are_whatever_holds_bytes(wire: Wire, of: Callable[[bytes], Any]) -> None:
     trailers = {"type": "http.response.trailers", "headers": [(of(b"X-Sum"), of(b"1"))]}
-    response = wire.start(Send(start(trailers=True), body(b"data"), trailers)).request("GET", "/")
+    response = wire.share(Send(start(trailers=True), body(b"data"), trailers)).request("GET", "/")
     assert (response.trailers, response.complete) == ([(b"x-sum", b"1")], True)
 
 
 def test_hints_are_whatever_holds_bytes(wire: Wire, of: Callable[[bytes], Any]) -> None:
     hint = {"type": "http.response.early_hint", "links": [of(b"</a>"), of(b"</b>")]}
-    response = wire.start(Send(hint, start(), body(b""))).request("GET", "/")
+    response = wire.share(Send(hint, start(), body(b""))).request("GET", "/")
     assert [head.headers.all(b"link") for head in response.informational] == [[b"</a>", b"</b>"]]
 
 
 def test_interim_answers_are_whatever_holds_bytes(wire: Wire, of: Callable[[bytes], Any]) -> None:
     app = Send(start([(of(b"x-a"), of(b"1"))], Number(103)), start(), body(b""))
-    response = wire.start(app).request("GET", "/")
+    response = wire.share(app).request("GET", "/")
     assert [(head.status, head.headers[b"x-a"]) for head in response.informational] == [(103, b"1")]
 
 
@@ -153,7 +153,7 @@ def test_what_is_changed_after_it_was_sent_leaves_as_it_was(wire: Wire) -> None:
             data[:] = b"AFTER!"
             await send(body(b""))
 
-    with wire.start(Changes()).connect() as client:
+    with wire.share(Changes()).connect() as client:
         for _ in range(3):
             response = client.request("GET", "/")
             assert (response.headers[b"x-a"], response.body) == (b"before", b"before")
@@ -165,13 +165,13 @@ def test_what_is_changed_after_it_was_sent_leaves_as_it_was(wire: Wire) -> None:
 
 @pytest.mark.parametrize("status", [HTTPStatus.CREATED, Number(201)], ids=["IntEnum", "subclass"])
 def test_statuses_may_be_members_of_an_enum(wire: Wire, status: Any) -> None:
-    response = wire.start(Send(start(status=status), body(b"made"))).request("GET", "/")
+    response = wire.share(Send(start(status=status), body(b"made"))).request("GET", "/")
     assert (response.status, response.body, response.complete) == (201, b"made", True)
 
 
 @pytest.mark.parametrize("status", [HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED], ids=str)
 def test_statuses_without_a_body_are_known_as_members_of_an_enum(wire: Wire, status: HTTPStatus) -> None:
-    with wire.start(Send(start(status=status), body(b"not wanted"))).connect() as client:
+    with wire.share(Send(start(status=status), body(b"not wanted"))).connect() as client:
         for _ in range(2):
             response = client.request("GET", "/")
             assert (response.status, response.body, response.complete) == (status, b"", True)
@@ -188,7 +188,7 @@ def test_parts_of_files_are_given_by_any_number(wire: Wire, tmp_path: Path) -> N
                 part = {"file": Number(file.fileno()), "offset": Number(2), "count": Number(3)}
                 await send({"type": "http.response.zerocopysend", **part})
 
-    assert wire.start(Part()).request("GET", "/").body == b"234"
+    assert wire.share(Part()).request("GET", "/").body == b"234"
 
 
 def test_files_are_named_by_any_text_or_path(wire: Wire, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_files_are_named_by_any_text_or_path(wire: Wire, tmp_path: Path) -> None
     path.write_bytes(b"0123456789")
     for name in (Text(path), path):
         app = Send(start(), {"type": "http.response.pathsend", "path": name})
-        assert wire.start(app).request("GET", "/").body == b"0123456789"
+        assert wire.share(app).request("GET", "/").body == b"0123456789"
 
 
 # Messages
@@ -205,7 +205,7 @@ def test_files_are_named_by_any_text_or_path(wire: Wire, tmp_path: Path) -> None
 @pytest.mark.parametrize("mapping", MAPPINGS.values(), ids=MAPPINGS)
 def test_messages_are_any_mapping_with_any_text_for_a_type(wire: Wire, mapping: Callable[..., Any]) -> None:
     app = Send(mapping(start() | {"type": Kind.START}), mapping(body(b"data") | {"type": Kind.BODY}))
-    assert wire.start(app).request("GET", "/").body == b"data"
+    assert wire.share(app).request("GET", "/").body == b"data"
 
 
 @pytest.mark.parametrize("kind", ["complete", "failed"])
@@ -233,5 +233,5 @@ def test_messages_of_the_lifespan_are_as_free(wire: Wire, kind: str) -> None:
 @pytest.mark.parametrize("value", ["text", 5, None, [98], asyncio.Lock(), True], ids=lambda item: type(item).__name__)
 def test_what_holds_no_bytes_is_refused_as_before(wire: Wire, value: Any) -> None:
     for app in (Send(start(), body(value)), Send(start([(b"x-a", value)]), body(b"")), Send(start([(value, b"1")]))):
-        response = wire.start(app).request("GET", "/")
+        response = wire.share(app).request("GET", "/")
         assert (response.status, response.complete) == (500, True)

@@ -41,7 +41,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def start(wire: Wire, **settings: Any) -> Started:
-    return wire.start(app, **{"proxy_protocol": True, "proxy_protocol_from": ("127.0.0.1", "unix")} | settings)
+    return wire.share(app, **{"proxy_protocol": True, "proxy_protocol_from": ("127.0.0.1", "unix")} | settings)
 
 
 def shown(started: Started, first: bytes) -> Any:
@@ -100,7 +100,7 @@ def test_application_sees_what_else_the_proxy_says(wire: Wire) -> None:
 
 
 def test_extension_is_there_only_with_a_header(wire: Wire) -> None:
-    assert json.loads(wire.start(app).request("GET", "/").body)["proxy"] is None
+    assert json.loads(wire.share(app).request("GET", "/").body)["proxy"] is None
 
 
 def test_connection_without_a_header_is_closed(wire: Wire) -> None:
@@ -119,7 +119,7 @@ def test_peer_that_is_not_allowed_is_closed(wire: Wire) -> None:
 
 
 def test_header_is_not_taken_where_none_is_expected(wire: Wire) -> None:
-    started = wire.start(app)
+    started = wire.share(app)
     if wire.case.tls:
         with pytest.raises(OSError):
             started.connect(V1)

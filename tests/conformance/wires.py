@@ -1,5 +1,6 @@
 """The wires under test. A new one is a line in `CASES` and, where its protocol is new, a client in client.py."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -16,7 +17,7 @@ from tests.conformance.h3 import H3Client
 from pounce.registry import Registry
 from pounce.testing import TestServer
 
-__all__ = ["CASES", "Case", "Certificate", "Started", "Wire", "answer", "read_body"]
+__all__ = ["CASES", "Case", "Certificate", "Shared", "Started", "Wire", "answer", "read_body"]
 
 
 class Certificate(NamedTuple):
@@ -78,28 +79,45 @@ CASES.append(Case(wire="h3", transport="quic", version="3", alpn="h3", settings=
 class Wire:
     """Starts servers that speak one wire, and ends them after the test."""
 
-    def __init__(self, case: Case, certificate: Certificate) -> None:
+    def __init__(self, case: Case, certificate: Certificate, shared: Shared) -> None:
         self.case = case
         self.certificate = certificate
+        self._shared = shared
         self._stack = ExitStack()
 
     def start(self, app: Any, *, registry: Registry | None = None, options: str = "", **settings: Any) -> Started:
         """A running server; settings are those of `ServerConfig`, and `options` what its bind has behind a question
         mark."""
+        return self._start(self._stack, app, registry, options, settings)
+
+    def share(self, app: Any, **settings: Any) -> Started:
+        """A server with these settings that the tests of a file use one after the other, each with its application:
+        for tests to which its start and its end do not matter. It has no lifespan."""
+        key = (str(self.case), repr(sorted(settings.items())))
+        server = self._shared.servers.get(key)
+        if server is None:
+            apps = OneAfterAnother()
+            server = (self._start(self._shared.stack, apps, None, "", settings), apps)
+            self._shared.servers[key] = server
+        started = Borrowed(self, server[0].server, server[1], app)
+        self._stack.enter_context(started)
+        return started
+
+    def _start(
+        self, stack: ExitStack, app: Any, registry: Registry | None, options: str, settings: dict[str, Any]
+    ) -> Started:
         given = {"max_request_size": 0, **self.case.settings, **settings}
         if self.case.tls:
             given |= {"ssl_certfile": self.certificate.certfile, "ssl_keyfile": self.certificate.keyfile}
         if self.case.unix:
             # Not tmp_path: the address of a Unix socket has room for about a hundred bytes.
             folder = tempfile.mkdtemp(prefix="pounce-")
-            self._stack.callback(shutil.rmtree, folder)
+            stack.callback(shutil.rmtree, folder)
             given["uds"] = os.path.join(folder, "s")
         if options:
             path = given.pop("uds", None)
             given["bind"] = [f"{f'unix:{path}' if path else '127.0.0.1:0'}?{options}"]
-        started = Started(self, TestServer(app, registry=registry, **given))
-        self._stack.enter_context(started)
-        return started
+        return stack.enter_context(Started(self, TestServer(app, registry=registry, **given)))
 
     def __enter__(self) -> Self:
         return self
@@ -165,6 +183,62 @@ class Started:
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
+
+
+class Shared:
+    """The servers that the tests of a file share, by wire and settings; the end of this is theirs."""
+
+    def __init__(self) -> None:
+        self.servers: dict[tuple[str, str], tuple[Started, OneAfterAnother]] = {}
+        self.stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stack.close()
+
+
+class OneAfterAnother:
+    """The application of a shared server: that of the test that runs."""
+
+    def __init__(self) -> None:
+        self.app: Any = None
+        self.seen: tuple[asyncio.AbstractEventLoop, Any] | None = None
+        """The loop of the server, and its Service, once there was a request."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        if self.seen is None:
+            self.seen = asyncio.get_running_loop(), receive.__self__.service
+        await self.app(scope, receive, send)
+
+
+class Borrowed(Started):
+    """A shared server while one test has it. It is given back when nothing of that test is left in it."""
+
+    def __init__(self, wire: Wire, server: TestServer, apps: OneAfterAnother, app: Any) -> None:
+        super().__init__(wire, server)
+        self._apps = apps
+        apps.app = app
+
+    def __enter__(self) -> Self:
+        return self
+
+    def stop(self) -> None:
+        """Close every connection, and wait until nothing is left of them; whatever the server had to log is logged
+        after that."""
+        self.hang_up()
+        if self._apps.seen is not None:
+            loop, service = self._apps.seen
+            asyncio.run_coroutine_threadsafe(self._left(service), loop).result(PATIENCE)
+
+    async def _left(self, service: Any) -> None:
+        """Wait until no request runs, and no connection is open: a client of QUIC says that it goes, and is not waited
+        for."""
+        while service.tasks or (service.connections and not self.case.quic):
+            await asyncio.sleep(0)
 
 
 # For applications

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
-from tests.conformance.wires import CASES, Certificate, Started, Wire
+from tests.conformance.wires import CASES, Certificate, Shared, Started, Wire
 
 [H3] = [case for case in CASES if case.quic]
 
@@ -12,7 +12,7 @@ from tests.conformance.wires import CASES, Certificate, Started, Wire
 @pytest.fixture
 def wire(tls_files: tuple[str, str]) -> Iterator[Wire]:
     """Starts servers that speak HTTP/3."""
-    with Wire(H3, Certificate(*tls_files)) as started:
+    with Shared() as shared, Wire(H3, Certificate(*tls_files), shared) as started:
         yield started
 
 
