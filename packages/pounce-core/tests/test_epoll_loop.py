@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from pounce.h1.connection import IDLE, H1Connection
+from pounce.h1.connection import DONE, IDLE, H1Connection
+from pounce.net.body_connection import BUFFER_HIGH
+from pounce.net.connection import RECV_MAX, Connection
 from pounce.testing.memory import memory_service
 from pounce.worker.loop import HAS_OWN
 
@@ -346,6 +348,100 @@ def test_connection_whose_reading_fails_costs_itself_and_is_reported(
     theirs.send(REQUEST)
     run_until(loop, lambda: not connection.service.connections)
     assert reported == [(connection, "broken")]
+
+
+# Long bodies
+
+LONG = 1_000_000
+
+
+def upload(sock: socket.socket, size: int = LONG) -> threading.Thread:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
+    thread = threading.Thread(target=sock.sendall, args=(head + bytes(size),))
+    thread.start()
+    return thread
+
+
+class Takes:
+    """Takes bodies when it may, and answers with their sizes."""
+
+    def __init__(self, go: bool) -> None:
+        self.go = asyncio.Event()
+        if go:
+            self.go.set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.go.wait()
+        size, more = 0, True
+        while more:
+            message = await receive()
+            size, more = size + len(message["body"]), message["more_body"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"%d" % size})
+
+
+def test_body_of_which_the_application_takes_each_piece_is_never_held_up(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = pair
+    connection = connected(loop, ours, Takes(True))
+    paused: list[object] = []
+    monkeypatch.setattr(H1Connection, "pause_reading", paused.append)
+    thread = upload(theirs)
+    run_until(loop, lambda: readable(theirs))
+    thread.join()
+    assert theirs.recv(4096).endswith(b"\r\n%d" % LONG)
+    assert not paused
+    connection.abort()
+    run_until(loop, lambda: not connection.service.connections)
+
+
+def test_body_that_nobody_takes_is_read_up_to_a_bound_and_goes_on_when_somebody_does(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = pair
+    app = Takes(False)
+    connection = connected(loop, ours, app)
+    paused: list[int] = []
+
+    def pause(connection: H1Connection) -> None:
+        paused.append(connection.buffered)
+        Connection.pause_reading(connection)
+
+    monkeypatch.setattr(H1Connection, "pause_reading", pause)
+    thread = upload(theirs)
+    run_until(loop, lambda: bool(paused))
+    assert BUFFER_HIGH < paused[0] <= BUFFER_HIGH + RECV_MAX
+    app.go.set()
+    run_until(loop, lambda: readable(theirs))
+    thread.join()
+    assert theirs.recv(4096).endswith(b"\r\n%d" % LONG)
+    connection.abort()
+    run_until(loop, lambda: not connection.service.connections)
+
+
+def test_body_that_was_left_alone_is_not_in_the_way_of_the_next_request(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    go = asyncio.Event()
+
+    async def leaves_alone(scope: Any, receive: Any, send: Any) -> None:
+        await go.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"Hello"})
+
+    connection = connected(loop, ours, leaves_alone)
+    thread = upload(theirs, BUFFER_HIGH * 3 // 2)
+    run_until(loop, lambda: connection.reading == DONE)
+    thread.join()
+    go.set()
+    for _ in range(2):
+        run_until(loop, lambda: readable(theirs))
+        assert theirs.recv(4096).startswith(b"HTTP/1.1 200")
+        theirs.send(REQUEST)
+    connection.abort()
+    run_until(loop, lambda: not connection.service.connections)
 
 
 # Files, of which the peer takes so little that the loop sends them

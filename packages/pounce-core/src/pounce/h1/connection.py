@@ -166,6 +166,12 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                 else:
                     self.flush()
 
+    def _may_not_read(self) -> None:
+        if self.exchange is None:
+            # Nobody takes any more what the request before has left.
+            self._unconsumed = 0
+        super()._may_not_read()
+
     def _end_received(self) -> None:
         if self.reading == IDLE and self._direct and (close := getattr(self.transport, "close_at_once", None)):
             # Nothing is owed to the peer, and nothing waits to leave: what follows comes to the same.

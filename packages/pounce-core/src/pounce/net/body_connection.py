@@ -4,18 +4,25 @@ A body has two limits that no protocol brings along, and that every wire needs. 
 piece is due within `request_timeout`, and the whole comes at no less than `min_body_rate`, but for the first seconds.
 And it must not be ahead of the application, which says by `consumed()` what it has taken: while too much waits, nothing
 is read from the socket, and no deadline passes, since it is not the peer then who is slow.
+
+A connection that reads its socket itself stops only when more has come than may wait, and the application has not taken
+any by then. One that waits for its body takes each piece in the same turn of the loop, and stopping and going on costs
+two system calls each time. While it keeps up, pieces are larger.
 """
 
 from math import inf
 
 from pounce.contract.wire import Service
-from pounce.net.connection import Connection
+from pounce.net.connection import READING, RECV_MAX, Connection
 
 __all__ = ["BUFFER_HIGH", "BUFFER_LOW", "RATE_GRACE", "BodyConnection"]
 
 BUFFER_HIGH = 65536
 """Bytes that wait for the application, from which on nothing is read; at `BUFFER_LOW` it is read on."""
 BUFFER_LOW = 16384
+BODY_RECV_MAX = 131_072
+"""Bytes read at once of a long body whose application has taken all that came before: no more wait for it then than
+where it has not, and a piece of the usual size comes on top. Larger ones make little difference."""
 RATE_GRACE = 5.0
 """Seconds before `min_body_rate` applies."""
 
@@ -62,6 +69,11 @@ class BodyConnection(Connection):
     def consumed(self, count: int) -> None:
         """The application has taken `count` bytes."""
         self._unconsumed -= count
+        if self._unconsumed <= BUFFER_LOW:
+            if not self._most:
+                self._most = RECV_MAX
+            if not self._unconsumed and self._body_read >= RECV_MAX and self.deadline != inf:
+                self._most = BODY_RECV_MAX
         if self._paused_at and self._unconsumed <= BUFFER_LOW:
             self._body_deadline_base += self.loop.time() - self._paused_at
             self._paused_at = 0.0
@@ -81,7 +93,21 @@ class BodyConnection(Connection):
         self._unconsumed += count
         if self.service.body_came is not None:
             self.service.body_came(count)
-        if self._unconsumed > BUFFER_HIGH and not self._paused_at:
+        if self._unconsumed <= BUFFER_HIGH:
+            self._most = RECV_MAX
+        elif self._reads == READING:
+            self._most = 0
+        else:
+            self._pause_body()
+
+    def _may_not_read(self) -> None:
+        if self._unconsumed > BUFFER_HIGH and not self.lingering:
+            self._pause_body()
+        else:
+            self._most = RECV_MAX
+
+    def _pause_body(self) -> None:
+        if not self._paused_at:
             self._paused_at = self.loop.time()
             self.pause_reading()
 

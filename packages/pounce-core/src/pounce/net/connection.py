@@ -114,6 +114,7 @@ class Connection(asyncio.Protocol):
         "_ended_by_peer",
         "_fd",
         "_held_for",
+        "_most",
         "_paused",
         "_reads",
         "_rest_is_lost",
@@ -199,6 +200,8 @@ class Connection(asyncio.Protocol):
         self._direct = False
         """Nothing waits in the transport, which would have to leave first."""
         self._reads = BY_TRANSPORT
+        self._most = RECV_MAX
+        """Bytes that are read past the transport at once; with 0 `_may_not_read()` is called in place of that."""
 
     @property
     def settings(self) -> Any:
@@ -344,7 +347,7 @@ class Connection(asyncio.Protocol):
     def _read_ready(self) -> None:
         """What asyncio's transports do with what has come."""
         try:
-            data = os.read(self._fd, RECV_MAX)
+            data = os.read(self._fd, self._most)
         except BlockingIOError, InterruptedError:
             return
         except OSError:
@@ -355,12 +358,17 @@ class Connection(asyncio.Protocol):
         try:
             if data:
                 self.data_received(data)
-            else:
+            elif self._most:
                 self._end_received()
+            else:
+                self._may_not_read()
         except SystemExit, KeyboardInterrupt:
             raise
         except BaseException as exc:  # noqa: BLE001 - it goes where asyncio has it go
             self._failed("data_received" if data else "eof_received", exc)
+
+    def _may_not_read(self) -> None:
+        """There is something to read, and `_most` is 0."""
 
     def _end_received(self) -> None:
         self._set_reading_directly(False)
