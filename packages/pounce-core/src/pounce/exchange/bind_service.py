@@ -33,7 +33,9 @@ class BindService(Service):
         identity: Identity | None,
     ) -> None:
         # What stays as it is need not be asked of the worker with each request.
-        vars(self).update({name: value for name, value in vars(service).items() if name not in CHANGING})
+        for name in Service.__slots__:
+            if name not in CHANGING:
+                setattr(self, name, getattr(service, name))
         self._take_settings(config, settings, create_parser, identity)
         vars(self)["_worker"] = service
 

@@ -115,6 +115,77 @@ class Service:
     What wires and plugins may use of it is `pounce.contract.wire.Service`.
     """
 
+    # Each request asks for forty of them, which takes several times as long of an object with that many in a dictionary.
+    __slots__ = (
+        "_admit",
+        "_connection_id",
+        "_context",
+        "_future_class",
+        "_identifies_all",
+        "_identity",
+        "_limited",
+        "_limited_upgrades",
+        "_logged",
+        "_on_app_error",
+        "_responder_names",
+        "_responders",
+        "_task_class",
+        "_timed",
+        "app",
+        "aside",
+        "ask_totals",
+        "body_came",
+        "budget",
+        "concurrency",
+        "config",
+        "connections",
+        "counts",
+        "create_parser",
+        "crossing",
+        "described",
+        "disconnects",
+        "drain_begun",
+        "drain_notice",
+        "draining",
+        "error_apps",
+        "error_pages",
+        "exchange_class",
+        "fleet",
+        "gauges",
+        "generation",
+        "held",
+        "least_taken",
+        "log",
+        "loop",
+        "max_connections",
+        "max_request_size",
+        "methods",
+        "observers",
+        "offered",
+        "on_drain",
+        "on_end",
+        "on_tick",
+        "on_totals",
+        "peers",
+        "place",
+        "receivers",
+        "request_id_field",
+        "requests",
+        "response_headers",
+        "settings",
+        "shared",
+        "something_ended",
+        "state",
+        "switches",
+        "tasks",
+        "tls",
+        "trusts",
+        "turns",
+        "upgrades",
+        "worker_id",
+        "workers",
+    )
+
     def __init__(
         self,
         config: ServerConfig,
@@ -329,7 +400,7 @@ class Service:
             if head.method == b"CONNECT":
                 # RFC 8441 leaves it open; RFC 9220 3: "SHOULD respond to the request with a 501"
                 return self.refuse(head, stream, UNKNOWN_PROTOCOL)
-        app, start = self.app, self._limited or self.start_app
+        app, start = self.app, self._limited
         if self._responders:
             answer = self._ask_responders(head, stream)
             if isinstance(answer, Response):
@@ -337,7 +408,7 @@ class Service:
                 exchange.respond(answer)
                 return exchange
             if answer is not None:
-                app, start = answer, self.start_app
+                app, start = answer, None
         if self._admit is not None and app is self.app:
             other = self._admit(head, stream)
             if other is not None:
@@ -350,7 +421,10 @@ class Service:
                 return exchange
         if ended:
             exchange.eof_received()
-        start(exchange, app)
+        if start is None:
+            self.start_app(exchange, app)
+        else:
+            start(exchange, app)
         return exchange
 
     def _leave_to(self, other: Exchange, body: bytes, ended: bool) -> Exchange:
