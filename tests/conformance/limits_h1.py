@@ -651,4 +651,3 @@ async def test_a_closed_connection_leaves_nothing_behind(parser: str) -> None:
         await peer.settle()
         assert not peer.service.connections
         assert not peer.service.tasks
-        assert not peer.service.held

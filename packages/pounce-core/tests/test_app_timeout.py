@@ -62,7 +62,7 @@ def test_request_of_which_nothing_was_sent_is_answered_504(caplog: pytest.LogCap
         assert (stream.status, stream.ended, app.cancelled) == (504, True, True)
         assert dict(stream.headers)[b"x-pounce-error-code"] == b"POUNCE_TIMEOUT_APP"
         assert service.counts == {"POUNCE_TIMEOUT_APP": 1}
-        assert service.tasks == set()
+        assert not service.tasks
 
     with caplog.at_level(logging.ERROR, "pounce"):
         run(test)

@@ -111,7 +111,7 @@ async def outcome(seed: int, known: ResponseHeaders) -> tuple[Any, ...]:
     protocol = connection.protocol
     assert isinstance(protocol, H1Connection)
     state = (protocol.reading, protocol.writing, protocol.writable, connection.transport.is_closing())
-    found = (connection.received, state, app.noted, observer.noted, len(service.held))
+    found = (connection.received, state, app.noted, observer.noted, len(service.tasks))
     connection.lose()
     await connection.settle()
     return found

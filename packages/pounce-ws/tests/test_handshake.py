@@ -204,6 +204,21 @@ async def test_denial_response_has_status_headers_and_body_of_the_application() 
 
 
 @in_loop
+async def test_head_of_a_denial_leaves_though_its_body_is_late() -> None:
+    async def wait(receive: Any, send: Any) -> None:
+        await receive()
+        await receive()
+
+    peer = Peer(answers({"type": "websocket.http.response.start", "status": 404}, then=wait))
+    answered = asyncio.ensure_future(peer.handshake())
+    await peer.settle()
+    assert peer.connection.received == b""
+    peer.service.tick(0.0)
+    assert (await answered).status == 404
+    peer.connection.lose()
+
+
+@in_loop
 async def test_application_that_waits_after_a_denial_is_told_the_end_once() -> None:
     told: list[Any] = []
 

@@ -497,6 +497,16 @@ class WebSocketExchange:
         wake(self._input.waiters)
         return http
 
+    @property
+    def answer(self) -> int | None:
+        """Where the answer is that refuses the handshake; None while there is none."""
+        return None if self._http is None else self._http.answer
+
+    def flush_head(self) -> None:
+        """Send the head of that answer, which waits for its body."""
+        if self._http is not None:
+            self._http.flush_head()
+
     def _deny(self, error: PounceError) -> None:
         self._hand_over().respond(self.service.error_pages.answer(error, self.head, self.stream))
 

@@ -43,8 +43,6 @@ class Host(wire.Service, Protocol):
     error_pages: ErrorPages
     exchange_class: Any
     """What answers requests over HTTP here: an `HttpExchange`."""
-    held: set[Any]
-    """Exchanges whose head waits for the first piece of the body."""
     max_request_size: int
     methods: dict[bytes, str]
     observers: tuple[Observer, ...]

@@ -271,7 +271,6 @@ class HttpExchange:
         found = apps.answer(self.service, error, self.head, self.stream, self.started, failure)
         if found:
             # This one is never completed: the other is.
-            self.service.held.discard(self)
             self.answer = DONE
             self._completed = True
             self._wake_readers()
@@ -412,7 +411,6 @@ class HttpExchange:
             self._trailers = []
         self.status = status
         self.answer = HELD
-        self.service.held.add(self)
 
     def _send_body(self, body: Body, more: bool) -> None:
         if (
@@ -440,7 +438,6 @@ class HttpExchange:
             # As `_complete()` does.
             self._completed = True
             service = self.service
-            service.held.discard(self)
             if self._readers is not None:
                 self._wake_readers()
             if service.observers:
@@ -469,7 +466,6 @@ class HttpExchange:
                 if answer == HELD:
                     if not ends:
                         self.first_byte = monotonic()
-                        self.service.held.discard(self)
                     self.stream.start(self.status, self._headers, body, not ends)
                 elif body or ends:
                     self.stream.write(body, not ends)
@@ -500,7 +496,6 @@ class HttpExchange:
                 headers.append((b"content-length", b"0"))
         elif self._expected is None and not more and self.status != 304:
             headers = [*headers, (b"content-length", b"%d" % length)]
-        self.service.held.discard(self)
         ends = not more and self._trailers is None
         if not ends:
             self.first_byte = monotonic()
@@ -690,7 +685,6 @@ class HttpExchange:
 
     def flush_head(self) -> None:
         """Send a head that waits for its body; the body follows."""
-        self.service.held.discard(self)
         if self.answer != HELD or self._lost is not None:
             return
         try:
@@ -737,7 +731,6 @@ class HttpExchange:
     def _complete(self) -> None:
         if not self._completed:
             self._completed = True
-            self.service.held.discard(self)
             if self._readers is not None:
                 self._wake_readers()
             if self.service.observers:

@@ -22,7 +22,7 @@ from pounce.exchange.crossing import Crossing
 from pounce.exchange.draining import DrainNotice
 from pounce.exchange.error_pages import ErrorPages, plugin_failed
 from pounce.exchange.host import ErrorApps
-from pounce.exchange.http import HttpExchange
+from pounce.exchange.http import HELD, HttpExchange
 from pounce.exchange.own_binds import own_binds
 from pounce.exchange.response_headers import ResponseHeaders
 from pounce.exchange.scope import METHODS, offered_extensions
@@ -153,7 +153,6 @@ class Service:
         "fleet",
         "gauges",
         "generation",
-        "held",
         "least_taken",
         "log",
         "loop",
@@ -247,8 +246,8 @@ class Service:
         self.connections: set[LiveConnection] = set()
         self.turns = Turns()
         """Connections that have used up their share of a turn of the loop."""
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.held: set[HttpExchange] = set()
+        self.tasks: dict[asyncio.Task[None], RunsApp] = {}
+        """Applications that run, each with its exchange."""
         self.budget = budget(self) if budget is not None else None
         """What bounds the bytes that are held; None where nothing does."""
         self.body_came: Callable[[int], None] | None = None if self.budget is None else self.budget.came
@@ -552,8 +551,8 @@ class Service:
             eager_start=True,
         )
         if not task.done():
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            self.tasks[task] = exchange
+            task.add_done_callback(self.tasks.pop)
         return task
 
     def app_failed(self, error: BaseException) -> None:
@@ -637,13 +636,10 @@ class Service:
         if connection in self.connections:
             self.connection_closed(connection)
         info = getattr(connection, "connection", None)
-        for task in tuple(self.tasks):
-            # What runs is the `run()` of an exchange. To keep them otherwise would cost every request something.
-            frame = getattr(task.get_coro(), "cr_frame", None)
-            exchange: Any = frame.f_locals.get("self") if frame is not None else None
+        for exchange in tuple(self.tasks.values()):
             stream = getattr(exchange, "stream", None)
             if stream is not None and info is not None and stream.connection is info:
-                exchange.stream_lost(None)
+                cast(Exchange, exchange).stream_lost(None)
 
     def stream_failed(self, stream: Stream, error: BaseException, whole_connection: bool = False) -> None:
         """A method of `stream` has raised: that is its wire's fault, which is named in the log.
@@ -703,9 +699,10 @@ class Service:
     def tick(self, now: float) -> None:
         """A few times a second: a new date, and heads that have waited for their body long enough."""
         self.response_headers.refresh()
-        if self.held:
-            for exchange in tuple(self.held):
-                exchange.flush_head()
+        # Its application runs for as long as an answer is held.
+        for exchange in tuple(self.tasks.values()):
+            if getattr(exchange, "answer", None) == HELD:
+                cast(HttpExchange, exchange).flush_head()
         for callback in tuple(self.on_tick):
             try:
                 callback(now)
