@@ -43,6 +43,7 @@ from typing import Any, cast
 
 from pounce.contract.head import Headers, RequestHead
 from pounce.errors import BadRequest
+from pounce.exchange.fields import is_forwarding
 from pounce.h1.framing import (
     CHUNK_LINE_MAX,
     METHOD_MAX,
@@ -225,7 +226,11 @@ class Pattern:
         self.content_length: int | None = like.content_length
         self.keep_alive: bool = like.keep_alive
         self.upgrade: bytes | None = like.upgrade
-        self.relayed: bool = like.relayed
+        self.relayed: bool | tuple[int, ...] = like.relayed
+        """False, or the places of the fields in question."""
+        if self.relayed is True:
+            last = len(headers) - 1
+            self.relayed = tuple([last - at for at, (name, _) in enumerate(reversed(headers)) if is_forwarding(name)])
 
     def read(self, block: bytes) -> Headers | None:
         """The fields of a section that fits; None when it does not."""
@@ -386,13 +391,10 @@ class FastParser:
         if not buffer:
             return None
         at = self._at
-        if buffer[at] == 13:  # CR
-            at = empty_lines(buffer, at)
-            if at > self._at:
-                self._consume(at)
-                return self.next_event()
         end = buffer.find(b"\r\n\r\n", self._scanned)
         if end < 0 or end + 4 - at > self._max_head:
+            if self._skip_empty_lines():
+                return self.next_event()
             check_section(buffer, at, self._scanned, len(buffer) if end < 0 else end + 4, self._max_head, True)
             self._wait(3)
             return None
@@ -404,6 +406,8 @@ class FastParser:
             block = bytes(block)
         match = self._lines.usual_line(buffer, at, line_end)
         if match is None:
+            if self._skip_empty_lines():
+                return self.next_event()
             match = self._lines.request_line(buffer, at, line_end)
             if match is None:
                 found = bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
@@ -413,7 +417,7 @@ class FastParser:
             method, target = match.groups()
             version = b"1.1"
             kinds = self._kinds
-            for index, pattern in enumerate(kinds):
+            for pattern in kinds:
                 if pattern.pieces:
                     headers = pattern.read(block)
                     if headers is None:
@@ -427,9 +431,10 @@ class FastParser:
                     length = _length(headers[pattern.length_at][1])
                     if not length:
                         continue
-                if index:
+                if pattern is not kinds[0]:
                     # The others keep their order: those that take turns are found where they were.
-                    kinds.insert(0, kinds.pop(index))
+                    kinds.remove(pattern)
+                    kinds.insert(0, pattern)
                 if length:
                     self._state = LENGTH_BODY
                     self._remaining = length
@@ -446,7 +451,7 @@ class FastParser:
                     method, target, headers, "1.1", "http", pattern.upgrade, length, False, pattern.keep_alive
                 )
                 if pattern.relayed:
-                    head.relayed = True
+                    head.relayed = pattern.relayed
                 return head
         try:
             head = self._new_head(method, target, version, block)
@@ -454,6 +459,16 @@ class FastParser:
             raise refusal(bytes(buffer[at : end + 4]), self._limits.max_headers, found) from None
         self._consume(end + 4)
         return head
+
+    def _skip_empty_lines(self) -> bool:
+        """Whether there were any in front of a request line (RFC 9112 2.2)."""
+        if self._buffer[self._at] != 13:  # CR
+            return False
+        at = empty_lines(self._buffer, self._at)
+        found = at > self._at
+        if found:
+            self._consume(at)
+        return found
 
     def _fields(self, lines: list[bytes]) -> Headers:
         """The fields of some lines. Raises `BadRequest`."""

@@ -27,7 +27,7 @@ def upgraded(service: Service, head: RequestHead) -> H2Connection | None:
     headers = [field for field in head.headers if field[0] not in CONNECTION_FIELDS and field[0] != b"http2-settings"]
     try:
         connection.begin_with(
-            RequestHead(head.method, head.target, headers, "2", head.scheme, relayed=head.relayed), settings
+            RequestHead(head.method, head.target, headers, "2", head.scheme, relayed=bool(head.relayed)), settings
         )
     except ConnectionFailed:
         return None

@@ -133,8 +133,9 @@ class RequestHead:
     """What the wire adds to the `extensions` of the ASGI scope, by name; None where it adds nothing."""
     origin: Origin | None
     """None where the connection tells whom the request is from."""
-    relayed: bool
-    """There is a field by which a proxy says whom it speaks for, not yet believed or taken away."""
+    relayed: bool | tuple[int, ...]
+    """There is a field by which a proxy says whom it speaks for, not yet believed or taken away. Who knows their places
+    in `headers` may give these, the last one first."""
 
     def __init__(
         self,
@@ -149,7 +150,7 @@ class RequestHead:
         keep_alive: bool = True,
         extensions: dict[str, object] | None = None,
         origin: Origin | None = None,
-        relayed: bool = False,
+        relayed: bool | tuple[int, ...] = False,
     ) -> None:
         self.method = method
         self.target = target

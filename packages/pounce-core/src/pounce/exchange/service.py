@@ -115,7 +115,7 @@ class Service:
     What wires and plugins may use of it is `pounce.contract.wire.Service`.
     """
 
-    # Each request asks for forty of them, which takes several times as long of an object with that many in a dictionary.
+    # Each request asks for forty of them: in a dictionary of that many each takes several times as long.
     __slots__ = (
         "_admit",
         "_connection_id",

@@ -75,6 +75,14 @@ class Forwarding:
         end would be a guess.
         """
         if not self._networks.has(connection.peer):
+            where = head.relayed
+            if type(where) is tuple:
+                headers = head.headers
+                for at in where:
+                    del headers[at]
+                # The places are not theirs any more.
+                head.relayed = True
+                return False
             kinds = self._of_others
             head.headers = [field for field in head.headers if not kinds[field[0]]]
             return False
