@@ -224,6 +224,54 @@ def test_a_field_that_tells_how_to_serve_is_never_part_of_a_pattern(name: bytes)
     assert error_of(*before, with_value(bad)).code == error_of(with_value(bad)).code
 
 
+def long_request(number: int) -> bytes:
+    return request(b"X-Long: %b\r\nX-Id: %d\r\n" % (b"a" * 400, number))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        long_request(8),
+        long_request(8) + long_request(9),
+        long_request(8) + long_request(9) * 3,
+        long_request(8) + b"\r\n\r\n",
+        b"\r\n" + long_request(8),
+        b"\r\n\r\n" + long_request(8),
+        long_request(8).replace(b"X-Long: ", b"\r\nX-Long: "),
+        long_request(8).replace(b"X-Id: ", b"X-Id:\r\n\r\n"),
+        long_request(8).replace(b"a" * 400, b"a" * 396 + b"\r\n\r\n"),
+        long_request(8) + b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /\r\n\r\n" + long_request(8),
+        long_request(8) + b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n\r\n\r\n",
+        long_request(8)[:-4],
+        long_request(8) + long_request(9)[:-2],
+        request(b"X-Long: %b\r\nX-Id: 1\r\n" % (b"a" * 900)) + b"\r\n\r\n",
+    ],
+)
+def test_where_a_long_head_ends_is_the_same_after_others(data: bytes) -> None:
+    limits = ParserLimits(max_header_size=len(long_request(8)) + 4)
+
+    def outcome(reader: FastParser) -> list[Any]:
+        found: list[Any] = []
+        reader.receive_data(data)
+        try:
+            while (event := reader.next_event()) is not None:
+                read = isinstance(event, RequestHead)
+                found.append((event.method, event.target, event.headers) if read else event if event else b"")  # type: ignore[union-attr]
+        except BadRequest as error:
+            found.append((error.status, error.code))
+        return [*found, reader.buffered]
+
+    h1fast._tables.lines.kinds.clear()
+    expected = outcome(parser(limits))
+    h1fast._tables.lines.kinds.clear()
+    reader = parser(limits)
+    for number in (1, 2):
+        reader.receive_data(long_request(number))
+        assert isinstance(reader.next_event(), RequestHead)
+    assert outcome(reader) == expected
+
+
 def test_a_body_of_the_same_length_follows_the_same_fields() -> None:
     reader = parser()
     for number in range(4):

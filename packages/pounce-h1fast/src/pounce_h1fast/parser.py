@@ -23,6 +23,9 @@ What is taken from an earlier request, and why that equals reading anew. Three t
    read there as `content_length()` reads it, and nothing else depends on it, because such a pattern has neither Upgrade
    nor Expect nor Transfer-Encoding, and its first request had a body, as each that fits it has.
 
+Where a head ends may be guessed, from the end of what has come, and then be looked for only if nothing fits: neither
+the texts of a pattern nor its values have an empty line, so in a section that fits it there is none before its end.
+
 A pattern is made at once, of a section that was accepted, and never changed: no state of it stands for "nothing yet"
 and could be taken for a section that is short or empty. One without values to read has that whole section as its only
 text. The values that may differ are not kept, so that none can be given to another request.
@@ -103,6 +106,8 @@ PATTERN_MAX = 8
 """Values that may differ from request to request without each being read from scratch."""
 LENGTH_DIGITS = 18
 """Of a Content-Length that is taken as it is."""
+LONG_HEAD = 256
+"""Bytes from which it takes longer to look for the end of a head than to guess where it is."""
 KINDS_MAX = 4
 """Patterns of one connection."""
 
@@ -391,32 +396,33 @@ class FastParser:
         if not buffer:
             return None
         at = self._at
-        end = buffer.find(b"\r\n\r\n", self._scanned)
+        kinds = self._kinds
+        guessed = False
+        if len(buffer) > LONG_HEAD and not at and kinds and kinds[0].content_length == 0:
+            # What ends like a head is one and no more, if it fits a pattern: with an end before it would not.
+            guessed = buffer.endswith(b"\r\n\r\n")
+        end = len(buffer) - 4 if guessed else buffer.find(b"\r\n\r\n", self._scanned)
         if end < 0 or end + 4 - at > self._max_head:
             if self._skip_empty_lines():
                 return self.next_event()
-            check_section(buffer, at, self._scanned, len(buffer) if end < 0 else end + 4, self._max_head, True)
-            self._wait(3)
-            return None
+            if guessed:
+                guessed = False
+                end = buffer.find(b"\r\n\r\n", self._scanned)
+            if end < 0 or end + 4 - at > self._max_head:
+                check_section(buffer, at, self._scanned, len(buffer) if end < 0 else end + 4, self._max_head, True)
+                self._wait(3)
+                return None
         # The first line ends here or, in a request without fields, where the head does.
         line_end = buffer.find(b"\r\n", at)
-        # With the CRLF before its first line and that after its last one.
-        block = buffer[line_end : end + 2]
-        if type(block) is not bytes:
-            block = bytes(block)
         match = self._lines.usual_line(buffer, at, line_end)
         if match is None:
-            if self._skip_empty_lines():
-                return self.next_event()
-            match = self._lines.request_line(buffer, at, line_end)
-            if match is None:
-                found = bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
-                raise refusal(bytes(buffer[at : end + 4]), self._limits.max_headers, found)
-            method, target, version = match.groups()
-        else:
-            method, target = match.groups()
-            version = b"1.1"
-            kinds = self._kinds
+            return self._unusual_head(line_end)
+        method, target = match.groups()
+        while True:
+            # With the CRLF before its first line and that after its last one.
+            block = buffer[line_end : end + 2]
+            if type(block) is not bytes:
+                block = bytes(block)
             for pattern in kinds:
                 if pattern.pieces:
                     headers = pattern.read(block)
@@ -453,12 +459,22 @@ class FastParser:
                 if pattern.relayed:
                     head.relayed = pattern.relayed
                 return head
-        try:
-            head = self._new_head(method, target, version, block)
-        except BadRequest as found:
-            raise refusal(bytes(buffer[at : end + 4]), self._limits.max_headers, found) from None
-        self._consume(end + 4)
-        return head
+            if not guessed:
+                return self._new_head(line_end, method, target, b"1.1")
+            guessed = False
+            end = buffer.find(b"\r\n\r\n", self._scanned)
+
+    def _unusual_head(self, line_end: int) -> RequestHead | bytes | EndOfBody | None:
+        """What begins with a line that is not the usual one."""
+        if self._skip_empty_lines():
+            return self.next_event()
+        buffer, at = self._buffer, self._at
+        match = self._lines.request_line(buffer, at, line_end)
+        if match is None:
+            end = buffer.find(b"\r\n\r\n", self._scanned) + 4
+            found = bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
+            raise refusal(bytes(buffer[at:end]), self._limits.max_headers, found)
+        return self._new_head(line_end, *match.groups())
 
     def _skip_empty_lines(self) -> bool:
         """Whether there were any in front of a request line (RFC 9112 2.2)."""
@@ -481,7 +497,19 @@ class FastParser:
         table.hits += len(lines) - (table.misses - misses)
         return fields
 
-    def _new_head(self, method: bytes, target: bytes, version: bytes, block: bytes) -> RequestHead:
+    def _new_head(self, line_end: int, method: bytes, target: bytes, version: bytes) -> RequestHead:
+        """The head whose first line ends there, read from scratch."""
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n", self._scanned)
+        block = bytes(buffer[line_end : end + 2])
+        try:
+            head = self._checked_head(method, target, version, block)
+        except BadRequest as found:
+            raise refusal(bytes(buffer[self._at : end + 4]), self._limits.max_headers, found) from None
+        self._consume(end + 4)
+        return head
+
+    def _checked_head(self, method: bytes, target: bytes, version: bytes, block: bytes) -> RequestHead:
         lines = block.split(b"\r\n")
         # What stands around the CRLFs at both ends.
         del lines[0], lines[-1]

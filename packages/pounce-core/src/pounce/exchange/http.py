@@ -407,7 +407,7 @@ class HttpExchange:
         self._headers, self._expected = self.service.response_headers.complete(
             message.get("headers", ()), self.stream.connection
         )
-        if message.get("trailers"):
+        if "trailers" in message and message["trailers"]:
             self._trailers = []
         self.status = status
         self.answer = HELD
@@ -419,7 +419,7 @@ class HttpExchange:
             or type(body) is not bytes
             or self._trailers is not None
             or self.head.method == b"HEAD"
-            or self.status in BODILESS
+            or (self.status != 200 and self.status in BODILESS)
         ):
             self._send_piece(body, more)
             return

@@ -32,13 +32,16 @@ def http_scope(service: Host, head: RequestHead, stream: Stream) -> dict[str, An
     """The `http` connection scope (ASGI HTTP 2.5, but for what it announces); containers are fresh for each request."""
     connection = stream.connection
     target = head.target
-    if target[:1] == b"/":
+    if target[0] == 47:  # /
         path, _, query = target.partition(b"?")
     else:
         path, query = split_target(target)
-    text = path.decode("ascii", "replace")
+    # As UTF-8, what is escaped, too; what is not becomes U+FFFD.
+    try:
+        text = path.decode()
+    except UnicodeDecodeError:
+        text = path.decode("utf-8", "replace")
     if "%" in text:
-        # As UTF-8; what is not becomes U+FFFD.
         text = unquote(text)
     origin = head.origin
     if origin is None:

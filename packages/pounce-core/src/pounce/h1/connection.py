@@ -104,7 +104,7 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
         self._idle_timeout = 0.0
         self._scheme: str | None = None
         """That of requests, where it is not the one that parsers give them."""
-        self._most_requests: float = service.config.max_requests_per_connection or inf
+        self._most_requests = service.config.max_requests_per_connection or sys.maxsize
         self._keep_alive = True
         self._client_waits = False
         self._held_back = False
@@ -245,12 +245,13 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                 if reading >= DONE:
                     if reading != DONE or self.writing != SENT or not self.writable or not self._next_request():
                         return
+                    reading = IDLE
                 event = self.parser.next_event()
-                if type(event) is RequestHead:
-                    self._open(event)
-                elif event is None:
+                if event is None:
                     self._await_bytes()
                     return
+                if reading < BODY:
+                    self._open(event)  # type: ignore[arg-type] # a parser gives a head, or raises
                 elif type(event) is bytes:
                     self._body_received(event)
                     self.share.left -= PIECE_STEPS

@@ -33,6 +33,8 @@ __all__ = ["TYPES", "Compression"]
 
 LARGE = 65_536
 """Bytes of a piece from which it is coded on a thread of the loop's executor."""
+FEW = 4
+"""Fields that are looked through before the application is asked: a program's, that seldom has asked for a coding."""
 CHUNK = 262_144
 """Bytes of a file that are read at once."""
 WINDOW_LOG = 19
@@ -111,18 +113,14 @@ class Compression(Middleware):
         if scope["type"] != "http":
             return self.app(scope, receive, send)
         headers = scope["headers"]
-        fields = dict(headers)
-        accepted = fields.get(b"accept-encoding")
-        if self.dictionaries is None and accepted is None:
-            return self.app(scope, receive, send)
-        if len(fields) != len(headers):
-            # There are several of some name, perhaps of this one.
-            accepted = b",".join(value for name, value in headers if name == b"accept-encoding") or accepted
         if self.dictionaries is not None:
             endpoint = self.dictionaries.endpoint(scope)
             if endpoint is not None:
                 return endpoint(scope, receive, send)
-        return self.app(scope, receive, _Answer(self, scope, send, accepted, fields.get(b"available-dictionary")))
+        elif len(headers) <= FEW and b"accept-encoding" not in dict(headers):
+            return self.app(scope, receive, send)
+        # What is accepted matters only if the answer is large enough.
+        return self.app(scope, receive, _Answer(self, scope, headers, send).send)
 
     def choose(self, accepted: bytes) -> bytes | None:
         """The coding that a client likes best, between equals the best one; None where it is to have none."""
@@ -170,31 +168,29 @@ class _Answer:
     """The `send` of one request."""
 
     __slots__ = (
-        "_accepted",
-        "_available",
         "_coder",
         "_coding",
         "_compression",
+        "_headers",
         "_scope",
         "_send",
         "_start",
         "_state",
     )
 
-    def __init__(
-        self, compression: Compression, scope: Scope, send: Send, accepted: bytes | None, available: bytes | None
-    ) -> None:
+    _coding: bytes | None
+    """Set with the next two when the head has decided that there may be one."""
+    _coder: Coder | None
+    _start: dict[str, Any]
+
+    def __init__(self, compression: Compression, scope: Scope, headers: Headers, send: Send) -> None:
         self._compression = compression
         self._scope = scope
+        self._headers = headers
         self._send = send
-        self._accepted = accepted
-        self._available = available
         self._state = WAITING
-        self._start: dict[str, Any] = {}
-        self._coding: bytes | None = None
-        self._coder: Coder | None = None
 
-    def __call__(self, message: dict[str, Any]) -> Awaitable[None]:
+    def send(self, message: dict[str, Any]) -> Awaitable[None]:
         state = self._state
         if state == PASSING:
             return self._send(message)
@@ -241,10 +237,12 @@ class _Answer:
         ):
             self._state = PASSING
             return self._send(self._with_links(message))
-        self._coding = compression.choose(self._accepted) if self._accepted is not None else None
+        accepted = self._given(b"accept-encoding")
+        self._coding = compression.choose(accepted) if accepted is not None else None
+        self._coder = None
         dictionaries = compression.dictionaries
-        if dictionaries is not None and self._accepted is not None and self._available is not None:
-            found = dictionaries.usable(self._scope, self._accepted, self._available, message)
+        if dictionaries is not None and accepted is not None and (available := self._given(b"available-dictionary")):
+            found = dictionaries.usable(self._scope, accepted, available, message)
             if found is not None:
                 self._coding = b"dcz"
                 self._coder = found.coder()
@@ -259,6 +257,11 @@ class _Answer:
             self._state = PASSING
             return self._send(self._coded_start(None))
         return _nothing()
+
+    def _given(self, name: bytes) -> bytes | None:
+        """What the request says in a field that is a list (RFC 9110 5.3)."""
+        values = [value for given, value in self._headers if given == name]
+        return b",".join(values) if values else None
 
     async def _first(self, message: dict[str, Any], body: bytes) -> None:
         """The first piece of the body; when it is all, its size decides."""
@@ -320,11 +323,11 @@ class _Answer:
                 break
             offset += len(piece)
             count -= len(piece)
-            await self({"type": "http.response.body", "body": piece, "more_body": True})
+            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
         piece = await loop.run_in_executor(None, os.pread, fd, count, offset)
         if len(piece) < count:
             raise AppError("the file became shorter while it was sent", code="POUNCE_APP_BAD_LENGTH")
-        await self({"type": "http.response.body", "body": piece, "more_body": more})
+        await self.send({"type": "http.response.body", "body": piece, "more_body": more})
 
     async def _release(self, message: dict[str, Any]) -> None:
         """Send what was held as it is."""
