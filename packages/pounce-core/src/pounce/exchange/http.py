@@ -407,7 +407,7 @@ class HttpExchange:
         self._headers, self._expected = self.service.response_headers.complete(
             message.get("headers", ()), self.stream.connection
         )
-        if "trailers" in message and message["trailers"]:
+        if message.get("trailers"):
             self._trailers = []
         self.status = status
         self.answer = HELD
