@@ -1,8 +1,11 @@
 """Work that goes on after the answer, and ends in good order when the server does.
 
+    pip install starlette
     pounce serve background_app:app
+    curl -X POST http://127.0.0.1:8000/     # starts a job
+    curl http://127.0.0.1:8000/             # tells what has become of them
 
-POST / starts a job, GET / tells what has become of them. `pounce.worker.draining` is set when the worker is to end:
+`pounce.worker.draining` is set when the worker is to end:
 jobs bring what they have done to where the next process finds it, instead of being cancelled in the middle.
 """
 

@@ -1,6 +1,9 @@
 """A chat with FastAPI: WebSockets to talk, server-sent events to listen, one room for all workers of a process.
 
+    pip install fastapi
     pounce serve chat_app:app --workers 2
+    curl -N http://127.0.0.1:8000/listen
+    python -m websockets ws://127.0.0.1:8000/chat       # what is typed here is heard there
 
 The sockets of all workers are in one list: `send` may be called on another worker's loop.
 """

@@ -1,7 +1,8 @@
-"""Clients that show a certificate: who they are stands in the scope (the TLS extension of ASGI).
+r"""Clients that show a certificate: who they are stands in the scope (the TLS extension of ASGI).
 
     pounce serve client_certificates_app:app --ssl-certfile cert.pem --ssl-keyfile key.pem \
         --ssl-ca-certs clients.pem --ssl-cert-reqs required
+    curl --cacert cert.pem --cert client.pem --key client-key.pem https://localhost:8000/
 """
 
 import json

@@ -2,6 +2,8 @@
 
     pip install django channels
     pounce serve django_app:app
+    curl http://127.0.0.1:8000/ada/
+    python -m websockets ws://127.0.0.1:8000/greet/     # and type {"name": "ada"}
 """
 
 import django

@@ -1,6 +1,7 @@
 """The application that `make serve` starts: a page, JSON, an upload and a stream of events.
 
-Run it with `pounce serve --app-dir examples fastapi_app:app`.
+    pip install fastapi
+    pounce serve fastapi_app:app        # http://127.0.0.1:8000
 """
 
 import asyncio
@@ -57,7 +58,7 @@ async def item(request: Request, item_id: int, q: str | None = None) -> dict[str
 
 @app.post("/upload")
 async def upload(request: Request) -> dict[str, int]:
-    """Counts a body of any size without keeping it."""
+    """Counts a body without keeping it. `--max-request-size` says how large it may be."""
     size = 0
     async for piece in request.stream():
         size += len(piece)

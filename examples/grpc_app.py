@@ -1,6 +1,8 @@
-"""A gRPC service without a library for it: HTTP/2, messages with their length in front, the status in the trailers.
+r"""A gRPC service without a library for it: HTTP/2, messages with their length in front, the status in the trailers.
 
     pounce serve grpc_app:app        # clients speak HTTP/2 in clear text: pounce-h2 has to be installed
+    printf '\0\0\0\0\5world' | curl --http2-prior-knowledge -i --output - --data-binary @- \
+        -H 'Content-Type: application/grpc' -H 'TE: trailers' http://127.0.0.1:8000/demo.Greeter/Greet
 
 `/demo.Greeter/Greet` answers one message, `/demo.Greeter/Count` a stream of them. Messages are plain UTF-8 here; with
 protobuf, decode and encode them where `str()` and `encode()` are.

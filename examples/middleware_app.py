@@ -1,6 +1,7 @@
 """A middleware of one's own, under any server: it counts what each client has got, and refuses beyond a quota.
 
     pounce serve middleware_app:app
+    curl -i http://127.0.0.1:8000/      # the third is refused
 
 or, around an application that knows nothing of it, in pounce.toml: `middleware = ["middleware_app:Quota"]`.
 """

@@ -1,6 +1,6 @@
 """A chat over WebTransport: what one page sends on a stream reaches all of them, and where the pointer is in datagrams.
 
-    pounce serve examples.webtransport_app:app --http3 --http3-webtransport-enabled --ssl-self-signed
+    pounce serve webtransport_app:app --http3 --http3-webtransport-enabled --ssl-self-signed
 
 Chromium takes a certificate that signs itself only by its hash, or when it is told to:
 `--ignore-certificate-errors-spki-list`.

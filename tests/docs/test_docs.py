@@ -357,7 +357,7 @@ def test_the_page_of_the_command_line_is_made_from_it() -> None:
 
 def command_lines() -> Iterator[tuple[str, str]]:
     """Lines that begin with `pounce serve`, wherever they stand, with their place."""
-    for page in PAGES:
+    for page in [*PAGES, *sorted(ROOT.glob("examples/*.py"))]:
         text = page.read_text().replace("\\\n", " ")
         for match in re.finditer(r"^(?:\$ | {4})(pounce serve .*)$", text, re.MULTILINE):
             yield f"{name_of(page)}:{text.count('\n', 0, match.start()) + 1}", match[1]

@@ -368,7 +368,10 @@ def _http3(config: ServerConfig, registry: Registry) -> DatagramWire | None:
         raise ConfigError("http3_enabled is on, but nothing installed speaks HTTP/3", hint="pip install pounce-h3")
     if len(wires) > 1:
         names = ", ".join(wire.name for wire in wires)
-        raise ConfigError(f"several plugins want the datagrams of one port: {names}", hint="Disable all but one.")
+        raise ConfigError(
+            f"several plugins want the datagrams of one port: {names}",
+            hint="Leave out all but one: --disable-plugin NAME.",
+        )
     return wires[0]
 
 
