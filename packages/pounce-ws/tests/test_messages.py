@@ -85,15 +85,16 @@ async def test_fragments_are_one_message_however_they_arrive(step: int) -> None:
 @in_loop
 async def test_a_split_at_every_position_changes_nothing() -> None:
     data = b"".join(FRAGMENTED)
+    app = App()
+    peer = await opened(app)
     for at in range(len(data)):
-        app = App()
-        peer = await opened(app)
         peer.send(data[:at]) if at else None
         peer.send(data[at:])
         async with asyncio.timeout(60):
             while len(app.messages) < 2:
                 await peer.settle()
         assert app.messages == ["Grün!", b"\xff" * 300], at
+        app.received.clear()
 
 
 @in_loop

@@ -100,14 +100,16 @@ def command_tree(
         suppress_keyboard_interrupt=False,
     )
     config = App(name="config", help=HELPS["config"], group=GROUPS["config"])
-    config.command(_show_command(options), name="show", help="Show every setting, and where its value comes from.")
+    settings = _setting_parameters(options)
+    show = _show_command(options, settings)
+    config.command(show, name="show", help="Show every setting, and where its value comes from.")
     config.command(_schema_command, name="schema", help="Print the JSON Schema of pounce.toml, for editors.")
     config.command(_template_command, name="init", help="Write a pounce.toml with every setting, as comments.")
     app.command(config)
     commands: dict[str, Callable[..., Any]] = {
-        "serve": _serve_command(serve or _serve, options),
-        "check": _check_command(options),
-        "doctor": _doctor_command(options),
+        "serve": _serve_command(serve or _serve, options, settings),
+        "check": _check_command(options, settings),
+        "doctor": _doctor_command(options, settings),
         "plugins": _plugins_command(discover or _all_installed),
         "init": _init_command,
         "status": _status_command,
@@ -124,17 +126,19 @@ def command_tree(
     return app
 
 
-def _serve_command(serve: Callable[[Given], None], options: Sequence[Option]) -> Callable[..., None]:
+def _serve_command(
+    serve: Callable[[Given], None], options: Sequence[Option], settings: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
     def command(
         target: str | None = None, /, app: str | None = None, static: str | None = None, **written: Any
     ) -> None:
         apps = tuple(name for name in (target, app) if name is not None)
         serve(serving(static, _given(options, written, apps)))
 
-    return _with_parameters(command, [*_app_parameters(), *_setting_parameters(options)])
+    return _with_parameters(command, [*_app_parameters(), *settings])
 
 
-def _check_command(options: Sequence[Option]) -> Callable[..., None]:
+def _check_command(options: Sequence[Option], settings: Sequence[inspect.Parameter]) -> Callable[..., None]:
     def command(
         target: str | None = None,
         /,
@@ -154,10 +158,10 @@ def _check_command(options: Sequence[Option]) -> Callable[..., None]:
         _parameter("sockets", Annotated[bool | None, Parameter(name="--sockets", negative=(), help=help)]),
         _parameter("as_json", Annotated[bool | None, Parameter(name="--json", negative=(), help="Print JSON.")]),
     ]
-    return _with_parameters(command, [*_app_parameters(), *own, *_setting_parameters(options)])
+    return _with_parameters(command, [*_app_parameters(), *own, *settings])
 
 
-def _doctor_command(options: Sequence[Option]) -> Callable[..., int]:
+def _doctor_command(options: Sequence[Option], settings: Sequence[inspect.Parameter]) -> Callable[..., int]:
     def command(
         target: str | None = None,
         /,
@@ -175,10 +179,10 @@ def _doctor_command(options: Sequence[Option]) -> Callable[..., int]:
         return doctor(config_of(given, found), Machine(app=named), as_json=bool(as_json))
 
     own = [_parameter("as_json", Annotated[bool | None, Parameter(name="--json", negative=(), help="Print JSON.")])]
-    return _with_parameters(command, [*_app_parameters(), *own, *_setting_parameters(options)])
+    return _with_parameters(command, [*_app_parameters(), *own, *settings])
 
 
-def _show_command(options: Sequence[Option]) -> Callable[..., None]:
+def _show_command(options: Sequence[Option], settings: Sequence[inspect.Parameter]) -> Callable[..., None]:
     def command(**written: Any) -> None:
         from pounce_cli.config import show_config
 
@@ -194,7 +198,7 @@ def _show_command(options: Sequence[Option]) -> Callable[..., None]:
         _parameter("as_json", Annotated[bool | None, as_json]),
         _parameter("origin", Annotated[bool | None, origin]),
     ]
-    return _with_parameters(command, [*own, *_setting_parameters(options)])
+    return _with_parameters(command, [*own, *settings])
 
 
 def _schema_command() -> None:
