@@ -273,7 +273,7 @@ def test_status_fails_while_nothing_serves(capsys, answering, states, code):
     status = STATUS | {"processes": processes}
     path = answering(json.dumps({"ok": True, "status": status}).encode() + b"\n")
     assert main(["status", "--control-socket", path]) == code
-    assert f"up 1 s, 1 workers (thread), {STATUS['state']}" in capsys.readouterr().out
+    assert f"up 1 s, 1 worker (thread), {STATUS['state']}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])

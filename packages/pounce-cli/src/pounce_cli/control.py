@@ -73,7 +73,7 @@ def found_status[T](path: str, show: Callable[[dict[str, Any]], Iterable[T]]) ->
 def _lines(found: dict[str, Any]) -> Iterator[str]:
     """A status for people, of which nothing is certain: raises whatever its form leads to."""
     yield f"pounce {found['version']}  pid {found['pid']}  {', '.join(found['urls'])}"
-    yield f"up {found['uptime_seconds']:.0f} s, {found['workers']} workers ({found['worker_mode']}), {found['state']}"
+    yield f"up {found['uptime_seconds']:.0f} s, {_workers(found['workers'])} ({found['worker_mode']}), {found['state']}"
     yield f"{'process':>8}  {'state':<9} {'worker':>6} {'connections':>11} {'requests':>8} {'served':>10}  silent"
     for process in found["processes"]:
         for worker in process["workers"] or [None]:
@@ -100,7 +100,11 @@ def resize(path: str, by: int) -> None:
     number = None
     for _ in range(abs(by)):
         number = _ask(path, "add-worker" if by > 0 else "remove-worker", timeout=PATIENCE).get("workers")
-    print(f"{number} workers")
+    print(_workers(number))
+
+
+def _workers(number: int | None) -> str:
+    return f"{number} worker" if number == 1 else f"{number} workers"
 
 
 def stop(path: str) -> None:
