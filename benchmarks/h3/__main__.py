@@ -92,9 +92,9 @@ def measure(command: list[str], port: int, shape: tuple[str, int, int], seconds:
     return rate
 
 
-def wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
+def wait_for_port(port: int, server: subprocess.Popen[bytes], patience: float = 20.0) -> None:
     """Until somebody has the UDP port."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patience
     while server.poll() is None and time.monotonic() < deadline:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:

@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 import time
+from collections.abc import Callable
 
 from qh3.quic import events
 from qh3.quic.configuration import QuicConfiguration
@@ -40,7 +41,7 @@ def request(method: str) -> bytes:
 class Connection:
     """One connection that keeps so many requests under way."""
 
-    def __init__(self, port: int, load: str, streams: int) -> None:
+    def __init__(self, port: int, load: str, streams: int, clock: Callable[[], float] = time.monotonic) -> None:
         configuration = QuicConfiguration(
             alpn_protocols=["h3"],
             server_name="localhost",
@@ -56,11 +57,14 @@ class Connection:
         self.sock.setblocking(False)
         self.answered = 0
         self.received = 0
+        self.sent = self.arrived = 0
+        """Datagrams."""
+        self._clock = clock
         self._load = load
         self._streams = streams
         self._head = request("POST" if load == "up" else "GET")
         self._body = frame(0, bytes(MEBIBYTE)) if load == "up" else b""
-        self.quic.connect(self.address, time.monotonic())
+        self.quic.connect(self.address, clock())
         self.flush()
 
     def begin(self) -> None:
@@ -68,19 +72,27 @@ class Connection:
         control = self.quic.get_next_available_stream_id(is_unidirectional=True)
         self.quic.send_stream_data(control, b"\0" + frame(4, b""))
         for _ in range(self._streams):
-            self._ask()
+            self.send_request()
 
-    def _ask(self) -> None:
+    def send_request(self) -> None:
+        """Ask once more; `flush()` is still to come."""
         stream = self.quic.get_next_available_stream_id()
         self.quic.send_stream_data(stream, self._head + self._body, end_stream=True)
 
     def flush(self) -> None:
-        for data, _ in self.quic.datagrams_to_send(time.monotonic()):
+        for data, _ in self.quic.datagrams_to_send(self._clock()):
             try:
                 self.sock.send(data)
+                self.sent += 1
             except BlockingIOError:
                 # Lost, as in a network.
                 pass
+
+    def readable(self, seconds: float) -> bool:
+        """Whether something came within the time, at the longest until the timer rings."""
+        timer = self.quic.get_timer()
+        wait = seconds if timer is None else min(seconds, max(timer - self._clock(), 0.0))
+        return bool(select.select([self.sock], [], [], wait)[0])
 
     def turn(self, readable: bool) -> None:
         """Read what there is, ask anew for what was answered, send."""
@@ -91,10 +103,11 @@ class Connection:
             except BlockingIOError:
                 break
         if found:
-            self.quic.receive_many_datagrams(found, self.address, time.monotonic())
+            self.arrived += len(found)
+            self.quic.receive_many_datagrams(found, self.address, self._clock())
         timer = self.quic.get_timer()
-        if timer is not None and timer <= time.monotonic():
-            self.quic.handle_timer(time.monotonic())
+        if timer is not None and timer <= self._clock():
+            self.quic.handle_timer(self._clock())
         while (event := self.quic.next_event()) is not None:
             if isinstance(event, events.HandshakeCompleted):
                 self.begin()
@@ -106,7 +119,8 @@ class Connection:
                 self.received += len(event.data)
                 if event.end_stream:
                     self.answered += 1
-                    self._ask()
+                    if self._streams:
+                        self.send_request()
         self.flush()
 
 

@@ -4,6 +4,8 @@ A connection over a socket pair sends one request after the other to a service o
 counted is what the interpreter does between two calls of the application, so the figures are the same on whatever
 machine, however busy it is. They say nothing of what is done in C: `benchmarks.micro.instructions` does.
 With `connections` each request comes on a connection of its own, which the client ends; for the server's own loop only.
+With `h3` requests come over HTTP/3, one after the other, with `h3-12` twelve at once: figures that bend a little with
+what comes together.
 """
 
 import asyncio
@@ -11,9 +13,11 @@ import importlib
 import re
 import socket
 import sys
+import tempfile
 import threading
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Coroutine, Generator
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -24,8 +28,10 @@ from pounce.exchange.service import Service
 from pounce.h1.connection import H1Connection
 from pounce.identity.identity import Identity
 from pounce.net.bind import Bind, Listener
+from pounce.net.tls import ServerTLS
 from pounce.registry import Registry
 from pounce.worker.acceptor import Acceptor
+from pounce.worker.datagrams import DatagramTransport
 from pounce.worker.loop import HAS_OWN, loop_factory
 
 WARM_UP = 24
@@ -43,6 +49,8 @@ PARTS = {
 }
 """Of a request: what belongs to each, by file and function. The first that fits."""
 CONNECTIONS = "connections"
+HTTP3 = {"h3": 1, "h3-12": 12}
+"""How many requests are sent at once."""
 
 monitoring = sys.monitoring
 
@@ -50,13 +58,17 @@ monitoring = sys.monitoring
 def count(load: str, loop: str = "asyncio", parser: str = "h1fast") -> Counter[CodeType]:
     """Bytecodes of `REQUESTS` requests by function. Those of the loads whose application uses threads are not all of
     them: only what runs on the loop is counted."""
-    app, request, *_ = LOADS["hello" if load == CONNECTIONS else load]
+    app, request, *_ = LOADS["hello" if load == CONNECTIONS or load in HTTP3 else load]
     module, _, name = app.partition(":")
     counting = _Counting(getattr(importlib.import_module(module), name))
     made = loop_factory(loop)()
-    serve = _serve_connections if load == CONNECTIONS else _serve
+    served: Coroutine[Any, Any, None]
+    if load in HTTP3:
+        served = _serve_h3(counting, HTTP3[load])
+    else:
+        served = (_serve_connections if load == CONNECTIONS else _serve)(counting, request, parser)
     try:
-        made.run_until_complete(serve(counting, request, parser))
+        made.run_until_complete(served)
     finally:
         made.close()
     return counting.found
@@ -123,14 +135,7 @@ async def _serve(app: _Counting, request: Any, parser: str) -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     await loop.connect_accepted_socket(lambda: H1Connection(service), ours)
-    client = threading.Thread(target=_ask, args=(theirs, request))
-    client.start()
-    while client.is_alive():
-        ended = loop.create_future()
-        waiting = threading.Thread(target=_wait, args=(client, loop, ended))
-        waiting.start()
-        await ended
-        waiting.join()
+    await _in_thread(_ask, theirs, request)
     theirs.close()
     while service.connections:
         await asyncio.sleep(0)
@@ -177,9 +182,52 @@ def _connect(address: Any, request: Any) -> Generator[bool]:
         yield True
 
 
-def _wait(client: threading.Thread, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
+async def _in_thread(call: Callable[..., object], *args: Any) -> None:
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def run() -> None:
+        try:
+            call(*args)
+        finally:
+            loop.call_soon_threadsafe(ended.set_result, None)
+
+    client = threading.Thread(target=run)
+    client.start()
+    await ended
     client.join()
-    loop.call_soon_threadsafe(ended.set_result, None)
+
+
+async def _serve_h3(app: _Counting, at_once: int) -> None:
+    # Not everybody has HTTP/3 installed.
+    from benchmarks.h3.work import connected
+    from benchmarks.load.certificate import certificate_files
+
+    loop = asyncio.get_running_loop()
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        certificate, key = map(str, certificate_files(Path(folder)))
+        config = ServerConfig.of(
+            {"access_log": False, "http3_enabled": True, "ssl_certfile": certificate, "ssl_keyfile": key}
+        )
+        registry = Registry.discover(config)
+        service = Service(
+            config, app, loop, settings=registry.settings({}), tls=ServerTLS(config, ()), identity=Identity(config)
+        )
+        sock.setblocking(False)
+        sock.bind(("127.0.0.1", 0))
+        wire, address = registry.datagrams["h3"], sock.getsockname()
+        endpoint = wire.connect(service, address)
+        transport = DatagramTransport(loop, address, endpoint, open_socket=wire.open_socket, secret=b"a secret")
+        transport.start()
+        transport.receive([sock])
+
+        def ask() -> None:
+            with connected(address[1], "hello") as client:
+                # One more: counting ends with the last call of the application that is told of.
+                client.ask(WARM_UP + REQUESTS + at_once, at_once)
+
+        await _in_thread(ask)
+        transport.close()
 
 
 def _ask(sock: socket.socket, request: Any) -> None:
@@ -198,7 +246,7 @@ def _ask(sock: socket.socket, request: Any) -> None:
 
 
 def main() -> None:
-    for load in sys.argv[1:] or (*LOADS, *((CONNECTIONS,) if HAS_OWN else ())):
+    for load in sys.argv[1:] or (*LOADS, *HTTP3, *((CONNECTIONS,) if HAS_OWN else ())):
         found = count(load)
         print(f"{load}: {each(found):,} bytecodes for each request")
         for code, number in found.most_common(SHOWN):

@@ -63,7 +63,7 @@ HANDSHAKE_GRACE = 1.0
 """Seconds a handshake may still take in a drain."""
 LATE_MAX = 1024
 """Datagrams that wait for the connection's next turn: no fewer than its peer may have on their way."""
-BATCH = 8
+BATCH = 16
 """Datagrams that the engine gets before their events are looked at."""
 
 # What is taken from the share of a turn, beside a step for each event and frame.
@@ -107,6 +107,7 @@ class H3Connection(Connection):
         "_events",
         "_handshake_deadline",
         "_late",
+        "_late_count",
         "_phase",
         "_ping_due",
         "ending",
@@ -132,9 +133,10 @@ class H3Connection(Connection):
         self.peer_streams = PeerStreams(self.streams, self.share)
         self.ending = Ending(self.output, self.streams)
         self._endpoint = endpoint
-        self._late: deque[tuple[bytes, Address]] = deque()
+        self._late: deque[tuple[list[bytes], Address]] = deque()
+        self._late_count = 0
         self._events: list[QuicEvent] = []
-        """What waits for the next turn: datagrams, and events."""
+        """What waits for the next turn: datagrams, in batches, with their number, and events."""
         self._phase = HANDSHAKE
         self._ping_due = inf
         self._address: Address = ()
@@ -185,8 +187,13 @@ class H3Connection(Connection):
             self.park()
 
     def _keep_for_later(self, datagrams: list[bytes], address: Address) -> None:
-        room = LATE_MAX - len(self._late)
-        self._late.extend((data, address) for data in datagrams[:room])
+        late, room = self._late, LATE_MAX - self._late_count
+        taken = datagrams[:room]
+        self._late_count += len(taken)
+        if late and late[-1][1] == address and len(late[-1][0]) + len(taken) <= BATCH:
+            late[-1][0].extend(taken)
+        else:
+            late.extend((taken[at : at + BATCH], address) for at in range(0, len(taken), BATCH))
         if len(datagrams) > room:
             self.service.count("h3_overload", "h3: more datagrams than a connection has turns for, dropped")
 
@@ -200,10 +207,8 @@ class H3Connection(Connection):
             self._handle_all(unread, events)
             late = self._late
             while late and share.left > 0 and not self.held_since:
-                address = late[0][1]
-                batch = [late.popleft()[0]]
-                while late and len(batch) < BATCH and late[0][1] == address:
-                    batch.append(late.popleft()[0])
+                batch, address = late.popleft()
+                self._late_count -= len(batch)
                 self._take(batch, address)
             if late:
                 self.park()
@@ -497,6 +502,7 @@ class H3Connection(Connection):
         self.deadline = self.write_deadline = inf
         self.output.clear()
         self._late.clear()
+        self._late_count = 0
         self._events.clear()
         self._endpoint.validated(self)
         self.streams.lose_all()

@@ -99,9 +99,16 @@ class Endpoint(asyncio.DatagramProtocol):
         self._begin_turn()
         batch: list[bytes] = []
         last: H3Connection | None = None
+        last_name = b""
         last_address: Address = ()
         for data, address in datagrams:
-            connection = self._connections.get(packets.destination(data))
+            name = packets.destination(data)
+            # Most are for whom the one before was, above all where there are many.
+            if name == last_name and last is not None and address == last_address:
+                batch.append(data)
+                continue
+            last_name = name
+            connection = self._connections.get(name)
             if connection is not last or address != last_address:
                 if last is not None:
                     self._deliver(last, batch, last_address)
@@ -300,8 +307,13 @@ class Endpoint(asyncio.DatagramProtocol):
 
     def send(self, datagrams: list[tuple[bytes, Address]]) -> None:
         """Send; those to one address leave together."""
-        start = 0
         send_many = self._transport.send_many
+        first = datagrams[0][1]
+        same = [data for data, address in datagrams if address == first]
+        if len(same) == len(datagrams):
+            send_many(same, first)
+            return
+        start = 0
         for at in range(1, len(datagrams) + 1):
             if at == len(datagrams) or datagrams[at][1] != datagrams[start][1]:
                 send_many([data for data, _ in datagrams[start:at]], datagrams[start][1])

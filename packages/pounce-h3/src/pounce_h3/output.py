@@ -323,6 +323,9 @@ class Output:
             datagrams = quic.datagrams_to_send(now)
             if datagrams:
                 self._send(datagrams)
+                if not (self._queue or self._broken or self.datagrams):
+                    # The engine has given all it had.
+                    return
             if self._broken and not datagrams:
                 for broken in self._broken:
                     self.reset(*broken)

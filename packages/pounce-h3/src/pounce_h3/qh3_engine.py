@@ -13,7 +13,7 @@ from qh3.quic import events
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection, QuicConnectionError
 from qh3.quic.crypto import CIPHER_SUITES, derive_key_iv_hp
-from qh3.quic.packet import pull_quic_transport_parameters, push_quic_transport_parameters
+from qh3.quic.packet import QuicErrorCode, pull_quic_transport_parameters, push_quic_transport_parameters
 from qh3.quic.tls_bridge import QuicTlsBridge
 from qh3.tls import CipherSuite, Epoch, ExtensionType, cipher_suite_hash, hkdf_expand_label
 
@@ -226,9 +226,41 @@ class Quic(QuicConnection):
 
     @property
     def is_over(self) -> bool:
-        return self._close_event is not None or (
-            self._core is not None and self._core.state in ("closing", "draining", "terminated")
-        )
+        if self._close_event is not None:
+            return True
+        # What ends a connection is among the events of its core, which are looked at unless they are held back.
+        return self.held and self._core is not None and self._core.state in ("closing", "draining", "terminated")
+
+    def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
+        """As `receive_many_datagrams`, without what only a handshake or a log need."""
+        if self._quic_logger is not None or not self._handshake_complete:
+            self.receive_many_datagrams(datagrams, address, now)
+            return
+        self._call_core(self._require_core().receive_many_datagrams, datagrams, address, now)
+        self._drain_core()
+
+    def to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        """As `datagrams_to_send`, which looks into each datagram though nobody has asked for a log."""
+        core = self._core
+        if self._quic_logger is not None or core is None:
+            return self.datagrams_to_send(now)
+        found: list[tuple[bytes, Address]] = []
+        poll = core.poll_transmit
+        try:
+            while (datagram := poll(now)) is not None:
+                found.append((datagram[0], datagram[1]))
+        except RuntimeError as exc:
+            raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, None, str(exc)) from exc
+        return found
+
+    def write(self, stream_id: int, data: bytes, end: bool) -> None:
+        """As `send_stream_data`, unless the stream is over; without what only a stream of ours, or a handshake need."""
+        if self._close_event is not None or not self._stream_can_send(stream_id):
+            return
+        if stream_id & 1 or not self._handshake_complete:
+            self.send_stream_data(stream_id, data, end)
+        else:
+            self._call_core(self._require_core().send_stream, stream_id, data, end)
 
 
 def _core_creator(streams: int) -> Callable[[QuicConnection, Address, bytes, float], None]:
@@ -303,7 +335,7 @@ class Qh3Connection:
         if quic.held:
             self._receive_held(datagrams, address, now)
         else:
-            quic.receive_many_datagrams(datagrams, address, now)
+            quic.receive(datagrams, address, now)
         took = min(time.thread_time() - began, STALL + 10 * COST * count)
         self._cost = max(self._cost + took - COST * count, 0.0)
         core = quic._core
@@ -365,12 +397,12 @@ class Qh3Connection:
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         quic = self._quic
         try:
-            datagrams = quic.datagrams_to_send(now)
+            datagrams = quic.to_send(now)
             if self._stops:
                 # qh3 sends STOP_SENDING in a packet of its own, and forgets until the peer says something that streams
                 # have data too: those go first.
                 self._tell_stops()
-                datagrams += quic.datagrams_to_send(now)
+                datagrams += quic.to_send(now)
         except QuicConnectionError:
             return []
         return datagrams
@@ -412,9 +444,7 @@ class Qh3Connection:
             self._quic.send_datagram_frame(data)
 
     def write(self, stream_id: int, data: bytes, end: bool) -> None:
-        quic = self._quic
-        if not quic.is_over and quic._stream_can_send(stream_id):
-            quic.send_stream_data(stream_id, data, end)
+        self._quic.write(stream_id, data, end)
 
     def unsent(self, stream_id: int) -> int:
         return self._quic.get_send_buffer_size(stream_id)

@@ -225,18 +225,21 @@ class H3Stream:
                     self._unread, self._unread_at = data, at
                     self.table.unread.append(self._next_turn)
                     return
-            kind = pull(data, at)
-            length = pull(data, kind[1]) if kind is not None else None
-            if kind is None or length is None:
+            kind, start = data[at], at + 1
+            if kind >= 0x40 and (long := pull(data, at)) is not None:
+                kind, start = long
+            # The type of a frame that is not all there has no length behind it either.
+            length = pull(data, start) if kind < 0x40 or start > at + 1 else None
+            if length is None:
                 self._keep(data, at, len(data) - at + 1)
                 break
             payload = length[1]
-            if kind[0] == DATA:
+            if kind == DATA:
                 if self.reading != BODY and self.reading != TUNNEL:
                     raise QuicError(H3_FRAME_UNEXPECTED, "DATA out of place")
                 self._left, self._skip = length[0], False
                 at = payload
-            elif kind[0] == HEADERS:
+            elif kind == HEADERS:
                 # RFC 9114 4.4: with CONNECT "only DATA frames are permitted" once the head is there.
                 is_tunnel = self.head is not None and self.head.upgrade is not None
                 if (self.reading != HEAD and self.reading != BODY) or is_tunnel:
@@ -254,9 +257,9 @@ class H3Stream:
                     self._buffer += data[at:]
                     self._hold_head()
                     return
-            elif kind[0] in NOT_ON_REQUEST:
-                raise QuicError(H3_FRAME_UNEXPECTED, f"frame type {kind[0]:#x} on a request stream")
-            elif kind[0] == WT_STREAM and self.table.sessions is not None:
+            elif kind in NOT_ON_REQUEST:
+                raise QuicError(H3_FRAME_UNEXPECTED, f"frame type {kind:#x} on a request stream")
+            elif kind == WT_STREAM and self.table.sessions is not None:
                 # draft-ietf-webtrans-http3 4.3: anywhere else "MUST be treated as a connection error".
                 if self.reading != HEAD or self._skip:
                     raise QuicError(H3_FRAME_ERROR, "a session's stream that has begun as something else")
@@ -365,11 +368,14 @@ class H3Stream:
     def _open(self, head: RequestHead, priority: Priority, ended: bool) -> None:
         table = self.table
         self.head = head
-        self.reading = BODY
         self.deadline = inf
         self.connection.share.left -= REQUEST_STEPS
         if not ended:
+            self.reading = BODY
             self.upload = Upload(table.windows, head)
+        else:
+            # A tunnel has yet to begin.
+            self.reading = DONE if head.upgrade is None else BODY
         # RFC 9218 7: the frame says all; what it leaves out is default, whatever the field said.
         self.priority = table.priorities.pop(self.id, priority)
         table.requests += 1
