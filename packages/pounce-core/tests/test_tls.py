@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pounce import ConfigError, ServerConfig, TLSError
 from pounce.net.tls import ServerContext, ServerTLS, distinguished_name
 from pounce.testing import TestServer
+from pounce.worker.loop import HAS_OWN
 
 PASSWORD = "correct horse"
 
@@ -372,7 +373,7 @@ def test_idle_connections_keep_no_buffer_of_their_own(files: Files) -> None:
 
     async def look(scope: Any, receive: Any, send: Any) -> None:
         loop = asyncio.get_running_loop()
-        protocols = [found for found in gc.get_objects() if type(found) is asyncio.sslproto.SSLProtocol]
+        protocols = [found for found in gc.get_objects() if issubclass(type(found), asyncio.sslproto.SSLProtocol)]
         # What other tests have left may be half made, or half taken apart.
         buffers[:] = [found._ssl_buffer for found in protocols if getattr(found, "_loop", None) is loop]
         await app(scope, receive, send)
@@ -387,7 +388,10 @@ def test_idle_connections_keep_no_buffer_of_their_own(files: Files) -> None:
             sock.close()
     # All three have been served when the last one is.
     assert len(buffers) == 3
-    assert len({id(buffer) for buffer in buffers}) == 1
+    if HAS_OWN:
+        assert not any(buffers)
+    else:
+        assert len({id(buffer) for buffer in buffers}) == 1
 
 
 def tls_of(files: Files) -> dict[str, str]:

@@ -25,8 +25,9 @@ import socket
 import time
 from collections.abc import Callable
 from select import EPOLLIN, EPOLLOUT
-from typing import Any
+from typing import Any, cast
 
+from pounce.net.connection import Connection
 from pounce.net.direct_transport import DirectTransport
 
 __all__ = ["BATCH", "EpollLoop", "FairSelector"]
@@ -205,6 +206,34 @@ class EpollLoop(asyncio.SelectorEventLoop):
             if number in self._direct and not self._direct[number].is_closing():
                 raise RuntimeError(f"File descriptor {fd!r} is used by transport {self._direct[number]!r}")
         super()._ensure_fd_no_transport(fd)  # type: ignore[misc]
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: Any,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: Any = None,
+        extra: Any = None,
+        server: Any = None,
+        **timeouts: Any,
+    ) -> Any:
+        if not server_side or not isinstance(protocol, Connection):
+            names = {"server_side": server_side, "server_hostname": server_hostname, "extra": extra, "server": server}
+            return super()._make_ssl_transport(rawsock, protocol, sslcontext, waiter, **names, **timeouts)  # type: ignore[misc]
+        from pounce.net.direct_tls import Below, DirectTLS
+
+        tls = DirectTLS(self, protocol, sslcontext, waiter, timeouts)
+        try:
+            peer = rawsock.getpeername()
+        except OSError:
+            peer = None
+        below = Below(self, rawsock, cast(Any, tls), peer)
+        self._direct[below._sock_fd] = below
+        tls.begin(below)
+        return tls._app_transport
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int) -> int:
         if self._direct.pop(transp._sock_fd, None) is not None:

@@ -1,0 +1,221 @@
+"""DirectTLS: asyncio's TLS on the server's own loop, with a shorter way for what nearly every event is.
+
+Theory of operation. Handshakes, ends, pauses, errors and whatever waits for a peer are asyncio's: `SSLProtocol` is a
+state machine for all of it, and stays the base class. But it has two transports, and for each request it reads until
+OpenSSL raises that there is no more, and looks several times at buffers that are empty. So while a connection is open
+and nothing waits, the loop calls `read_ready()`, which reads the socket, decrypts and calls the protocol; and
+`write_at_once()` encrypts and writes to it. What does not fit goes the way of asyncio.
+
+OpenSSL takes from the buffer before it no more than the record that it is about to give (`read_ahead` is off). So once
+that buffer is empty there is nothing to be had, and it need not be asked, which would raise.
+
+It stands on what asyncio has below its documented surface in CPython 3.14, as the loop does.
+"""
+
+import os
+from asyncio import sslproto
+from typing import TYPE_CHECKING, Any
+
+from pounce.net.direct_transport import DirectTransport
+
+if TYPE_CHECKING:
+    from pounce.net.epoll_loop import EpollLoop
+
+__all__ = ["DirectTLS"]
+
+protocol_base: Any = sslproto.SSLProtocol
+transport_base: Any = sslproto._SSLProtocolTransport
+WRAPPED: Any = sslproto.SSLProtocolState.WRAPPED
+AGAIN: Any = sslproto.SSLAgainErrors
+
+RECORD = 16_384
+"""Bytes of a record (RFC 8446 5.1), of which OpenSSL gives one at a time."""
+RECV_MAX = 65_536
+"""Bytes read at once."""
+LONG_RECV_MAX = 131_072
+"""The same when as many as that had come the last time. Records may be of a single byte: it is a bound on what one
+connection may ask for in a turn, too."""
+
+
+class Below(DirectTransport):
+    """The transport of what is encrypted."""
+
+    def begin_reading(self) -> None:
+        self._add_reader(self._sock_fd, None)
+
+    def _add_reader(self, fd: int, callback: Any) -> None:
+        if self.is_reading():
+            self._loop.read_directly(fd, self._protocol.read_ready)
+
+
+class Above(transport_base):  # type: ignore[misc]
+    """The transport that protocols see."""
+
+    def write(self, data: Any) -> None:
+        protocol = self._ssl_protocol
+        if (
+            type(data) is bytes
+            and 0 < len(data) <= RECORD
+            and protocol._state is WRAPPED
+            and not protocol._write_backlog
+            and not protocol._ssl_writing_paused
+        ):
+            protocol.write_at_once(data)
+        else:
+            super().write(data)
+
+    def writelines(self, list_of_data: Any) -> None:
+        # Each of them would be a record.
+        self.write(b"".join(list_of_data))
+
+
+class DirectTLS(protocol_base):  # type: ignore[misc]
+    """TLS on a connection that an `EpollLoop` serves."""
+
+    # Of asyncio's.
+    _app_protocol: Any
+    _app_protocol_is_buffer: bool
+    _app_reading_paused: bool
+    _app_transport: Any
+    _app_transport_created: bool
+    _app_writing_paused: bool
+    _incoming: Any
+    _outgoing: Any
+    _outgoing_high_water: int
+    _ssl_reading_paused: bool
+    _ssl_writing_paused: bool
+    _sslobj: Any
+    _state: Any
+    _transport: Any
+    _write_backlog: Any
+    max_size = 0
+    """There is no buffer between the socket and that of OpenSSL."""
+
+    def __init__(self, loop: EpollLoop, protocol: Any, context: Any, waiter: Any, timeouts: dict[str, Any]) -> None:
+        super().__init__(loop, protocol, context, waiter, True, **timeouts)
+        self._most = RECV_MAX
+        self._fd = -1
+        # Without the methods in Python around them.
+        raw = self._sslobj._sslobj
+        self._decrypt = raw.read
+        self._encrypt = raw.write
+
+    def begin(self, below: Below) -> None:
+        """Shake hands over this transport."""
+        self._fd = below._sock_fd
+        self.connection_made(below)
+        below.begin_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fd = -1
+        super().connection_lost(exc)
+
+    def _get_app_transport(self) -> Any:
+        if self._app_transport is None and not self._app_transport_created:
+            self._app_transport = Above(self._loop, self)
+            self._app_transport_created = True
+        return super()._get_app_transport()
+
+    # Reading
+
+    def read_ready(self) -> None:
+        """There is something to read. As asyncio's transports do with it."""
+        try:
+            data = os.read(self._fd, self._most)
+        except BlockingIOError, InterruptedError:
+            return
+        except OSError as exc:
+            self._transport._fatal_error(exc, "Fatal read error on socket transport")
+            return
+        if not data:
+            self._transport._read_ready__on_eof()
+            return
+        self._most = RECV_MAX if len(data) < RECV_MAX else LONG_RECV_MAX
+        try:
+            self._incoming.write(data)
+            if self._state is WRAPPED:
+                self._do_read()
+            else:
+                self.buffer_updated(0)
+        except SystemExit, KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - it goes where asyncio has it go
+            self._transport._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
+
+    def _do_read(self) -> None:
+        if self._state is not WRAPPED or self._app_reading_paused or self._app_protocol_is_buffer:
+            super()._do_read()
+            return
+        try:
+            data, ended = self._decrypted()
+            if data:
+                self._app_protocol.data_received(data)
+            if ended:
+                self._call_eof_received()
+                self._start_shutdown()
+            if self._write_backlog:
+                self._do_write()
+            elif self._outgoing.pending:
+                self._process_outgoing()
+            if self._incoming.pending or self._ssl_reading_paused:
+                self._control_ssl_reading()
+        except Exception as exc:  # noqa: BLE001 - as in asyncio
+            self._fatal_error(exc, "Fatal error on SSL protocol")
+
+    def _decrypted(self) -> tuple[bytes, bool]:
+        """What has come, and whether the peer has ended TLS."""
+        incoming, decrypt = self._incoming, self._decrypt
+        pieces: list[bytes] = []
+        ended = False
+        try:
+            data: bytes = decrypt(RECORD)
+            if not incoming.pending:
+                return data, not data
+            while data:
+                pieces.append(data)
+                if not incoming.pending:
+                    break
+                data = decrypt(RECORD)
+            ended = not data
+        except AGAIN:
+            # What is there is no whole record, or was none for the protocol.
+            pass
+        return b"".join(pieces), ended
+
+    # Writing
+
+    def write_at_once(self, data: bytes) -> None:
+        """Write a record, while nothing waits to be encrypted, nor to be sent."""
+        try:
+            sent = self._encrypt(data)
+            if sent == len(data):
+                self._process_outgoing()
+                return
+        except AGAIN:
+            sent = 0
+        except Exception as exc:  # noqa: BLE001 - as in asyncio
+            self._fatal_error(exc, "Fatal error on SSL protocol")
+            return
+        self._write_appdata((data[sent:],))
+
+    def _process_outgoing(self) -> None:
+        if not self._ssl_writing_paused:
+            data = self._outgoing.read()
+            if data:
+                self._send(data)
+            if not (self._write_backlog or self._app_writing_paused) and self._outgoing_high_water:
+                return
+        self._control_app_writing()
+
+    def _send(self, data: bytes) -> None:
+        below = self._transport
+        if not below._buffer and not below._conn_lost:
+            try:
+                sent = os.write(self._fd, data)
+            except OSError:
+                # The transport will meet the same, and knows what to do.
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        below.write(data)
