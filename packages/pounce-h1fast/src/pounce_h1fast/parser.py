@@ -551,6 +551,34 @@ class FastParser:
 
     # Bodies
 
+    def take_body(self) -> bytes | None:
+        """The body of the head that was read last, and its end with it; None where it is to be read by events."""
+        buffer = self._buffer
+        start = self._at
+        if self._state == LENGTH_BODY:
+            end = after = start + self._remaining
+            if end > len(buffer):
+                return None
+        else:
+            # In one chunk without extensions, and without trailers.
+            match = self._lines.small_chunk(buffer, start)
+            if match is None:
+                return None
+            start = match.end()
+            end = start + int(match[1], 16)
+            after = end + 7
+            if end == start or buffer[end:after] != b"\r\n0\r\n\r\n":
+                return None
+        data = buffer[start:end]
+        self._remaining = 0
+        self._state = HEAD
+        # As `_consume()` does.
+        if after == len(buffer):
+            self._buffer = b""
+            after = 0
+        self._at = self._scanned = after
+        return data if type(data) is bytes else bytes(data)
+
     def _read_length_body(self) -> bytes | EndOfBody | None:
         remaining = self._remaining
         if not remaining:
@@ -571,16 +599,6 @@ class FastParser:
         pieces: list[bytes | bytearray] = []
         buffer = self._buffer
         at = self._at
-        if self._state == CHUNK_LINE and (match := self._lines.small_chunk(buffer, at)) is not None:
-            start = match.end()
-            end = start + int(match[1], 16)
-            if end > start and buffer[end : end + 7] == b"\r\n0\r\n\r\n":
-                # All of what is left is here, in one chunk without extensions, and without trailers.
-                data = bytes(buffer[start:end])
-                self._consume(end + 7)
-                self._state = LENGTH_BODY
-                self._remaining = 0
-                return data
         try:
             while True:
                 state = self._state

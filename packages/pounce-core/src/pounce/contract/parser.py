@@ -33,6 +33,10 @@ class Parser(Protocol):
 
     The events of one request are its head, the pieces of its body, and `EndOfBody` unless the head's
     `content_length` is 0. Then follows the next head: bytes of later requests stay inside until asked for.
+
+    A parser may have a method `take_body() -> bytes | None`, which is called after a head with a body, before any other
+    event: it gives the body and takes its end with it, if all of it is here and nothing is wrong with it nor follows in
+    trailers. Else it gives None, and the events go on as if it had not been called. It raises nothing.
     """
 
     def receive_data(self, data: bytes) -> None:

@@ -156,6 +156,16 @@ class HttpExchange:
             if self._readers is not None:
                 self._wake_readers()
 
+    def body_received(self, body: bytes) -> None:
+        """All of the body, and nothing before it."""
+        self._body_state = COMPLETE
+        if body:
+            self.bytes_received = count = len(body)
+            if count > self.service.max_request_size > 0:
+                self.stream_lost(self.service.too_large())
+            else:
+                self._body = [body]
+
     def eof_received(self, trailers: Headers | None = None) -> None:
         self._body_state = COMPLETE
         self._request_trailers = trailers
@@ -315,15 +325,15 @@ class HttpExchange:
 
     def _next_body(self) -> dict[str, Any] | None:
         """What has arrived; None where the stream fails over it."""
-        pieces = self._body
+        pieces, self._body = self._body, None
         body, count = b"", 0
         if pieces:
-            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            count = len(body)
-            if type(pieces[0]) is Returned:
-                count -= sum(len(piece) for piece in pieces if type(piece) is Returned)
+            body = pieces[0]
+            if len(pieces) != 1 or type(body) is Returned:
+                count = sum([len(piece) for piece in pieces if type(piece) is not Returned])
                 body = b"".join(pieces)
-            pieces.clear()
+            else:
+                count = len(body)
         ended = self._body_state == COMPLETE
         message: dict[str, Any] = {"type": "http.request", "body": body, "more_body": not ended}
         if ended:

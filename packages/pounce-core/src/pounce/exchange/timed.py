@@ -118,6 +118,9 @@ class TimedParser:
         self._spent = 0.0
         self.receive_data = parser.receive_data
         self.take_rest = parser.take_rest
+        take_body = getattr(parser, "take_body", None)
+        if take_body is not None:
+            self.take_body = take_body
 
     @property
     def buffered(self) -> int:

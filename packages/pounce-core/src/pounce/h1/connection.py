@@ -22,6 +22,7 @@ in `h1/`, and what every wire needs in `net/connection.py`.
 
 import asyncio
 import sys
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, cast
 
@@ -79,6 +80,7 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
         "_keep_alive",
         "_most_requests",
         "_scheme",
+        "_take_body",
         "exchange",
         "has_trailers",
         "head",
@@ -93,6 +95,7 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
         super().__init__(service, "h1")
         assert service.create_parser is not None
         self.parser: Parser = service.create_parser()
+        self._take_body: Callable[[], bytes | None] | None = getattr(self.parser, "take_body", None)
         self.exchange: Exchange = None  # type: ignore[assignment]
         self.head: RequestHead | None = None
         self.reading = HEAD
@@ -279,8 +282,20 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
             self._open_with_body(head)
 
     def _open_with_body(self, head: RequestHead) -> None:
-        self.reading = BODY
         self._unconsumed = self._body_read = 0
+        if self._take_body is not None:
+            body = self._take_body()
+            if body is not None:
+                if head.content_length is None:
+                    self.share.left -= PIECE_STEPS
+                self._body_read = len(body)
+                self._hold(len(body))
+                self._client_waits = False
+                self.reading = DONE
+                self.deadline = inf
+                self.service.open(head, self, body, True)
+                return
+        self.reading = BODY
         # RFC 9110 10.1.1: no need for 100 (Continue) once a part of the content is here.
         self._client_waits = head.expect_continue and not self.parser.buffered
         self._body_deadline_base = self.loop.time() + RATE_GRACE
@@ -289,7 +304,7 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
             if self.parser.buffered:
                 self._open_with_chunks(head)
                 return
-        elif head.content_length and self.parser.buffered:
+        elif self.parser.buffered:
             # A body without chunks cannot be wrong, so that the application may be told of it before it starts.
             body = self.parser.next_event()  # type: ignore[assignment]
             self._body_read = len(body)

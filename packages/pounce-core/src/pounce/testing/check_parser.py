@@ -317,8 +317,9 @@ class Read(NamedTuple):
     error: BadRequest | None
 
 
-def read_all(parser: Parser, pieces: Iterator[bytes] | list[bytes]) -> Read:
-    """Feed a parser and take every event it has."""
+def read_all(parser: Parser, pieces: Iterator[bytes] | list[bytes], by_events: bool = False) -> Read:
+    """Feed a parser and take every event it has, and bodies whole where it has them so, unless `by_events`."""
+    take_body = None if by_events else getattr(parser, "take_body", None)
     requests: list[tuple[RequestHead, bytes, Headers | None]] = []
     complete = True
     for piece in pieces:
@@ -333,6 +334,9 @@ def read_all(parser: Parser, pieces: Iterator[bytes] | list[bytes]) -> Read:
             if isinstance(event, RequestHead):
                 requests.append((event, b"", None))
                 complete = event.content_length == 0
+                if not complete and take_body is not None and (body := take_body()) is not None:
+                    requests[-1] = (event, body, None)
+                    complete = True
             elif isinstance(event, EndOfBody):
                 head, body, _ = requests[-1]
                 requests[-1] = (head, body, event.trailers)
@@ -354,6 +358,8 @@ def check_parser(create: Callable[[ParserLimits], Parser]) -> int:
         for how, pieces in _feedings(accepted.data):
             _check_accepted(accepted, read_all(create(LIMITS), pieces), 1, how)
             count += 1
+        _check_accepted(accepted, read_all(create(LIMITS), [accepted.data], by_events=True), 1, "by events")
+        count += 1
         _check_accepted(accepted, read_all(create(LIMITS), [accepted.data + NEXT]), 2, "with the next attached")
         for cut in range(len(accepted.data)):
             read = read_all(create(LIMITS), [accepted.data[:cut]])
