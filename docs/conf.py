@@ -9,6 +9,7 @@ import re
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -86,6 +87,7 @@ INCLUDED = {
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 PICTURE = re.compile(r"^!\[([^\]]*)\]\((?:docs/)?pictures/([\w-]+\.svg)\)$", re.MULTILINE)
+LONG_NAME = re.compile(r'(?<=<span class="pre">)[^<]{16,}(?=</span>)')
 CODE_ROW = re.compile(r"^\| `(POUNCE_[A-Z0-9_]+)` \|", re.MULTILINE)
 
 
@@ -134,7 +136,14 @@ def mark_blocks(app: Sphinx, what: str, name: str, obj: object, options: object,
             lines[index] += ":"
 
 
+def let_names_break(app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """A long name in a text or a table may break after an underline, so that it does not push others off the page."""
+    if "body" in context:
+        context["body"] = LONG_NAME.sub(lambda match: match[0].replace("_", "_<wbr>"), context["body"])
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", read_page)
+    app.connect("html-page-context", let_names_break)
     app.connect("autodoc-process-docstring", mark_blocks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

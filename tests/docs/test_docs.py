@@ -347,6 +347,17 @@ def test_the_table_of_bytecodes_says_what_is_counted() -> None:
     assert {part: int(number.replace(",", "")) for part, number in rows} == near, "run scripts/performance-page"
 
 
+def test_the_first_page_has_the_ratios_of_the_comparison() -> None:
+    first, comparison = (ROOT / "README.md").read_text(), (DOCS / "comparison.md").read_text()
+    said = re.findall(r"^\| .* \| 1 \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| \|$", first, re.MULTILINE)
+    measured = []
+    for row in re.findall(r"^\| .* \| [\d,]+ \|(?: [\d,]+ \([\d.]+\) \|){4}$", comparison, re.MULTILINE):
+        own, _, uvicorn, granian, hypercorn = [int(each.replace(",", "")) for each in re.findall(r" ([\d,]{5,})", row)]
+        measured.append([pytest.approx(each / own, abs=0.05) for each in (uvicorn, hypercorn, granian)])
+    assert [list(map(float, row)) for row in said] == measured
+    assert len(measured) == 3
+
+
 # Command lines
 
 
