@@ -23,7 +23,8 @@ class Fault(Exception):
 
 class CheckingClient:
     """Sends requests from entering its context to leaving it: `keep_alive` connections that are used again and again,
-    `short` ones for one request each, and `slow` ones whose requests take `slow_time` seconds.
+    `short` ones for one request each, and `slow` ones whose requests take `slow_time` seconds. Each waits `pause` seconds
+    before it asks again.
     """
 
     def __init__(
@@ -97,6 +98,8 @@ class CheckingClient:
                 writer.close()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
+            if not again:
+                await asyncio.sleep(self._pause)
 
     async def _request(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, *, again: bool

@@ -204,6 +204,8 @@ class H3CheckingClient(CheckingClient):
             finally:
                 self.reconnected += client.goaway is not None
                 client.close()
+            if not again:
+                await asyncio.sleep(self._pause)
 
     async def _use_stream(self, client: Client, path: str, *, again: bool) -> None:
         while client.is_usable and not self._ending:

@@ -93,7 +93,7 @@ def reload(server: Running) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_change_of_processes_loses_no_request(start: Start, mode: str, what: str) -> None:
     with start(mode) as server:
-        with H3CheckingClient(server.address, keep_alive=6, short=2, slow=2, pause=0.005) as client:
+        with H3CheckingClient(server.address, keep_alive=6, short=2, slow=2, pause=0.02) as client:
             eventually(lambda: client.verified > 100)
             if what == "more and fewer workers":
                 for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGTTOU):
@@ -114,7 +114,7 @@ def test_change_of_processes_loses_no_request(start: Start, mode: str, what: str
 @pytest.mark.parametrize("mode", MODES)
 def test_end_loses_no_request_of_who_honours_goaway(start: Start, mode: str) -> None:
     with start(mode) as server:
-        with H3CheckingClient(server.address, keep_alive=6, short=0, slow=4, slow_time=1.0, pause=0.005) as client:
+        with H3CheckingClient(server.address, keep_alive=6, short=0, slow=4, slow_time=1.0, pause=0.02) as client:
             eventually(lambda: client.verified > 100)
             server.kill(signal.SIGTERM)
             client.leave()

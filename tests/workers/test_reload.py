@@ -59,7 +59,7 @@ def reload(server: Running) -> None:
 
 
 def test_sighup_brings_new_code_without_a_fault(server: Running) -> None:
-    with CheckingClient(server.address, keep_alive=16, pause=0.005) as client:
+    with CheckingClient(server.address, keep_alive=16, pause=0.02) as client:
         eventually(lambda: client.verified > 100)
         server.write(version(2))
         reload(server)
@@ -121,7 +121,7 @@ def test_server_is_ready_while_it_reloads_and_each_worker_knows(mode: str, tmp_p
 @pytest.mark.parametrize("broken", ["syntax error", "import os; os._exit(1)", "import ctypes; ctypes.string_at(0)"])
 def test_new_version_that_cannot_start_changes_nothing(server: Running, broken: str) -> None:
     before = server.children()
-    with CheckingClient(server.address) as client:
+    with CheckingClient(server.address, pause=0.02) as client:
         server.write(broken)
         server.kill(signal.SIGHUP)
         server.wait_for_message("Reload failed")
@@ -211,7 +211,7 @@ def test_sockets_with_tls_and_unix_sockets_are_kept(tmp_path: Path, tls_files: t
     flags = ("--workers", "2", "--ssl-certfile", tls_files[0], "--ssl-keyfile", tls_files[1])
     binds = ("--bind", "https://127.0.0.1:0", "--bind", f"unix:{tmp_path / 'socket'}?tls=off")
     with Running(tmp_path, *flags, *binds[:2]) as server:
-        with CheckingClient(server.address, tls=context, keep_alive=4, short=2, slow=1) as client:
+        with CheckingClient(server.address, tls=context, pause=0.02, keep_alive=4, short=2, slow=1) as client:
             eventually(lambda: client.verified > 20)
             server.write(version(2))
             reload(server)
