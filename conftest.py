@@ -3,12 +3,15 @@
 import itertools
 import logging
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 import pytest
 from benchmarks.load.certificate import certificate_files
 from tests.sequences import COUNTS, FUZZ_SECONDS
+
+WAITING = ("workers", "deploy", "interop")
+"""Folders whose tests wait for processes."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,6 +42,14 @@ def tls_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Paths of a certificate for this machine and of its key."""
     certificate, key = certificate_files(tmp_path_factory.mktemp("tls"))
     return str(certificate), str(key)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files that wait first, which leave the CPU to others and take longest, then those with the most tests: so no
+    file is alone at the end. Each process takes the next file of the list (`--no-loadscope-reorder`)."""
+    counts = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.parent.name not in WAITING, -counts[item.path], str(item.path)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -23,8 +23,8 @@ class Fault(Exception):
 
 class CheckingClient:
     """Sends requests from entering its context to leaving it: `keep_alive` connections that are used again and again,
-    `short` ones for one request each, and `slow` ones whose requests take `slow_time` seconds. Each waits `pause` seconds
-    before it asks again.
+    `short` ones for one request each, and `slow` ones whose requests take `slow_time` seconds. Each waits `pause`
+    seconds before it asks again.
     """
 
     def __init__(

@@ -67,6 +67,11 @@ threading.Event().wait()
 """Its import never ends; `hangs` says that it has come so far."""
 
 
+def version(number: int, app: str = APP) -> str:
+    """The application, as one that answers with another version."""
+    return app.replace("VERSION = 1", f"VERSION = {number}")
+
+
 class Running:
     """A server, from its start to its end; a context manager that leaves nothing behind."""
 
@@ -162,6 +167,12 @@ class Running:
 
     def kill(self, number: int) -> None:
         os.kill(self.pid, number)
+
+    def reload(self) -> None:
+        """Have new processes take over, and wait until they have."""
+        at = len(self.log)
+        self.kill(signal.SIGHUP)
+        self.wait_for_message("Reloaded", after=at)
 
     def upgrade(self) -> None:
         """Have a new supervisor take over, and wait until the old one has ended, in good order."""

@@ -1,11 +1,8 @@
 """Reload: new processes take over from old ones, or do not, and nobody who speaks to the server notices."""
 
 import json
-import os
-import shutil
 import signal
 import socket
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,7 +10,18 @@ from pathlib import Path
 
 import pytest
 from tests.workers.checking_client import CheckingClient
-from tests.workers.running import APP, HANGING, PATIENCE, Running, ask, eventually, is_running, read_answer, received
+from tests.workers.running import (
+    APP,
+    HANGING,
+    PATIENCE,
+    Running,
+    ask,
+    eventually,
+    is_running,
+    read_answer,
+    received,
+    version,
+)
 
 MODES = ("thread", "process", "subinterpreter")
 
@@ -42,41 +50,31 @@ HOLDS = APP.replace(
 )
 
 
-def version(number: int, app: str = APP) -> str:
-    return app.replace("VERSION = 1", f"VERSION = {number}")
-
-
 @pytest.fixture(params=MODES)
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
     with Running(tmp_path, "--workers", "2", "--worker-mode", request.param) as running:
         yield running
 
 
-def reload(server: Running) -> None:
-    at = len(server.log)
-    server.kill(signal.SIGHUP)
-    server.wait_for_message("Reloaded", after=at)
-
-
 def test_sighup_brings_new_code_without_a_fault(server: Running) -> None:
     with CheckingClient(server.address, keep_alive=16, pause=0.02) as client:
         eventually(lambda: client.verified > 100)
         server.write(version(2))
-        reload(server)
+        server.reload()
         eventually(lambda: client.versions[2] > 100)
     assert client.faults == {}
 
 
 def test_applications_can_tell_one_generation_of_workers_from_the_next(server: Running) -> None:
     assert server.get()["worker"]["generation"] == 0
-    reload(server)
+    server.reload()
     # What the old one has accepted by now, it answers.
     eventually(lambda: server.get()["worker"]["generation"] == 1)
 
 
 def test_old_processes_end_after_a_reload(server: Running) -> None:
     old = server.children()
-    reload(server)
+    server.reload()
     eventually(lambda: not any(map(is_running, old)))
     # One that has just ended is still listed until the supervisor has looked at it.
     eventually(lambda: len(server.children()) == len(old))
@@ -89,7 +87,7 @@ def test_request_that_runs_is_finished_by_the_old_process(server: Running) -> No
         server.reached()
         server.write(version(2))
         at = len(server.log)
-        reload(server)
+        server.reload()
         server.wait_for_message("Shutting down", after=at)
         server.release()
         answer = read_answer(client)
@@ -107,7 +105,7 @@ def test_server_is_ready_while_it_reloads_and_each_worker_knows(mode: str, tmp_p
         eventually(lambda: workers() == {"wanted": 2, "serving": 2, "starting": 0, "draining": 0})
         old.sendall(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\nGET /readyz HTTP/1.1\r\nHost: test\r\n\r\n")
         eventually((tmp_path / "held").exists)
-        reload(server)
+        server.reload()
         eventually(lambda: workers()["draining"] >= 1)
         (tmp_path / "go on").touch()
         answers = b""
@@ -131,7 +129,7 @@ def test_new_version_that_cannot_start_changes_nothing(server: Running, broken: 
     assert set(client.versions) == {1}
     eventually(lambda: server.children() == before)
     server.write(version(3))
-    reload(server)
+    server.reload()
     eventually(lambda: server.get()["version"] == 3)
 
 
@@ -157,7 +155,7 @@ def test_reload_takes_the_place_of_one_that_hangs(server: Running) -> None:
     server.kill(signal.SIGHUP)
     eventually((server.folder / "hangs").exists)
     server.write(version(3))
-    reload(server)
+    server.reload()
     eventually(lambda: server.get()["version"] == 3)
 
 
@@ -214,7 +212,7 @@ def test_sockets_with_tls_and_unix_sockets_are_kept(tmp_path: Path, tls_files: t
         with CheckingClient(server.address, tls=context, pause=0.02, keep_alive=4, short=2, slow=1) as client:
             eventually(lambda: client.verified > 20)
             server.write(version(2))
-            reload(server)
+            server.reload()
             eventually(lambda: client.versions[2] > 20)
         assert client.faults == {}
 
@@ -224,238 +222,14 @@ def test_unix_socket_is_kept(tmp_path: Path) -> None:
     with Running(tmp_path, "--workers", "2", "--bind", "127.0.0.1:0", "--bind", f"unix:{path}") as server:
         inode = path.stat().st_ino
         server.write(version(2))
-        reload(server)
+        server.reload()
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             assert ask(client)["version"] in (1, 2)
         assert path.stat().st_ino == inode
 
 
-# Files that change
-
-
-def test_changed_file_is_served(tmp_path: Path) -> None:
-    with Running(tmp_path, "--reload") as server:
-        assert server.get()["parent"] == server.process.pid
-        server.write(version(2))
-        server.wait_for_message("Reloaded")
-        eventually(lambda: server.get()["version"] == 2)
-
-
-def test_file_that_is_included_by_its_name_is_noticed(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("1")
-    with Running(tmp_path, "--reload", "--reload-include", ".env") as server:
-        (tmp_path / ".env").write_text("22")
-        assert server.wait_for_message("Changed: ")["message"] == "Changed: .env"
-        server.wait_for_message("Reloaded")
-
-
-def test_application_that_writes_a_file_is_not_reloaded_for_ever(tmp_path: Path) -> None:
-    app = APP + "\nopen('made.py', 'w').write(f'made = {time.time()}')\n"
-    with Running(tmp_path, "--reload", "--reload-delay", "0.05", app=app) as server:
-        server.wait_for_message("made.py has caused 3 reloads")
-        at = len(server.log)
-        server.wait_for_message("Reloaded", after=at)
-        server.write(version(2, app))
-        server.wait_for_message("Changed: main.py", after=at)
-        eventually(lambda: server.get()["version"] == 2)
-        changes = [entry["message"] for entry in server.log if entry.get("message", "").startswith("Changed: ")]
-        assert changes == ["Changed: made.py"] * 3 + ["Changed: main.py"]
-
-
-def test_pattern_that_can_never_match_is_an_error_of_the_start(tmp_path: Path) -> None:
-    with Running(tmp_path, "--reload", "--reload-exclude", "../data", wait=False) as server:
-        assert server.wait() == 2
-        assert "reload_exclude '../data' can never match" in server.text()
-
-
-# A folder that is entered by a link
-
-
-@pytest.fixture
-def releases(tmp_path: Path) -> tuple[Path, Path]:
-    """Two versions of an application, and the link by which the first one is entered."""
-    for number in (1, 2):
-        (tmp_path / f"{number}").mkdir()
-        (tmp_path / f"{number}/main.py").write_text(version(number))
-    link = tmp_path / "current"
-    link.symlink_to("1")
-    return link, tmp_path / "2"
-
-
-def move(link: Path, to: Path) -> None:
-    beside = link.with_name("next")
-    beside.symlink_to(to)
-    beside.replace(link)
-
-
-@pytest.mark.parametrize("mode", [*MODES, "reload"])
-def test_reload_serves_what_the_link_of_the_folder_leads_to(mode: str, releases: tuple[Path, Path]) -> None:
-    link, new = releases
-    flags = ("--reload",) if mode == "reload" else ("--workers", "2", "--worker-mode", mode)
-    with Running(link, *flags, app=version(1), environ={"PWD": str(link)}) as server:
-        assert server.get()["version"] == 1
-        move(link, new)
-        reload(server)
-        eventually(lambda: server.get()["version"] == 2)
-
-
-def test_link_of_the_folder_that_is_moved_is_a_change(releases: tuple[Path, Path]) -> None:
-    link, new = releases
-    with Running(link, "--reload", app=version(1), environ={"PWD": str(link)}) as server:
-        move(link, new)
-        eventually(lambda: server.get()["version"] == 2)
-
-
-def test_upgrade_serves_what_the_link_of_the_folder_leads_to(releases: tuple[Path, Path]) -> None:
-    link, new = releases
-    with Running(link, "--workers", "2", app=version(1), environ={"PWD": str(link)}) as server:
-        move(link, new)
-        server.upgrade()
-        assert server.get()["version"] == 2
-
-
-def test_reload_serves_what_the_link_of_app_dir_leads_to(releases: tuple[Path, Path], tmp_path: Path) -> None:
-    link, new = releases
-    with Running(tmp_path, "--workers", "2", "--app-dir", str(link)) as server:
-        (tmp_path / "main.py").unlink()
-        move(link, new)
-        reload(server)
-        eventually(lambda: server.get()["version"] == 2)
-
-
-def test_reload_where_the_link_leads_nowhere_changes_nothing(releases: tuple[Path, Path], tmp_path: Path) -> None:
-    link, _ = releases
-    with Running(link, "--workers", "2", app=version(1), environ={"PWD": str(link)}) as server:
-        move(link, tmp_path / "nowhere")
-        server.kill(signal.SIGHUP)
-        assert str(link) in server.wait_for_message("Reload failed")["message"]
-        assert server.get()["version"] == 1
-
-
-# Signals
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_ttin_and_ttou_change_the_number_of_workers(mode: str, tmp_path: Path) -> None:
-    def workers() -> int:
-        clients = [server.connect() for _ in range(12)]
-        found = {(answer["pid"], answer["thread"]) for answer in map(ask, clients)}
-        for client in clients:
-            client.close()
-        return len(found)
-
-    with Running(tmp_path, "--workers", "1", "--worker-mode", mode, "--reload") as server:
-        server.kill(signal.SIGTTIN)
-        server.wait_for_message("Serving with 2 workers")
-        eventually(lambda: workers() == 2)
-        server.kill(signal.SIGTTOU)
-        server.wait_for_message("Serving with 1 workers")
-        eventually(lambda: workers() == 1)
-        at = len(server.log)
-        server.kill(signal.SIGTTOU)
-        server.wait_for_message("Serving with 1 workers", after=at)
-        assert server.get()["query"] == ""
-
-
-def test_number_of_workers_outlives_a_reload(tmp_path: Path) -> None:
-    with Running(tmp_path, "--workers", "2", "--worker-mode", "process") as server:
-        server.kill(signal.SIGTTIN)
-        eventually(lambda: len(server.children()) == 3)
-        at = len(server.log)
-        reload(server)
-        server.wait_for_message("Reloaded", after=at)
-        eventually(lambda: len(server.children()) == 3)
-
-
-def test_usr1_opens_log_files_again(tmp_path: Path) -> None:
-    path = tmp_path / "app.log"
-    app = APP + f"\nimport logging\nlogging.getLogger().addHandler(logging.FileHandler({str(path)!r}))\n"
-    app = app.replace("    body = json", '    logging.getLogger().error("request %s", query)\n    body = json')
-    with Running(tmp_path, "--workers", "2", app=app) as server:
-        server.get("/?one")
-        path.rename(tmp_path / "app.log.1")
-        server.kill(signal.SIGUSR1)
-        eventually(path.exists)
-        server.get("/?two")
-        assert "request two" in path.read_text()
-        assert "request two" not in (tmp_path / "app.log.1").read_text()
-
-
-# Workers that stand still
-
-
-@pytest.mark.parametrize("mode", ["caller", "thread", "subinterpreter"])
-def test_worker_that_stands_still_is_shown_and_replaced(mode: str, tmp_path: Path) -> None:
-    workers = () if mode == "caller" else ("--workers", "2", "--worker-mode", mode)
-    flags = (*workers, "--worker-timeout", "2")
-    with Running(tmp_path, *flags) as server, server.connect() as client:
-        before = server.children()
-        client.sendall(b"GET /block?6 HTTP/1.1\r\nHost: test\r\n\r\n")
-        server.wait_for_message("time.sleep(float(query")
-        server.wait_for_message("stands still")
-        # The block ends within the drain bound: nothing is killed, and its request is answered.
-        answer = read_answer(client)
-        assert (answer["query"], answer["close"]) == ("6", True)
-        eventually(lambda: len({server.get()["thread"] for _ in range(8)}) == (1 if mode == "caller" else 2))
-        assert server.children() == before
-        assert server.end() == 0
-
-
-def test_process_that_stands_still_is_replaced_first(tmp_path: Path) -> None:
-    flags = ("--workers", "2", "--worker-mode", "process", "--worker-timeout", "2", "--shutdown-timeout", "1")
-    with Running(tmp_path, *flags) as server, server.connect() as client:
-        client.sendall(b"GET /block?60 HTTP/1.1\r\nHost: test\r\n\r\n")
-        server.wait_for_message("is replaced: a worker stands still")
-        for _ in range(20):
-            assert server.get("/?here")["query"] == "here"
-        server.wait_for_message("abandoned")
-        eventually(lambda: len(server.children()) == 2)
-        assert server.end() == 0
-
-
-@pytest.mark.faults
-def test_process_that_does_not_even_beat_is_replaced(tmp_path: Path) -> None:
-    flags = ("--workers", "2", "--worker-mode", "thread", "--worker-timeout", "2", "--shutdown-timeout", "1")
-    with Running(tmp_path, *flags) as server:
-        (child,) = server.children()
-        os.kill(child, signal.SIGSTOP)
-        server.wait_for_message("is replaced: it stands still")
-        assert server.get()["pid"] != child
-        server.wait_for_message("was killed by SIGKILL")
-
-
-# The command line
-
-
-def pounce(*words: str) -> subprocess.CompletedProcess[str]:
-    script = shutil.which("pounce", path=str(Path(os.sys.executable).parent))  # type: ignore[attr-defined]
-    assert script is not None
-    return subprocess.run([script, *words], capture_output=True, text=True, timeout=PATIENCE, check=False)
-
-
-def test_running_server_is_controlled_by_its_socket(tmp_path: Path) -> None:
-    path = tmp_path / "control"
-    pid_file = tmp_path / "pid"
-    with Running(tmp_path, "--workers", "2", "--control-socket", str(path), "--pid-file", str(pid_file)) as server:
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert int(pid_file.read_text()) == server.process.pid
-        shown = pounce("status", "--control-socket", str(path))
-        assert (shown.returncode, shown.stderr) == (0, "")
-        assert f"pid {server.process.pid}" in shown.stdout
-        assert "2 workers" in shown.stdout
-        server.write(version(2))
-        assert pounce("reload", "--control-socket", str(path)).returncode == 0
-        eventually(lambda: server.get()["version"] == 2)
-        server.write("nonsense")
-        failed = pounce("reload", "--control-socket", str(path))
-        assert failed.returncode == 3
-        assert "reload failed" in failed.stderr
-        assert pounce("stop", "--control-socket", str(path)).returncode == 0
-        assert server.wait() == 0
-        assert not path.exists()
-        assert not pid_file.exists()
-        assert pounce("status", "--control-socket", str(path)).returncode == 2
+# How long old ones have
 
 
 GIVEN_UP = "1 requests did not finish in time"
@@ -469,7 +243,7 @@ def test_old_processes_have_the_time_of_a_reload_to_finish(mode: str, tmp_path: 
         client.sendall(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
         server.reached()
         at = len(server.log)
-        reload(server)
+        server.reload()
         server.wait_for_message(GIVEN_UP, after=at)
         server.release()
         assert server.end() == 0
@@ -482,7 +256,7 @@ def test_the_end_of_the_server_cuts_the_time_of_a_reload_short(mode: str, tmp_pa
     with Running(tmp_path, "--workers", "2", "--worker-mode", mode, *flags) as server, server.connect() as client:
         client.sendall(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
         server.reached()
-        reload(server)
+        server.reload()
         server.wait_for_message("1 requests running")
         assert GIVEN_UP not in server.text()
         assert server.end() == 0
