@@ -5,8 +5,10 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from tests.conformance.h3 import literal_section
 
 from pounce.errors import AppError, ClientGone, ConfigError
+from pounce.worker.ticker import Ticker
 from pounce_h3.capsules import CLOSE_SESSION, DRAIN_SESSION, BadCapsule, Capsule, Capsules, capsule
 from pounce_h3.codes import (
     H3_DATAGRAM_ERROR,
@@ -29,6 +31,7 @@ from .wt_peer import App, Peer
 
 pytestmark = pytest.mark.anyio
 
+UPLOAD = [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"a"), (b":path", b"/")]
 UNI, BIDI = 14, 4
 """Streams that the client may open next, beside those of QPACK and the one of the session."""
 
@@ -827,6 +830,115 @@ async def test_flood_of_streams_holds_no_more_than_a_connection_may_let_wait() -
     assert number < 1100
     assert peer.held <= 1_100_000
     del app
+
+
+class Held:
+    """A connection whose clock is held, and one stream of its session is filled until nothing more is looked at."""
+
+    def __init__(self, **config: Any) -> None:
+        loop = asyncio.get_running_loop()
+        self.now = loop.time()
+        loop.time = lambda: self.now  # type: ignore[method-assign]
+        self.app, self.unread = App(), UNI + 8
+        self.peer = Peer(self.app, **config)
+        self.peer.never_tires()
+
+    async def fill(self, **more: Any) -> None:
+        self.peer.open()
+        await self.app.accept(**more)
+        self.peer.stream(self.unread, 0)
+        while not self.peer.h3.windows.is_shut:
+            self.peer.more(self.unread, bytes(16384))
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        Ticker(self.peer.service).sweep(self.now)
+
+
+async def test_stream_that_nobody_reads_is_given_up_when_it_has_held_up_others_for_too_long() -> None:
+    held = Held(http3_webtransport_read_timeout=20)
+    peer = held.peer
+    peer.open()
+    await held.app.accept()
+    reader = held.app
+    peer.stream(UNI, 0, b"read")
+    await reader.hear()
+    held.app = peer.service.app = App()
+    other = peer.open()
+    await held.app.accept()
+    peer.stream(held.unread, other)
+    while not peer.h3.windows.is_shut:
+        peer.more(held.unread, bytes(16384))
+    held.advance(19)
+    assert peer.h3.windows.is_shut
+    held.advance(2)
+    await asyncio.sleep(0)
+    assert not peer.h3.windows.is_shut
+    assert peer.quic.stopped == {held.unread: WT_BUFFERED_STREAM_REJECTED}
+    assert peer.service.counts["webtransport_unread_streams"] == 1
+    peer.more(held.unread, b"on its way")
+    peer.more(UNI, b"more")
+    assert (await reader.hear())[1]["data"] == b"more"
+    # Only what the two sessions have open, and have read.
+    assert peer.held == 1024
+
+
+async def test_application_hears_that_a_stream_was_given_up_which_it_has_begun_to_read() -> None:
+    held = Held()
+    await held.fill(stream_window=10)
+    assert (await held.app.hear())[1]["data"] == bytes(10)
+    # Something was taken meanwhile.
+    held.advance(31)
+    held.advance(31)
+    found = {"stream": held.unread, "code": None}
+    assert await held.app.hear() == ("stream.reset", found)
+
+
+async def test_stream_that_is_read_slowly_is_not_given_up_before_it_is_read_no_more() -> None:
+    held = Held()
+    await held.fill()
+    held.advance(10)
+    assert (await held.app.hear())[1]["stream"] == held.unread
+    held.advance(25)
+    assert held.peer.quic.stopped == {}
+    held.advance(25)
+    assert held.peer.quic.stopped == {}
+    held.advance(10)
+    assert list(held.peer.quic.stopped) == [held.unread]
+
+
+async def test_streams_that_are_opened_and_never_heard_of_are_given_up_too() -> None:
+    held = Held()
+    held.peer.open()
+    await held.app.accept()
+    for number in range(2000):
+        held.peer.stream(UNI + 4 * number, 0)
+        if held.peer.h3.windows.is_shut:
+            break
+    held.advance(31)
+    await asyncio.sleep(0)
+    assert not held.peer.h3.windows.is_shut
+    # As many as there has to be room for.
+    assert 500 < len(held.peer.quic.stopped) < 530
+
+
+async def test_body_of_a_request_that_nobody_reads_may_wait() -> None:
+    held = Held()
+    await held.fill()
+    held.app = held.peer.service.app = App()
+    upload = held.peer.ask(literal_section(UPLOAD), end=False)
+    held.peer.say(upload, bytes(900_000))
+    held.advance(31)
+    held.advance(31)
+    assert list(held.peer.quic.stopped) == [held.unread]
+
+
+async def test_without_a_limit_streams_that_nobody_reads_may_wait() -> None:
+    held = Held(http3_webtransport_read_timeout=0)
+    await held.fill()
+    held.advance(100_000)
+    assert held.peer.quic.stopped == {}
+    assert held.peer.h3.windows.is_shut
 
 
 async def test_flood_of_streams_that_are_given_up_at_once_leaves_nothing() -> None:

@@ -130,6 +130,7 @@ class ServerConfigKwargs(TypedDict, total=False):
     http3_webtransport_max_streams: int
     http3_webtransport_datagram_queue: int
     http3_webtransport_origins: tuple[str, ...]
+    http3_webtransport_read_timeout: float
     http3_webtransport_drain_timeout: float
     http3_alt_svc: AltSvc
     http3_alt_svc_max_age: float

@@ -437,7 +437,9 @@ class H3Connection(Connection):
             return
         self.ending.look()
         if self.windows.time_stands_still:
-            self.deadline = inf
+            if self.windows.due <= now and self.streams.sessions is not None:
+                self.streams.sessions.make_room()
+            self.deadline = self.windows.due
         else:
             self.streams.look(now)
             self.deadline = self.streams.due()

@@ -80,6 +80,7 @@ class SessionStream:
         "seen",
         "session",
         "table",
+        "taken_at",
         "unconsumed",
         "wait",
         "writable",
@@ -103,6 +104,8 @@ class SessionStream:
         """The application knows of it."""
         self.is_queued = False
         """The application is to be told that something can be read."""
+        self.taken_at = 0.0
+        """When something of it was last taken."""
         self.unconsumed = 0
         """Bytes that the application has, and has not said to have consumed."""
         self.is_stopped = False
@@ -128,6 +131,11 @@ class SessionStream:
         """Bytes that wait to be taken."""
         return len(self._unread)
 
+    @property
+    def is_unread(self) -> bool:
+        """The session has yet to take something of it, or to hear that it is open."""
+        return self.session is not None and self.reading != OVER and (bool(self._unread) or not self.seen)
+
     def data_received(self, data: bytes, end: bool) -> None:
         """Bytes of the client's half."""
         if end:
@@ -147,6 +155,7 @@ class SessionStream:
         """Up to so many bytes, and whether the client's half ends with them."""
         data = bytes(self._unread[:count])
         del self._unread[:count]
+        self.taken_at = self.table.windows.time()
         is_last = self.reading == ENDED and not self._unread
         if is_last:
             self.reading = OVER
@@ -163,6 +172,14 @@ class SessionStream:
             if self.session is not None:
                 self.session.stream_reset(self, code)
         self.table.ended(self)
+
+    def give_up_reading(self, code: int) -> None:
+        """Nobody reads what has arrived, and there is no room for it any more."""
+        if self.reading != OVER:
+            self.stop_with(code)
+            if self.session is not None:
+                self.session.stream_reset(self, code)
+            self.table.ended(self)
 
     def stop(self, code: int) -> None:
         """Want no more of the client's half; `code` is an application's."""
@@ -257,10 +274,7 @@ class SessionStream:
             self.reset_with(code)
             if session is not None:
                 session.stream_stopped(self, code)
-        if self.reading != OVER:
-            self.stop_with(code)
-            if session is not None:
-                session.stream_reset(self, code)
+        self.give_up_reading(code)
         self.table.ended(self)
 
     def break_off(self) -> None:

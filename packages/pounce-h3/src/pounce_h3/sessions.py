@@ -14,9 +14,14 @@ one that has ended, or never was one, is given up.
 Datagrams leave before anything else that waits. While the network takes none they wait in a queue that is bounded;
 those that do not fit in there, and those that are larger than what the client or the network takes, are dropped and
 counted. So are those for which an application has no time.
+
+Streams that nobody reads hold up their connection, which cannot go on with others alone (`windows.py`). After
+`http3_webtransport_read_timeout` those of which nothing was taken meanwhile are given up, the largest first, until
+there is room.
 """
 
 import functools
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from pounce.exchange.priority import DEFAULT, Priority
@@ -117,6 +122,7 @@ class Sessions:
         self.takes_datagrams = False
         """The client has said so."""
         self.output.streams += (self._streams,)
+        self.windows.patience = self.service.config.http3_webtransport_read_timeout or inf
 
     # Sessions
 
@@ -244,6 +250,19 @@ class Sessions:
         kind = WT_UNIDIRECTIONAL if unidirectional else WT_STREAM
         self.output.send(stream, [varint(kind) + varint(number)], False)
         return stream
+
+    def make_room(self) -> None:
+        """What nobody reads has held up everything else for long enough."""
+        windows = self.windows
+        unread = [each for each in self._streams.values() if each.is_unread and each.taken_at < windows.looked_at]
+        for stream in sorted(unread, key=lambda each: each.readable, reverse=True):
+            if not windows.is_shut:
+                break
+            self.service.count("webtransport_unread_streams", "h3: a stream that nobody reads holds up its connection")
+            isolated(self.service, stream, functools.partial(stream.give_up_reading, WT_BUFFERED_STREAM_REJECTED))
+        if windows.is_shut:
+            # What is left is somebody's who has taken something, or the body of a request.
+            windows.look_again()
 
     def ended(self, stream: SessionStream) -> None:
         """A half of a stream is over."""

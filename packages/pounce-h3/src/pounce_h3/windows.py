@@ -4,6 +4,10 @@ The engine grants credit for what it has given out. What applications have not t
 above `HOLD_MAX` the engine gives out nothing more, so that the peer runs out of credit, and goes on below half of that.
 What the peer sends meanwhile is not looked at, so no time passes for it.
 
+The engine gives out everything in the order in which it came, and grants credit for stream and connection in one: it
+cannot leave one stream and go on with others. So streams of sessions that nobody reads are given up once they have held
+up their connection for `patience` (`Sessions.make_room`); the bodies of requests are not, which end with their answer.
+
 An `Upload` is the body of one request: how much has come of it, how much waits, and when the next piece is due.
 """
 
@@ -28,7 +32,7 @@ RATE_GRACE = 5.0
 class Windows:
     """What applications let wait of the bodies of one connection."""
 
-    __slots__ = ("_output", "_since", "body_came", "config", "held", "is_shut", "time")
+    __slots__ = ("_output", "_since", "body_came", "config", "due", "held", "is_shut", "looked_at", "patience", "time")
 
     def __init__(self, config: ServerConfig, output: Output) -> None:
         self.body_came = output.service.body_came
@@ -39,6 +43,12 @@ class Windows:
         """Bytes that have arrived, and that no application has taken."""
         self.is_shut = False
         """The engine gives out nothing."""
+        self.patience = inf
+        """Seconds for which streams that nobody reads may keep it so."""
+        self.looked_at = 0.0
+        """When that began, or when it was last looked who does."""
+        self.due = inf
+        """When to look."""
         self._since = inf
         """Since when time stands still for the peer."""
 
@@ -53,6 +63,14 @@ class Windows:
             self.is_shut = True
             self._since = min(self._since, self.time())
             self._output.quic.hold(True)
+            if self.patience != inf:
+                self.look_again()
+
+    def look_again(self) -> None:
+        """See to it after `patience`."""
+        self.looked_at = self.time()
+        self.due = self.looked_at + self.patience
+        self._output.watch(self.due)
 
     def hold(self, count: int) -> None:
         """So many bytes have arrived that nobody has taken."""
@@ -68,6 +86,7 @@ class Windows:
         output = self._output
         if self.is_shut and self.held <= HOLD_MAX // 2:
             self.is_shut = False
+            self.due = inf
             # Rule 2: not from inside a Stream method.
             output.loop.call_soon(self._go_on)
         elif not output.corked:

@@ -279,6 +279,15 @@ class NetworkSettings:
         group="http3",
         needs="http3_webtransport_enabled",
     )
+    http3_webtransport_read_timeout: float = option(
+        30.0,
+        "Time for which streams that a session does not read may hold up their connection, before they are given up; "
+        "0 sets no limit.",
+        group="http3",
+        unit="seconds",
+        ge=0,
+        needs="http3_webtransport_enabled",
+    )
     http3_webtransport_drain_timeout: float = option(
         5.0,
         "Time that sessions have to come to an end when their worker drains, before they are closed.",
