@@ -150,6 +150,13 @@ class Client:
         self.wait_until(lambda: len(self.ended - before) == count)
         return sum(self.streams[stream_id] == data for stream_id in self.ended - before)
 
+    def overfill(self, size):
+        """Send so much on a stream that nobody reads; the code with which the server wants no more of it."""
+        stream_id = self.h3.create_webtransport_stream(self.session, is_unidirectional=True)
+        self.quic.send_stream_data(stream_id, bytes(size))
+        self.wait_until(lambda: stream_id in self.stops)
+        return self.stops[stream_id]
+
     def send_datagrams(self, count):
         """So many datagrams, each until it has come back, for any may be lost; how many different ones did."""
         for number in range(count):

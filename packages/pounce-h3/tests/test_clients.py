@@ -1,23 +1,21 @@
 """HTTP/3 clients that nobody here wrote."""
 
 import asyncio
-import base64
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from qh3.tls import ClientHello, Group
+from tests.clients.chromium import needs_chromium, page_at
 from tests.conformance.client import PATIENCE
 from tests.conformance.wires import Started, answer, read_body
 
+from pounce_h3 import qh3_tls
+from pounce_h3.qh3_tls import Context
+
 Start = Callable[..., Started]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 PAGE = b"""<!doctype html><p id=how></p><p id=post></p><p id=gone></p><p id=socket></p><img src="/hold"><script>
 (async () => {
@@ -76,29 +74,36 @@ class Site:
             await answer(send, self.told.encode())
 
 
-def spki(certfile: str) -> str:
-    key = x509.load_pem_x509_certificate(Path(certfile).read_bytes()).public_key()
-    return base64.b64encode(sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()).decode()
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 def test_chromium_loads_posts_breaks_off_and_opens_a_websocket(start: Start, tmp_path: Path) -> None:
     server = start(Site())
-    origin = f"localhost:{server.server.port}"
-    page = subprocess.run(
-        [
-            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            f"--user-data-dir={tmp_path / 'profile'}", "--no-proxy-server", f"--origin-to-force-quic-on={origin}",
-            "--host-resolver-rules=MAP localhost 127.0.0.1", "--enable-features=EnableWebsocketsOverHttp3",
-            f"--ignore-certificate-errors-spki-list={spki(server.certificate.certfile)}",
-            "--dump-dom", f"https://{origin}/",
-        ],
-        capture_output=True,
-        timeout=120,
-        check=True,
-    ).stdout.decode()  # fmt: skip
+    flags = ["--enable-features=EnableWebsocketsOverHttp3"]
+    page = page_at(server.server.port, server.certificate.certfile, tmp_path, *flags)
     found = dict(re.findall(r'<p id="(\w+)">([^<]*)</p>', page))
     assert found == {"how": "h3", "post": "300000 bytes over 3", "gone": "ClientGone", "socket": "hello over 3"}
+
+
+@needs_chromium
+def test_chromium_makes_a_key_of_the_one_group_that_the_server_knows(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself it makes keys of two others: it is asked for one by a HelloRetryRequest (RFC 8446 4.1.4)."""
+    asked: list[set[int]] = []
+    retry = Context._retry
+
+    def counted(context: Context, hello: ClientHello, *rest: Any) -> None:
+        asked.append({group for group, _ in hello.key_share or ()})
+        retry(context, hello, *rest)
+
+    monkeypatch.setattr(qh3_tls, "GROUPS", {Group.SECP256R1})
+    monkeypatch.setattr(Context, "_retry", counted)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, b"hello over %b" % scope["http_version"].encode())
+
+    server = start(app)
+    assert "hello over 3" in page_at(server.server.port, server.certificate.certfile, tmp_path)
+    assert asked[0] >= {Group.X25519, Group.X25519ML768}
 
 
 def test_alpn_must_be_h3(start: Start) -> None:

@@ -6,22 +6,21 @@ import importlib
 import json
 import queue
 import re
-import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.clients.chromium import needs_chromium, page_at
 from tests.clients.ordinary import run_client
 from tests.conformance.client import PATIENCE
 from tests.conformance.wires import Started, answer
 
 from pounce.webtransport import Closed, Session, Stream, StreamReset
-from pounce_h3.codes import code_of_application
+from pounce_h3.codes import WT_BUFFERED_STREAM_REJECTED, code_of_application
 
 from .relay import Relay
-from .test_clients import CHROMIUM, spki
 
 Start = Callable[..., Started]
 
@@ -94,6 +93,18 @@ def test_aioquic_does_all_there_is(start: Start) -> None:
     assert told.get(timeout=PATIENCE) == Closed(3, "enough")
 
 
+def test_stream_that_nobody_reads_holds_up_others_for_a_time(start: Start) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with Session(scope, receive, send) as session:
+            async for stream in session.streams():
+                if stream.bidirectional:
+                    await stream.send(await stream.read_all(), end=True)
+
+    server = start(app, **ON, http3_webtransport_read_timeout=0.2)
+    report = aioquic(server, ["open", "/"], ["overfill", 1_600_000], ["echo", 3, 5000])
+    assert report == [200, WT_BUFFERED_STREAM_REJECTED, 3]
+
+
 @pytest.mark.parametrize("loss", [0.01, 0.05])
 def test_streams_arrive_whole_where_packets_are_lost(start: Start, loss: float) -> None:
     server = start(sessions, **ON)
@@ -143,8 +154,11 @@ const send = async (stream, data) => {
 };
 
 const out = session.datagrams.writable.getWriter(), back = session.datagrams.readable.getReader();
-await out.write(new Uint8Array([1, 2, 3]));
-found.datagram = Array.from((await back.read()).value);
+back.read().then(({value}) => found.datagram = Array.from(value));
+while (!found.datagram) {
+    await out.write(new Uint8Array([1, 2, 3]));
+    await new Promise(resolve => setTimeout(resolve, 20));
+}
 
 const number = n => new Uint8Array([n, n, n]);
 found.echoed = (await Promise.all(Array.from({length: 100}, async (_, n) => {
@@ -180,21 +194,9 @@ return found;
 """
 
 
-def in_chromium(server: Started, folder: Path) -> Any:
+def in_chromium(server: Started, folder: Path, port: int = 0) -> Any:
     """What the script of the page returns."""
-    origin = f"localhost:{server.server.port}"
-    page = subprocess.run(
-        [
-            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            f"--user-data-dir={folder / 'profile'}", "--no-proxy-server", f"--origin-to-force-quic-on={origin}",
-            "--host-resolver-rules=MAP localhost 127.0.0.1",
-            f"--ignore-certificate-errors-spki-list={spki(server.certificate.certfile)}",
-            "--dump-dom", f"https://{origin}/",
-        ],
-        capture_output=True,
-        timeout=240,
-        check=True,
-    ).stdout.decode()  # fmt: skip
+    page = page_at(port or server.server.port, server.certificate.certfile, folder)
     found = re.search('<pre id="told">([^<]*)</pre>', page)
     assert found is not None, page
     return json.loads(html.unescape(found[1]))
@@ -227,18 +229,21 @@ class Page:
             await answer(send)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+DONE = {
+    "protocol": "echo",
+    "datagram": [1, 2, 3],
+    "echoed": 100,
+    "pushed": 100,
+    "large": True,
+    "reset": ["stream", 41],
+    "closed": {"closeCode": 9, "reason": "enough"},
+}
+
+
+@needs_chromium
 @pytest.mark.parametrize("size", [2_000_000, pytest.param(50_000_000, marks=pytest.mark.soak)])
 def test_chromium_does_all_there_is(start: Start, tmp_path: Path, size: int) -> None:
     page = Page(SCRIPT.replace("SIZE", str(size)))
     server = start(page, **ON)
-    assert in_chromium(server, tmp_path) == {
-        "protocol": "echo",
-        "datagram": [1, 2, 3],
-        "echoed": 100,
-        "pushed": 100,
-        "large": True,
-        "reset": ["stream", 41],
-        "closed": {"closeCode": 9, "reason": "enough"},
-    }
+    assert in_chromium(server, tmp_path) == DONE
     assert page.origins == [b"https://localhost:%d" % server.server.port]
