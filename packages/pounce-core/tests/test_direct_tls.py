@@ -5,6 +5,7 @@ import select
 import socket
 import ssl
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from pounce.worker.loop import HAS_OWN
 if not HAS_OWN:
     pytest.skip("this system has no epoll", allow_module_level=True)
 
-from pounce.net.direct_tls import LONG_RECV_MAX, DirectTLS
+from pounce.net.direct_tls import LONG_RECV_MAX, RECORDS_MAX, DirectTLS
 from pounce.net.epoll_loop import EpollLoop
 
 
@@ -182,6 +183,8 @@ def test_peer_is_told_of_the_end_and_what_was_written_before_it_arrives(site: Si
     site.connection.send(b"bye")
     site.connection.close()
     site.turns()
+    # It has not ended yet what it sends.
+    assert site.connection.events == []
     site.peer.take()
     assert site.peer.tls.read() == b"bye"
     assert site.peer.tls.read() == b""
@@ -229,6 +232,46 @@ def test_much_that_comes_at_once_is_given_out_in_bounded_pieces(site: Site) -> N
 
     site.run_until(received_all)
     assert max(map(len, site.connection.pieces)) <= LONG_RECV_MAX
+
+
+def test_flood_of_small_records_lets_others_have_the_loop(site: Site) -> None:
+    count = RECORDS_MAX * 3 + 1
+    site.peer.sock.sendall(site.peer.records(*[b"x"] * count))
+    turns: list[int] = []
+
+    def received_all() -> bool:
+        turns.append(len(site.connection.received))
+        return turns[-1] == count
+
+    site.run_until(received_all)
+    assert max(map(len, site.connection.pieces)) == RECORDS_MAX
+    assert all(later - earlier <= RECORDS_MAX for earlier, later in pairwise(turns))
+    site.peer.sock.sendall(site.peer.records(b"more"))
+    site.run_until(lambda: site.connection.received.endswith(b"more"))
+
+
+def test_flood_of_records_that_is_paused_and_goes_on_is_given_out_whole(site: Site) -> None:
+    count = RECORDS_MAX * 3 + 1
+    site.peer.sock.sendall(site.peer.records(*[b"x"] * count))
+    site.run_until(lambda: site.connection.pieces)
+    site.connection.pause_reading()
+    given = len(site.connection.received)
+    site.turns()
+    assert len(site.connection.received) == given
+    site.connection.resume_reading()
+    site.run_until(lambda: len(site.connection.received) == count)
+    site.peer.sock.sendall(site.peer.records(b"more"))
+    site.run_until(lambda: site.connection.received.endswith(b"more"))
+
+
+def test_end_of_tls_behind_a_flood_of_records_comes_after_all_of_them(site: Site) -> None:
+    count = RECORDS_MAX * 2 + 1
+    records = site.peer.records(*[b"x"] * count)
+    with pytest.raises(ssl.SSLWantReadError):
+        site.peer.tls.unwrap()
+    site.peer.sock.sendall(records + site.peer.outgoing.read())
+    site.run_until(lambda: "lost" in site.connection.events)
+    assert (len(site.connection.received), site.connection.events) == (count, ["eof", "lost"])
 
 
 def test_answer_that_the_peer_does_not_take_holds_up_the_writer_and_arrives_whole(site: Site) -> None:

@@ -727,7 +727,8 @@ def _share_tls_buffer(transport: asyncio.BaseTransport, service: Service) -> Non
     The loop fills the buffer and hands over what is in it at once, before it looks at another connection.
     """
     protocol: Any = getattr(transport, "_ssl_protocol", None)
-    if protocol is None or not protocol.max_size:
+    if protocol is None or hasattr(protocol, "read_ready"):
+        # That of the server's own loop has none.
         return
     if isinstance(service.loop, asyncio.SelectorEventLoop) and hasattr(protocol, "_ssl_buffer_view"):
         view = service.shared.get("tls.buffer")

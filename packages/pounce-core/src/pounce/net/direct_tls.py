@@ -33,8 +33,10 @@ RECORD = 16_384
 RECV_MAX = 65_536
 """Bytes read at once."""
 LONG_RECV_MAX = 131_072
-"""The same when as many as that had come the last time. Records may be of a single byte: it is a bound on what one
-connection may ask for in a turn, too."""
+"""The same when as many as that had come the last time."""
+RECORDS_MAX = 128
+"""Records that are decrypted in a turn of the loop. Those that are worth the work are not a tenth as many in one read,
+but they may be of a single byte, or of none."""
 
 
 class Below(DirectTransport):
@@ -89,12 +91,15 @@ class DirectTLS(protocol_base):  # type: ignore[misc]
     _transport: Any
     _write_backlog: Any
     max_size = 0
-    """There is no buffer between the socket and that of OpenSSL."""
+    """While it is made, for a buffer that is not used here; then that of a record."""
 
     def __init__(self, loop: EpollLoop, protocol: Any, context: Any, waiter: Any, timeouts: dict[str, Any]) -> None:
         super().__init__(loop, protocol, context, waiter, True, **timeouts)
+        self.max_size = RECORD
         self._most = RECV_MAX
         self._fd = -1
+        self._goes_on = False
+        """What is left of the records goes on in another turn, and nothing is read until then."""
         # Without the methods in Python around them.
         raw = self._sslobj._sslobj
         self._decrypt = raw.read
@@ -153,6 +158,10 @@ class DirectTLS(protocol_base):  # type: ignore[misc]
             if ended:
                 self._call_eof_received()
                 self._start_shutdown()
+            elif self._incoming.pending and not self._goes_on:
+                self._goes_on = True
+                self._transport.pause_reading()
+                self._loop.call_soon(self._next_turn)
             if self._write_backlog:
                 self._do_write()
             elif self._outgoing.pending:
@@ -161,6 +170,13 @@ class DirectTLS(protocol_base):  # type: ignore[misc]
                 self._control_ssl_reading()
         except Exception as exc:  # noqa: BLE001 - as in asyncio
             self._fatal_error(exc, "Fatal error on SSL protocol")
+
+    def _next_turn(self) -> None:
+        self._goes_on = False
+        if self._transport is not None:
+            self._do_read()
+            if not self._goes_on and not self._ssl_reading_paused and self._transport is not None:
+                self._transport.resume_reading()
 
     def _decrypted(self) -> tuple[bytes, bool]:
         """What has come, and whether the peer has ended TLS."""
@@ -173,7 +189,7 @@ class DirectTLS(protocol_base):  # type: ignore[misc]
                 return data, not data
             while data:
                 pieces.append(data)
-                if not incoming.pending:
+                if not incoming.pending or len(pieces) == RECORDS_MAX:
                     break
                 data = decrypt(RECORD)
             ended = not data
