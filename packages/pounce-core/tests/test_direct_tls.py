@@ -306,3 +306,13 @@ def test_what_is_written_after_the_end_goes_nowhere(site: Site) -> None:
     site.turns()
     site.peer.take()
     assert site.peer.tls.read() == b""
+
+
+def test_what_came_ahead_of_the_end_of_the_network_is_given_out_when_reading_goes_on(site: Site) -> None:
+    site.connection.pause_reading()
+    site.peer.sock.sendall(site.peer.records(b"last ", b"words"))
+    site.peer.sock.shutdown(socket.SHUT_WR)
+    site.run_until(lambda: site.protocol._eof_received)
+    site.connection.resume_reading()
+    site.run_until(lambda: "lost" in site.connection.events)
+    assert (site.connection.received, site.connection.events) == (b"last words", ["eof", "lost"])

@@ -26,6 +26,7 @@ __all__ = ["DirectTLS"]
 protocol_base: Any = sslproto.SSLProtocol
 transport_base: Any = sslproto._SSLProtocolTransport
 WRAPPED: Any = sslproto.SSLProtocolState.WRAPPED
+FLUSHING: Any = sslproto.SSLProtocolState.FLUSHING
 AGAIN: Any = sslproto.SSLAgainErrors
 
 RECORD = 16_384
@@ -148,7 +149,9 @@ class DirectTLS(protocol_base):  # type: ignore[misc]
             self._transport._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
 
     def _do_read(self) -> None:
-        if self._state is not WRAPPED or self._app_reading_paused or self._app_protocol_is_buffer:
+        state = self._state
+        if (state is not WRAPPED and state is not FLUSHING) or self._app_reading_paused or self._app_protocol_is_buffer:
+            # Which gives out nothing, but for protocols with a buffer of their own: for others it needs `max_size`.
             super()._do_read()
             return
         try:
