@@ -224,3 +224,24 @@ def test_connection_is_read_again_when_both_reasons_have_gone(first: str) -> Non
         assert client.transport.is_reading()
 
     run(test)
+
+
+async def leaves_alone(scope: Any, receive: Any, send: Any) -> None:
+    if scope["path"] == "/wait":
+        await scope["state"]["go on"].wait()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"Hello"})
+
+
+@pytest.mark.parametrize("next_request", [b"", b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n"], ids=["idle", "next"])
+def test_body_that_was_left_alone_counts_no_more_when_its_request_is_over(next_request: bytes) -> None:
+    async def test() -> None:
+        service = serving(leaves_alone)
+        client = uploads(service, 60_000)
+        await client.settle()
+        if next_request:
+            client.feed(next_request)
+        later(service, 5)
+        assert service.gauges["buffered_bytes"] == 0
+
+    run(test)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from pounce.h1.connection import DONE, IDLE, H1Connection
+from pounce.h1.connection import BODY, DONE, IDLE, H1Connection
 from pounce.net.body_connection import BUFFER_HIGH
 from pounce.net.connection import RECV_MAX, Connection
 from pounce.testing.memory import memory_service
@@ -441,6 +441,35 @@ def test_body_that_was_left_alone_is_not_in_the_way_of_the_next_request(
         assert theirs.recv(4096).startswith(b"HTTP/1.1 200")
         theirs.send(REQUEST)
     connection.abort()
+    run_until(loop, lambda: not connection.service.connections)
+
+
+def test_end_of_the_peer_is_met_by_a_request_that_follows_a_body_that_was_left_alone(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    told: list[str] = []
+    go = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "POST":
+            await go.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"Hello"})
+        else:
+            while not told or told[-1] != "http.disconnect":
+                told.append((await receive())["type"])
+
+    connection = connected(loop, ours, app)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (BUFFER_HIGH + 2000)
+    theirs.sendall(head + bytes(BUFFER_HIGH))
+    run_until(loop, lambda: connection.reading == BODY and not readable(ours))
+    theirs.sendall(bytes(2000) + REQUEST)
+    run_until(loop, lambda: connection.reading == DONE)
+    go.set()
+    run_until(loop, lambda: bool(told))
+    theirs.close()
+    run_until(loop, lambda: "http.disconnect" in told)
     run_until(loop, lambda: not connection.service.connections)
 
 

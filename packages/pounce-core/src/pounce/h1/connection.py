@@ -170,10 +170,15 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                     self.flush()
 
     def _may_not_read(self) -> None:
-        if self.exchange is None:
-            # Nobody takes any more what the request before has left.
-            self._unconsumed = 0
+        self._forget_body()
         super()._may_not_read()
+
+    def _forget_body(self) -> None:
+        """Nobody takes any more what a request has left of its body when it is over, which may have been the one before
+        this."""
+        head = self.head
+        if self.exchange is None or (self.reading == DONE and head is not None and head.content_length == 0):
+            self._unconsumed = 0
 
     def _end_received(self) -> None:
         if self.reading == IDLE and self._direct and (close := getattr(self.transport, "close_at_once", None)):
@@ -739,6 +744,7 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
 
     @property
     def buffered(self) -> int:
+        self._forget_body()
         return self.parser.buffered + super().buffered
 
     # Tunnel
