@@ -44,6 +44,9 @@ LARGE_PIECES = 96
 BODY = b"".join(hashlib.sha256(str(number).encode()).digest() for number in range(96 * 1024))
 """3 MiB in which no two parts are alike."""
 
+CLIENTS = 40
+"""Requests at once, twice as many as there are connections for them."""
+
 FOLDER = Path()
 """Where `file.bin` is, which is served as a file; made for each test session."""
 FILE_CONTENT = BODY[:300_000]
@@ -142,10 +145,10 @@ class Requests:
     def test_many_clients_at_once_get_each_their_own_answer(self, site: Site) -> None:
         async def run() -> list[str]:
             async with site.async_client(limits=httpx.Limits(max_connections=20)) as client:
-                answers = await asyncio.gather(*(client.get(f"/hello/{number}") for number in range(100)))
+                answers = await asyncio.gather(*(client.get(f"/hello/{number}") for number in range(CLIENTS)))
             return [answer.json()["name"] for answer in answers]
 
-        assert asyncio.run(run()) == [str(number) for number in range(100)]
+        assert asyncio.run(run()) == [str(number) for number in range(CLIENTS)]
 
     def test_requests_do_not_share_context_variables(self, site: Site) -> None:
         async def run() -> list[str]:
