@@ -1,10 +1,11 @@
 """Fixtures of all tests of the workspace."""
 
+import gc
 import itertools
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from benchmarks.load.certificate import certificate_files
@@ -42,6 +43,16 @@ def tls_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Paths of a certificate for this machine and of its key."""
     certificate, key = certificate_files(tmp_path_factory.mktemp("tls"))
     return str(certificate), str(key)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect tests, of which there are twenty thousand in each process, without looking for garbage among them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

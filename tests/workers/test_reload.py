@@ -116,21 +116,32 @@ def test_server_is_ready_while_it_reloads_and_each_worker_knows(mode: str, tmp_p
         eventually(lambda: workers() == {"wanted": 2, "serving": 2, "starting": 0, "draining": 0})
 
 
+@pytest.fixture(scope="module", params=MODES)
+def lasting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server that several tests reload, one after the other."""
+    folder = tmp_path_factory.mktemp("lasting")
+    with Running(folder, "--workers", "2", "--worker-mode", request.param) as running:
+        yield running
+
+
 @pytest.mark.parametrize("broken", ["syntax error", "import os; os._exit(1)", "import ctypes; ctypes.string_at(0)"])
-def test_new_version_that_cannot_start_changes_nothing(server: Running, broken: str) -> None:
-    before = server.children()
-    with CheckingClient(server.address, pause=0.02) as client:
-        server.write(broken)
-        server.kill(signal.SIGHUP)
-        server.wait_for_message("Reload failed")
+def test_new_version_that_cannot_start_changes_nothing(lasting: Running, broken: str) -> None:
+    number = lasting.get()["version"]
+    before = lasting.children()
+    with CheckingClient(lasting.address, pause=0.02, keep_alive=4, short=2, slow=1) as client:
+        at = len(lasting.log)
+        lasting.write(broken)
+        lasting.kill(signal.SIGHUP)
+        lasting.wait_for_message("Reload failed", after=at)
         seen = client.verified
         eventually(lambda: client.verified > seen + 50)
     assert client.faults == {}
-    assert set(client.versions) == {1}
-    eventually(lambda: server.children() == before)
-    server.write(version(3))
-    server.reload()
-    eventually(lambda: server.get()["version"] == 3)
+    assert set(client.versions) == {number}
+    eventually(lambda: lasting.children() == before)
+    lasting.write(version(number + 2))
+    lasting.reload()
+    eventually(lambda: lasting.get()["version"] == number + 2)
+    eventually(lambda: not any(map(is_running, before)))
 
 
 def test_failed_reload_shows_the_error_of_the_application(server: Running) -> None:

@@ -65,6 +65,13 @@ def server(mode: str, tmp_path: Path) -> Iterator[Running]:
         yield running
 
 
+@pytest.fixture(scope="module", params=MODES)
+def lasting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server that several tests ask, and do nothing else to."""
+    with Running(tmp_path_factory.mktemp("lasting"), "--workers", "2", "--worker-mode", request.param) as running:
+        yield running
+
+
 def placed(server: Running, connections: int) -> Counter[tuple[int, str]]:
     """How many of so many open connections each worker has."""
     clients = [server.connect() for _ in range(connections)]
@@ -162,15 +169,15 @@ def test_no_number_means_as_many_as_there_are_cpus() -> None:
     assert workers_of(ServerConfig(workers=0)) == usable_cpus()
 
 
-def test_the_supervisor_does_not_import_the_application(server: Running) -> None:
-    answer = server.get()
-    assert answer["pid"] != server.process.pid
-    assert answer["parent"] == server.process.pid
+def test_the_supervisor_does_not_import_the_application(lasting: Running) -> None:
+    answer = lasting.get()
+    assert answer["pid"] != lasting.process.pid
+    assert answer["parent"] == lasting.process.pid
 
 
-def test_port_0_is_the_same_port_for_all(server: Running) -> None:
-    assert server.address[1] > 0
-    assert server.get()["query"] == ""
+def test_port_0_is_the_same_port_for_all(lasting: Running) -> None:
+    assert lasting.address[1] > 0
+    assert lasting.get()["query"] == ""
 
 
 @pytest.mark.parametrize("mode", ["thread", "process"])
