@@ -3,6 +3,7 @@
 One after the other is upgraded under load, then one is killed. `make faults`; the figures are printed.
 """
 
+import csv
 import json
 import os
 import shutil
@@ -90,6 +91,15 @@ def until_open(address: str, port: int, process: subprocess.Popen[bytes]) -> Non
         return
 
 
+def until_all_are_up(front: subprocess.Popen[bytes]) -> None:
+    """Until HAProxy has looked at each server: before that one look that is late is enough to leave it out."""
+    while True:
+        assert front.poll() is None
+        table = csv.DictReader(httpx.get(f"http://{FRONT}:8404/;csv", timeout=PATIENCE).text.splitlines())
+        if [row["check_status"] for row in table if row["svname"].startswith("s")] == ["L7OK"] * len(SERVERS):
+            return
+
+
 class Load:
     """Clients that ask for as long as they are let, and count what they get."""
 
@@ -142,6 +152,7 @@ def test_machines_are_upgraded_one_after_the_other_and_one_is_killed(
             ("/etc/ssl/app.example/both.pem", str(both)),
             ("    server one 127.0.0.1:8001\n    server two 127.0.0.1:8002", servers),
         )
+        + f"\nfrontend looks\n    bind {FRONT}:8404\n    stats enable\n    stats uri /\n"
     )
     main = tmp_path / "main.py"
     main.write_text('VERSION = "1"\n' + APP)
@@ -172,6 +183,7 @@ def test_machines_are_upgraded_one_after_the_other_and_one_is_killed(
         )
         running.append(front)
         until_open(FRONT, 443, front)
+        until_all_are_up(front)
         load = Load(f"https://{FRONT}", Path(tls_files[0]))
         try:
             for n in range(3):
