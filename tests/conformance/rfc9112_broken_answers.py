@@ -327,7 +327,7 @@ def test_client_that_reads_nothing_of_a_whole_answer_leaves_nothing_behind(
         server.until(lambda: server.connections)
         while server.connections:
             assert server.orphaned(client) == 0
-            time.sleep(0.01)
+            time.sleep(0.05)
         assert server.orphaned(client) == 0
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 

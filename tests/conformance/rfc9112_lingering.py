@@ -102,7 +102,7 @@ class Busy(threading.Thread):
 
 
 def test_clients_that_ask_on_during_a_drain_meet_no_reset_and_no_half_answer(serve: Any) -> None:
-    for _ in range(4):
+    for _ in range(2):
         site = serve(path_app)
         clients = [Busy(site) for _ in range(8)]
         for client in clients:
