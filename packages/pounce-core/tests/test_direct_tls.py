@@ -1,23 +1,31 @@
 """TLS on the server's own loop, where nothing of asyncio's stands between the socket and a protocol."""
 
 import asyncio
+import fcntl
+import hmac
+import re
 import select
 import socket
 import ssl
+import sys
+import termios
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from pounce.net.connection import Connection
+from pounce.net.connection import LONG_READ, Connection
 from pounce.testing.memory import memory_service
 from pounce.worker.loop import HAS_OWN
 
 if not HAS_OWN:
     pytest.skip("this system has no epoll", allow_module_level=True)
 
-from pounce.net.direct_tls import LONG_RECV_MAX, RECORDS_MAX, DirectTLS
+from pounce.net import direct_tls
+from pounce.net.direct_tls import RECORDS_MAX, RECV_MAX, RECV_MIN, DirectTLS
 from pounce.net.epoll_loop import EpollLoop
 
 
@@ -58,10 +66,13 @@ class Noting(Connection):
 class Peer:
     """A client whose records go on the wire as the test says."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, keys: str) -> None:
+        """`keys` names a file for its secrets."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+        context.keylog_filename = keys
+        self.keys = keys
         self.sock = sock
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing)
@@ -88,12 +99,36 @@ class Peer:
         return found
 
 
+class KeyUpdates:
+    """Records without content, which have the server take new keys, and do so itself (RFC 8446 4.6.3, 5.2 and 7.2)."""
+
+    def __init__(self, peer: Peer) -> None:
+        assert peer.tls.cipher() == ("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256)
+        secrets = re.findall("CLIENT_TRAFFIC_SECRET_0 .* (.*)", Path(peer.keys).read_text())
+        self._secret = bytes.fromhex(secrets[-1])
+
+    def _derived(self, label: bytes, size: int) -> bytes:
+        label = size.to_bytes(2) + bytes((len(label) + 6,)) + b"tls13 " + label + b"\0\1"
+        return hmac.digest(self._secret, label, "sha384")[:size]
+
+    def make(self, count: int) -> bytes:
+        """So many of them, which must be the first that the peer sends after its handshake or after such records."""
+        made = []
+        for _ in range(count):
+            head = b"\x17\x03\x03\x00\x16"
+            key, nonce = self._derived(b"key", 32), self._derived(b"iv", 12)
+            # KeyUpdate, update_requested; handshake.
+            made.append(head + AESGCM(key).encrypt(nonce, b"\x18\0\0\1\1\x16", head))
+            self._secret = self._derived(b"traffic upd", 48)
+        return b"".join(made)
+
+
 class Site:
     """A connection between a loop and a peer, after its handshake."""
 
     def __init__(self, loop: EpollLoop, files: tuple[str, str], ours: socket.socket, theirs: socket.socket) -> None:
         self.loop = loop
-        self.peer = Peer(theirs)
+        self.peer = Peer(theirs, files[0] + ".keys")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*files)
 
@@ -231,7 +266,7 @@ def test_much_that_comes_at_once_is_given_out_in_bounded_pieces(site: Site) -> N
         return len(site.connection.received) == len(sent)
 
     site.run_until(received_all)
-    assert max(map(len, site.connection.pieces)) <= LONG_RECV_MAX
+    assert max(map(len, site.connection.pieces)) <= LONG_READ
 
 
 def test_flood_of_small_records_lets_others_have_the_loop(site: Site) -> None:
@@ -272,6 +307,53 @@ def test_end_of_tls_behind_a_flood_of_records_comes_after_all_of_them(site: Site
     site.peer.sock.sendall(records + site.peer.outgoing.read())
     site.run_until(lambda: "lost" in site.connection.events)
     assert (len(site.connection.received), site.connection.events) == (count, ["eof", "lost"])
+
+
+def waiting(sock: socket.socket) -> int:
+    """Bytes that a socket has to be read."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_flood_of_records_without_content_lets_others_have_the_loop(site: Site) -> None:
+    ours: socket.socket = site.connection.transport.get_extra_info("socket")
+    site.peer.sock.sendall(KeyUpdates(site.peer).make(1500))
+    left = [waiting(ours)]
+    assert left[0] > RECV_MAX
+
+    def read_all() -> bool:
+        left.append(waiting(ours))
+        return not left[-1]
+
+    site.run_until(read_all)
+    read = [before - after for before, after in pairwise(left) if before != after]
+    assert read[0] == RECV_MAX
+    assert max(read[1:]) == RECV_MIN
+
+
+def test_peer_that_takes_no_answers_to_its_records_without_content_is_not_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_tls, "OUTGOING_MAX", 20_000)
+    ours: socket.socket = site.connection.transport.get_extra_info("socket")
+    while not site.protocol._ssl_writing_paused:
+        site.connection.transport.write(bytes(60_000))
+    site.protocol._outgoing.read()
+    site.peer.sock.setblocking(False)
+    updates = KeyUpdates(site.peer)
+    records = b""
+    for _ in range(100):
+        records = records or updates.make(100)
+        try:
+            records = records[site.peer.sock.send(records) :]
+        except BlockingIOError:
+            pass
+        site.turns(1)
+    assert waiting(ours)
+    assert site.protocol._outgoing.pending < 20_000 + RECV_MAX * 2
+    # When it does, it is read again.
+    site.protocol._outgoing.read()
+    site.peer.take()
+    site.run_until(lambda: site.peer.take() or not waiting(ours))
 
 
 def test_answer_that_the_peer_does_not_take_holds_up_the_writer_and_arrives_whole(site: Site) -> None:

@@ -9,6 +9,10 @@ and nothing waits, the loop calls `read_ready()`, which reads the socket, decryp
 OpenSSL takes from the buffer before it no more than the record that it is about to give (`read_ahead` is off). So once
 that buffer is empty there is nothing to be had, and it need not be asked, which would raise.
 
+What is read is decrypted in pieces of little more than a record. OpenSSL goes through all that it is given until there
+is content; a peer that sends records without any would have the loop for as long as that takes. Where there is hardly
+any content the turn ends, and the next ones are short.
+
 It stands on what asyncio has below its documented surface in CPython 3.14, as the loop does.
 """
 
@@ -26,18 +30,24 @@ __all__ = ["DirectTLS"]
 protocol_base: Any = sslproto.SSLProtocol
 transport_base: Any = sslproto._SSLProtocolTransport
 WRAPPED: Any = sslproto.SSLProtocolState.WRAPPED
-FLUSHING: Any = sslproto.SSLProtocolState.FLUSHING
 AGAIN: Any = sslproto.SSLAgainErrors
 
 RECORD = 16_384
 """Bytes of a record (RFC 8446 5.1), of which OpenSSL gives one at a time."""
-RECV_MAX = 65_536
-"""Bytes read at once."""
-LONG_RECV_MAX = 131_072
-"""The same when as many as that had come the last time."""
+RECV_MAX = 20_480
+"""Bytes read at once: a whole record is among them if there is one."""
+TURN_MAX = 102_400
+"""Bytes read in one turn. With the part of a record from before they are less than `LONG_READ`."""
+RECV_MIN = 2048
+"""Bytes read in one turn of a peer that sends much for little."""
+LITTLE = 4
+"""One byte of content in more than so many is little. Records may have none: an update of keys (RFC 8446 4.6.3) is 27
+bytes, and takes some fifty microseconds."""
 RECORDS_MAX = 128
-"""Records that are decrypted in a turn of the loop. Those that are worth the work are not a tenth as many in one read,
-but they may be of a single byte, or of none."""
+"""Records with content that are decrypted at once. Those that are worth the work are not a tenth as many in one read,
+but they may be of a single byte."""
+OUTGOING_MAX = 1_048_576
+"""Encrypted bytes that the peer has not taken, from which on nothing is read: it might be what answers it."""
 
 
 class Below(DirectTransport):
@@ -98,7 +108,10 @@ class DirectTLS(protocol_base):  # type: ignore[misc]
         super().__init__(loop, protocol, context, waiter, True, **timeouts)
         self.max_size = RECORD
         self._most = RECV_MAX
+        self._is_more = False
+        """As much as could be has been read at once."""
         self._fd = -1
+        self._set_read_buffer_limits(RECV_MAX)
         self._goes_on = False
         """What is left of the records goes on in another turn, and nothing is read until then."""
         # Without the methods in Python around them.
@@ -126,6 +139,10 @@ class DirectTLS(protocol_base):  # type: ignore[misc]
 
     def read_ready(self) -> None:
         """There is something to read. As asyncio's transports do with it."""
+        if self._ssl_writing_paused and self._outgoing.pending > OUTGOING_MAX:
+            self._ssl_reading_paused = True
+            self._transport.pause_reading()
+            return
         try:
             data = os.read(self._fd, self._most)
         except BlockingIOError, InterruptedError:
@@ -136,7 +153,7 @@ class DirectTLS(protocol_base):  # type: ignore[misc]
         if not data:
             self._transport._read_ready__on_eof()
             return
-        self._most = RECV_MAX if len(data) < RECV_MAX else LONG_RECV_MAX
+        self._is_more = len(data) == self._most
         try:
             self._incoming.write(data)
             if self._state is WRAPPED:
@@ -149,13 +166,13 @@ class DirectTLS(protocol_base):  # type: ignore[misc]
             self._transport._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
 
     def _do_read(self) -> None:
-        state = self._state
-        if (state is not WRAPPED and state is not FLUSHING) or self._app_reading_paused or self._app_protocol_is_buffer:
-            # Which gives out nothing, but for protocols with a buffer of their own: for others it needs `max_size`.
+        if self._state is not WRAPPED or self._app_reading_paused or self._app_protocol_is_buffer:
             super()._do_read()
             return
         try:
             data, ended = self._decrypted()
+            if self._is_more:
+                data, ended = self._read_on(data, ended)
             if data:
                 self._app_protocol.data_received(data)
             if ended:
@@ -200,6 +217,38 @@ class DirectTLS(protocol_base):  # type: ignore[misc]
             # What is there is no whole record, or was none for the protocol.
             pass
         return b"".join(pieces), ended
+
+    def _read_on(self, data: bytes, ended: bool) -> tuple[bytes, bool]:
+        """The same when there is more to read, for as long as that has content, of which there was `data` so far."""
+        self._is_more = False
+        pieces = [data]
+        size = count = self._most
+        while not (ended or self._incoming.pending):
+            if len(data) * LITTLE < size:
+                self._most = RECV_MIN
+                break
+            self._most = RECV_MAX
+            if count >= TURN_MAX:
+                break
+            try:
+                read = os.read(self._fd, RECV_MAX)
+            except BlockingIOError, InterruptedError:
+                break
+            if not read:
+                # It is met again.
+                break
+            self._incoming.write(read)
+            data, ended = self._decrypted()
+            pieces.append(data)
+            size = len(read)
+            count += size
+            if size < RECV_MAX:
+                break
+        return b"".join(pieces), ended
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._control_ssl_reading()
 
     # Writing
 
