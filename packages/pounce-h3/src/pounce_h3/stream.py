@@ -59,6 +59,9 @@ PENDING_HIGH = 65536
 PENDING_LOW = 16384
 BLOCKED_MAX = 262_144
 """Bytes kept behind a field section that waits for the peer's table."""
+NOTHING = frame(DATA, b"")
+"""What an answer ends with whose end comes after its last byte: qh3 does not send an end again that was by itself, when it
+is lost together with bytes before it."""
 REQUEST_STEPS = 4
 """What a request takes from its connection's share of a turn."""
 
@@ -599,7 +602,8 @@ class H3Stream:
 
     def trailers(self, headers: Fields) -> None:
         if self.writing == OPEN:
-            self.output.send(self, [frame(HEADERS, self.heads.codec.encode(headers))] if headers else [], True)
+            last = frame(HEADERS, self.heads.codec.encode(headers)) if headers else NOTHING
+            self.output.send(self, [last], True)
             self._sent()
 
     def consumed(self, count: int) -> None:
@@ -625,7 +629,7 @@ class H3Stream:
 
     def _write_body(self, head: bytes, body: bytes, more: bool) -> None:
         if not body:
-            pieces: list[bytes] = [head] if head else []
+            pieces: list[bytes] = [head] if head else [] if more else [NOTHING]
         elif len(body) < PENDING_LOW:
             pieces = [head + frame_head(DATA, len(body)) + body]
         else:
