@@ -19,6 +19,7 @@ from qh3._hazmat import Buffer
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
 from qh3.quic.events import DatagramFrameReceived, QuicEvent, StopSendingReceived, StreamDataReceived
+from qh3.quic.events import StreamReset as QuicStreamReset
 from qh3.quic.tls_bridge import QuicTlsBridge
 from qh3.tls import CipherSuite, cipher_suite_hash, hkdf_expand_label
 
@@ -57,6 +58,8 @@ class Pair:
         self.server = engine.accept(Initial(name, self.client.host_cid, original, None, os.urandom(16)))
         self.seen: list[Any] = []
         """What the server was told."""
+        self.told: list[Any] = []
+        """What the client was told, as far as a test has kept it."""
 
     def up(self) -> int:
         """Carry what the client has to say; how many datagrams."""
@@ -98,6 +101,43 @@ def pair(engine: Qh3Engine) -> Pair:
     made = Pair(engine)
     made.connect()
     return made
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_end_that_comes_after_the_last_byte_arrives_whatever_is_lost(pair: Pair, lost: int) -> None:
+    for stream in (0, 4):
+        pair.client.send_stream_data(stream, b"ask")
+    pair.up()
+    pair.server.write(0, b"answer", False)
+    for step in range(20):
+        if step == 1:
+            pair.server.write(0, b"", True)
+        # So that the client has something to acknowledge, and what was lost is noticed.
+        pair.server.write(4, b"other", False)
+        pair.now += 0.02
+        if (pair.server.timer or pair.now + 1) <= pair.now:
+            pair.server.handle_timer(pair.now)
+        if step < lost:
+            pair.server.datagrams_to_send(pair.now)
+        else:
+            pair.told += pair.down()
+        pair.up()
+    pieces = [event for event in pair.told if isinstance(event, StreamDataReceived) and event.stream_id == 0]
+    assert b"".join(piece.data for piece in pieces) == b"answer"
+    assert [piece.end_stream for piece in pieces][-1]
+
+
+def test_stream_that_is_given_up_before_its_end_has_left_does_not_end(pair: Pair) -> None:
+    pair.client.send_stream_data(0, b"ask")
+    pair.up()
+    pair.server.write(0, b"answer", False)
+    pair.server.datagrams_to_send(pair.now)
+    pair.server.write(0, b"", True)
+    pair.server.reset(0, 0x10C)
+    told = pair.down()
+    pair.up()
+    told += pair.down()
+    assert [event.error_code for event in told if isinstance(event, QuicStreamReset)] == [0x10C]
 
 
 @pytest.mark.parametrize("order", ["answer first", "answer last"])

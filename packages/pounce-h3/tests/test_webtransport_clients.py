@@ -247,3 +247,13 @@ def test_chromium_does_all_there_is(start: Start, tmp_path: Path, size: int) -> 
     server = start(page, **ON)
     assert in_chromium(server, tmp_path) == DONE
     assert page.origins == [b"https://localhost:%d" % server.server.port]
+
+
+@needs_chromium
+@pytest.mark.parametrize("loss", [pytest.param(0.01, marks=pytest.mark.soak), 0.05])
+def test_chromium_does_all_there_is_where_packets_are_lost(start: Start, tmp_path: Path, loss: float) -> None:
+    server = start(Page(SCRIPT.replace("SIZE", "500_000")), **ON)
+    relay = Relay((server.server.host, server.server.port), loss, 0, seed=7)
+    with relay.running():
+        assert in_chromium(server, tmp_path, relay.port) == DONE
+    assert relay.lost > 0

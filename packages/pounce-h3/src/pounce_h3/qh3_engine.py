@@ -302,7 +302,7 @@ def initial_secrets(connection_id: bytes, version: int = VERSION_1) -> tuple[byt
 class Qh3Connection:
     """See `pounce_h3.engine.QuicConnection`."""
 
-    __slots__ = ("_cost", "_held_events", "_quic", "_stops")
+    __slots__ = ("_cost", "_ends", "_held_events", "_quic", "_stops")
 
     def __init__(self, quic: Quic) -> None:
         self._quic = quic
@@ -310,6 +310,10 @@ class Qh3Connection:
         """What waits in qh3 since the connection is held."""
         self._cost = 0.0
         """Seconds of processor time that the peer's packets took beyond what packets take."""
+        self._ends: dict[int, int] = {}
+        """Streams that are to end, with the last packet that may have bytes of theirs. qh3 forgets an end that is sent
+        by itself, when it is lost together with bytes before it: it waits until nobody misses any, or goes with those
+        that are sent again."""
         self._stops: list[tuple[int, int]] = []
         """Streams that the peer is to be asked to stop sending on, with the code."""
 
@@ -397,6 +401,8 @@ class Qh3Connection:
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         quic = self._quic
         try:
+            if self._ends:
+                self._end_streams()
             datagrams = quic.to_send(now)
             if self._stops:
                 # qh3 sends STOP_SENDING in a packet of its own, and forgets until the peer says something that streams
@@ -406,6 +412,18 @@ class Qh3Connection:
         except QuicConnectionError:
             return []
         return datagrams
+
+    def _end_streams(self) -> None:
+        first = min(self._outstanding(), default=None)
+        for stream_id, last in tuple(self._ends.items()):
+            if first is None or last < first:
+                del self._ends[stream_id]
+                self._quic.write(stream_id, b"", True)
+
+    def _outstanding(self) -> list[int]:
+        """The numbers of the packets of which the peer has said nothing."""
+        core = self._quic._core
+        return [] if core is None else [packet[0] for packet in core.outstanding_application_packets]
 
     def _tell_stops(self) -> None:
         stops, self._stops = self._stops, []
@@ -444,7 +462,10 @@ class Qh3Connection:
             self._quic.send_datagram_frame(data)
 
     def write(self, stream_id: int, data: bytes, end: bool) -> None:
-        self._quic.write(stream_id, data, end)
+        if end and not data and not self.unsent(stream_id) and (packets := self._outstanding()):
+            self._ends[stream_id] = max(packets)
+        else:
+            self._quic.write(stream_id, data, end)
 
     def unsent(self, stream_id: int) -> int:
         return self._quic.get_send_buffer_size(stream_id)
@@ -465,6 +486,7 @@ class Qh3Connection:
         return core is None or core.bytes_in_flight + PACKET_MAX > core.congestion_window
 
     def reset(self, stream_id: int, code: int) -> None:
+        self._ends.pop(stream_id, None)
         quic = self._quic
         if not quic.is_over and quic._stream_can_send(stream_id):
             quic.reset_stream(stream_id, code)

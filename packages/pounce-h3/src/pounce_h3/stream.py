@@ -60,8 +60,8 @@ PENDING_LOW = 16384
 BLOCKED_MAX = 262_144
 """Bytes kept behind a field section that waits for the peer's table."""
 NOTHING = frame(DATA, b"")
-"""What an answer ends with whose end comes after its last byte: qh3 does not send an end again that was by itself, when it
-is lost together with bytes before it."""
+"""What an answer ends with whose end comes after its last byte: qh3 does not send an end again that was by itself, when
+it is lost together with bytes before it."""
 REQUEST_STEPS = 4
 """What a request takes from its connection's share of a turn."""
 
