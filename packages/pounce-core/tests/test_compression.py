@@ -299,6 +299,26 @@ def test_parts_of_open_files_are_coded_in_their_place(ask: Ask, large_file: Path
     assert answer.decoded == before + whole[7 : CHUNK + 8] + b"after"
 
 
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="the system cannot tell what is in the page cache")
+def test_small_file_is_read_without_a_thread(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "small"
+    path.write_bytes(TEXT)
+
+    def in_cache(fd: int, buffers: list[bytearray], offset: int, flags: int) -> int:
+        # Which file systems can tell is not this test's concern.
+        buffers[0][:] = TEXT[offset : offset + len(buffers[0])]
+        return len(buffers[0])
+
+    def in_thread(*args: Any) -> bytes:
+        raise AssertionError("read in a thread")
+
+    monkeypatch.setattr(os, "preadv", in_cache)
+    monkeypatch.setattr(os, "pread", in_thread)
+    answer = ask(sends_a_file({"type": "http.response.pathsend", "path": str(path)}))
+    assert answer.coding is not None
+    assert answer.decoded == TEXT
+
+
 def test_file_that_does_not_shrink_is_left_to_the_server(ask: Ask, large_file: Path) -> None:
     sent = {"type": "http.response.pathsend", "path": str(large_file)}
     answer = ask(sends_a_file(sent, kind="image/png"))

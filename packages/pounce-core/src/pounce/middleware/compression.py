@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 from pounce.errors import AppError, ConfigError
 from pounce.exchange.accept import Qualities, qualities
+from pounce.exchange.small_files import SMALL_FILE, read_at_once
 from pounce.middleware.base import App, Headers, Middleware, Scope, Send, add_vary
 from pounce.middleware.dictionaries import CompressionDictionary, Dictionaries
 
@@ -316,6 +317,9 @@ class _Answer:
         await self._read(fd, start, count, message.get("more_body", False))
 
     async def _read(self, fd: int, offset: int, count: int, more: bool) -> None:
+        if count <= SMALL_FILE and (small := read_at_once(fd, offset, count)) is not None:
+            await self.send({"type": "http.response.body", "body": small, "more_body": more})
+            return
         loop = asyncio.get_running_loop()
         while count > CHUNK:
             piece = await loop.run_in_executor(None, os.pread, fd, CHUNK, offset)
