@@ -321,7 +321,7 @@ async def test_slow_readers_hold_applications_and_not_memory() -> None:
     assert held < 10_000_000, held
     later(peer, 31.0)
     await peer.settle()
-    assert (len(peer.resets()), peer.service.tasks) == (100, set())
+    assert (len(peer.resets()), peer.service.tasks) == (100, {})
 
 
 @in_loop

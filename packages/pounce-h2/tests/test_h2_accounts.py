@@ -137,7 +137,7 @@ async def converse(seed: int, service: Service) -> None:
     check(peer, seed)
     peer.lose()
     await peer.settle(50)
-    assert (peer.service.tasks, peer.service.connections) == (set(), set()), seed
+    assert (peer.service.tasks, peer.service.connections) == ({}, set()), seed
 
 
 def check(peer: Peer, seed: int) -> None:

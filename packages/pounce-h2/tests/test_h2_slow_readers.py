@@ -192,5 +192,5 @@ async def test_peer_that_takes_little_from_the_transport_is_given_up() -> None:
     peer.transport.take(LEAST - 1)
     peer.after(2 * TIMEOUT + 1)
     await peer.settle()
-    assert (peer.closed, peer.was_reset, peer.service.tasks) == (True, True, set())
+    assert (peer.closed, peer.was_reset, peer.service.tasks) == (True, True, {})
     assert not peer.of(Kind.GOAWAY)

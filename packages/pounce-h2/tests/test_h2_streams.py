@@ -128,7 +128,7 @@ async def test_streams_share_the_window_of_the_connection() -> None:
     peer.open_window(0, 34_465)
     await peer.settle()
     assert peer.ended(3)
-    assert peer.service.tasks == set()
+    assert not peer.service.tasks
 
 
 @in_loop
@@ -365,7 +365,7 @@ async def test_complete_answer_stays_one_when_its_upload_stops() -> None:
     for seconds in (31.0, 32.0, 33.0):
         peer.after(seconds)
         await peer.settle()
-    assert (peer.resets(1), peer.service.tasks) == ([ErrorCode.NO_ERROR], set())
+    assert (peer.resets(1), peer.service.tasks) == ([ErrorCode.NO_ERROR], {})
 
 
 @in_loop
@@ -378,7 +378,7 @@ async def test_body_that_comes_with_its_head_and_is_too_large_never_reaches_the_
 
     peer = Peer(app, max_request_size=10)
     peer.feed(frame(Kind.HEADERS, OPEN, 1, peer.block(POST)) + frame(Kind.DATA, END_STREAM, 1, bytes(11)))
-    assert (peer.head(1)[b":status"], started, peer.service.tasks) == (b"413", 0, set())
+    assert (peer.head(1)[b":status"], started, peer.service.tasks) == (b"413", 0, {})
 
 
 @in_loop

@@ -285,7 +285,7 @@ async def test_client_that_leaves_is_noticed() -> None:
     assert len(peer.service.connections) == 1
     peer.lose()
     await peer.settle()
-    assert (peer.service.connections, peer.service.tasks) == (set(), set())
+    assert (peer.service.connections, peer.service.tasks) == (set(), {})
 
 
 @in_loop
