@@ -1,5 +1,6 @@
 """What the server answers in its own name: its form, and what it never shows."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from pounce.contract.head import Origin, RequestHead
 from pounce.contract.stream import ConnectionInfo
 from pounce.errors import BadRequest
 from pounce.exchange.accept import preferred_type
+from pounce.exchange.error_apps import ErrorApps
 from pounce.exchange.error_pages import ErrorPages, app_failed, error_response
+from pounce.testing import MemoryConnection
+from pounce.testing.memory import memory_service
 
 ERROR = BadRequest("The message", status=413, code="POUNCE_TEST_CODE", hint="The hint")
 BROWSER = b"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
@@ -217,3 +221,24 @@ def test_group_shows_its_members() -> None:
     pages = ErrorPages({}, debug=True, debug_hosts=("*",))
     body = pages.answer(app_failed(), head(BROWSER), Asked(), group).body.decode()  # type: ignore[arg-type]
     assert body.count("One of the group") == 2
+
+
+@pytest.mark.parametrize(("said", "shown"), [(b"", True), (b"X-Forwarded-For: 127.0.0.1\r\n", False)])
+def test_failure_of_an_error_application_is_not_shown_through_a_proxy_either(said: bytes, shown: bool) -> None:
+    async def answers_nothing(scope: Any, receive: Any, send: Any) -> None:
+        pass
+
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("visible value")
+
+    async def test() -> bytes:
+        service = memory_service(answers_nothing, debug=True, trusted_hosts=())
+        service.error_apps = ErrorApps({"500": fails}, service.exchange_class, debug=True)
+        client = MemoryConnection(service=service, extra={"peername": ("127.0.0.1", 50000)})
+        client.feed(b"GET / HTTP/1.1\r\nHost: h\r\n%bAccept: text/html\r\nConnection: close\r\n\r\n" % said)
+        await client.settle()
+        return bytes(client.received)
+
+    answer = asyncio.run(test())
+    assert answer.startswith(b"HTTP/1.1 500")
+    assert (b"visible value" in answer) is shown

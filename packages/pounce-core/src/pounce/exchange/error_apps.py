@@ -98,4 +98,6 @@ def _told(head: RequestHead, error: PounceError) -> RequestHead:
         keep_alive=head.keep_alive,
         extensions={**(head.extensions or {}), "pounce.error": told},
         origin=head.origin,
+        # The places are no more those of the fields.
+        relayed=bool(head.relayed),
     )
