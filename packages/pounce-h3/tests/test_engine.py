@@ -103,6 +103,39 @@ def pair(engine: Qh3Engine) -> Pair:
     return made
 
 
+def test_spin_bit_stays_0_whatever_the_client_has_there(pair: Pair) -> None:
+    """RFC 9000 17.4; the other bits of the first byte are protected, this one is not."""
+    firsts = []
+    for number in range(20):
+        pair.now += 0.05
+        pair.client.send_stream_data(4 * number, b"ask", True)
+        pair.up()
+        pair.server.write(4 * number, b"answer", True)
+        sent = [data for data, _ in pair.server.datagrams_to_send(pair.now)]
+        firsts += [data[0] for data in sent if data[0] < 0x80]
+        for data in sent:
+            pair.client.receive_datagram(data, SERVER, pair.now)
+    assert len(firsts) >= 20
+    assert not any(first & 0x20 for first in firsts)
+
+
+@pytest.mark.parametrize("addresses", [3, pytest.param(4, marks=pytest.mark.xfail(strict=True, reason="qh3"))])
+def test_connection_follows_its_client_to_three_further_addresses(pair: Pair, addresses: int) -> None:
+    for number in range(addresses):
+        moved = ("192.0.2.9", 5000 + number)
+        pair.client.send_stream_data(0, b"from elsewhere")
+        for _ in range(8):
+            pair.now += 0.1
+            if (timer := pair.client.get_timer()) is not None and timer <= pair.now:
+                pair.client.handle_timer(pair.now)
+            datagrams = [data for data, _ in pair.client.datagrams_to_send(pair.now)]
+            if datagrams:
+                pair.server.receive(datagrams, moved, pair.now)
+                pair.server.events()
+            pair.down()
+        assert pair.server.peer == moved
+
+
 @pytest.mark.parametrize("lost", [1, 2, 3])
 def test_end_that_comes_after_the_last_byte_arrives_whatever_is_lost(pair: Pair, lost: int) -> None:
     for stream in (0, 4):

@@ -226,6 +226,18 @@ def test_answers_of_one_urgency_leave_in_their_order(start: Start) -> None:
     assert order_of_ends(client, first, second) == [first.id, second.id]
 
 
+def test_answer_knows_better_than_its_client_how_urgent_it_is(start: Start) -> None:
+    """RFC 9218 8: and what lies between may go by it as well."""
+
+    async def ranked(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, b"x" * 1_000_000, headers=[(b"priority", scope["path"][1:].encode())])
+
+    client = connect(start(ranked))
+    first, second = client.open("GET", "/u=6", [(b"priority", b"u=0")]), client.open("GET", "/u=1")
+    assert order_of_ends(client, first, second) == [second.id, first.id]
+    assert client.request("GET", "/u=5").headers[b"priority"] == b"u=5"
+
+
 # Extended CONNECT (RFC 9220)
 
 
