@@ -13,6 +13,8 @@ from tests.sequences import COUNTS, FUZZ_SECONDS
 
 WAITING = ("workers", "deploy", "interop")
 """Folders whose tests wait for processes."""
+LONG = ("test_sequences.py", "test_differential.py", "test_site.py", "test_docs.py")
+"""Files that take long with few tests."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,10 +59,15 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files that wait first, which leave the CPU to others and take longest, then those with the most tests: so no
+    """Put long files first, then those that wait, which leave the CPU to others, then those with the most tests: so no
     file is alone at the end. Each process takes the next file of the list (`--no-loadscope-reorder`)."""
     counts = Counter(item.path for item in items)
-    items.sort(key=lambda item: (item.path.parent.name not in WAITING, -counts[item.path], str(item.path)))
+
+    def place(item: pytest.Item) -> tuple[bool, bool, int, str]:
+        path = item.path
+        return path.name not in LONG, path.parent.name not in WAITING, -counts[path], str(path)
+
+    items.sort(key=place)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -55,8 +55,8 @@ class Named(asyncio.DatagramProtocol):
 
     def drain(self):
         task = self.service.loop.create_task(self.linger())
-        self.service.tasks.add(task)
-        task.add_done_callback(self.service.tasks.discard)
+        self.service.tasks[task] = self
+        task.add_done_callback(self.service.tasks.pop)
 
     async def linger(self):
         while os.path.exists("linger"):

@@ -18,12 +18,9 @@ It stands on what asyncio has below its documented surface in CPython 3.14, as t
 
 import os
 from asyncio import sslproto
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pounce.net.direct_transport import DirectTransport
-
-if TYPE_CHECKING:
-    from pounce.net.epoll_loop import EpollLoop
 
 __all__ = ["DirectTLS"]
 
@@ -104,7 +101,7 @@ class DirectTLS(protocol_base):  # type: ignore[misc]
     max_size = 0
     """While it is made, for a buffer that is not used here; then that of a record."""
 
-    def __init__(self, loop: EpollLoop, protocol: Any, context: Any, waiter: Any, timeouts: dict[str, Any]) -> None:
+    def __init__(self, loop: Any, protocol: Any, context: Any, waiter: Any, timeouts: dict[str, Any]) -> None:
         super().__init__(loop, protocol, context, waiter, True, **timeouts)
         self.max_size = RECORD
         self._most = RECV_MAX
