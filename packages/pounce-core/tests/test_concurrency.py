@@ -61,7 +61,17 @@ def ask(service: Service, path: str, **more: Any) -> RecordingStream:
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 60))  # type: ignore[arg-type]
+    async def whole() -> None:
+        try:
+            await asyncio.wait_for(test(), 60)  # type: ignore[arg-type]
+        finally:
+            # The end of one starts another that has waited: asyncio cancels only those that there are.
+            while rest := asyncio.all_tasks() - {asyncio.current_task()}:
+                for task in rest:
+                    task.cancel()
+                await asyncio.gather(*rest, return_exceptions=True)
+
+    asyncio.run(whole())
 
 
 def gate_of(service: Service) -> Gate:
