@@ -156,16 +156,6 @@ class HttpExchange:
             if self._readers is not None:
                 self._wake_readers()
 
-    def body_received(self, body: bytes) -> None:
-        """All of the body, and nothing before it."""
-        self._body_state = COMPLETE
-        if body:
-            self.bytes_received = count = len(body)
-            if count > self.service.max_request_size > 0:
-                self.stream_lost(self.service.too_large())
-            else:
-                self._body = [body]
-
     def eof_received(self, trailers: Headers | None = None) -> None:
         self._body_state = COMPLETE
         self._request_trailers = trailers

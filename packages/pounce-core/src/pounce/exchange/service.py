@@ -413,15 +413,13 @@ class Service:
             if other is not None:
                 return self._leave_to(other, body, ended)
         exchange = self.exchange_class(self, head, stream)
-        if ended:
-            exchange.body_received(body)
+        if body:
+            exchange.data_received(body)
             if exchange.status:
                 # It is too large, and answered.
                 return exchange
-        elif body:
-            exchange.data_received(body)
-            if exchange.status:
-                return exchange
+        if ended:
+            exchange.eof_received()
         if start is None:
             self.start_app(exchange, app)
         else:
