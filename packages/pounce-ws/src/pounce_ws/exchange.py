@@ -31,6 +31,7 @@ from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_f
 from pounce.exchange.crossing import running_loop
 from pounce.exchange.error_pages import app_failed, app_gave_no_answer, shutting_down
 from pounce.exchange.http import HttpExchange
+from pounce.exchange.refusing import Refusing
 from pounce.exchange.scope import websocket_scope
 from pounce_ws.closing import ABNORMAL, Closing, answer_to
 from pounce_ws.deflate import Deflater, Inflater
@@ -59,7 +60,7 @@ CONNECTING, OPEN, CLOSING, CLOSED, DENIED = range(5)
 STATES = ("connecting", "open", "closing", "closed", "denied")
 
 
-class WebSocketExchange:
+class WebSocketExchange(Refusing):
     """One WebSocket. Observers read it as a `plugin.Completed`; bytes are those of frames, heads included."""
 
     queued = 0.0
@@ -490,25 +491,12 @@ class WebSocketExchange:
 
     def _hand_over(self) -> HttpExchange:
         """Let an HttpExchange answer the handshake; observers see that one."""
-        http = self.service.exchange_class(self.service, self.head, self.stream)
+        http: HttpExchange = self.service.exchange_class(self.service, self.head, self.stream)
         http.started = self.started
         self._http = http
         self.state = DENIED
         wake(self._input.waiters)
         return http
-
-    @property
-    def answer(self) -> int | None:
-        """Where the answer is that refuses the handshake; None while there is none."""
-        return None if self._http is None else self._http.answer
-
-    def flush_head(self) -> None:
-        """Send the head of that answer, which waits for its body."""
-        if self._http is not None:
-            self._http.flush_head()
-
-    def _deny(self, error: PounceError) -> None:
-        self._hand_over().respond(self.service.error_pages.answer(error, self.head, self.stream))
 
     # Ending
 

@@ -26,6 +26,7 @@ from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_f
 from pounce.exchange.crossing import running_loop
 from pounce.exchange.error_pages import app_failed, app_gave_no_answer, shutting_down
 from pounce.exchange.http import HttpExchange
+from pounce.exchange.refusing import Refusing
 from pounce.exchange.scope import http_scope
 from pounce_h3.capsules import CLOSE_SESSION, DATAGRAM, DRAIN_SESSION, BadCapsule, Capsule, Capsules, capsule
 from pounce_h3.codes import H3_MESSAGE_ERROR, application_code
@@ -63,7 +64,7 @@ STATES = ("connecting", "open", "closed", "denied")
 REJECTED = BadRequest("the application refused the session", status=403, code="POUNCE_WT_REJECTED")
 
 
-class WebTransportExchange:
+class WebTransportExchange(Refusing):
     """One session. Observers read it as a `plugin.Completed`; bytes are those of streams and datagrams."""
 
     queued = 0.0
@@ -104,6 +105,8 @@ class WebTransportExchange:
         "status",
         "stream",
     )
+
+    stream: H3Stream
 
     def __init__(
         self, service: Service, head: RequestHead, stream: H3Stream, sessions: Sessions, handshake: Handshake
@@ -595,26 +598,13 @@ class WebTransportExchange:
     def _hand_over(self) -> HttpExchange:
         """Let an HttpExchange answer the request; observers see that one."""
         self._sessions.remove(self.stream.id, self)
-        http = self.service.exchange_class(self.service, self.head, self.stream)
+        http: HttpExchange = self.service.exchange_class(self.service, self.head, self.stream)
         http.started = self.started
         self._http = http
         self.state = DENIED
         self._forget_queue()
         self._wake_readers()
         return http
-
-    @property
-    def answer(self) -> int | None:
-        """Where the answer is that refuses the request; None while there is none."""
-        return None if self._http is None else self._http.answer
-
-    def flush_head(self) -> None:
-        """Send the head of that answer, which waits for its body."""
-        if self._http is not None:
-            self._http.flush_head()
-
-    def _deny(self, error: PounceError) -> None:
-        self._hand_over().respond(self.service.error_pages.answer(error, self.head, self.stream))
 
     # Ending
 
