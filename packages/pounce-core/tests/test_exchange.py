@@ -543,18 +543,24 @@ def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SMALLER_FILE", 0)
 
 
-@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="the system cannot tell what is in the page cache")
-@pytest.mark.parametrize("sends_files", [False, True])
-@pytest.mark.parametrize("kind", ["pathsend", "zerocopysend"])
-def test_small_file_leaves_with_its_head_and_without_a_thread(
-    digits: Path, kind: str, sends_files: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def sends(digits: Path, kind: str) -> Any:
+    """An application that sends this file."""
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send(START)
         with digits.open("rb") as file:
             message: dict[str, Any] = {"path": str(digits)} if kind == "pathsend" else {"file": file}
             await send({"type": f"http.response.{kind}"} | message)
 
+    return app
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="the system cannot tell what is in the page cache")
+@pytest.mark.parametrize("sends_files", [False, True])
+@pytest.mark.parametrize("kind", ["pathsend", "zerocopysend"])
+def test_small_file_leaves_with_its_head_and_without_a_thread(
+    digits: Path, kind: str, sends_files: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def in_cache(fd: int, buffers: list[bytearray], offset: int, flags: int) -> int:
         # Which file systems can tell is not this test's concern.
         buffers[0][:] = data = os.pread(fd, len(buffers[0]), offset)
@@ -563,7 +569,7 @@ def test_small_file_leaves_with_its_head_and_without_a_thread(
     async def test() -> None:
         monkeypatch.setattr(os, "preadv", in_cache)
         stream = RecordingStream(sends_files=sends_files)
-        opened(app, stream=stream)
+        opened(sends(digits, kind), stream=stream)
         assert (stream.pieces, stream.ended) == ([b"0123456789"], True)
         assert open_files(digits) == 0
 
@@ -621,16 +627,10 @@ def test_application_that_sends_small_parts_of_files_lets_others_have_the_loop(d
 def test_file_stays_open_while_the_stream_sends_it_although_the_application_is_cancelled(
     digits: Path, kind: str, end: str
 ) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send(START)
-        with digits.open("rb") as file:
-            message: dict[str, Any] = {"path": str(digits)} if kind == "pathsend" else {"file": file}
-            await send({"type": f"http.response.{kind}"} | message)
-
     async def test() -> None:
         stream = RecordingStream(sends_files=True)
         stream.writable = False
-        request = opened(app, stream=stream)
+        request = opened(sends(digits, kind), stream=stream)
         await request.settle()
         (task,) = request.service.tasks
         task.cancel()
