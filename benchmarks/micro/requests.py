@@ -61,6 +61,16 @@ def uploaded(number: int) -> bytes:
     return POST % number + b"Content-Length: %d\r\n\r\n" % len(UPLOAD) + UPLOAD
 
 
+def accepts_encodings(number: int) -> bytes:
+    return b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n\r\n"
+
+
+def proxied(number: int) -> bytes:
+    return (
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n"
+    )
+
+
 class Counted(NamedTuple):
     """An application, what makes its requests out of numbers, and what a server is started with for it."""
 
@@ -85,10 +95,13 @@ LOADS: dict[str, Counted] = {
 }
 """By name. `fastapi` has a synchronous dependency, which runs in a thread."""
 MORE: dict[str, Counted] = {
+    "accepts-encodings": Counted(RAW + "hello", accepts_encodings),
+    "proxied": Counted(RAW + "hello", proxied),
     "tls-hello": Counted(RAW + "hello", hello, tls=True),
     "file": Counted(RAW + "sends_path", get, kind="pathsend"),
     "file-read": Counted(RAW + "reads_path", get),
     "tls-file": Counted(RAW + "sends_path", get, kind="pathsend", tls=True),
     "upload-20m": Counted(RAW + "takes_all", uploaded, kind="upload", count=6),
 }
-"""Those of which bytecodes tell little: the work is OpenSSL's, the kernel's or that of threads."""
+"""Those of which bytecodes tell little: the work is OpenSSL's, the kernel's or that of threads; and those of
+`benchmarks.micro.around`."""

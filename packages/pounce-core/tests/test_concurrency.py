@@ -17,7 +17,7 @@ from pounce.exchange.service import Service
 from pounce.plugin import API_VERSION, Plugin, Responder, Upgrade
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection, RecordingStream
-from pounce.testing.memory import memory_service
+from pounce.testing.memory import memory_service, observe
 from pounce.worker.portion import Limits
 
 LIMITED = {"limit_concurrency": 2, "request_queue_enabled": True, "request_queue_max_depth": 2}
@@ -262,7 +262,7 @@ def test_time_in_the_queue_is_told_to_clients_and_observers() -> None:
     async def test() -> None:
         app = Held()
         service = memory_service(app, **LIMITED | {"limit_concurrency": 1}, server_timing=True, request_id=True)
-        service.observers = (Observer(),)
+        observe(service, Observer())
         ask(service, "/1")
         stream = ask(service, "/2")
         began = monotonic()

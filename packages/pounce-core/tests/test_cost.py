@@ -100,7 +100,7 @@ def test_nothing_of_what_is_off_is_called() -> None:
         (185, b"", {"rate_limit_enabled": True, "rate_limit_routes": ("POST /login 5/m", "/* 100/s 100")}),
         (75, b"", {"limit_concurrency": 100, "request_queue_enabled": True}),
         (20, b"", {"app_timeout": 60}),
-        (175, b"", {"metrics_enabled": True}),
+        (155, b"", {"metrics_enabled": True}),
         (5, b"", {"max_buffered": 1_000_000, "max_connections_per_peer": 100}),
     ],
     ids=[

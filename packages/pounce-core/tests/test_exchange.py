@@ -18,7 +18,7 @@ from pounce.exchange.service import Service
 from pounce.plugin import API_VERSION, Plugin, Responder, Response, Upgrade
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection, RecordingStream
-from pounce.testing.memory import memory_service
+from pounce.testing.memory import memory_service, observe
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"1")]}
 
@@ -79,7 +79,7 @@ def test_observer_finds_no_fields_of_an_answer_that_never_began() -> None:
             def completed(self, exchange: Any) -> None:
                 found.append((exchange.status, exchange.answer_fields))
 
-        request.service.observers = (Observer(),)
+        observe(request.service, Observer())
         request.exchange.stream_lost(None)
         assert found == [(0, [])]
         await request.settle()
@@ -487,7 +487,7 @@ def test_observers_see_each_request_once(fails: bool) -> None:
         if fails:
             first.completed = lambda exchange: 1 / 0  # type: ignore[assignment, method-assign, return-value]
         service = memory_service(app)
-        service.observers = (first, second)
+        observe(service, first, second)
         request = Opened(service, RecordingStream(), head())
         request.exchange.stream_lost(None)
         await request.settle()
@@ -506,7 +506,7 @@ def test_request_is_completed_when_its_last_byte_has_left() -> None:
     async def test() -> None:
         observer = Count()
         service = memory_service(app)
-        service.observers = (observer,)
+        observe(service, observer)
         stream = RecordingStream()
         stream.writable = False
         request = Opened(service, stream, head())

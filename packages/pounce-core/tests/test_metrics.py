@@ -23,6 +23,7 @@ def metrics(**settings: Any) -> Metrics:
     service: Any = SimpleNamespace(
         config=ServerConfig(**settings),
         loop=SimpleNamespace(time=time.monotonic),
+        worker_id=0,
         on_tick=set(),
         on_totals=set(),
         counts={},

@@ -10,7 +10,7 @@ from pounce.exchange.waiting import Verdict, WaitingExchange
 from pounce.plugin import API_VERSION, Exchange, ObserverFactory, Plugin, RequestHead, Stream, Upgrade
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection, RecordingStream
-from pounce.testing.memory import memory_service
+from pounce.testing.memory import memory_service, observe
 
 GET = b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"
 REFUSED = BadRequest("Not now", status=429, code="POUNCE_NOT_NOW")
@@ -60,7 +60,7 @@ class Echo:
 def connected(app: Any, step: Promises, **settings: Any) -> tuple[MemoryConnection, Completions]:
     service = memory_service(app, admission=(step,), **settings)
     seen = Completions()
-    service.observers = (seen,)
+    observe(service, seen)
     return MemoryConnection(service=service), seen
 
 

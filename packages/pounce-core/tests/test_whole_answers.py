@@ -12,7 +12,7 @@ from pounce.exchange.http import HttpExchange
 from pounce.exchange.response_headers import ResponseHeaders
 from pounce.h1.connection import H1Connection
 from pounce.testing import MemoryConnection
-from pounce.testing.memory import memory_service
+from pounce.testing.memory import memory_service, observe
 
 TRIALS = 250
 
@@ -90,7 +90,7 @@ async def outcome(seed: int, known: ResponseHeaders) -> tuple[Any, ...]:
     rng = random.Random(seed)
     app, observer = App(seed), Observer()
     service = memory_service(app, date_header=False)
-    service.observers = (observer,)
+    observe(service, observer)
     service.response_headers = known
     connection = MemoryConnection(service=service)
     stalled = rng.random() < 0.3

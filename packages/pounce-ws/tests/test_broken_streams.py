@@ -11,7 +11,7 @@ from pounce.contract.stream import Body
 from pounce.errors import ClientGone
 from pounce.plugin import Completed, Headers, RequestHead
 from pounce.testing import RecordingStream
-from pounce.testing.memory import memory_service
+from pounce.testing.memory import memory_service, observe
 from pounce_ws.exchange import WebSocketExchange
 from pounce_ws.opening import open_websocket
 
@@ -66,7 +66,7 @@ class Broken:
         self.service = memory_service(app, REGISTRY, **settings)
         observer = Observer()
         self.completed = observer.seen
-        self.service.observers = (*self.service.observers, observer)
+        observe(self.service, *self.service.observers, observer)
         self.stream = BrokenStream()
         self.stream.fails = fails or {}
         head = RequestHead(

@@ -63,7 +63,10 @@ def info_responder(service: Service) -> Callable[[RequestHead], Response | ASGIA
     direct, through = app(False), app(True)
 
     def respond(head: RequestHead) -> Response | ASGIApp | None:
-        if wanted not in head.target or split_target(head.target)[0] != wanted or head.method not in (b"GET", b"HEAD"):
+        # `in` has bytes raise an error, and drop it, before it looks.
+        if head.target.find(wanted) < 0 or split_target(head.target)[0] != wanted:
+            return None
+        if head.method not in (b"GET", b"HEAD"):
             return None
         return through if head.relayed else direct
 

@@ -62,7 +62,8 @@ def status_page_responder(service: Service) -> Callable[[RequestHead], Response 
     direct, through = stream(False), stream(True)
 
     def respond(head: RequestHead) -> Response | ASGIApp | None:
-        if at not in head.target or head.method not in (b"GET", b"HEAD"):
+        # `in` has bytes raise an error, and drop it, before it looks.
+        if head.target.find(at) < 0 or head.method not in (b"GET", b"HEAD"):
             return None
         path = split_target(head.target)[0]
         if path == at:

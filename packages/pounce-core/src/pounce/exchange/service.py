@@ -136,6 +136,7 @@ class Service:
         "ask_totals",
         "body_came",
         "budget",
+        "completers",
         "concurrency",
         "config",
         "connections",
@@ -332,6 +333,8 @@ class Service:
         self.observers: tuple[Observer, ...] = tuple(
             observer for factory in observers if (observer := factory.create(self)) is not None
         )
+        self.completers = tuple(observer.completed for observer in self.observers)
+        """A method of each of them, at hand."""
         if any(hasattr(observer, event) for observer in self.observers for event in EARLY_EVENTS):
             from pounce.exchange.watched import WatchedConnections, watched
 
@@ -401,13 +404,18 @@ class Service:
                 return self.refuse(head, stream, UNKNOWN_PROTOCOL)
         app, start = self.app, self._limited
         if self._responders:
-            answer = self._ask_responders(head, stream)
-            if isinstance(answer, Response):
-                exchange = self.exchange_class(self, head, stream)
-                exchange.respond(answer)
-                return exchange
-            if answer is not None:
-                app, start = answer, None
+            for respond in self._responders:
+                try:
+                    answer = respond(head)
+                except Exception as exc:  # noqa: BLE001 - logged there
+                    answer = self._responder_failed(respond, head, stream, exc)
+                if answer is not None:
+                    if isinstance(answer, Response):
+                        exchange = self.exchange_class(self, head, stream)
+                        exchange.respond(answer)
+                        return exchange
+                    app, start = answer, None
+                    break
         if self._admit is not None and app is self.app:
             other = self._admit(head, stream)
             if other is not None:
@@ -449,20 +457,15 @@ class Service:
         except Exception as exc:  # noqa: BLE001 - logged there
             return self._upgrade_failed(head, stream, exc)
 
-    def _ask_responders(self, head: RequestHead, stream: Stream) -> Response | ASGIApp | None:
-        """What the server answers itself. For one that fails nobody else answers: what it guards is not to be had by
-        making it fail."""
-        for respond in self._responders:
-            try:
-                answer = respond(head)
-            except Exception as exc:
-                self.count("plugin_error")
-                name = self._responder_names[self._responders.index(respond)]
-                self.log.exception("Responder %s failed", name)
-                return self.error_pages.answer(plugin_failed(), head, stream, exc)
-            if answer is not None:
-                return answer
-        return None
+    def _responder_failed(
+        self, respond: Callable[[RequestHead], object], head: RequestHead, stream: Stream, error: Exception
+    ) -> Response:
+        """The answer for what the server answers itself, and cannot. Nobody else answers it: what a responder guards is
+        not to be had by making it fail."""
+        self.count("plugin_error")
+        name = self._responder_names[self._responders.index(respond)]
+        self.log.error("Responder %s failed", name, exc_info=error)
+        return self.error_pages.answer(plugin_failed(), head, stream, error)
 
     def open_early(self, head: RequestHead, stream: Stream) -> Exchange:
         """Take a request that came in early data, which anybody may have sent again (RFC 8470)."""
@@ -575,16 +578,23 @@ class Service:
 
     def completed(self, exchange: Completed) -> None:
         """The last byte of an answer has left, or its stream was lost; once for each exchange."""
-        for observer in self.observers:
-            self.tell(observer, observer.completed, exchange)
+        for completed in self.completers:
+            try:
+                completed(exchange)
+            except Exception:  # noqa: BLE001 - logged there
+                # As `tell()` does, which would be a call more.
+                self._observer_failed(self.observers[self.completers.index(completed)])
 
     def tell(self, observer: Observer, event: Callable[..., None], *args: object) -> None:
         """Call a method of an observer; what it raises is counted and logged."""
         try:
             event(*args)
-        except Exception:
-            self.count("observer_error")
-            self.log.exception("Observer %s failed", type(observer).__name__)
+        except Exception:  # noqa: BLE001 - logged there
+            self._observer_failed(observer)
+
+    def _observer_failed(self, observer: Observer) -> None:
+        self.count("observer_error")
+        self.log.exception("Observer %s failed", type(observer).__name__)
 
     def disconnect(self) -> None:
         """From here on `receive()` gives `http.disconnect` where there is nothing else to give; `send()` goes on."""

@@ -239,7 +239,7 @@ def _is_x_forwarded(name: bytes) -> bool:
 
 def _is_odd(name: bytes) -> bool:
     """What is not believed behind a trusted proxy either: the other family, and twins of names."""
-    return name == b"forwarded" or _is_x_forwarded(name) or b"_" in name
+    return name == b"forwarded" or _is_x_forwarded(name) or name.find(b"_") >= 0
 
 
 def _list(said: dict[bytes, list[bytes]], name: bytes) -> list[bytes]:

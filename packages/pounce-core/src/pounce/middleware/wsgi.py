@@ -391,7 +391,7 @@ def _environ(scope: Scope, body: _Body) -> dict[str, Any]:
         environ["REMOTE_ADDR"] = client[0]
         environ["REMOTE_PORT"] = str(client[1])
     for name, value in scope["headers"]:
-        if b"_" in name:
+        if name.find(b"_") >= 0:
             # It would be one variable with the name that has hyphens.
             continue
         key = name.decode("latin-1").upper().replace("-", "_")

@@ -1,8 +1,9 @@
 """Metrics: what one worker counts of its requests, for Prometheus; metrics_page.py shows those of all.
 
-Kept as numbers in cells by method, status and version, so that a request costs a look-up and five additions. They get
-their names when somebody adds up, which may be another thread that only reads them. A name here is that of the sample
-with its labels, `http_requests_total{method=GET,status=200}`, and values have none of `{},=`: methods come from a list.
+Kept as numbers in cells by version, method and status, so that a request costs three look-ups of what it has, and five
+additions. They get their names when somebody adds up, which may be another thread that only reads them. A name here is
+that of the sample with its labels, `http_requests_total{method=GET,status=200}`, and values have none of `{},=`:
+methods come from a list.
 """
 
 import gc
@@ -11,6 +12,7 @@ import resource
 import sys
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterator
 from itertools import accumulate
 from math import inf
 from time import monotonic, time
@@ -31,6 +33,11 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
 """Upper bounds of the histograms of durations, in seconds."""
 SIZES = (100.0, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, inf)
 """Upper bounds of those of sizes, in bytes."""
+QUICK = BUCKETS[0]
+SMALL = int(SIZES[0])
+"""Most requests are within the first bounds: one comparison, where a search is four."""
+LARGER = tuple(int(size) for size in SIZES[:-1])
+"""Bounds that are searched: a whole number is compared with a float in several times as long."""
 METHODS = frozenset(
     (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"QUERY")
 )
@@ -84,7 +91,7 @@ class Metrics:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._cells: dict[tuple[bytes, int, str], Cell] = {}
+        self._cells: dict[str, dict[bytes, dict[int, Cell]]] = {}
         self._streams: set[object] = set()
         """What upgrades have opened, and has not ended."""
         self._stream_durations = Histogram()
@@ -95,7 +102,12 @@ class Metrics:
         self._queued = Histogram()
         self._exemplars: dict[int, tuple[str, float, float]] | None = {} if service.config.otel_endpoint else None
         """The last trace in each bucket of durations; None where there are none."""
+        self._looks_closer = self._exemplars is not None or service.config.limit_concurrency > 0
+        """Requests may have traces, or may have waited."""
         self._ticked = service.loop.time()
+        self._lag_name = sample("pounce_event_loop_lag_seconds", worker=service.worker_id)
+        self._wires: dict[str, str] = {}
+        """The gauges of connections, by their wires."""
         self._process: dict[str, float] = {}
         self._process_due = 0.0
         self._certificate: str | None = None
@@ -105,18 +117,19 @@ class Metrics:
 
     def completed(self, exchange: Completed) -> None:
         """Count a request, or the end of what an upgrade had opened."""
-        head = exchange.head
         if self._streams and exchange in self._streams:
             self._streams.discard(exchange)
             self._stream_durations.add(monotonic() - exchange.started)
             self._stream_bytes += exchange.bytes_sent
             return
-        cell = self._cells.get((head.method, exchange.status, head.version))
-        if cell is None:
-            cell = self._cell(head.method, exchange.status, head.version)
+        head = exchange.head
+        try:
+            cell = self._cells[head.version][head.method][exchange.status]
+        except KeyError:
+            cell = self._cell(head.version, head.method, exchange.status)
         seconds, sent = monotonic() - exchange.started, exchange.bytes_sent
-        bucket = bisect_left(BUCKETS, seconds)
-        cell.sizes[bisect_left(SIZES, sent)] += 1
+        bucket = 0 if seconds <= QUICK else bisect_left(BUCKETS, seconds)
+        cell.sizes[0 if sent <= SMALL else bisect_left(LARGER, sent)] += 1
         cell.sent += sent
         try:
             first_byte, received = exchange.first_byte, exchange.bytes_received  # type: ignore[attr-defined]
@@ -132,6 +145,10 @@ class Metrics:
             self._first_bytes.add(first_byte - exchange.started)
         if received:
             self._received.add(received)
+        if self._looks_closer:
+            self._look_closer(exchange, bucket, seconds)
+
+    def _look_closer(self, exchange: Completed, bucket: int, seconds: float) -> None:
         if exchange.queued:
             self._queued.add(exchange.queued)
         if self._exemplars is not None:
@@ -142,20 +159,22 @@ class Metrics:
     def upgraded(self, exchange: Completed) -> None:
         """The handshake is a request that was answered; what it has opened is counted at its end."""
         head = exchange.head
-        self._cell(head.method, exchange.status, head.version).add(monotonic() - exchange.started)
+        self._cell(head.version, head.method, exchange.status).add(monotonic() - exchange.started)
         self._streams.add(exchange)
 
-    def _cell(self, method: bytes, status: int, version: str) -> Cell:
-        return self._cells.setdefault((method if method in METHODS else b"unknown", status, version), Cell())
+    def _cell(self, version: str, method: bytes, status: int) -> Cell:
+        methods = self._cells.setdefault(version, {})
+        return methods.setdefault(method if method in METHODS else b"unknown", {}).setdefault(status, Cell())
 
     def _tick(self, now: float) -> None:
-        gauges = self._service.gauges
-        gauges[sample("pounce_event_loop_lag_seconds", worker=self._service.worker_id)] = self._lag(now)
-        wires = Counter(connection.wire for connection in self._service.connections)
-        for name in [name for name in gauges if name.startswith("pounce_connections{")]:
-            gauges[name] = 0
-        for wire, count in wires.items():
-            gauges[sample("pounce_connections", wire=wire)] = count
+        gauges, names = self._service.gauges, self._wires
+        gauges[self._lag_name] = self._lag(now)
+        wires = Counter([connection.wire for connection in self._service.connections])
+        for wire in wires:
+            if wire not in names:
+                names[wire] = sample("pounce_connections", wire=wire)
+        for wire, name in names.items():
+            gauges[name] = wires[wire]
         if self._service.place == 0 and now >= self._process_due:
             self._process_due = now + PROCESS_EVERY
             self._look_at_process()
@@ -181,12 +200,18 @@ class Metrics:
         for generation, found in enumerate(gc.get_stats()):
             process[sample("python_gc_collections_total", pid=pid, generation=generation)] = found["collections"]
 
+    def _all_cells(self) -> Iterator[tuple[str, bytes, int, Cell]]:
+        for version, methods in self._cells.copy().items():
+            for method, statuses in methods.copy().items():
+                for status, cell in statuses.copy().items():
+                    yield version, method, status, cell
+
     def _fill(self, totals: Totals) -> None:
         """See `Service.on_totals`: on any thread."""
         counts, gauges = totals.counts, totals.gauges
         requests, answers = Histogram(), Histogram(SIZES)
         answers.total = self._stream_bytes
-        for (method, status, version), cell in self._cells.copy().items():
+        for version, method, status, cell in self._all_cells():
             count = sum(cell.buckets) + cell.streamed
             name = sample("http_requests_total", method=method.decode(), status=status)
             counts[name] = counts.get(name, 0) + count

@@ -91,7 +91,8 @@ def metrics_page(service: Service) -> Callable[[RequestHead], Response | ASGIApp
         await answer(send, status, content_type.encode(), body)
 
     def respond(head: RequestHead) -> Response | ASGIApp | None:
-        if wanted not in head.target or split_target(head.target)[0] != wanted:
+        # `in` has bytes raise an error, and drop it, before it looks.
+        if head.target.find(wanted) < 0 or split_target(head.target)[0] != wanted:
             return None
         return page if head.method in (b"GET", b"HEAD") else None
 

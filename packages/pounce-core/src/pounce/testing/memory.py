@@ -17,7 +17,7 @@ from pounce.registry import Registry
 from pounce.worker.shared import buffers_of, gate_of
 from pounce.worker.ticker import Ticker
 
-__all__ = ["MemoryConnection", "MemoryTransport", "RecordingStream", "memory_service"]
+__all__ = ["MemoryConnection", "MemoryTransport", "RecordingStream", "memory_service", "observe"]
 
 
 class MemoryTransport(asyncio.Transport):
@@ -187,6 +187,12 @@ def memory_service(
         budget=budget_of(buffers_of(config)),
         concurrency=Concurrency(config, gate) if (gate := gate_of(config)) is not None else None,
     )
+
+
+def observe(service: Service, *observers: Any) -> None:
+    """Have these observers in place of those that the service has made."""
+    service.observers = observers
+    service.completers = tuple(observer.completed for observer in observers)
 
 
 class MemoryConnection:
