@@ -39,6 +39,8 @@ class Sample:
     rate: float = 0.0
     p50: float = 0.0
     p99: float = 0.0
+    processor: float = 0.0
+    """Microseconds of processor time of the server for each request."""
     pss: float = 0.0
     start: float = 0.0
     generator: float = 0.0
@@ -63,12 +65,14 @@ def measure(server: Server, workers: int, python: Path, load: Load, seconds: int
                 # h2load counts the bytes of bodies alone.
                 size = len(load.expected)
             warm = run(running, load, WARM_UP)
-            busy = children_seconds()
+            busy, worked = children_seconds(), running.processor_seconds()
             result = run(running, load, seconds, as_many_as(warm, server, load, seconds))
+            worked = running.processor_seconds() - worked
             sample.generator = (children_seconds() - busy) / (result["microseconds"] / 10**6)
             sample.pss = running.pss_mib()
             sample.flags += complaints(result, load, size)
             sample.rate = result["requests"] / (result["microseconds"] / 1e6)
+            sample.processor = worked * 1e6 / max(result["requests"], 1)
             sample.p50, sample.p99 = result["p50"] / 1000, result["p99"] / 1000
             probe(running.port, load)
         except (WrongAnswer, OSError, subprocess.TimeoutExpired) as error:

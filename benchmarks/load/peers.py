@@ -10,6 +10,7 @@ from pathlib import Path
 
 PINNED = (
     "bengal-pounce==0.9.2",
+    "fastpysgi==0.6",
     "granian==2.8.7",
     "gunicorn==27.0.1",
     "h11==0.16.0",

@@ -18,12 +18,18 @@ def report(
     groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     for x in samples:
         groups[x.server, x.load].append(x)
-    rates = {(x.round, x.load): x.rate for x in samples if x.server == baseline and not x.flags}
+    others = {(x.round, x.load): x for x in samples if x.server == baseline and not x.flags}
+
+    def with_ratio(samples: list[Sample], of: Callable[[Sample], float]) -> str:
+        ratios = [of(x) / value for x in samples if (y := others.get((x.round, x.load))) and (value := of(y))]
+        ratio = f"{median(ratios):.2f}" if ratios else "no ratio"
+        return f"{median(of(x) for x in samples):,.0f} ({ratio})"
 
     def rate(samples: list[Sample]) -> str:
-        ratios = [x.rate / rates[x.round, x.load] for x in samples if (x.round, x.load) in rates]
-        ratio = f"{median(ratios):.2f}" if ratios else "no ratio"
-        return f"{median(x.rate for x in samples):,.0f} ({ratio})"
+        return with_ratio(samples, lambda sample: sample.rate)
+
+    def processor(samples: list[Sample]) -> str:
+        return with_ratio(samples, lambda sample: sample.processor)
 
     def latency(samples: list[Sample]) -> str:
         return f"{median(x.p50 for x in samples):.2f} / {median(x.p99 for x in samples):.2f}"
@@ -38,6 +44,7 @@ def report(
     return "\n".join(
         [
             *grid(f"Requests per second (ratio to {baseline})", rate),
+            *grid(f"Processor time for a request in microseconds (ratio to {baseline})", processor),
             *grid("Latency in ms, p50 / p99", latency),
             *grid("Memory after the load, PSS in MiB", memory),
             *starts(samples, imports, servers),

@@ -3,6 +3,7 @@
 Each server runs under callgrind, in a process and an environment as `benchmarks.load` has them, and answers requests
 one after the other on one connection. What is counted are the instructions of its user space in all its threads,
 between two dumps; the kernel's work is not among them. Unlike requests per second this does not bend with the machine.
+`bare` is the least that can be built, for the loads without a body (`micro/bare.py`).
 With `connections` in place of a load each request comes on a connection of its own. `upload-20m` has a body of
 20 MB, and `file` and `tls-file` are sent by their path, which the application of `file-read` does not do.
 """
@@ -22,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.load.peers import peers_python
-from benchmarks.load.servers import SERVERS, Running
+from benchmarks.load.servers import SERVERS, Running, Server
 from benchmarks.micro.requests import LOADS, MORE
 
 WARM_UP = 300
@@ -30,6 +31,7 @@ SETTLING = 30
 PATIENCE = 300.0
 """Seconds that a server may take to start under callgrind."""
 KNOWN = LOADS | MORE
+COUNTED = SERVERS | {"bare": Server("bare", "benchmarks.micro.bare {app} {port}", peer=False)}
 DEFAULT = ("pounce", "pounce-uvloop", "uvicorn", "granian")
 
 
@@ -132,8 +134,8 @@ def measure(server: str, load: str, python: Path, flags: str = "", idle: bool = 
     started with. Without `idle` what a server does in the same time when nobody asks is not counted: under callgrind
     that comes fifty times as often for each request."""
     app, request, kind, tls, count = KNOWN["hello" if load == "connections" else load]
-    chosen = SERVERS[server]
-    if not chosen.peer:
+    chosen = COUNTED[server]
+    if flags and not chosen.peer:
         arguments = chosen.arguments
         if "--access-log" in flags.split():
             # The command line says the contrary of both, and each may be said once.
@@ -178,7 +180,7 @@ def main() -> None:
 
         return parse
 
-    parser.add_argument("--servers", type=names(SERVERS), default=list(DEFAULT), help=", ".join(SERVERS))
+    parser.add_argument("--servers", type=names(COUNTED), default=list(DEFAULT), help=", ".join(COUNTED))
     parser.add_argument("--loads", type=names(known), default=known, help=", ".join(known))
     parser.add_argument("--flags", default="", help="added to the command line of ours: --flags=--metrics-enabled")
     options = parser.parse_args()
@@ -188,7 +190,7 @@ def main() -> None:
     print("| --- |" + " ---: |" * len(options.servers))
     for load in options.loads:
         row = [
-            sum(measure(name, load, peers_python() if SERVERS[name].peer else Path(sys.executable), options.flags))
+            sum(measure(name, load, peers_python() if COUNTED[name].peer else Path(sys.executable), options.flags))
             for name in options.servers
         ]
         print(f"| {load} | {' | '.join(f'{each:,}' for each in row)} |", flush=True)
