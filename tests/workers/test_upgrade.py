@@ -148,6 +148,17 @@ def test_new_supervisor_gives_systemd_its_signs_of_life(tmp_path: Path) -> None:
             systemd.shutdown(socket.SHUT_RD)
 
 
+def test_new_supervisor_reads_files_of_variables_anew(tmp_path: Path) -> None:
+    file = tmp_path / "of.env"
+    file.write_text("VERSION_OF_FILE=1\nWHICH_GOES=1\n")
+    app = APP.replace("VERSION = 1", 'VERSION = [os.environ["VERSION_OF_FILE"], os.environ.get("WHICH_GOES")]')
+    with Running(tmp_path, "--workers", "2", "--env-file", str(file), app=app) as server:
+        assert server.get()["version"] == ["1", "1"]
+        file.write_text("VERSION_OF_FILE=2\n")
+        server.upgrade()
+        assert server.get()["version"] == ["2", None]
+
+
 def test_end_during_an_upgrade_ends_both(tmp_path: Path) -> None:
     with Running(tmp_path, "--workers", "2") as server:
         server.write("import time; time.sleep(60)")

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from pounce.config import ServerConfig, describe
 from pounce.errors import ConfigError
 from pounce.options import Option, parse_option, unknown_setting
+from pounce.variables import set_by_file
 from pounce_cli.flags import Config, Given, flag_of, flags, plugin_options
 from pounce_cli.flags import app_of as named_app
 
@@ -219,7 +220,7 @@ def load_env_files(paths: Iterable[str]) -> None:
             raise ConfigError(f"the file of variables {path} cannot be read: {exc}") from exc
     for name, text in values.items():
         try:
-            os.environ.setdefault(name, text)
+            set_by_file(name, text)
         except ValueError as exc:
             raise ConfigError(f"{name!r} in a file of variables cannot be one: {exc}") from exc
 

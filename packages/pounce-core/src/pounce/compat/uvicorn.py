@@ -33,6 +33,7 @@ from pounce import server as ours
 from pounce.config import ServerConfig, describe
 from pounce.errors import ConfigError, PounceError
 from pounce.observe.logs import Logs
+from pounce.variables import set_by_file
 from pounce.worker.loop import loop_factory, run_on_new_loop
 
 __all__ = ["Config", "Server", "install", "run", "settings_of"]
@@ -196,10 +197,12 @@ class Config:
 
 def _load(path: Any) -> None:
     try:
-        load = importlib.import_module("dotenv").load_dotenv
+        values = importlib.import_module("dotenv").dotenv_values(path)
     except ModuleNotFoundError as exc:
         raise ConfigError("env_file needs python-dotenv", hint="pip install python-dotenv") from exc
-    load(dotenv_path=path)
+    for name, value in values.items():
+        if value is not None:
+            set_by_file(name, value)
 
 
 class _State:

@@ -3,6 +3,8 @@
 import os
 from collections.abc import Iterable
 
+from pounce.errors import ConfigError
+
 __all__ = ["StartFolder"]
 
 
@@ -10,11 +12,17 @@ class StartFolder:
     """The current directory when this was made, by the name by which it was entered.
 
     The directory itself stays the same when the link by which it was entered is moved; what is started for new code
-    has to be started where the name leads then.
+    has to be started where the name leads then. Raises `ConfigError` where there is none any more.
     """
 
     def __init__(self) -> None:
-        self._real = os.getcwd()
+        try:
+            self._real = os.getcwd()
+        except OSError as exc:
+            raise ConfigError(
+                f"the current directory cannot be told: {exc.strerror or exc}",
+                hint="It was deleted, or lies where this user may not look: change to another one, and start again.",
+            ) from exc
         named = os.environ.get("PWD", "")
         try:
             is_it = os.path.isabs(named) and os.path.samefile(named, self._real)

@@ -22,6 +22,7 @@ from pounce.errors import SupervisorError
 from pounce.net.bind import Listener, Passed, names_of
 from pounce.supervisor.datagrams import PassedDatagrams
 from pounce.supervisor.start_folder import StartFolder
+from pounce.variables import inheritable
 from pounce.worker.siblings import Siblings
 
 __all__ = ["Predecessor", "Successor"]
@@ -128,7 +129,7 @@ class Successor:
             self._process = subprocess.Popen(
                 [folder.renamed(sys.executable), *sys.orig_argv[1:]],
                 cwd=folder.name,
-                env=_environment() | {VARIABLE: json.dumps(found)},
+                env=inheritable() | {VARIABLE: json.dumps(found)},
                 pass_fds=fds,
             )
         except BaseException:
@@ -169,10 +170,6 @@ class Successor:
         # From now on it belongs to whoever adopts it.
         self._process.returncode = self._process.returncode or 0
 
-
-def _environment() -> dict[str, str]:
-    # One by one: another thread of the program may take a variable away meanwhile.
-    return {name: value for name in os.environ if (value := os.environ.get(name)) is not None}
 
 
 def _readable(data: bytes) -> int:
