@@ -47,6 +47,9 @@ READ = selectors.EVENT_READ
 class FairSelector(selectors.EpollSelector):
     """Gives out at most `BATCH` events at a time, those first that have waited longest."""
 
+    make_key: Callable[[int], object]
+    """Called for a descriptor that has no key, which may be made then."""
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         try:
             found = self._selector.poll(-1.0 if timeout is None else max(timeout, 0.0), BATCH)  # type: ignore[attr-defined]
@@ -63,7 +66,10 @@ class FairSelector(selectors.EpollSelector):
         """What `select()` gives out for what epoll has said; None for what is no longer registered."""
         key = self._fd_to_key.get(fd)  # type: ignore[attr-defined]
         if key is None:
-            return None
+            self.make_key(fd)
+            key = self._fd_to_key.get(fd)  # type: ignore[attr-defined]
+            if key is None:
+                return None
         # As in the base class: an error or a hang-up makes a descriptor readable and writable.
         events = (event & ~EPOLLIN and selectors.EVENT_WRITE) | (event & ~EPOLLOUT and selectors.EVENT_READ)
         return key, events & key.events
@@ -113,9 +119,11 @@ class EpollLoop(asyncio.SelectorEventLoop):
         self.time = time.monotonic  # type: ignore[method-assign]
         """As asyncio's method, by one call less."""
         self._readers: dict[int, Callable[[], object]] = {}
+        """Of descriptors that are read directly. Without a key of asyncio's they are registered for reading alone."""
         self._direct: dict[int, DirectTransport] = {}
         """As asyncio's `_transports`, which takes far longer to keep references that do not count."""
         selector: Any = FairSelector()
+        selector.make_key = self._make_key
         self._key_of = selector.key_of
         self._keys: dict[int, selectors.SelectorKey] = selector._fd_to_key
         self._poll = selector._selector.poll
@@ -145,18 +153,15 @@ class EpollLoop(asyncio.SelectorEventLoop):
 
         In the place of a transport's own reader: whoever calls this has told the transport to pause.
         """
-        # As `_add_reader()` does.
         key = self._keys.get(fd)
         if key is None:
-            self._register(fd, EPOLLIN)
+            if fd not in self._readers:
+                self._register(fd, EPOLLIN)
         elif key.events == READ:
             key.data[0].cancel()
+            del self._keys[fd]
         else:
             self._add_reader(fd, reader)
-            self._readers[fd] = reader
-            return
-        data = Handle(reader, (), self, self._context), None
-        self._keys[fd] = tuple.__new__(selectors.SelectorKey, (fd, fd, READ, data))
         self._readers[fd] = reader
 
     def take_reading(self, transport: Any, fd: int, reader: Callable[[], object]) -> None:
@@ -171,34 +176,55 @@ class EpollLoop(asyncio.SelectorEventLoop):
 
     # What asyncio's transports and `add_reader()` call, too
 
+    def _make_key(self, fd: int) -> None:
+        """Have asyncio know of a descriptor that is read directly: it is about to do something with it."""
+        reader = self._readers.get(fd)
+        if reader is not None and fd not in self._keys:
+            data = Handle(reader, (), self, self._context), None
+            self._keys[fd] = selectors.SelectorKey(fd, fd, READ, data)
+
     def _add_reader(self, fd: Any, callback: Callable[..., object], *args: Any) -> asyncio.Handle:
-        self._readers.pop(fd if type(fd) is int else fd.fileno(), None)
+        number = fd if type(fd) is int else fd.fileno()
+        self._make_key(number)
+        self._readers.pop(number, None)
         handle: asyncio.Handle = super()._add_reader(fd, callback, *args)  # type: ignore[misc]
         return handle
 
     def _remove_reader(self, fd: Any) -> bool:
         if type(fd) is not int:
             fd = fd.fileno()
-        self._readers.pop(fd, None)
+        reader = self._readers.pop(fd, None)
         key = self._keys.get(fd)
-        if key is None or key.events != READ:
-            removed: bool = super()._remove_reader(fd)  # type: ignore[misc]
-            return removed
-        # As asyncio and its selector do.
-        del self._keys[fd]
+        if key is not None:
+            if key.events != READ:
+                removed: bool = super()._remove_reader(fd)  # type: ignore[misc]
+                return removed
+            # As asyncio and its selector do.
+            del self._keys[fd]
+            key.data[0].cancel()
+        elif reader is None:
+            return False
         try:
             self._unregister(fd)
         except OSError:
             # It was closed already.
             pass
-        key.data[0].cancel()
         return True
+
+    def _add_writer(self, fd: Any, callback: Callable[..., object], *args: Any) -> asyncio.Handle:
+        self._make_key(fd if type(fd) is int else fd.fileno())
+        handle: asyncio.Handle = super()._add_writer(fd, callback, *args)  # type: ignore[misc]
+        return handle
 
     def _remove_writer(self, fd: Any) -> bool:
         if type(fd) is int and fd not in self._keys:
             return False
         removed: bool = super()._remove_writer(fd)  # type: ignore[misc]
         return removed
+
+    def close(self) -> None:
+        super().close()
+        self._readers.clear()
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         if self._direct:
