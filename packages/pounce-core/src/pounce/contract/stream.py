@@ -86,13 +86,22 @@ class ConnectionInfo:
         share: Share | None = None,
     ) -> None:
         self.id = id
-        self.peer = (unmapped(peer[0]), peer[1]) if peer is not None else None
-        self.local = (unmapped(local[0]), local[1]) if local is not None and local[1] is not None else local
+        if peer is not None and peer[0].startswith("::ffff:"):
+            peer = unmapped(peer[0]), peer[1]
+        self.peer = peer
+        self.bound = None
+        if local is not None:
+            if local[1] is None:
+                self.bound = local[0]
+            else:
+                self.bound = local[1]
+                if local[0].startswith("::ffff:"):
+                    local = unmapped(local[0]), local[1]
+        self.local = local
         self.scheme = scheme
         self.alpn = alpn
         self.tls = tls
         self.proxy = None
-        self.bound = None if local is None else local[0] if local[1] is None else local[1]
         self.share = share if share is not None else Share(Turns())
 
 

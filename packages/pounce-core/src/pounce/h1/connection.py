@@ -34,7 +34,7 @@ from pounce.errors import BadRequest, ClientGone
 from pounce.h1.encode import LAST_CHUNK, AnswerHead, chunk_head, encode_fields, encode_head, status_line
 from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, LENGTH, NONE, answer_framing
 from pounce.net.body_connection import BUFFER_HIGH, BUFFER_LOW, RATE_GRACE, BodyConnection
-from pounce.net.connection import ENDED, LONG_READ, WireFailed
+from pounce.net.connection import ENDED, LONG_READ, Connection, WireFailed
 from pounce.net.linger import LINGER_TIMEOUT
 
 if TYPE_CHECKING:
@@ -92,9 +92,9 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
     )
 
     def __init__(self, service: Service) -> None:
-        super().__init__(service, "h1")
-        assert service.create_parser is not None
-        self.parser: Parser = service.create_parser()
+        # `super()` would look for each of them anew.
+        BodyConnection.__init__(self, service, "h1")
+        self.parser: Parser = service.create_parser()  # type: ignore[misc] # whoever has connections has one
         self._take_body: Callable[[], bytes | None] | None = getattr(self.parser, "take_body", None)
         self.exchange: Exchange = None  # type: ignore[assignment]
         self.head: RequestHead | None = None
@@ -119,19 +119,23 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
     # Events from the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+        Connection.connection_made(self, transport)
+        service, connection, loop = self.service, self.connection, self.loop
         self.write_past_transport()
-        self.read_past_transport()
-        self.sends_files = (
-            self.connection.tls is None
-            and isinstance(self.loop, asyncio.BaseEventLoop)
-            and transport.get_extra_info("socket") is not None
-        )
-        self._idle_timeout = self.service.keep_alive_timeout(self.connection)
-        if self.connection.scheme != "http":
-            self._scheme = self.connection.scheme
+        if self._fd >= 0:
+            self.sends_files = True
+            self.read_past_transport()
+        else:
+            self.sends_files = (
+                connection.tls is None
+                and isinstance(loop, asyncio.BaseEventLoop)
+                and transport.get_extra_info("socket") is not None
+            )
+        self._idle_timeout = service.keep_alive_timeout(connection)
+        if connection.scheme != "http":
+            self._scheme = connection.scheme
         # The first head is due even if no byte of it ever comes.
-        self.deadline = self.loop.time() + self.service.config.header_timeout
+        self.deadline = loop.time() + service.config.header_timeout
 
     def data_received(self, data: bytes) -> None:
         self.share.left = STEPS
@@ -215,10 +219,11 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                 # What stayed behind would keep the next connection with the same number from being read.
                 self.loop.remove_writer(sock)
         try:
-            # A request ends before its connection, also for observers.
-            self._lose(ClientGone("the client closed the connection"))
+            if self.exchange is not None:
+                # A request ends before its connection, also for observers.
+                self._lose(ClientGone("the client closed the connection"))
         finally:
-            super().connection_lost(exc)
+            Connection.connection_lost(self, exc)
 
     def _give_up_request(self) -> None:
         """The client has ended its half, and what it sent is not a whole request: nothing can come of it."""

@@ -37,7 +37,7 @@ class BodyConnection(Connection):
     __slots__ = ("_body_deadline_base", "_body_read", "_expects_body", "_paused_at", "_unconsumed")
 
     def __init__(self, service: Service, wire: str = "") -> None:
-        super().__init__(service, wire)
+        Connection.__init__(self, service, wire)
         self._expects_body = False
         """More of a body is to come."""
         self._unconsumed = 0

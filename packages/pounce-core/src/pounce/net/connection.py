@@ -27,6 +27,7 @@ from pounce.contract.wire import Service
 from pounce.net.delivery import (
     LINGER_TIMEOUT,
     acknowledged,
+    has_queued,
     is_full,
     leave_to_kernel,
     queued,
@@ -44,6 +45,7 @@ __all__ = [
     "ForeignConnection",
     "WireFailed",
     "connection_info",
+    "local_address",
 ]
 
 CORK_LIMIT = 16384
@@ -213,13 +215,16 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
-        if hasattr(transport, "max_size"):
-            # asyncio allots 256 KiB for every read, whatever comes, which takes far longer than 64 KiB do.
-            transport.max_size = RECV_MAX
-        _share_tls_buffer(transport, self.service)
-        self._look_who_it_is()
-        self.service.connections.add(self)
-        if self.service.draining:
+        service = self.service
+        if self.connection is None:
+            # Else the server's own loop has accepted it, and has seen to all this.
+            if hasattr(transport, "max_size"):
+                # asyncio allots 256 KiB for every read, whatever comes, which takes far longer than 64 KiB do.
+                transport.max_size = RECV_MAX
+            _share_tls_buffer(transport, service)
+            self._look_who_it_is()
+        service.connections.add(self)
+        if service.draining:
             # It was accepted just before, and finished its TLS handshake only now.
             self.loop.call_soon(self.drain)
 
@@ -228,11 +233,13 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.deadline = self.write_deadline = inf
+        fd = self._fd
         # The transport closes it when this returns, and then the number may be another's.
         self._fd = -1
         self._direct = False
         self.held_since = 0.0
-        self._leave_rest(exc)
+        if fd < 0 or exc is not None or self._rest_is_lost or self._second is not None or has_queued(fd):
+            self._leave_rest(exc)
         self.service.connection_closed(self)
 
     def eof_received(self) -> bool | None:
@@ -448,6 +455,10 @@ class Connection(asyncio.Protocol):
         For wires that write by the methods below, and never to the transport. Without effect where it cannot be done:
         over TLS, and on other loops than asyncio's.
         """
+        fd = getattr(self.transport, "direct_fd", None)
+        if fd is not None:
+            self._fd = fd
+            return
         sock = self.transport.get_extra_info("socket")
         if sock is not None and self.connection.tls is None and isinstance(self.loop, asyncio.SelectorEventLoop):
             self._fd = sock.fileno()
@@ -814,7 +825,7 @@ def connection_info(
     info = ConnectionInfo(
         id=service.next_connection_id(),
         peer=(peer[0], peer[1]) if isinstance(peer, tuple) else None,
-        local=(local[0], local[1]) if isinstance(local, tuple) else (local, None) if isinstance(local, str) else None,
+        local=local_address(local),
         scheme="http" if ssl_object is None else "https",
         alpn=alpn,
         tls=tls,
@@ -826,3 +837,10 @@ def connection_info(
         if proxied.tls is not None:
             info.scheme = "https"
     return info
+
+
+def local_address(sockname: object) -> tuple[str, int | None] | None:
+    """What a socket says of its own address as `ConnectionInfo.local` has it."""
+    if isinstance(sockname, tuple):
+        return sockname[0], sockname[1]
+    return (sockname, None) if isinstance(sockname, str) else None

@@ -19,6 +19,7 @@ if sys.platform == "linux":
 __all__ = [
     "LINGER_TIMEOUT",
     "acknowledged",
+    "has_queued",
     "is_dead",
     "is_full",
     "leave_to_kernel",
@@ -34,6 +35,8 @@ LINGER_TIMEOUT = 2.0
 INFO_SIZE = 128
 """Bytes of `struct tcp_info` (linux/tcp.h) up to and with tcpi_bytes_acked, which RFC 4898 calls
 tcpEStatsAppHCThruOctetsAcked."""
+NOTHING = bytes(4)
+"""A number of bytes, as ioctl(2) tells it."""
 TCP_CLOSE = 7
 """tcpi_state of a connection that is gone, whoever ended it."""
 
@@ -70,6 +73,16 @@ def queued(sock: socket.socket) -> int:
     except OSError, ValueError:
         # Closed already.
         return 0
+
+
+def has_queued(fd: int) -> bool:
+    """Whether `queued()` is not 0, by the descriptor of a socket; True where that cannot be told."""
+    if sys.platform != "linux":
+        return True
+    try:
+        return fcntl.ioctl(fd, termios.TIOCOUTQ, NOTHING) != NOTHING
+    except OSError:
+        return True
 
 
 def progress(sock: socket.socket) -> int:

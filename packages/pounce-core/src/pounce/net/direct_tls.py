@@ -17,6 +17,7 @@ It stands on what asyncio has below its documented surface in CPython 3.14, as t
 """
 
 import os
+import socket
 from asyncio import sslproto
 from typing import Any
 
@@ -49,6 +50,12 @@ OUTGOING_MAX = 1_048_576
 
 class Below(DirectTransport):
     """The transport of what is encrypted."""
+
+    __slots__ = ()
+
+    def __init__(self, loop: Any, sock: socket.socket, protocol: Any, peer: Any) -> None:
+        super().__init__(loop, sock.fileno(), (0, 0, 0), protocol, peer, None)
+        self._made = sock
 
     def begin_reading(self) -> None:
         self._add_reader(self._sock_fd, None)

@@ -6,33 +6,52 @@ accepts a connection goes on with it at once. So this one is made without a call
 protocol has been told. What asyncio's has that most connections never change are constants of the class here, bound
 methods among them: those of asyncio hold on to their own transport, which is freed only when the next collection comes.
 
+Most connections are read and written by their descriptor, past their transport, to their end. So there is no socket
+object, nor what asyncio shows of it, nor a buffer, until somebody asks for them.
+
 It stands on what asyncio has below its documented surface in CPython 3.14, as the loop does that makes it.
 """
 
 import asyncio
+import os
 import socket
 from asyncio import selector_events, trsock
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["DirectTransport"]
+__all__ = ["DirectTransport", "Kind"]
 
 base: Any = selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
+
+type Kind = tuple[int, int, int]
+"""Family, type and protocol of a socket, as plain numbers: those of Python's sockets look up their names."""
 
 
 class DirectTransport(base):  # type: ignore[misc]
     """A connected socket on an `EpollLoop`, TCP or Unix, without TLS."""
 
+    # What is set for each connection: asyncio's attributes are too many for CPython to find by their place.
+    __slots__ = (
+        "_buffer",
+        "_closing",
+        "_conn_lost",
+        "_kind",
+        "_local",
+        "_made",
+        "_paused",
+        "_peer",
+        "_protocol",
+        "_shown",
+        "_sock_fd",
+        "direct_fd",
+    )
+
     # Of asyncio's.
-    _buffer: Any
-    _closing = False
-    _conn_lost = 0
     _empty_waiter = None
     _eof = False
     _high_water = 65_536
     _low_water = 16_384
-    _paused = False
-    _protocol: Any
     _protocol_connected = True
     _protocol_paused = False
     _read_ready_cb = base._read_ready__data_received
@@ -41,18 +60,50 @@ class DirectTransport(base):  # type: ignore[misc]
     max_size = 65_536
     """asyncio allots 256 KiB for every read, whatever comes, which takes far longer than 64 KiB do."""
 
-    def __init__(self, loop: Any, sock: socket.socket, protocol: asyncio.Protocol, peer: Any) -> None:
-        """`peer` is what `accept()` has told of it."""
-        self._loop = loop
-        self._sock = sock
-        self._sock_fd = sock.fileno()
-        self._protocol = protocol
-        self._buffer = deque()
-        try:
-            local = sock.getsockname()
-        except OSError:
-            local = None
-        self._extra = {"socket": trsock.TransportSocket(sock), "sockname": local, "peername": peer}
+    def __init__(self, loop: Any, fd: int, kind: Kind, protocol: asyncio.Protocol, peer: Any, local: Any) -> None:
+        """It owns the descriptor from now on. `peer` is what `accept()` has told of it; `local` is the address that it
+        was accepted at, None where the socket has to be asked."""
+        self._loop = loop  # type: ignore[misc] # a slot of the base class
+        self._sock_fd = fd
+        self.direct_fd = fd
+        """The descriptor, for whoever reads and writes past the transport."""
+        self._kind = kind
+        self._protocol: Any = protocol
+        self._peer = peer
+        self._local = local
+        self._made: socket.socket | None = None
+        self._shown: trsock.TransportSocket | None = None
+        self._buffer: Any = ()
+        self._closing = False
+        self._paused = False
+        self._conn_lost = 0
+        loop._direct[fd] = self
+
+    @property
+    def _sock(self) -> socket.socket | None:
+        """As asyncio's: None once it is closed."""
+        sock = self._made
+        if sock is None and self._loop is not None:
+            sock = self._made = socket.socket(*self._kind, fileno=self._sock_fd)
+            sock.setblocking(False)
+        return sock
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "peername":
+            return self._peer
+        if name == "sockname":
+            if self._local is None and (sock := self._sock) is not None:
+                try:
+                    self._local = sock.getsockname()
+                except OSError:
+                    pass
+            return self._local
+        if name == "socket":
+            if self._shown is None:
+                # Of one that is closed there is none but a closed one.
+                self._shown = trsock.TransportSocket(self._sock or socket.socket.__new__(socket.socket))
+            return self._shown
+        return default
 
     def begin_reading(self) -> None:
         """Read, unless the protocol has paused it, or reads by itself; call it once `connection_made()` was."""
@@ -67,13 +118,36 @@ class DirectTransport(base):  # type: ignore[misc]
             # That of one before it.
             self.__dict__.pop("_read_ready_cb", None)
 
+    def write(self, data: Any) -> None:
+        if type(self._buffer) is tuple:
+            self._buffer = deque()
+        super().write(data)
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        if type(self._buffer) is tuple:
+            self._buffer = deque()
+        super().writelines(list_of_data)
+
     def _call_connection_lost(self, exc: Exception | None) -> None:
-        self._loop.transport_lost(self._sock_fd)
-        super()._call_connection_lost(exc)
+        # As asyncio does.
+        self._loop._direct.pop(self._sock_fd, None)
+        try:
+            if self._protocol_connected:
+                self._protocol.connection_lost(exc)
+        finally:
+            if self._made is None:
+                os.close(self._sock_fd)
+            else:
+                self._made.close()
+                self._made = None
+            self._protocol = None
+            self._loop = None
+            if self._empty_waiter is not None:
+                self._empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
 
     def without_protocol(self) -> None:
         """Tell the protocol nothing any more, not even of the end."""
-        self._protocol_connected = False
+        self._protocol_connected = False  # type: ignore[misc]
 
     def close_at_once(self) -> None:
         """Close, and tell the protocol now: for whoever is called by the loop, and does no more with it. What has not

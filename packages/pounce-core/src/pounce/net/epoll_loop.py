@@ -102,6 +102,9 @@ class EpollLoop(asyncio.SelectorEventLoop):
     # What is looked up in each turn: asyncio's attributes are too many for CPython to find by their place.
     __slots__ = ("_context", "_direct", "_key_of", "_keys", "_poll", "_readers", "_register", "_unregister", "time")
 
+    transport = DirectTransport
+    """What connections have that it has accepted; see `pounce.net.opening`."""
+
     # Of asyncio's.
     _clock_resolution: float
     _closed: bool
@@ -121,7 +124,8 @@ class EpollLoop(asyncio.SelectorEventLoop):
         self._readers: dict[int, Callable[[], object]] = {}
         """Of descriptors that are read directly. Without a key of asyncio's they are registered for reading alone."""
         self._direct: dict[int, DirectTransport] = {}
-        """As asyncio's `_transports`, which takes far longer to keep references that do not count."""
+        """As asyncio's `_transports`, which takes far longer to keep references that do not count. Transports enter and
+        leave it themselves."""
         selector: Any = FairSelector()
         selector.make_key = self._make_key
         self._key_of = selector.key_of
@@ -136,17 +140,6 @@ class EpollLoop(asyncio.SelectorEventLoop):
     def is_behind(self) -> bool:
         """More callbacks wait than the loop takes events at a time: whatever is new should get in line."""
         return len(self._ready) > BATCH
-
-    def transport(self, sock: socket.socket, protocol: asyncio.Protocol, peer: Any) -> DirectTransport:
-        """Make the transport of a connection, with the address that `accept()` gave. The caller tells `protocol` of it,
-        and has it begin to read."""
-        made = DirectTransport(self, sock, protocol, peer)
-        self._direct[made._sock_fd] = made
-        return made
-
-    def transport_lost(self, fd: int) -> None:
-        """What `transport()` has made has ended, and its descriptor may be another's before long."""
-        self._direct.pop(fd, None)
 
     def read_directly(self, fd: int, reader: Callable[[], object]) -> None:
         """Call `reader` while there is something to read. It sees to what it raises itself.
@@ -257,7 +250,6 @@ class EpollLoop(asyncio.SelectorEventLoop):
         except OSError:
             peer = None
         below = Below(self, rawsock, cast(Any, tls), peer)
-        self._direct[below._sock_fd] = below
         tls.begin(below)
         return tls._app_transport
 

@@ -8,12 +8,14 @@ bytes. Else the connection is an `Opening` until they come: a socket, and a plac
 deadline of a head.
 """
 
+import os
 import socket
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from pounce.net.connection import RECV_MAX, Connection, ForeignConnection
+from pounce.contract.stream import ConnectionInfo
+from pounce.net.connection import RECV_MAX, Connection, ForeignConnection, local_address
 from pounce.net.delivery import leave_to_kernel, reset_when_closed
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Opener:
         self,
         service: Service,
         loop: EpollLoop,
+        listening: socket.socket,
         table: WireTable,
         named: Wire | None,
         uncount: Callable[[Share], object],
@@ -45,7 +48,12 @@ class Opener:
         """`uncount` is called with the share of a connection that never came to be among the others, if it has one."""
         self._service = service
         self._loop = loop
+        self._transport = loop.transport
         self._uncount = uncount
+        self.kind = int(listening.family), int(listening.type), listening.proto
+        """Of its sockets."""
+        self._sockname = _address_of_all(listening)
+        self._local = local_address(self._sockname)
         self.table = table
         self._wire = named or (None if table.by_preface or table.by_rule else table.default)
         """That of all connections, where none has to be chosen."""
@@ -54,43 +62,42 @@ class Opener:
         if not table.by_rule and all(len(preface) >= START for preface in table.by_preface):
             self._starts = frozenset(preface[:START] for preface in table.by_preface)
 
-    def open(self, sock: socket.socket, peer: Any, share: Share | None = None) -> None:
-        """Serve a socket that was accepted from `peer`. `share` is the connection's where it has one already."""
+    def open(self, fd: int, peer: Any, share: Share | None) -> None:
+        """Serve a socket that was accepted from `peer`, and does not block. `share` is the connection's where it has
+        one already."""
         if self._wire is not None:
-            self.begin(self._wire, sock, peer, share, b"", inf)
+            self.begin(self._wire, fd, peer, share, b"", inf)
             return
         if self._loop.is_behind():
-            Opening(self._service, self._loop, self, sock, peer, share, b"")
+            Opening(self._service, self._loop, self, fd, peer, share, b"")
             return
         try:
-            first = sock.recv(RECV_MAX)
+            first = os.read(fd, RECV_MAX)
         except BlockingIOError, InterruptedError:
-            Opening(self._service, self._loop, self, sock, peer, share, b"")
+            Opening(self._service, self._loop, self, fd, peer, share, b"")
             return
         except OSError:
             first = b""
         if not first:
             # It is gone, and never was among the connections.
-            sock.close()
+            os.close(fd)
             if share is not None:
                 self._uncount(share)
             return
         if self._starts is not None and len(first) >= START and first[:START] not in self._starts:
             # As `of_preface()` would find.
-            self.begin(self.table.default, sock, peer, share, first, inf)
+            self.begin(self.table.default, fd, peer, share, first, inf)
             return
         try:
             wire = self.table.of_preface(first)
         except Exception:  # noqa: BLE001 - it is met again there, and logged
             wire = None
         if wire is None:
-            Opening(self._service, self._loop, self, sock, peer, share, first).choose()
+            Opening(self._service, self._loop, self, fd, peer, share, first).choose()
         else:
-            self.begin(wire, sock, peer, share, first, inf)
+            self.begin(wire, fd, peer, share, first, inf)
 
-    def begin(
-        self, wire: Wire, sock: socket.socket, peer: Any, share: Share | None, first: bytes, deadline: float
-    ) -> None:
+    def begin(self, wire: Wire, fd: int, peer: Any, share: Share | None, first: bytes, deadline: float) -> None:
         """Have the wire speak, with what has come for it, by `deadline` at the latest. A wire that fails closes its
         connection, no more."""
         service = self._service
@@ -105,12 +112,23 @@ class Opener:
                 connection = ForeignConnection(service, wire.name, protocol)
             if share is not None:
                 connection.share = share
-            transport = self._loop.transport(sock, connection, peer)
+            transport = self._transport(self._loop, fd, self.kind, connection, peer, self._sockname)
+            local = self._local
+            if local is None:
+                local = local_address(transport.get_extra_info("sockname"))
+            if type(peer) is not tuple:
+                peer = None
+            elif len(peer) != 2:
+                peer = peer[0], peer[1]
+            # As `connection_info()` would find.
+            connection.connection = ConnectionInfo(
+                service.next_connection_id(), peer, local, "http", None, None, connection.share
+            )
             connection.connection_made(transport)
         except Exception:
             service.count("plugin_error")
             service.log.exception("Plugin %s failed to take a connection", wire.name)
-            self._give_up(sock, connection, transport)
+            self._give_up(fd, connection, transport)
             if share is not None:
                 self._uncount(share)
             return
@@ -121,17 +139,37 @@ class Opener:
         if first:
             connection.first_received(first)
 
-    def _give_up(self, sock: socket.socket, connection: Connection | None, transport: DirectTransport | None) -> None:
+    def socket_of(self, fd: int) -> socket.socket:
+        """The socket of a descriptor, which is its own from now on."""
+        sock = socket.socket(*self.kind, fileno=fd)
+        sock.setblocking(False)
+        return sock
+
+    def _give_up(self, fd: int, connection: Connection | None, transport: DirectTransport | None) -> None:
         """Break off a connection whose wire has failed to take it, and is not ready for the event of the end either."""
         if connection is not None and connection in self._service.connections:
             self._service.connection_closed(connection)
-        reset_when_closed(sock)
         if transport is None:
-            self._loop.stop_reading(sock.fileno())
-            sock.close()
+            self._loop.stop_reading(fd)
+            with self.socket_of(fd) as sock:
+                reset_when_closed(sock)
         else:
+            reset_when_closed(transport.get_extra_info("socket"))
             transport.without_protocol()
             transport.abort()
+
+
+def _address_of_all(listening: socket.socket) -> Any:
+    """The address that all connections of a listening socket arrive at; None where each has its own."""
+    address = listening.getsockname()
+    if type(address) is tuple:
+        try:
+            transparent = listening.getsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT)
+        except OSError:
+            transparent = 1
+        if transparent or address[0] in ("0.0.0.0", "::"):
+            return None
+    return address
 
 
 class Opening:
@@ -144,7 +182,6 @@ class Opening:
         "_opener",
         "_peer",
         "_service",
-        "_sock",
         "deadline",
         "held_since",
         "share",
@@ -157,7 +194,7 @@ class Opening:
         service: Service,
         loop: EpollLoop,
         opener: Opener,
-        sock: socket.socket,
+        fd: int,
         peer: Any,
         share: Share | None,
         first: bytes,
@@ -171,8 +208,7 @@ class Opening:
         self._service = service
         self._loop = loop
         self._opener = opener
-        self._sock = sock
-        self._fd = sock.fileno()
+        self._fd = fd
         self._peer = peer
         self._first = first
         service.connections.add(self)
@@ -183,7 +219,7 @@ class Opening:
 
     def _readable(self) -> None:
         try:
-            data = self._sock.recv(RECV_MAX)
+            data = os.read(self._fd, RECV_MAX)
         except BlockingIOError, InterruptedError:
             return
         except OSError:
@@ -204,8 +240,8 @@ class Opening:
         if wire is not None:
             # What is next to read goes on with the same place in the loop.
             self._service.connections.discard(self)
-            self._fd = -1
-            self._opener.begin(wire, self._sock, self._peer, self.share, self._first, self.deadline)
+            fd, self._fd = self._fd, -1
+            self._opener.begin(wire, fd, self._peer, self.share, self._first, self.deadline)
 
     def deadline_passed(self) -> None:
         self.close()
@@ -218,16 +254,23 @@ class Opening:
 
     def close(self) -> None:
         if self._fd >= 0:
-            self._loop.stop_reading(self._fd)
-            self._fd = -1
-            self._sock.close()
+            os.close(self._leave())
             self._service.connection_closed(self)
 
     def end(self) -> None:
-        leave_to_kernel(self._sock, self._service.config.write_timeout)
-        self.close()
+        if self._fd >= 0:
+            with self._opener.socket_of(self._leave()) as sock:
+                leave_to_kernel(sock, self._service.config.write_timeout)
+            self._service.connection_closed(self)
 
     def abort(self) -> None:
         if self._fd >= 0:
-            reset_when_closed(self._sock)
-        self.close()
+            with self._opener.socket_of(self._leave()) as sock:
+                reset_when_closed(sock)
+            self._service.connection_closed(self)
+
+    def _leave(self) -> int:
+        """Read no more; the descriptor, which has to be closed."""
+        fd, self._fd = self._fd, -1
+        self._loop.stop_reading(fd)
+        return fd

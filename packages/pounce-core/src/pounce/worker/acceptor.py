@@ -4,6 +4,7 @@ itself, and survives running out of descriptors."""
 import asyncio
 import errno
 import logging
+import os
 import select
 import socket
 import ssl
@@ -60,16 +61,24 @@ class Listening:
     def accept(self) -> tuple[socket.socket, Any] | None:
         """The next connection, and the address of its peer; None when there is none. Raises `OSError` when none can be
         taken."""
+        found = self.accept_fd()
+        return None if found is None else (self.socket_of(found[0]), found[1])
+
+    def socket_of(self, fd: int) -> socket.socket:
+        """The socket of a descriptor that was accepted."""
+        return socket.socket(*self._kind, fileno=fd)
+
+    def accept_fd(self) -> tuple[int, Any] | None:
+        """As `accept()`, with the descriptor of the connection."""
         while True:
             try:
-                fd, peer = self._accept()
+                return self._accept()  # type: ignore[no-any-return]
             except BlockingIOError, InterruptedError:
                 return None
             except OSError as exc:
                 if exc.errno in _GONE:
                     continue
                 raise
-            return socket.socket(*self._kind, fileno=fd), peer
 
     def more(self) -> bool:
         """There is another one. To be told so takes a small part of what it takes the kernel to find that there is
@@ -110,7 +119,7 @@ class Intake:
         self._opener: Opener | None = None
         if tls is None and self._proxies is None and hasattr(service.loop, "read_directly"):
             uncount = self._peers.closed if self._peers is not None else _nothing
-            self._opener = Opener(service, cast(Any, service.loop), table, named, uncount)
+            self._opener = Opener(service, cast(Any, service.loop), listener.sock, table, named, uncount)
         self._inherits_nodelay: bool | None = None
         """Connections have TCP_NODELAY from their listening socket; None until the first one has shown it."""
         if self._tcp:
@@ -135,6 +144,11 @@ class Intake:
     def take(self, sock: socket.socket, peer: Any = None) -> None:
         """Serve an accepted connection, or turn it away; call on the worker's loop. `peer` is its address, where that
         is known."""
+        if peer is None and (self._opener is not None or self._peers is not None):
+            peer = _peer_of(sock)
+        if self._opener is not None:
+            self._take_fd(self._opener, sock.detach(), peer)
+            return
         sock.setblocking(False)
         if self._tcp and not self._inherits_nodelay:
             self._set_nodelay(sock)
@@ -144,28 +158,45 @@ class Intake:
             return
         share: Share | None = None
         if self._peers is not None and self._proxies is None:
-            if peer is None:
-                peer = _peer_of(sock)
-            share = self._enter(peer, sock, None)
+            share = self._enter(peer, None)
             if share is None:
+                self._turn_away(sock, "max_connections_per_peer", self._too_many)
                 return
-        if self._opener is not None:
-            self._opener.open(sock, _peer_of(sock) if peer is None else peer, share)
-            return
         begun: list[asyncio.Task[None]] = []
         task = self._loop.create_task(self._connect(sock, share, begun))
         begun.append(task)
         self.handshakes.add(task)
         task.add_done_callback(self.handshakes.discard)
 
+    def _take_fd(self, opener: Opener, fd: int, peer: Any) -> None:
+        """The same by the descriptor, which is enough for nearly all that the server's own loop does with it; nothing
+        is in a handshake there."""
+        os.set_blocking(fd, False)
+        if self._tcp and not self._inherits_nodelay:
+            sock = opener.socket_of(fd)
+            self._set_nodelay(sock)
+            sock.detach()
+        service = self._service
+        limit = service.max_connections
+        if limit and len(service.connections) >= limit:
+            self._turn_away(opener.socket_of(fd), "max_connections", OVERLOADED)
+            return
+        share: Share | None = None
+        if self._peers is not None:
+            share = self._enter(peer, None)
+            if share is None:
+                self._turn_away(opener.socket_of(fd), "max_connections_per_peer", self._too_many)
+                return
+        opener.open(fd, peer, share)
+
     def _set_nodelay(self, sock: socket.socket) -> None:
         if self._inherits_nodelay is None:
             self._inherits_nodelay = bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def _enter(self, peer: Any, sock: socket.socket, proxied: ProxyHeader | None) -> Share | None:
-        """Count a connection for its address, by what will be its share: see `Peers.enter()`. Where there is no room it
-        is turned away."""
+    def _enter(self, peer: Any, proxied: ProxyHeader | None) -> Share | None:
+        """Count a connection for its address, by what will be its share: see `Peers.enter()`. None where there is no
+        room."""
         assert self._peers is not None
         address = None
         if proxied is not None and proxied.peer is not None:
@@ -175,7 +206,6 @@ class Intake:
             address = peer[0]
         key = self._peers.enter(address)
         if key is None:
-            self._turn_away(sock, "max_connections_per_peer", self._too_many)
             return None
         share = Share(self._service.turns)
         self._peers.keep(key, share)
@@ -209,8 +239,9 @@ class Intake:
             if proxied is None:
                 return
             if self._peers is not None:
-                share = self._enter(_peer_of(sock), sock, proxied)
+                share = self._enter(_peer_of(sock), proxied)
                 if share is None:
+                    self._turn_away(sock, "max_connections_per_peer", self._too_many)
                     return
         chooser = WireChooser(self._service, self._table, self._named, opened, proxied)
         if share is not None:
@@ -289,8 +320,9 @@ class Acceptor(Intake):
 
     def _accept_one(self) -> bool:
         """Take one connection; False when there is none, or none can be taken now."""
+        opener = self._opener
         try:
-            found = self._listening.accept()
+            found = self._listening.accept_fd()
         except OSError as exc:
             self._service.count("accept_error")
             report_failure(exc)
@@ -301,7 +333,10 @@ class Acceptor(Intake):
         if found is None:
             return False
         try:
-            self.take(*found)
+            if opener is not None:
+                self._take_fd(opener, *found)
+            else:
+                self.take(self._listening.socket_of(found[0]), found[1])
         except Exception as exc:  # noqa: BLE001 - logged there
             # Of one connection; the loop must not end for it.
             self._loop.call_exception_handler({"message": "A connection could not be taken", "exception": exc})
