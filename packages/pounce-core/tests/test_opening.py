@@ -389,6 +389,52 @@ def test_addresses_of_both_sides_are_known(site: Site) -> None:
     assert transport.get_extra_info("sockname") == client.getpeername()
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::1"])
+def test_connection_has_the_address_that_it_arrived_at(host: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            listening = socket.create_server((host, 0), family=family)
+        except OSError:
+            pytest.skip("this system has no IPv6")
+        site = Site(stack, tmp_path / "unused")
+        site.listening.close()
+        site.listening = stack.enter_context(listening)
+        listening.setblocking(False)
+        site.start()
+        loopback = "127.0.0.1" if family == socket.AF_INET else "::1"
+        client = stack.enter_context(socket.create_connection((loopback, listening.getsockname()[1]), 60))
+        client.sendall(REQUEST)
+        assert site.answer(client).endswith(b"Hello")
+        connection = site.only()
+        assert connection.transport.get_extra_info("sockname") == client.getpeername()
+        assert connection.connection.local == client.getpeername()[:2]
+        assert connection.connection.peer == client.getsockname()[:2]
+
+
+def test_socket_of_a_transport_is_made_once_and_closed_with_it(site: Site) -> None:
+    site.start()
+    client = site.client(REQUEST)
+    site.answer(client)
+    transport = site.only().transport
+    sock = transport.get_extra_info("socket")
+    assert sock is transport.get_extra_info("socket")
+    assert sock.gettimeout() == 0
+    client.close()
+    site.until(lambda: not site.service.connections)
+    assert sock.fileno() == -1
+
+
+def test_socket_of_a_transport_that_is_closed_is_closed(site: Site) -> None:
+    site.start()
+    client = site.client(REQUEST)
+    site.answer(client)
+    transport = site.only().transport
+    client.close()
+    site.until(lambda: not site.service.connections)
+    assert transport.get_extra_info("socket").fileno() == -1
+
+
 # What asyncio's transports can do
 
 
