@@ -24,7 +24,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from pounce.contract.head import AnswerFields, ExtendedFields, Headers, RequestHead
 from pounce.contract.parser import EndOfBody
@@ -95,7 +95,8 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
         # `super()` would look for each of them anew.
         BodyConnection.__init__(self, service, "h1")
         self.parser: Parser = service.create_parser()  # type: ignore[misc] # whoever has connections has one
-        self._take_body: Callable[[], bytes | None] | None = getattr(self.parser, "take_body", None)
+        self._take_body: Callable[[], bytes | None] | Literal[False] | None = False
+        """That of the parser, if it has one; False until the first body."""
         self.exchange: Exchange = None  # type: ignore[assignment]
         self.head: RequestHead | None = None
         self.reading = HEAD
@@ -121,10 +122,9 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         Connection.connection_made(self, transport)
         service, connection, loop = self.service, self.connection, self.loop
-        self.write_past_transport()
+        self.pass_transport()
         if self._fd >= 0:
             self.sends_files = True
-            self.read_past_transport()
         else:
             self.sends_files = (
                 connection.tls is None
@@ -185,13 +185,19 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
             self._unconsumed = 0
 
     def _end_received(self) -> None:
-        if self.reading == IDLE and self._direct and (close := getattr(self.transport, "close_at_once", None)):
-            # Nothing is owed to the peer, and nothing waits to leave: what follows comes to the same.
-            self.reading = CLOSED
-            self._reads = ENDED
-            close()
-        else:
-            super()._end_received()
+        if self.reading == IDLE and self._direct:
+            try:
+                close = self.transport.close_at_once  # type: ignore[attr-defined]
+            except AttributeError:
+                # It is one of asyncio's.
+                pass
+            else:
+                # Nothing is owed to the peer, and nothing waits to leave: what follows comes to the same.
+                self.reading = CLOSED
+                self._reads = ENDED
+                close()
+                return
+        super()._end_received()
 
     def eof_received(self) -> bool:
         self._ended_by_peer = True
@@ -293,8 +299,12 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
 
     def _open_with_body(self, head: RequestHead) -> None:
         self._unconsumed = self._body_read = 0
-        if self._take_body is not None:
-            body = self._take_body()
+        take_body = self._take_body
+        if take_body is False:
+            found: Callable[[], bytes | None] | None = getattr(self.parser, "take_body", None)
+            take_body = self._take_body = found
+        if take_body is not None:
+            body = take_body()
             if body is not None:
                 if head.content_length is None:
                     self.share.left -= PIECE_STEPS

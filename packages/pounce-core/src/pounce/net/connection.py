@@ -318,6 +318,22 @@ class Connection(asyncio.Protocol):
         else:
             transport.pause_reading()
 
+    def pass_transport(self) -> None:
+        """Do as after `write_past_transport()` and `read_past_transport()`; for `connection_made()`."""
+        transport: Any = self.transport
+        try:
+            fd = transport.direct_fd
+        except AttributeError:
+            fd = -1
+        if fd < 0 or self._resting or self._paused or self._choked or transport._buffer or transport._closing:
+            self.write_past_transport()
+            self.read_past_transport()
+            return
+        self._fd = fd
+        self._direct = True
+        self._reads = READING
+        self.loop.take_reading(transport, fd, self._read_ready)  # type: ignore[attr-defined]
+
     def read_past_transport(self) -> None:
         """Read from the socket itself from now on, which takes less time; for wires that call `write_past_transport()`.
 
@@ -372,7 +388,7 @@ class Connection(asyncio.Protocol):
         except SystemExit, KeyboardInterrupt:
             raise
         except BaseException as exc:  # noqa: BLE001 - it goes where asyncio has it go
-            self._failed("data_received" if data else "eof_received", exc)
+            self.failed("data_received" if data else "eof_received", exc)
 
     def _may_not_read(self) -> None:
         """There is something to read, and `_most` is 0."""
@@ -383,16 +399,7 @@ class Connection(asyncio.Protocol):
         if not self.eof_received():
             self.transport.close()
 
-    def first_received(self, data: bytes) -> None:
-        """The same with what had come before there was a transport."""
-        try:
-            self.data_received(data)
-        except SystemExit, KeyboardInterrupt:
-            raise
-        except BaseException as exc:  # noqa: BLE001 - it goes where asyncio has it go
-            self._failed("data_received", exc)
-
-    def _failed(self, name: str, exc: BaseException) -> None:
+    def failed(self, name: str, exc: BaseException) -> None:
         """An event has raised, which ends the connection."""
         context = {"exception": exc, "transport": self.transport, "protocol": self}
         self.loop.call_exception_handler({"message": f"Fatal error: protocol.{name}() call failed."} | context)

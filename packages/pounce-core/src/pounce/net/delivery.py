@@ -13,8 +13,13 @@ import struct
 import sys
 
 if sys.platform == "linux":
-    import fcntl
-    import termios
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+else:
+    TIOCOUTQ = 0
+
+    def ioctl(fd: int, request: int, arg: bytes) -> bytes:
+        raise OSError
 
 __all__ = [
     "LINGER_TIMEOUT",
@@ -69,7 +74,7 @@ def queued(sock: socket.socket) -> int:
     if sys.platform != "linux":
         return 0
     try:
-        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return int.from_bytes(ioctl(sock.fileno(), TIOCOUTQ, NOTHING), sys.byteorder)
     except OSError, ValueError:
         # Closed already.
         return 0
@@ -77,10 +82,8 @@ def queued(sock: socket.socket) -> int:
 
 def has_queued(fd: int) -> bool:
     """Whether `queued()` is not 0, by the descriptor of a socket; True where that cannot be told."""
-    if sys.platform != "linux":
-        return True
     try:
-        return fcntl.ioctl(fd, termios.TIOCOUTQ, NOTHING) != NOTHING
+        return ioctl(fd, TIOCOUTQ, NOTHING) != NOTHING
     except OSError:
         return True
 

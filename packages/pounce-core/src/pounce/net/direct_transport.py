@@ -105,6 +105,11 @@ class DirectTransport(base):  # type: ignore[misc]
             return self._shown
         return default
 
+    def __del__(self) -> None:
+        if self._loop is not None:
+            # It was not closed, and says so.
+            super().__del__()
+
     def begin_reading(self) -> None:
         """Read, unless the protocol has paused it, or reads by itself; call it once `connection_made()` was."""
         if not self._paused and not self._closing:
@@ -117,6 +122,9 @@ class DirectTransport(base):  # type: ignore[misc]
             self._protocol = protocol
             # That of one before it.
             self.__dict__.pop("_read_ready_cb", None)
+
+    def get_write_buffer_size(self) -> int:
+        return sum(map(len, self._buffer)) if self._buffer else 0
 
     def write(self, data: Any) -> None:
         if type(self._buffer) is tuple:

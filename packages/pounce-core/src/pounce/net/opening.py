@@ -135,9 +135,15 @@ class Opener:
         if deadline < connection.deadline:
             # The time that was spent on choosing counts.
             connection.deadline = deadline
-        transport.begin_reading()
+        if not transport._paused:
+            transport.begin_reading()
         if first:
-            connection.first_received(first)
+            try:
+                connection.data_received(first)
+            except SystemExit, KeyboardInterrupt:
+                raise
+            except BaseException as exc:  # noqa: BLE001 - it goes where asyncio has it go
+                connection.failed("data_received", exc)
 
     def socket_of(self, fd: int) -> socket.socket:
         """The socket of a descriptor, which is its own from now on."""

@@ -55,8 +55,11 @@ class Listening:
         self._accept = sock._accept  # type: ignore[attr-defined]
         # Plain numbers: `accept()` of Python's sockets looks up the names of all three for each connection.
         self._kind = int(sock.family), int(sock.type), sock.proto
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        self.more = poll.poll
+        """With 0: there is another one. To be told so takes a small part of what it takes the kernel to find that there
+        is none to accept."""
 
     def accept(self) -> tuple[socket.socket, Any] | None:
         """The next connection, and the address of its peer; None when there is none. Raises `OSError` when none can be
@@ -79,11 +82,6 @@ class Listening:
                 if exc.errno in _GONE:
                     continue
                 raise
-
-    def more(self) -> bool:
-        """There is another one. To be told so takes a small part of what it takes the kernel to find that there is
-        none to accept."""
-        return bool(self._poll.poll(0))
 
 
 def report_failure(exc: OSError) -> None:
@@ -314,8 +312,10 @@ class Acceptor(Intake):
             self._resume = None
 
     def _accept(self) -> None:
-        for left in range(self._batch, 0, -1):
-            if not self._accept_one() or left == 1 or not self._listening.more():
+        left = self._batch
+        while self._accept_one():
+            left -= 1
+            if not left or not self._listening.more(0):
                 return
 
     def _accept_one(self) -> bool:

@@ -199,7 +199,7 @@ class Dispatcher:
                 self._wake.recv(4096)
                 continue
             for _ in range(BATCH):
-                if not self._accept_one(key.data) or not self._listening[key.data].more():
+                if not self._accept_one(key.data) or not self._listening[key.data].more(0):
                     break
         self._redistribute()
 
