@@ -11,7 +11,7 @@ import pytest
 from pounce import ConfigError
 from pounce.observe.access_entry import AccessEntry
 from pounce.observe.access_log import _traceparent
-from pounce.observe.formats import access_format
+from pounce.observe.formats import access_fields, access_format
 
 AT = 1_700_000_000.25
 
@@ -74,6 +74,35 @@ def test_value_is_what_its_name_says(name: str) -> None:
 )
 def test_value_where_there_is_more_to_say(name: str, values: dict[str, Any], said: str) -> None:
     assert written(f"%({name})s", **values) == said
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"duration": 0.0},
+        {"duration": 0.00123, "status": 503},
+        {"duration": 12.0, "status": 0, "complete": False},
+        {"at": 1_700_000_001.999, "client": "unix", "version": "3", "scheme": "https"},
+        {"method": 'G"\\', "target": "/\xfc\x9b\n\u2026"},
+        {"request_id": "a-b", "trace_id": "0af7", "first_byte": 0.25, "queued": 0.5},
+        {"request_id": AT, "tls": (0x0303, 0xC02F)},
+        {"tls": (None, None), "close_code": 1001, "status": 101},
+    ],
+)
+def test_json_is_written_as_a_library_writes_it(values: dict[str, Any]) -> None:
+    assert written("json", **values) == json.dumps(access_fields(entry(**values)), default=str)
+
+
+def test_time_of_a_line_goes_on_with_the_next_one() -> None:
+    write = access_format("%(ts)s").write
+    assert write is not None
+    assert [write(entry(at=AT + more)) for more in (0.0, 0.5, 0.75, 60.0)] == [
+        "2023-11-14T22:13:20.250+00:00",
+        "2023-11-14T22:13:20.750+00:00",
+        "2023-11-14T22:13:21.000+00:00",
+        "2023-11-14T22:14:20.250+00:00",
+    ]
 
 
 def test_time_of_a_line_is_when_the_request_came(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ by a scan of all fields, or by encoding anew what was encoded before.
 """
 
 import asyncio
+import io
 import logging
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 
 import pounce
 from pounce.config import ServerConfig
+from pounce.observe.logs import Logs
 from pounce.registry import Registry
 from pounce.testing import MemoryConnection
 from pounce.worker.shared import admission_of
@@ -138,3 +140,13 @@ def test_line_of_the_access_log_costs_little(caplog: pytest.LogCaptureFixture, m
     # What `logging` does is not counted; half of it was a search for the caller.
     assert executed(access_log=True).total() - off.total() <= 255
     assert len(lines) == 2 * REQUESTS
+
+
+@pytest.mark.parametrize(("bound", "form"), [(440, "text"), (430, "json")])
+def test_line_that_the_loop_makes_costs_little(bound: int, form: str) -> None:
+    stream = io.StringIO()
+    with Logs(ServerConfig.of({"log_format": form}), stream):
+        off = executed()
+        # Methods of strings and `put()` are not counted; no record is made.
+        assert executed(access_log=True).total() - off.total() <= bound
+    assert len(stream.getvalue().splitlines()) == 2 * REQUESTS

@@ -10,6 +10,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -141,7 +142,7 @@ def test_log_level_holds_where_the_configuration_has_none_and_where_it_is_given(
 def test_form_of_the_access_log_is_its_message() -> None:
     given = making({"pounce": KEPT}, "%(message)s")
     with Logs(ServerConfig(log_config=given, access_log_format="%(m)s")):
-        access.info(entry()._replace(write=lambda entry: entry.method))
+        access.info(replace(entry(), write=lambda entry: entry.method))
     assert Kept.lines == ["GET"]
 
 

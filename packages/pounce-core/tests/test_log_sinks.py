@@ -12,6 +12,7 @@ import stat
 import struct
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def test_file_that_cannot_be_opened_ends_the_start(tmp_path: Path, setting: str)
 
 def test_access_log_may_go_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     with logs(access_log_file="-", access_log_format="%(r)s"):
-        access.info(entry()._replace(write=lambda entry: entry.target))
+        access.info(replace(entry(), write=lambda entry: entry.target))
         log.info("elsewhere")
     assert capfd.readouterr().out == "/a\n"
 
@@ -164,7 +165,7 @@ def test_what_could_not_be_written_is_counted_and_told_in_the_log() -> None:
     disk, log = Full(), Full()
     log.is_full = False
     form = TextFormatter("%(message)s")
-    writer = Writer(queue.Queue(), Lines(log, form), Lines(disk, form))
+    writer = Writer(queue.SimpleQueue(), Lines(log, form), Lines(disk, form))
     for number in range(3):
         writer.handle(record(entry(f"/{number}"), name="pounce.access"))
     assert (disk.lines, log.lines) == ([], [])

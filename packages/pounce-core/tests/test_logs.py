@@ -1,15 +1,17 @@
 """Logging never holds up the server."""
 
+import asyncio
 import io
 import json
 import logging
 import logging.config
 import os
 import queue
+import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from pounce.observe.logs import (
     wants_json,
 )
 from pounce.observe.losses import Losses
+from pounce.registry import Registry
+from pounce.testing import MemoryConnection
 
 log = logging.getLogger("pounce.test_logs")
 
@@ -106,8 +110,8 @@ def test_blocked_stream_does_not_hold_up_the_end_for_ever() -> None:
 def test_dropped_records_are_counted_and_reported_when_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = Losses()
     monkeypatch.setattr("pounce.observe.logs.losses", lost)
-    records: queue.Queue[Any] = queue.Queue(2)
-    handler = BoundedQueueHandler(records, lambda: None)
+    records: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    handler = BoundedQueueHandler(records, lambda: None, size=2)
     for number in range(5):
         handler.handle(logging.LogRecord("pounce", logging.INFO, "", 0, f"line {number}", (), None))
     assert [records.get_nowait().getMessage() for _ in range(2)] == ["line 0", "line 1"]
@@ -244,3 +248,97 @@ def test_logger_that_is_given_a_level_or_disabled_by_its_name_obeys() -> None:
     own.setLevel(logging.NOTSET)
     own.disabled = True
     assert not own.isEnabledFor(logging.CRITICAL)
+
+
+# Lines of the access log
+
+
+async def answers(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"12345"})
+
+
+def serve(requests: int, during: Callable[[int], object] = lambda number: None, **settings: Any) -> None:
+    """Answer requests for /0, /1 and so on; `during` is called after each."""
+
+    async def served() -> None:
+        registry = Registry.discover(config(**settings))
+        connection = MemoryConnection(answers, registry=registry, access_log=True, **settings)
+        for number in range(requests):
+            connection.feed(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
+            during(number)
+
+    asyncio.run(served())
+
+
+@pytest.fixture
+def no_records(monkeypatch: pytest.MonkeyPatch) -> list[logging.LogRecord]:
+    """Records of the access log that are made all the same."""
+    made: list[logging.LogRecord] = []
+    make = logging.Logger.makeRecord
+
+    def counted(self: logging.Logger, name: str, *args: Any) -> logging.LogRecord:
+        record = make(self, name, *args)
+        if name == "pounce.access":
+            made.append(record)
+        return record
+
+    monkeypatch.setattr(logging.Logger, "makeRecord", counted)
+    return made
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_lines_of_requests_are_written_without_records(form: str, no_records: list[logging.LogRecord]) -> None:
+    stream = io.StringIO()
+    with Logs(config(log_format=form), stream):
+        serve(3)
+    pattern = {
+        "text": r"\S{10} \d\d:\d\d:\d\d,\d{3} INFO     pounce\.access - \S+ - \"GET (\S+) HTTP/1\.1\" 200 5 .*",
+        "json": r'{"ts": "[^"]+", "level": "info", "method": "GET", "path": "([^"]+)", "status": 200, "bytes": 5, .*}',
+    }
+    found = [re.fullmatch(pattern[form], line) for line in stream.getvalue().splitlines()]
+    assert [match and match[1] for match in found] == ["/0", "/1", "/2"]
+    assert no_records == []
+
+
+def test_lines_stand_among_records_in_their_order() -> None:
+    stream = io.StringIO()
+    with Logs(config(access_log_format="%(U)s"), stream):
+        serve(4, lambda number: log.info("after %d", number), access_log_format="%(U)s")
+    assert [line.rpartition(" - ")[2] for line in stream.getvalue().splitlines()] == [
+        text for number in range(4) for text in (f"/{number}", f"after {number}")
+    ]
+
+
+def test_handler_of_somebody_else_gets_records_from_the_next_request_on(no_records: list[logging.LogRecord]) -> None:
+    stream, logger = io.StringIO(), logging.getLogger("pounce.access")
+    seen: list[str] = []
+
+    class Seen(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.getMessage())
+
+    handler = Seen()
+    with Logs(config(access_log_format="%(U)s"), stream):
+        serve(2, lambda number: logger.addHandler(handler), access_log_format="%(U)s")
+        logger.removeHandler(handler)
+    assert stream.getvalue().splitlines() == ["/0", "/1"]
+    assert seen == ["/1"]
+    assert [record.levelname for record in no_records] == ["INFO"]
+
+
+def test_lines_that_do_not_fit_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = Losses()
+    monkeypatch.setattr("pounce.observe.logs.losses", lost)
+    stream = BlockedStream()
+    with Logs(config(), stream):
+        log.info("first")
+        assert stream.reached.wait(60)
+        handler: Any = logging.getLogger("pounce").handlers[-1]
+        for number in range(10_100):
+            handler.take(f"line {number}.")
+        stream.released.set()
+    text = stream.getvalue()
+    assert lost.take() == 100
+    assert "100 log records were dropped" in text
+    assert [f"line {number}." in text for number in (0, 9_999, 10_000)] == [True, True, False]

@@ -1,13 +1,14 @@
 """AccessEntry: one request, as it is logged."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 __all__ = ["AccessEntry", "escaped", "escaped_line"]
 
 
-class AccessEntry(NamedTuple):
-    """One request. The values are as the client sent them: whoever writes them out must escape them.
+@dataclass(slots=True)
+class AccessEntry:
+    """One request; nobody changes it. The values are as the client sent them: whoever writes them out must escape them.
 
     `status` is 0 when no answer was begun; `complete` tells whether it reached its end; durations are in seconds.
     """

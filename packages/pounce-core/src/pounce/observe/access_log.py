@@ -3,15 +3,15 @@
 import logging
 import re
 from collections.abc import Callable
-from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
-from pounce.exchange.scope import split_target
+from pounce.exchange.scope import METHODS, split_target
 from pounce.observe.access_entry import AccessEntry
-from pounce.observe.formats import FIELD_MAX, LOGGER, access_format, cut
+from pounce.observe.formats import FIELD_MAX, LOGGER, access_format, cut, usual_line
+from pounce.observe.logs import BoundedQueueHandler
 from pounce.plugin import API_VERSION, ObserverFactory, Plugin
 
 if TYPE_CHECKING:
@@ -27,8 +27,12 @@ _traceparent = re.compile(
 """W3C Trace Context 3.2; what follows in the end is of versions to come."""
 
 
+INFO, WARNING = logging.INFO, logging.WARNING
+
+
 class AccessLog:
-    """Observer that hands an `AccessEntry` to the logger `pounce.access`; formatting happens where it is written.
+    """Observer that hands an `AccessEntry` to the logger `pounce.access`; or the line that it makes of one to the
+    thread that writes, where nobody else would get the record.
 
     Beside what a `Completed` has it reads attributes that an exchange may have: `first_byte` (when its answer began, a
     `time.monotonic()`), `trace_id` (32 hexadecimal digits) and `answer_fields`.
@@ -42,9 +46,14 @@ class AccessLog:
         self._sample = config.access_log_sample
         self._random = _random_of(self._sample)
         write, self._pick = access_format(config.access_log_format)
-        # Each entry counts it, so workers must not have the same one.
-        self._write = partial(write) if write is not None else None
+        # Made for this worker alone, as each entry counts it.
+        self._write = write
+        self._as_text = write if write is not None else usual_line("text")
+        self._as_json = write if write is not None else usual_line("json")
+        self._methods = {method.encode(): method for method in METHODS}
         self._service = service
+        self._own: list[BoundedQueueHandler] = []
+        """The one handler that takes lines, once it is known."""
         self._log = logging.getLogger(LOGGER)
 
     def upgraded(self, exchange: Completed) -> None:
@@ -53,15 +62,17 @@ class AccessLog:
 
     def completed(self, exchange: Completed) -> None:
         status = exchange.status
-        level = logging.WARNING if status >= 500 else logging.INFO
-        if not self._log.isEnabledFor(level):
+        level, log = WARNING if status >= 500 else INFO, self._log
+        if not log.isEnabledFor(level):
             return
         if self._sample < 1 and 0 < status < 400 and not exchange.broken and self._random() >= self._sample:
             return
         head = exchange.head
         if self._health and split_target(head.target)[0] in self._health and head.method in (b"GET", b"HEAD"):
             return
-        method, target = head.method.decode("latin-1"), head.target.decode("latin-1")
+        given = head.target
+        target = given.decode() if given.isascii() else given.decode("latin-1")
+        method = self._methods.get(head.method) or head.method.decode("latin-1")
         if self._filter is not None and not self._filter(method, target.partition("?")[0], status):
             return
         # Thousands of lines may wait until they are written.
@@ -69,37 +80,58 @@ class AccessLog:
             target = cut(target)
         if len(method) > FIELD_MAX:
             method = cut(method)
-        connection, extensions, started = exchange.stream.connection, head.extensions, exchange.started
-        peer = (head.origin or connection).peer
-        first_byte, tls = getattr(exchange, "first_byte", None), connection.tls
-        trace_id = getattr(exchange, "trace_id", None)
-        # Binds may differ in whom they trust.
-        trusts = getattr(exchange, "service", self._service).trusts
+        connection, extensions, origin = exchange.stream.connection, head.extensions, head.origin
+        peer, tls, started = connection.peer if origin is None else origin.peer, connection.tls, exchange.started
+        try:
+            first_byte, trace_id, trusts = exchange.first_byte, exchange.trace_id, exchange.service.trusts  # type: ignore[attr-defined]
+        except AttributeError:
+            first_byte, trace_id = getattr(exchange, "first_byte", None), getattr(exchange, "trace_id", None)
+            # Binds may differ in whom they trust.
+            trusts = getattr(exchange, "service", self._service).trusts
         if trace_id is None and trusts is not None and trusts(connection):
             trace_id = _trace_id(head)
+        # By position: with names it would take three times as long.
         entry = AccessEntry(
-            at=time(),
-            client=f"{peer[0]}:{peer[1]}" if peer is not None else "unix",
-            method=method,
-            target=target,
-            version=head.version,
-            status=status,
-            sent=exchange.bytes_sent,
-            duration=monotonic() - started,
-            worker=self._worker,
-            scheme=head.scheme,
-            complete=not exchange.broken,
-            close_code=exchange.close_code,
-            request_id=extensions.get("request_id") if extensions is not None else None,
-            trace_id=trace_id,
-            tls=(tls.get("tls_version"), tls.get("cipher_suite")) if tls is not None else None,
-            queued=getattr(exchange, "queued", 0.0),
-            first_byte=first_byte - started if first_byte is not None else None,
-            picked=self._pick(exchange) if self._pick is not None else (),
-            write=self._write,
+            time(),
+            f"{peer[0]}:{peer[1]}" if peer is not None else "unix",
+            method,
+            target,
+            head.version,
+            status,
+            exchange.bytes_sent,
+            monotonic() - started,
+            self._worker,
+            head.scheme,
+            not exchange.broken,
+            exchange.close_code,
+            extensions.get("request_id") if extensions is not None else None,
+            trace_id,
+            (tls.get("tls_version"), tls.get("cipher_suite")) if tls is not None else None,
+            getattr(exchange, "queued", 0.0),
+            first_byte - started if first_byte is not None else None,
+            self._pick(exchange) if self._pick is not None else (),
+            self._write,
         )
-        # As its `log()` does, but for the search through the stack for who calls it: that is here.
-        self._log.handle(self._log.makeRecord(LOGGER, level, "", 0, entry, (), None))
+        writer = self._own_writer(log)
+        if writer is not None:
+            writer.take((self._as_json if writer.form == "json" else self._as_text)(entry))
+        else:
+            # As its `log()` does, but for the search through the stack for who calls it: that is here.
+            log.handle(log.makeRecord(LOGGER, level, "", 0, entry, (), None))
+
+    def _own_writer(self, log: logging.Logger) -> BoundedQueueHandler | None:
+        """What takes lines as they are, where it alone would get the record: a line then costs none."""
+        above: Any = log.parent
+        if log.handlers or log.filters or not log.propagate or above.propagate:
+            return None
+        own = self._own
+        if above.handlers != own:
+            handlers = above.handlers
+            if len(handlers) != 1 or type(handlers[0]) is not BoundedQueueHandler or handlers[0].form is None:
+                return None
+            own = self._own = handlers.copy()
+        handler = own[0]
+        return None if handler.filters or handler.level else handler
 
 
 def _trace_id(head: RequestHead) -> str | None:

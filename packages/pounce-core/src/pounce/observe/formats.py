@@ -2,7 +2,10 @@
 
 A format string is taken apart once. What is left of it is a template for `%`, and a function for each value in it. Two
 threads have to do with a line: the loop picks what only the request has, such as one of its fields, for the request is
-gone when the line is written; all else is done by the thread that writes.
+gone when the line is written. It makes the line, too, where that goes to a stream or a file of the server's own: to
+hand over all the values of a request costs several times as much. All else is done by the thread that writes.
+
+What is kept of a time, so that its text is made once a second, belongs to one format: each worker makes its own.
 """
 
 import difflib
@@ -19,7 +22,7 @@ from pounce.observe.access_entry import AccessEntry, escaped
 if TYPE_CHECKING:
     from pounce.plugin import Completed
 
-__all__ = ["FIELD_MAX", "AccessFormat", "access_fields", "access_format", "cut", "timestamp"]
+__all__ = ["FIELD_MAX", "AccessFormat", "access_fields", "access_format", "cut", "timestamp", "usual_line"]
 
 FIELD_MAX = 2048
 """Characters of the method, the target and each field that are logged."""
@@ -45,7 +48,8 @@ class AccessFormat(NamedTuple):
 def access_format(text: str) -> AccessFormat:
     """The format that the setting `access_log_format` names or is. Raises `ConfigError`."""
     if text in _NAMED:
-        return _NAMED[text]
+        make = _NAMED[text]
+        return AccessFormat(None if make is None else make())
     text = {"common": COMMON, "combined": COMBINED}.get(text, text)
     if "%(" not in text:
         names = (*_NAMED, "common", "combined")
@@ -55,6 +59,11 @@ def access_format(text: str) -> AccessFormat:
             hint=f"Did you mean {close[0]}?" if close else None,
         )
     return _compiled(text)
+
+
+def usual_line(form: str) -> Write:
+    """What makes a line where the format is `auto`: `form` is that of the log, `text` or `json`."""
+    return _json() if form == "json" else _text()
 
 
 def cut(text: str) -> str:
@@ -103,11 +112,55 @@ def timestamp(seconds: float) -> str:
     return f"{whole}.{int(seconds % 1 * 1000):03d}+00:00"
 
 
-def _json(entry: AccessEntry) -> str:
-    return json.dumps(access_fields(entry), default=str)
+_quoted: Callable[[str], str] = json.encoder.encode_basestring_ascii
+"""A string of JSON."""
 
 
-def _logfmt(entry: AccessEntry) -> str:
+def _json() -> Write:
+    """As `json.dumps()` writes `access_fields()`."""
+    stamp = _Stamp()
+
+    def write(entry: AccessEntry) -> str:
+        line = (
+            f'{{"ts": "{stamp.of(entry.at)}", "level": "{"warn" if entry.status >= 500 else "info"}",'
+            f' "method": {_quoted(entry.method)}, "path": {_quoted(entry.target)}, "status": {entry.status},'
+            f' "bytes": {entry.sent}, "duration_ms": {_rounded(entry.duration * 1000)},'
+            f' "client": {_quoted(entry.client)}, "protocol": "HTTP/{entry.version}",'
+            f' "scheme": {_quoted(entry.scheme)}, "worker": {entry.worker}'
+        )
+        if not entry.complete:
+            line += ', "incomplete": true'
+        if entry.request_id is not None:
+            given = entry.request_id
+            quoted = _quoted(given) if type(given) is str else json.dumps(given, default=str)
+            line += f', "req_id": {quoted}'
+        if entry.trace_id is not None:
+            line += f', "trace_id": "{entry.trace_id}"'
+        if entry.first_byte is not None:
+            line += f', "ttfb_ms": {_rounded(entry.first_byte * 1000)}'
+        if entry.queued:
+            line += f', "queued_ms": {_rounded(entry.queued * 1000)}'
+        if entry.tls is not None:
+            version, cipher = json.dumps(_tls_version(entry)), json.dumps(_tls_cipher(entry))
+            line += f', "tls_version": {version}, "tls_cipher": {cipher}'
+        if entry.close_code is not None:
+            line += f', "close_code": {entry.close_code}'
+        return line + "}"
+
+    return write
+
+
+def _rounded(value: float) -> str:
+    """As `round(value, 3)` is written, in a third of the time."""
+    text = f"{value:.3f}".rstrip("0")
+    return text + "0" if text[-1] == "." else text
+
+
+def _logfmt() -> Write:
+    return _logfmt_line
+
+
+def _logfmt_line(entry: AccessEntry) -> str:
     return " ".join(f"{name}={_logfmt_value(value)}" for name, value in access_fields(entry).items())
 
 
@@ -121,18 +174,47 @@ def _logfmt_value(value: object) -> str:
     return text if _bare(text) is not None else json.dumps(text)
 
 
-def _text(entry: AccessEntry) -> str:
-    level = "WARNING" if entry.status >= 500 else "INFO"
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
-    return f"{when},{int(entry.at % 1 * 1000):03d} {level:<8} {LOGGER} - {entry.text()}"
+def _text() -> Write:
+    second = _Second(lambda at: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)))
+
+    def write(entry: AccessEntry) -> str:
+        at = entry.at
+        level = "WARNING " if entry.status >= 500 else "INFO    "
+        return f"{second.of(at)},{int(at % 1 * 1000):03d} {level} {LOGGER} - {entry.text()}"
+
+    return write
 
 
-_NAMED = {
-    "auto": AccessFormat(None),
-    "text": AccessFormat(_text),
-    "json": AccessFormat(_json),
-    "logfmt": AccessFormat(_logfmt),
-}
+class _Second:
+    """The text of a time, made anew when another second begins."""
+
+    __slots__ = ("_make", "_second", "_text")
+
+    def __init__(self, make: Callable[[float], str]) -> None:
+        self._make = make
+        self._second = -1
+        self._text = ""
+
+    def of(self, at: float) -> str:
+        second = int(at)
+        if second != self._second:
+            self._second, self._text = second, self._make(at)
+        return self._text
+
+
+class _Stamp(_Second):
+    """The same as `timestamp()` has it."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(lambda at: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)))
+
+    def of(self, at: float) -> str:
+        return f"{_Second.of(self, at)}.{int(at % 1 * 1000):03d}+00:00"
+
+
+_NAMED: dict[str, Callable[[], Write] | None] = {"auto": None, "text": _text, "json": _json, "logfmt": _logfmt}
 
 
 # Format strings
@@ -183,8 +265,10 @@ def _reader(name: str, picks: list[str]) -> Write:
         name = _PICKED[name]
     elif name in _ATOMS:
         return _ATOMS[name]
+    elif name in _TIMES:
+        return _TIMES[name]()
     else:
-        close = difflib.get_close_matches(name, (*_ATOMS, *_PICKED), 1)
+        close = difflib.get_close_matches(name, (*_ATOMS, *_TIMES, *_PICKED), 1)
         raise ConfigError(
             f"access_log_format has no value {name!r}", hint=f"Did you mean %({close[0]})s?" if close else None
         )
@@ -246,10 +330,20 @@ def _host(entry: AccessEntry) -> str:
     return entry.client.rpartition(":")[0] or "-"
 
 
-def _received(entry: AccessEntry) -> str:
+def _received() -> Write:
     """As `strftime` has it in the C locale, whatever locale the application has chosen."""
-    at = time.localtime(entry.at - entry.duration)
-    return time.strftime(f"[%d/{MONTHS[at.tm_mon - 1]}/%Y:%H:%M:%S %z]", at)
+
+    def made(seconds: float) -> str:
+        at = time.localtime(seconds)
+        return time.strftime(f"[%d/{MONTHS[at.tm_mon - 1]}/%Y:%H:%M:%S %z]", at)
+
+    second = _Second(made)
+    return lambda entry: second.of(entry.at - entry.duration)
+
+
+def _stamped() -> Write:
+    stamp = _Stamp()
+    return lambda entry: stamp.of(entry.at)
 
 
 def _first_byte(entry: AccessEntry) -> str:
@@ -284,7 +378,6 @@ def _tls_cipher(entry: AccessEntry) -> str | None:
 _ATOMS: dict[str, Write] = {
     "h": _host,
     "l": lambda entry: "-",
-    "t": _received,
     "r": lambda entry: f"{escaped(entry.method)} {escaped(entry.target)} HTTP/{entry.version}",
     "m": lambda entry: escaped(entry.method),
     "U": lambda entry: escaped(entry.target.partition("?")[0]),
@@ -298,7 +391,6 @@ _ATOMS: dict[str, Write] = {
     "D": lambda entry: str(int(entry.duration * 1_000_000)),
     "L": lambda entry: f"{entry.duration:.6f}",
     "p": lambda entry: f"<{os.getpid()}>",
-    "ts": lambda entry: timestamp(entry.at),
     "level": lambda entry: "warn" if entry.status >= 500 else "info",
     "client": lambda entry: entry.client,
     "scheme": lambda entry: entry.scheme,
@@ -312,3 +404,4 @@ _ATOMS: dict[str, Write] = {
     "close_code": lambda entry: str(entry.close_code or "-"),
     "end": lambda entry: "complete" if entry.complete else "incomplete",
 }
+_TIMES: dict[str, Callable[[], Write]] = {"t": _received, "ts": _stamped}

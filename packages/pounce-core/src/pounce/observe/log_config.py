@@ -140,6 +140,10 @@ class Configured:
             return f"log_config: {type(exc).__name__}: {exc}" if name != OWN else None
         return None
 
+    def write_lines(self, lines: list[str]) -> str | None:
+        """Nobody makes lines for it: its handlers have formatters of their own."""
+        raise NotImplementedError
+
     def reopen(self) -> None:
         """Its files are those of loggers, like those of the application."""
 

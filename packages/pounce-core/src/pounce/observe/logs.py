@@ -26,6 +26,9 @@ from pounce.observe.sinks import Sink, StreamSink, sink_of
 __all__ = ["LastWords", "Logs", "escaped_line", "keep_enabled", "reopen_log_files", "start_failed", "wants_json"]
 
 QUEUE_SIZE = 10_000
+AT_ONCE = 2048
+"""Characters of lines from which no more are written together: what is no longer than PIPE_BUF, which is 4096 bytes, no
+other process writes in between in a pipe."""
 END_TIMEOUT = 2.0
 """Seconds that what is still to be written may hold up the end."""
 
@@ -103,9 +106,12 @@ class Logs:
     def __init__(self, config: ServerConfig, stream: TextIO | None = None) -> None:
         access_format(config.access_log_format)
         self._levels: dict[str, int | str] = {"pounce": config.log_level.upper()}
-        records: queue.Queue[Any] = queue.Queue(QUEUE_SIZE)
+        records: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        form: str | None = None
         if config.log_config is None:
-            self._writer = Writer(records, *_outputs(config, stream))
+            log, access_log = _outputs(config, stream)
+            form = (access_log or log).form
+            self._writer = Writer(records, log, access_log)
         else:
             from pounce.observe.log_config import Configured
 
@@ -116,7 +122,7 @@ class Logs:
                 logging.getLogger(name)
             keep_enabled(*configured.family)
             self._writer = Writer(records, configured)
-        self._handler = BoundedQueueHandler(records, self._writer.reopen)
+        self._handler = BoundedQueueHandler(records, self._writer.reopen, form)
         self._logger = logging.getLogger("pounce")
         self._before: dict[str, int] = {}
         self._propagated = True
@@ -136,11 +142,11 @@ class Logs:
         for name, level in self._before.items():
             logging.getLogger(name).setLevel(level)
         self._logger.propagate = self._propagated
-        self._handler.report_dropped(END_TIMEOUT)
+        self._handler.report_dropped(at_all_costs=True)
         self._writer.stop()
 
 
-def _outputs(config: ServerConfig, stream: TextIO | None) -> tuple[Output, Output | None]:
+def _outputs(config: ServerConfig, stream: TextIO | None) -> tuple[Lines, Lines | None]:
     """Of the log and, where it goes elsewhere, of the access log. Raises `ConfigError`."""
     log = _output(config, config.error_log_file, stream or sys.stderr)
     if config.access_log_file is None or config.access_log_file == config.error_log_file or not config.access_log:
@@ -152,7 +158,7 @@ def _outputs(config: ServerConfig, stream: TextIO | None) -> tuple[Output, Outpu
         raise
 
 
-def _output(config: ServerConfig, target: str | None, stream: TextIO) -> Output:
+def _output(config: ServerConfig, target: str | None, stream: TextIO) -> Lines:
     sink = StreamSink(stream) if target is None else sink_of(target)
     as_json = config.log_format == "json"
     if config.log_format == "auto":
@@ -166,7 +172,7 @@ class LastWords:
     """Writes as `Logs` does, when that is over and logging with it: its thread waits for what is still to be said."""
 
     def __init__(self, config: ServerConfig) -> None:
-        records: queue.Queue[Any] = queue.Queue(QUEUE_SIZE)
+        records: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._level = logging.getLevelName(config.log_level.upper())
         try:
             output = _output(config, config.error_log_file, sys.stderr)
@@ -188,12 +194,22 @@ class LastWords:
 
 
 class BoundedQueueHandler(logging.handlers.QueueHandler):
-    """Never waits: counts what does not fit."""
+    """Never waits: counts what does not fit. How much waits is looked at before something is added, so that each thread
+    may add one more."""
 
-    def __init__(self, records: queue.Queue[Any], reopen: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        records: queue.SimpleQueue[Any],
+        reopen: Callable[[], None],
+        form: str | None = None,
+        size: int = QUEUE_SIZE,
+    ) -> None:
         super().__init__(records)
         self._records = records
+        self._size = size
         self._dropped = 0
+        self.form = form
+        """Of the lines of the access log, `text` or `json`, where `take()` may be given them; else None."""
         self.reopen = reopen
         """Has the files that the records are written to opened again."""
 
@@ -202,23 +218,24 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
+        self.take(record)
+
+    def take(self, line: str | logging.LogRecord) -> None:
+        """Have a line of the access log written as it is, or a record."""
         if self._dropped:
             self.report_dropped()
-        try:
-            self.queue.put_nowait(record)
-        except queue.Full:
+        if self._records.qsize() < self._size:
+            self._records.put(line)
+        else:
             self._dropped += 1
             losses.add()
 
-    def report_dropped(self, timeout: float = 0.0) -> None:
-        """Say how many records were lost, if within `timeout` seconds there is room to say it."""
-        if self._dropped:
+    def report_dropped(self, at_all_costs: bool = False) -> None:
+        """Say how many records were lost, if there is room to say it."""
+        if self._dropped and (at_all_costs or self._records.qsize() < self._size):
             record = _warning(f"{self._dropped} log records were dropped because they could not be written fast enough")
-            try:
-                self._records.put(record, timeout > 0, timeout)
-                self._dropped = 0
-            except queue.Full:
-                pass
+            self._dropped = 0
+            self._records.put(record)
 
 
 class Output(Protocol):
@@ -226,6 +243,9 @@ class Output(Protocol):
 
     def write(self, record: logging.LogRecord) -> str | None:
         """Write a line. What cannot be written is counted; gives what to say of that when it can again."""
+
+    def write_lines(self, lines: list[str]) -> str | None:
+        """The same of lines that are made, at once."""
 
     def reopen(self) -> str | None:
         """Open its file again; gives what to say where that fails."""
@@ -239,7 +259,11 @@ class Output(Protocol):
 class Lines:
     """A sink, and the form of the lines that go there."""
 
+    form: str | None
+    """That of lines which somebody else may make; None where their record has to be there as well."""
+
     def __init__(self, sink: Sink, formatter: logging.Formatter) -> None:
+        self.form = None if sink.structured else "json" if isinstance(formatter, JSONFormatter) else "text"
         self._sink = sink
         self._formatter = formatter
         self._lost = 0
@@ -250,12 +274,18 @@ class Lines:
             line = self._formatter.format(record)
         except Exception as exc:  # noqa: BLE001 - a record that does not fit its message must not end the thread
             line = f"a log record cannot be written: {record.msg!r} with {record.args!r}: {exc!r}"
+        return self._put(line, record)
+
+    def write_lines(self, lines: list[str]) -> str | None:
+        return self._put("\n".join(lines), WAKE, len(lines))
+
+    def _put(self, text: str, record: logging.LogRecord, count: int = 1) -> str | None:
         try:
-            self._sink.write(line, record)
+            self._sink.write(text, record)
         except (OSError, ValueError) as exc:
             # Nobody is there to read, the stream is closed, the disk is full.
-            self._lost += 1
-            losses.add()
+            self._lost += count
+            losses.add(count)
             self._why = str(exc)
             return None
         count, self._lost = self._lost, 0
@@ -287,7 +317,7 @@ class Writer(logging.handlers.QueueListener):
     `logging.shutdown()` takes, nor that of `sys.stderr`, which the interpreter takes at its end.
     """
 
-    def __init__(self, records: queue.Queue[Any], log: Output, access_log: Output | None = None) -> None:
+    def __init__(self, records: queue.SimpleQueue[Any], log: Output, access_log: Output | None = None) -> None:
         super().__init__(records)
         self._records = records
         self._log = log
@@ -300,23 +330,47 @@ class Writer(logging.handlers.QueueListener):
         if _thread.daemon_threads_allowed():
             super().start()
         else:
-            self._thread = threading.Thread(target=self._monitor, name="pounce log")  # type: ignore[attr-defined]
+            self._thread = threading.Thread(target=self._monitor, name="pounce log")
             self._thread.start()
 
     def reopen(self) -> None:
         """Have the thread open its files again. From any thread, and from a signal handler's; returns at once."""
         self._is_to_reopen = True
-        with contextlib.suppress(queue.Full):
-            # What waits in the queue wakes it as well.
-            self._records.put_nowait(WAKE)
+        # What waits in the queue wakes it as well.
+        self._records.put(WAKE)
+
+    def _monitor(self) -> None:
+        """What the thread does, until it takes None."""
+        records = self._records
+        item = records.get()
+        while item is not None:
+            if type(item) is not str:
+                self.handle(item)
+                item = records.get()
+                continue
+            self._reopen_if_asked()
+            lines, size, item = [item], len(item), ""
+            # What is there already is written at once. Nobody else takes from the queue.
+            while size < AT_ONCE and not records.empty():
+                item = records.get()
+                if type(item) is not str:
+                    break
+                lines.append(item)
+                size += len(item)
+            self._say(self._access_log.write_lines(lines))
+            if type(item) is str:
+                item = records.get()
 
     def handle(self, record: logging.LogRecord) -> None:
+        self._reopen_if_asked()
+        if record is not WAKE:
+            self._say((self._access_log if record.name == LOGGER else self._log).write(record))
+
+    def _reopen_if_asked(self) -> None:
         if self._is_to_reopen:
             self._is_to_reopen = False
             for output in self._outputs:
                 self._say(output.reopen())
-        if record is not WAKE:
-            self._say((self._access_log if record.name == LOGGER else self._log).write(record))
 
     def _say(self, trouble: str | None) -> None:
         if trouble is not None:
@@ -325,12 +379,9 @@ class Writer(logging.handlers.QueueListener):
     def stop(self) -> None:
         thread, self._thread = self._thread, None
         if thread is not None:
-            try:
-                # None is what the thread ends at.
-                self._records.put(None, timeout=END_TIMEOUT)
-                thread.join(END_TIMEOUT)
-            except queue.Full:
-                pass
+            # It is what the thread ends at.
+            self._records.put(None)
+            thread.join(END_TIMEOUT)
         is_left = thread is not None and thread.is_alive()
         for output in self._outputs:
             if is_left:

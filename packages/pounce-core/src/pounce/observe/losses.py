@@ -13,10 +13,10 @@ class Losses:
         """Protects `_count`."""
         self._count = 0
 
-    def add(self) -> None:
-        """One more is lost."""
+    def add(self, count: int = 1) -> None:
+        """So many more are lost."""
         with self._lock:
-            self._count += 1
+            self._count += count
 
     def take(self) -> int:
         """How many were lost since this was last asked."""
