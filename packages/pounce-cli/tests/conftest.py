@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import warm
 
 MAIN = """
 async def app(scope, receive, send):
@@ -35,17 +36,22 @@ not_an_app = 3
 class Process:
     """A `pounce` process; `lines` is what it has written to stderr so far."""
 
-    def __init__(self, arguments: list[str], cwd: Path, environment: dict[str, str]) -> None:
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "pounce_cli", *arguments],
-            cwd=cwd,
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, arguments: list[str], cwd: Path, environment: dict[str, str], cold: bool) -> None:
+        self.popen: subprocess.Popen[str] | warm.Process
+        words = ["-m", "pounce_cli", *arguments]
+        if cold:
+            self.popen = subprocess.Popen(
+                [sys.executable, *words],
+                cwd=cwd,
+                env={**os.environ, **environment},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        else:
+            self.popen = warm.interpreter(*warm.SERVER).start(words, cwd, environment)
         self.lines: list[str] = []
-        self._guard = threading.Timer(30, self.popen.kill)
+        self._guard = threading.Timer(120, self.popen.kill)
         self._guard.start()
 
     def line(self, pattern: str) -> re.Match[str]:
@@ -81,14 +87,15 @@ class Process:
 
 
 class Pounce:
-    """Starts `pounce` in the folder of the application."""
+    """Starts `pounce` in the folder of the application: in a process that is warm, but for `cold`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.cold = False
         self.running: list[Process] = []
 
     def start(self, *arguments: str, **environment: str) -> Process:
-        process = Process(list(arguments), self.folder, environment)
+        process = Process(list(arguments), self.folder, environment, self.cold)
         self.running.append(process)
         return process
 

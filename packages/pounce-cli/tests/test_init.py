@@ -30,14 +30,11 @@ def test_plugins_of_every_kind_and_an_application_pass_their_own_tests_and_a_lin
     )
     assert f"{len(KINDS) + 2} passed" in tested.stdout, tested.stdout
     checks = ["--isolated", "--select", "E,F,W,I,B,UP,SIM,RUF", "--line-length", "120", "--target-version", "py314"]
-    for kind in KINDS:
-        checked = subprocess.run(
-            [sys.executable, "-m", "ruff", "check", "--no-cache", *checks, "--config", 'src = ["src"]', "."],
-            cwd=tmp_path / f"pounce-my-{kind}",
-            capture_output=True,
-            text=True,
-        )
-        assert checked.returncode == 0, checked.stdout + checked.stderr
+    folders = [f"pounce-my-{kind}" for kind in KINDS]
+    roots = f"src = {[f'{folder}/src' for folder in folders]}"
+    ruff = [sys.executable, "-m", "ruff", "check", "--no-cache", *checks, "--config", roots, *folders]
+    checked = subprocess.run(ruff, cwd=tmp_path, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_the_command_line_knows_all_kinds() -> None:

@@ -108,6 +108,7 @@ def test_several_addresses_are_all_shown(pounce, get):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_server_cleanly(pounce, number):
+    pounce.cold = True
     process = pounce.start("serve", "main:app", "--port", "0")
     process.started()
     assert process.stop(number) == 0

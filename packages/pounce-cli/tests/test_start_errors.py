@@ -96,7 +96,9 @@ def test_a_plugin_that_fails_at_the_start_is_named_in_every_mode(pounce, tmp_pat
 @pytest.mark.parametrize(
     "words", [["main:app"], ["srve", "main:app"], ["--port", "1"], ["status"], ["serve", "main:app", "--prot", "1"]]
 )
-def test_what_any_command_has_to_say_is_json_where_logs_are(capsys, monkeypatch, words):
+def test_what_any_command_has_to_say_is_json_where_logs_are(capsys, monkeypatch, tmp_path, words):
+    # Where `status` also looks for servers, of whoever they are.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert main(words) == 2
     error = json.loads(capsys.readouterr().err)
     assert list(error) == ["ts", "level", "event", "code", "message", "hint"]
@@ -124,6 +126,7 @@ def test_a_port_in_use_is_said_in_the_format_of_the_log(pounce, log_format):
 
 
 def test_the_traceback_of_the_application_has_no_frames_of_the_server(pounce, tmp_path):
+    pounce.cold = True
     (tmp_path / "broken.py").write_text(BROKEN)
     ended, stderr = pounce.fails("serve", "broken:app", "--log-format", "text")
     block, _, below = stderr.partition("\n\n")

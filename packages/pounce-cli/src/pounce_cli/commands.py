@@ -1,6 +1,7 @@
 """The command line as a tree of commands, for the parsing library (cyclopts)."""
 
 import difflib
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +54,8 @@ def run(
         print(short_help(words[0]), end="")
         return 0
     options = (*flags(), *(plugin_flags(words[1:]) if words[:1] and words[0] in OF_SERVER else ()))
-    app = command_tree(options, serve, discover)
+    # The description of every flag takes the library longer than most commands their work.
+    app = command_tree(options, serve, discover, only=words[0] if words and words[0] in BUILT_IN else None)
     commands: Mapping[str, Command] = {}
     skipped: list[str] = []
     if not words or words[0] in HELP or not (words[0].startswith("-") or words[0] in BUILT_IN):
@@ -88,8 +90,13 @@ def command_tree(
     options: Sequence[Option],
     serve: Callable[[Given], None] | None = None,
     discover: Callable[[], Registry] | None = None,
+    *,
+    only: str | None = None,
 ) -> App:
-    """The commands, but for those of plugins, with a flag for each of `options` where settings are taken."""
+    """The commands, but for those of plugins, with a flag for each of `options` where settings are taken.
+
+    With `only`, that one command.
+    """
     app = App(
         name="pounce",
         help="ASGI server for free-threaded Python.",
@@ -99,29 +106,35 @@ def command_tree(
         print_error=False,
         suppress_keyboard_interrupt=False,
     )
-    config = App(name="config", help=HELPS["config"], group=GROUPS["config"])
-    settings = _setting_parameters(options)
-    show = _show_command(options, settings)
-    config.command(show, name="show", help="Show every setting, and where its value comes from.")
-    config.command(_schema_command, name="schema", help="Print the JSON Schema of pounce.toml, for editors.")
-    config.command(_template_command, name="init", help="Write a pounce.toml with every setting, as comments.")
-    app.command(config)
-    commands: dict[str, Callable[..., Any]] = {
-        "serve": _serve_command(serve or _serve, options, settings),
-        "check": _check_command(options, settings),
-        "doctor": _doctor_command(options, settings),
-        "plugins": _plugins_command(discover or _all_installed),
-        "init": _init_command,
-        "status": _status_command,
-        "top": _top_command,
-        "workers": _workers_command,
-        "reload": _control_command("reload"),
-        "stop": _control_command("stop"),
-        "completion": _completion_command,
-        **TOOLS,
+    settings = functools.cache(lambda: _setting_parameters(options))
+
+    def config() -> App:
+        config = App(name="config", help=HELPS["config"], group=GROUPS["config"])
+        show = _show_command(options, settings())
+        config.command(show, name="show", help="Show every setting, and where its value comes from.")
+        config.command(_schema_command, name="schema", help="Print the JSON Schema of pounce.toml, for editors.")
+        config.command(_template_command, name="init", help="Write a pounce.toml with every setting, as comments.")
+        return config
+
+    if only in (None, "config"):
+        app.command(config())
+    commands: dict[str, Callable[[], Callable[..., Any]]] = {
+        "serve": lambda: _serve_command(serve or _serve, options, settings()),
+        "check": lambda: _check_command(options, settings()),
+        "doctor": lambda: _doctor_command(options, settings()),
+        "plugins": lambda: _plugins_command(discover or _all_installed),
+        "init": lambda: _init_command,
+        "status": lambda: _status_command,
+        "top": lambda: _top_command,
+        "workers": lambda: _workers_command,
+        "reload": lambda: _control_command("reload"),
+        "stop": lambda: _control_command("stop"),
+        "completion": lambda: _completion_command,
     }
-    for name, command in commands.items():
-        app.command(command, name=name, help=HELPS[name], group=GROUPS[name])
+    for name in (*commands, *TOOLS):
+        if only in (None, name):
+            command = TOOLS[name] if name in TOOLS else commands[name]()
+            app.command(command, name=name, help=HELPS[name], group=GROUPS[name])
     app.register_install_completion_command(help="Install completion for this shell.")
     return app
 
@@ -428,10 +441,10 @@ def _identifier(item: Option) -> str:
 
 def _type(item: Option) -> Any:
     if item.kind is bool:
-        return bool | None
+        return bool
     if item.kind in (tuple, dict):
-        return tuple[str, ...] | None
-    return Literal[item.choices] | None if item.choices else str | None
+        return tuple[str, ...]
+    return Literal[item.choices] if item.choices else str
 
 
 def _flag(item: Option, group: Group) -> Parameter:
