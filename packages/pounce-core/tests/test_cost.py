@@ -92,7 +92,7 @@ def test_nothing_of_what_is_off_is_called() -> None:
 @pytest.mark.parametrize(
     ("bound", "fields", "settings"),
     [
-        (205, b"", {"request_id": True}),
+        (190, b"", {"request_id": True}),
         (210, FORWARDED, {"trusted_hosts": ("192.0.2.1",)}),
         (200, FORWARDED, {}),
         (205, b"Accept-Encoding: gzip, zstd\r\n", {"compression": True}),

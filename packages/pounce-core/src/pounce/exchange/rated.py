@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pounce.contract.head import AnswerFields, ExtendedFields
+from pounce.contract.head import AnswerFields, ExtendedFields, extended
 from pounce.exchange.http import HELD, HttpExchange
 
 if TYPE_CHECKING:
@@ -35,6 +35,6 @@ class RatedExchange(HttpExchange):
         own = list(extensions[RATE_LIMIT])
         fields = self._headers
         if type(fields) is ExtendedFields:
-            self._headers = ExtendedFields(fields.shared, fields.own + own)
+            self._headers = extended(fields.shared, fields.own + own)
         elif type(fields) is AnswerFields:
-            self._headers = ExtendedFields(fields, own)
+            self._headers = extended(fields, own)

@@ -48,9 +48,11 @@ class AnswerHead:
 
     def extended(self, fields: Headers) -> AnswerHead:
         """The same with these fields behind its own."""
-        data = self.data
-        for field in fields:
-            data += b"%b: %b\r\n" % field
+        if len(fields) == 1:
+            name, value = fields[0]
+            data = b"".join((self.data, name, b": ", value, b"\r\n"))
+        else:
+            data = self.data + encode_fields(fields)
         return AnswerHead(self.status, data, self.has_length, self.closes, self.complete)
 
 

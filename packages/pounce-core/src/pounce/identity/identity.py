@@ -49,11 +49,10 @@ class Identity:
         """Make the head what the application is to see. Raises `BadRequest`."""
         if head.relayed or self._looks_closer:
             self._look_closer(head, connection)
-        elif self._new_id is not None:
-            if head.extensions is None:
-                head.extensions = {"request_id": self._new_id()}
-            else:
-                self.name(head)
+        elif head.extensions is None and (make := self._new_id) is not None:
+            head.extensions = {"request_id": make()}
+        else:
+            self.name(head)
 
     def _look_closer(self, head: RequestHead, connection: ConnectionInfo) -> None:
         given = dict(head.headers).get(self._id_field) if self._new_id is not None else None

@@ -13,6 +13,8 @@ from pounce.errors import AppImportError, ConfigError
 __all__ = ["is_request_id", "request_ids"]
 
 ID_MAX = 128
+BLOCK = 128
+"""Ids that are made at once."""
 _sane = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,%d}" % ID_MAX).fullmatch
 
 
@@ -21,15 +23,20 @@ def is_request_id(value: bytes) -> bool:
     return _sane(value) is not None
 
 
+def _block() -> list[str]:
+    """Ids of 16 random bytes each: with a system call for each a request would take twice as long to have one."""
+    return os.urandom(16 * BLOCK).hex(" ", 16).split(" ")
+
+
 def request_ids(generator: str | Callable[[], str] | None) -> Callable[[], str]:
     """What makes ids: `generator` itself or what `module:attribute` names, else 32 hexadecimal digits of our own.
 
-    Those are 80 random bits, which no other worker has, and a number. They also take the place of what a generator is
-    to make when it fails later, which is logged. Raises `AppImportError`, `ConfigError`.
+    Those are 128 random bits. They also take the place of what a generator is to make when it fails later, which is
+    logged. Raises `AppImportError`, `ConfigError`.
     """
-    # Unlike a random number it costs no system call. Others can guess it, which an id must not mind.
-    prefix = os.urandom(10).hex()
-    own = map(f"{prefix}%012x".__mod__, itertools.count(1)).__next__
+    # All of it runs in C but `_block()`, which is first called when the first id is asked for: in the process, and the
+    # interpreter, that serves.
+    own = itertools.chain.from_iterable(iter(_block, None)).__next__
     if generator is None:
         return own
     if isinstance(generator, str):
