@@ -12,8 +12,7 @@ import os
 import re
 import runpy
 import shlex
-import subprocess
-import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from xml.etree import ElementTree
 import httpx
 import pytest
 from benchmarks.micro.bytecodes import by_part
+from tests import warm
 
 from pounce.config import ServerConfig, describe
 from pounce.options import Option
@@ -321,6 +321,10 @@ def test_every_example_of_a_plugin_is_quoted_or_named() -> None:
     assert [folder.name for folder in ROOT.glob("examples/pounce-*") if f"examples/{folder.name}" not in text] == []
 
 
+IMPORTED = ("pytest", "httpx", "pounce.testing", *warm.SERVER)
+"""What most of the programs import."""
+
+
 def check_application(block: Block, folder: Path) -> None:
     names: dict[str, Any] = {"__name__": "main", "__file__": str(folder / "main.py")}
     exec(compile(block.code, names["__file__"], "exec"), names)
@@ -330,8 +334,12 @@ def check_application(block: Block, folder: Path) -> None:
 
 
 def run(folder: Path, *words: str) -> None:
-    done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = warm.interpreter(*IMPORTED).start(words, folder)
+    guard = threading.Timer(120, process.kill)
+    guard.start()
+    out, err = process.communicate()
+    guard.cancel()
+    assert process.returncode == 0, out + err
 
 
 # Figures
