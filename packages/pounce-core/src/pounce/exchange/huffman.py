@@ -5,7 +5,7 @@ shorter. So the symbols of each length say all.
 
 Theory of operation. A decoder that has read whole octets is somewhere inside a code: at an inner node of the tree, 0 to
 255. Each node has a row: for every octet the row of the node that comes next, and the symbols that come out on the way.
-A row is made when it is first reached: text takes some forty.
+Such a step is made when it is first taken: text takes a few hundred of the 65,536 that there are.
 """
 
 __all__ = ["HUFFMAN_MAX", "SECRETS", "HuffmanDecoder"]
@@ -89,7 +89,10 @@ _NODES, _ENDS = _tree()
 
 
 class Row(list["tuple[Row, bytes] | None"]):
-    """By octet the row that comes next and the symbols, None where nothing may come. Empty before it is reached."""
+    """By octet the row that comes next and the symbols; None before that was asked, or where nothing may come.
+
+    Empty before it is reached.
+    """
 
     __slots__ = ("ends", "node")
 
@@ -142,21 +145,22 @@ class HuffmanDecoder:
         return b"".join(pieces)
 
     def _decode_and_make(self, data: bytes) -> bytes:
-        """The same for a string that needs rows which were not reached before."""
+        """The same for a string that needs steps which were not made before."""
         row = self._rows[0]
         for octet in data:
             if not row:
-                self._make(row)
+                row += [None] * 256
             step = row[octet]
             if step is None:
-                raise ValueError("EOS inside a Huffman code")
+                step = row[octet] = self._step(row.node, octet)
             row = step[0]
         return self._decode(data)
 
-    def _make(self, row: Row) -> None:
-        # By bit, so that octets which begin alike are walked together.
-        reached = [(row.node, b"")]
-        for _ in range(8):
-            reached = [(to, symbols + symbol) for node, symbols in reached for to, symbol in _NODES[node]]
-        rows = self._rows
-        row += [None if node == _NOWHERE else (rows[node], symbols) for node, symbols in reached]
+    def _step(self, node: int, octet: int) -> tuple[Row, bytes]:
+        symbols = b""
+        for bit in range(7, -1, -1):
+            node, symbol = _NODES[node][octet >> bit & 1]
+            symbols += symbol
+        if node == _NOWHERE:
+            raise ValueError("EOS inside a Huffman code")
+        return self._rows[node], symbols
