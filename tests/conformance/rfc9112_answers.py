@@ -389,7 +389,7 @@ async def test_an_application_waits_for_a_client_that_does_not_read(parser: str)
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         nonlocal sent
         await send({"type": "http.response.start", "status": 200})
-        for _ in range(1000):
+        for _ in range(200):
             await send({"type": "http.response.body", "body": b"." * 10_000, "more_body": True})
             sent += 1
         await send({"type": "http.response.body"})
@@ -407,7 +407,7 @@ async def test_an_application_waits_for_a_client_that_does_not_read(parser: str)
     peer.transport.unstall()
     await peer.wait_until(lambda: not peer.service.tasks)
     answer = await peer.answer()
-    assert len(answer.body) == 10_000_000
+    assert len(answer.body) == 2_000_000
 
 
 @in_loop

@@ -58,13 +58,13 @@ def test_thousands_of_pipelined_requests(serve: Any, socket_kind: str) -> None:
 
     site = serve(app)
     with site.client() as client:
-        data = b"".join(get(f"/{n}") for n in range(5000))
+        data = b"".join(get(f"/{n}") for n in range(2000))
         # Two threads cannot share a TLS socket; the kernel's buffers have room for all of this there.
         sender = threading.Thread(target=client.send, args=(data,))
         sender.start()
         if socket_kind == "tls":
             sender.join()
-        assert all(client.answer().body == b"/%d" % n for n in range(5000))
+        assert all(client.answer().body == b"/%d" % n for n in range(2000))
         sender.join()
 
 
@@ -92,7 +92,7 @@ def test_an_upload_waits_for_an_application_that_does_not_read(serve: Any) -> No
             more = message["more_body"]
         await reply(send, b"%d" % total)
 
-    size = KERNEL_MAX + 4_000_000
+    size = KERNEL_MAX + 1_000_000
     site = serve(app, max_request_size=0)
     with site.client() as client:
         client.send(post(b"", length=size))
@@ -113,7 +113,7 @@ def test_an_upload_waits_for_an_application_that_does_not_read(serve: Any) -> No
 def test_a_download_waits_for_a_client_that_does_not_read(serve: Any) -> None:
     stuck = threading.Event()
     sent = 0
-    size, block = KERNEL_MAX + 4_000_000, b"x" * 100_000
+    size, block = KERNEL_MAX + 1_000_000, b"x" * 100_000
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         nonlocal sent
@@ -154,7 +154,7 @@ def test_a_client_that_ends_its_half_still_gets_its_answers(serve: Any, socket_k
 @pytest.mark.parametrize("fields", [(), ("Connection: close",)], ids=["kept", "last"])
 def test_an_answer_that_waits_for_its_client_is_followed_by_what_is_due(serve: Any, fields: tuple[str, ...]) -> None:
     """The connection goes on, or ends, at the moment the last byte has left."""
-    size = KERNEL_MAX + 4_000_000
+    size = KERNEL_MAX + 1_000_000
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         await reply(send, b"x" * size if scope["path"] == "/large" else b"small")

@@ -40,11 +40,11 @@ from tests.frameworks.gates import Gate
 from tests.frameworks.wires import PATIENCE, ServerLog, Site
 
 LARGE_PIECE = bytes(range(256)) * 256
-LARGE_PIECES = 96
-BODY = b"".join(hashlib.sha256(str(number).encode()).digest() for number in range(96 * 1024))
-"""3 MiB in which no two parts are alike."""
+LARGE_PIECES = 32
+BODY = b"".join(hashlib.sha256(str(number).encode()).digest() for number in range(64 * 1024))
+"""2 MiB in which no two parts are alike."""
 
-CLIENTS = 40
+CLIENTS = 20
 """Requests at once, twice as many as there are connections for them."""
 
 FOLDER = Path()
@@ -144,7 +144,7 @@ class Requests:
 
     def test_many_clients_at_once_get_each_their_own_answer(self, site: Site) -> None:
         async def run() -> list[str]:
-            async with site.async_client(limits=httpx.Limits(max_connections=20)) as client:
+            async with site.async_client(limits=httpx.Limits(max_connections=10)) as client:
                 answers = await asyncio.gather(*(client.get(f"/hello/{number}") for number in range(CLIENTS)))
             return [answer.json()["name"] for answer in answers]
 
