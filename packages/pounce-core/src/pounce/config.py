@@ -92,12 +92,11 @@ class ServerConfig(ObservationSettings, AnswerSettings, LimitSettings, NetworkSe
 
         Raises `ConfigError` also for a name that does not exist.
         """
-        names = {spelling: item.name for item in OPTIONS for spelling in (item.name, *item.also)}
         given: dict[str, str] = {}
         for spelling in settings:
-            name = names.get(spelling)
+            name = _NAMES.get(spelling)
             if name is None:
-                raise unknown_setting(spelling, names)
+                raise unknown_setting(spelling, _NAMES)
             if name in given:
                 raise ConfigError(f"{given[name]} and {spelling} are two spellings of one setting", hint="Give one.")
             given[name] = spelling
@@ -109,7 +108,9 @@ class ServerConfig(ObservationSettings, AnswerSettings, LimitSettings, NetworkSe
 
     def __post_init__(self) -> None:
         for item in OPTIONS:
-            object.__setattr__(self, item.name, item.checked(getattr(self, item.name)))
+            value = getattr(self, item.name)
+            if value is not _DEFAULTS[item.name]:
+                object.__setattr__(self, item.name, item.checked(value))
         check_together(self)
 
 
@@ -150,3 +151,11 @@ def setting_of_bind(name: str, others: Iterable[str]) -> Option:
 
 
 OPTIONS = options_of(ServerConfig)
+_NAMES = {spelling: item.name for item in OPTIONS for spelling in (item.name, *item.also)}
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(ServerConfig)}
+_DEFAULTS |= {
+    item.name: dataclasses.MISSING
+    for item in OPTIONS
+    if (default := _DEFAULTS[item.name]) is not dataclasses.MISSING and item.checked(default) is not default
+}
+"""Those that are as they will be once they are checked, which need not be done again."""
