@@ -32,7 +32,7 @@ def told(fields: Any) -> list[str]:
 
 
 def ask(wire: Wire, application: Any, fields: Any = (), method: str = "GET", **settings: Any) -> Response:
-    server = wire.start(application, server_timing=True, **settings)
+    server = wire.share(application, server_timing=True, **settings)
     # HTTP/1.1: TE is for the next hop (RFC 9110 10.1.4).
     named = [(b"connection", b"te")] if fields and wire.case.has_reasons else []
     return server.request(method, "/", [*fields, *named])
@@ -112,5 +112,5 @@ def test_times_add_up(wire: Wire) -> None:
 
 @pytest.mark.parametrize("fields", [[], TAKES_TRAILERS])
 def test_nothing_is_told_where_it_is_off(wire: Wire, fields: Any) -> None:
-    response = wire.start(of_known_length).request("GET", "/", fields)
+    response = wire.share(of_known_length).request("GET", "/", fields)
     assert b"server-timing" not in dict([*response.headers, *(response.trailers or ())])
