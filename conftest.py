@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator
+from tempfile import TemporaryDirectory
 
 import pytest
 from benchmarks.load.certificate import certificate_files
@@ -17,26 +18,35 @@ LONG = ("test_sequences.py", "test_differential.py", "test_site.py", "test_docs.
 """Files that take long with few tests."""
 
 
-@pytest.fixture(scope="session", autouse=True)
-def no_settings_in_the_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What whoever runs the tests has set is nothing that servers should take for theirs, nor are they to be found."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+# Not a fixture, of which each costs every test a little.
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop() -> Generator[None, object, object]:
+    """What whoever runs the tests has set is nothing that servers should take for theirs, nor are they to be found.
+    And what there is when the tests begin is not looked through for garbage at the end of some of them."""
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="pounce-run-") as folder:
+        patch.setenv("XDG_RUNTIME_DIR", folder)
         of_others = {"FORWARDED_ALLOW_IPS", "PORT", "WEB_CONCURRENCY"}
         for name in [name for name in os.environ if name.startswith("POUNCE_") or name in of_others]:
             patch.delenv(name)
-        yield
+        return (yield)
+
+
+LOGGERS = logging.getLogger("pounce"), logging.getLogger("pounce.access")
 
 
 @pytest.fixture(autouse=True)
 def loggers_as_they_were() -> Iterator[None]:
     """A server sets up the loggers of its process, which outlive it; libraries set up the root's when imported."""
-    logging.getLogger().setLevel(logging.WARNING)
-    loggers = [logging.getLogger(name) for name in ("pounce", "pounce.access")]
-    before = [(each, each.level, each.propagate, each.disabled, each.handlers[:]) for each in loggers]
+    root = logging.getLogger()
+    # Setting it makes every logger look again.
+    if root.level != logging.WARNING:
+        root.setLevel(logging.WARNING)
+    before = [(each, each.level, each.propagate, each.disabled, each.handlers[:]) for each in LOGGERS]
     yield
     for each, level, propagate, disabled, handlers in before:
-        each.setLevel(level)
+        if each.level != level:
+            each.setLevel(level)
         each.propagate, each.disabled, each.handlers[:] = propagate, disabled, handlers
 
 

@@ -16,9 +16,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 def started(wire: Wire) -> Started:
-    return wire.start(
-        app, introspection_enabled=True, introspection_token="a-token", server_header="hidden", lifespan="off"
-    )
+    return wire.share(app, introspection_enabled=True, introspection_token="a-token", server_header="hidden")
 
 
 def test_on_this_machine_it_is_told_what_runs_here(started: Started) -> None:
@@ -48,9 +46,7 @@ def test_who_is_spoken_for_by_a_proxy_that_nobody_trusts_needs_the_token(started
 
 @pytest.mark.parametrize("trusted", [["127.0.0.1", "unix"], ["*", "unix"]], ids=["the proxy", "all"])
 def test_no_word_of_a_proxy_stands_for_the_token_however_trusted(wire: Wire, trusted: list[str]) -> None:
-    started = wire.start(
-        app, introspection_enabled=True, introspection_token="a-token", trusted_hosts=trusted, lifespan="off"
-    )
+    started = wire.share(app, introspection_enabled=True, introspection_token="a-token", trusted_hosts=trusted)
     for said in (
         (b"x-forwarded-for", b"192.0.2.1"),
         # As the client itself may have written it.
@@ -79,4 +75,4 @@ def test_name_that_may_be_of_another_site_is_not_this_machine_s(
 
 def test_other_methods_and_servers_without_it_leave_the_path_to_the_application(started: Started, wire: Wire) -> None:
     assert started.request("POST", PATH, body=b"").body == b"the application"
-    assert wire.start(app, lifespan="off").request("GET", PATH).body == b"the application"
+    assert wire.share(app).request("GET", PATH).body == b"the application"

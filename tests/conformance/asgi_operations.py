@@ -290,17 +290,34 @@ def test_log_cannot_be_forged_by_the_target(wire: Wire, lines: Lines) -> None:
     assert '\\"' in line
 
 
+class Asked:
+    """A filter of the access log that leaves out `/a`, if that was no error."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, int]] = []
+
+    def __call__(self, method: str, path: str, status: int) -> bool:
+        self.asked.append((method, path, status))
+        return status != 200 or path != "/a"
+
+
+FILTER = Asked()
+
+
+@pytest.fixture
+def asked() -> list[tuple[str, str, int]]:
+    """What `FILTER` was asked in this test."""
+    FILTER.asked = []
+    return FILTER.asked
+
+
 @pytest.mark.parametrize("excess", [0, 1, 30_000])
-def test_long_target_is_cut_where_it_is_logged(wire: Wire, lines: Lines, excess: int) -> None:
-    asked: list[str] = []
-
-    def all_of_it(method: str, path: str, status: int) -> bool:
-        asked.append(path)
-        return True
-
+def test_long_target_is_cut_where_it_is_logged(
+    wire: Wire, lines: Lines, excess: int, asked: list[tuple[str, str, int]]
+) -> None:
     path = "/" + "x" * (FIELD_MAX - 1 + excess)
-    logged(wire, hello, path, access_log_filter=all_of_it)
-    assert asked == [path]
+    logged(wire, hello, path, access_log_filter=FILTER)
+    assert asked == [("GET", path, 200)]
     (entry,), (line,), (text,) = lines.entries, lines.objects, lines.texts
     assert entry.target == line["path"] == path[:FIELD_MAX] + ("…" if excess else "")
     assert entry.target in text
@@ -308,14 +325,10 @@ def test_long_target_is_cut_where_it_is_logged(wire: Wire, lines: Lines, excess:
 
 
 @pytest.mark.parametrize("status", [200, 404])
-def test_filter_leaves_requests_out(wire: Wire, lines: Lines, status: int) -> None:
-    asked: list[tuple[str, str, int]] = []
-
-    def only_errors(method: str, path: str, status: int) -> bool:
-        asked.append((method, path, status))
-        return status >= 400
-
-    logged(wire, Send(start(status=status), body()), "/a?b", access_log_filter=only_errors)
+def test_filter_leaves_requests_out(
+    wire: Wire, lines: Lines, status: int, asked: list[tuple[str, str, int]]
+) -> None:
+    logged(wire, Send(start(status=status), body()), "/a?b", access_log_filter=FILTER)
     assert asked == [("GET", "/a", status)]
     assert [entry.status for entry in lines.entries] == ([404] if status == 404 else [])
 
@@ -350,7 +363,7 @@ def test_health_is_logged_where_that_is_asked_for(wire: Wire, lines: Lines, aske
 
 
 def test_refusals_are_logged_as_well(wire: Wire, lines: Lines) -> None:
-    server = wire.share(hello, access_log=True, max_request_size=5)
+    server = wire.share(hello, access_log=True, max_request_size=5, max_headers=10)
     server.request("POST", "/large", body=b"123456")
     server.stop()
     assert [(entry.target, entry.status) for entry in lines.entries] == [("/large", 413)]
@@ -359,7 +372,7 @@ def test_refusals_are_logged_as_well(wire: Wire, lines: Lines) -> None:
 def test_head_that_cannot_be_read_is_logged_with_the_protocol_and_the_scheme_it_came_by(
     wire: Wire, lines: Lines
 ) -> None:
-    server = wire.share(hello, access_log=True, max_headers=10)
+    server = wire.share(hello, access_log=True, max_request_size=5, max_headers=10)
     assert server.request("GET", "/", [(b"x-%d" % number, b"") for number in range(20)]).status == 431
     server.stop()
     (entry,) = lines.entries

@@ -64,7 +64,7 @@ def app() -> FailingApp:
 
 @pytest.fixture
 def server(wire: Wire, app: FailingApp) -> Started:
-    return wire.start(app)
+    return wire.share(app)
 
 
 def named(wire: Wire) -> str:

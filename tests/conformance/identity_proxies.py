@@ -139,8 +139,23 @@ def test_id_that_the_application_sends_stays(wire: Wire) -> None:
     assert ids(wire.share(own, request_id=True))[0] == "own"
 
 
+class Generator:
+    def __init__(self) -> None:
+        self.given: str | None = "made"
+
+    def __call__(self) -> str:
+        if self.given is None:
+            raise LookupError("no id today")
+        return self.given
+
+
+GENERATOR = Generator()
+"""Asked at the start of the server, too, which refuses it if that fails."""
+
+
 def test_name_and_generator_can_be_chosen(wire: Wire) -> None:
-    server = wire.start(app, request_id=True, request_id_header="X-Trace", request_id_generator=lambda: "made")
+    server = wire.share(app, request_id=True, request_id_header="X-Trace", request_id_generator=GENERATOR)
+    GENERATOR.given = "made"
     assert dict(server.request("GET", "/").headers)[b"x-trace"] == b"made"
 
 
@@ -170,18 +185,13 @@ def test_there_is_none_where_it_is_off(wire: Wire) -> None:
 
 @pytest.mark.parametrize("later", ["a b", "a\r\nx-evil: 1", "", None], ids=repr)
 def test_generator_that_fails_later_costs_no_request(wire: Wire, later: str | None, caplog: Any) -> None:
-    made = iter(["first"])
-
-    def generator() -> str:
-        if (given := next(made, later)) is None:
-            raise LookupError("no id today")
-        return given
-
-    server = wire.start(app, request_id=True, request_id_generator=generator)
+    server = wire.share(app, request_id=True, request_id_header="X-Trace", request_id_generator=GENERATOR)
+    GENERATOR.given = later
     with server.connect() as client:
         for _ in range(2):
             response = client.request("GET", "/")
-            assert (response.status, len(dict(response.headers)[b"x-request-id"])) == (200, 32)
+            assert (response.status, len(dict(response.headers)[b"x-trace"])) == (200, 32)
+    GENERATOR.given = "made"
     assert "request_id_generator failed" in caplog.text
 
 

@@ -23,7 +23,7 @@ def app(pieces: int = 1) -> Any:
 
 
 def test_client_that_accepts_it_gets_it_coded(wire: Wire) -> None:
-    with wire.start(app()).connect() as client:
+    with wire.share(app()).connect() as client:
         plain = client.request("GET", "/")
         assert plain.body == TEXT
         coded = client.request("GET", "/", [(b"accept-encoding", b"gzip;q=0.5, zstd")])
@@ -40,13 +40,13 @@ def test_client_that_accepts_it_gets_it_coded(wire: Wire) -> None:
 
 
 def test_stream_is_coded_as_one(wire: Wire) -> None:
-    with wire.start(app(5)).connect() as client:
+    with wire.share(app(5)).connect() as client:
         coded = client.request("GET", "/", [(b"accept-encoding", b"gzip")])
         assert gzip.decompress(coded.body) == TEXT * 5
 
 
 def test_it_can_be_switched_off(wire: Wire) -> None:
-    with wire.start(app(), compression=False).connect() as client:
+    with wire.share(app(), compression=False).connect() as client:
         plain = client.request("GET", "/", [(b"accept-encoding", b"gzip")])
         assert plain.body == TEXT
         assert b"vary" not in dict(plain.headers)

@@ -15,18 +15,19 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, b"app", 404 if scope["path"] == "/nobody" else 200)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "a.txt").write_bytes(b"0123456789")
-    (tmp_path / "big.bin").write_bytes(BIG)
-    (tmp_path / "empty").write_bytes(b"")
-    (tmp_path / "index.html").write_bytes(b"<p>home")
-    return tmp_path
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("static")
+    (folder / "a.txt").write_bytes(b"0123456789")
+    (folder / "big.bin").write_bytes(BIG)
+    (folder / "empty").write_bytes(b"")
+    (folder / "index.html").write_bytes(b"<p>home")
+    return folder
 
 
 @pytest.fixture
 def site(wire: Wire, folder: Path) -> Started:
-    return wire.start(app, static_files={"/static": str(folder)})
+    return wire.share(app, static_files={"/static": str(folder)})
 
 
 def field(response: Any, name: bytes) -> bytes | None:

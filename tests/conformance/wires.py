@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -76,12 +77,17 @@ CASES = [
 CASES.append(Case(wire="h3", transport="quic", version="3", alpn="h3", settings={"http3_enabled": True}))
 
 
+SHARED_MAX = 60
+"""So many servers are kept for the tests that follow: each has a ticker, which costs time as long as it runs."""
+
+
 class Wire:
     """Starts servers that speak one wire, and ends them after the test."""
 
-    def __init__(self, case: Case, certificate: Certificate, shared: Shared) -> None:
+    def __init__(self, case: Case, shared: Shared) -> None:
         self.case = case
-        self.certificate = certificate
+        self.certificate = shared.certificate
+        self.contexts = shared.contexts
         self._shared = shared
         self._stack = ExitStack()
 
@@ -94,14 +100,17 @@ class Wire:
         """A server with these settings that the tests of a file use one after the other, each with its application:
         for tests to which its start and its end do not matter. It has no lifespan."""
         key = (str(self.case), repr(sorted(settings.items())))
-        server = self._shared.servers.get(key)
-        if server is None:
-            apps = OneAfterAnother()
-            server = (self._start(self._shared.stack, apps, None, "", settings), apps)
-            self._shared.servers[key] = server
-        started = Borrowed(self, server[0].server, server[1], app)
+        server, apps = self._shared.take(key) or self._start_shared(key, settings)
+        started = Borrowed(self, server, apps, app)
         self._stack.enter_context(started)
         return started
+
+    def _start_shared(self, key: tuple[str, str], settings: dict[str, Any]) -> tuple[TestServer, OneAfterAnother]:
+        apps = OneAfterAnother()
+        with ExitStack() as stack:
+            started = self._start(stack, apps, None, "", settings)
+            self._shared.keep(key, started.server, apps, stack.pop_all())
+        return started.server, apps
 
     def _start(
         self, stack: ExitStack, app: Any, registry: Registry | None, options: str, settings: dict[str, Any]
@@ -132,6 +141,7 @@ class Started:
     def __init__(self, wire: Wire, server: TestServer) -> None:
         self.case = wire.case
         self.certificate = wire.certificate
+        self._contexts = wire.contexts
         self.server = server
         self._clients = ExitStack()
 
@@ -156,8 +166,11 @@ class Started:
         if first:
             sock.sendall(first)
         if case.tls:
-            context = ssl.create_default_context(cafile=self.certificate.certfile)
-            context.set_alpn_protocols([case.alpn])
+            context = self._contexts.get(case.alpn)
+            if context is None:
+                context = ssl.create_default_context(cafile=self.certificate.certfile)
+                context.set_alpn_protocols([case.alpn])
+                self._contexts[case.alpn] = context
             sock = context.wrap_socket(sock, server_hostname="localhost")
             assert sock.selected_alpn_protocol() == case.alpn
         return self._clients.enter_context(case.client(sock))
@@ -188,15 +201,36 @@ class Started:
 class Shared:
     """The servers that the tests of a file share, by wire and settings; the end of this is theirs."""
 
-    def __init__(self) -> None:
-        self.servers: dict[tuple[str, str], tuple[Started, OneAfterAnother]] = {}
-        self.stack = ExitStack()
+    def __init__(self, certificate: Certificate) -> None:
+        self.certificate = certificate
+        self.contexts: dict[str, ssl.SSLContext] = {}
+        """Those of clients, by what they speak."""
+        self.strays: list[str] = []
+        """Errors that reached a loop during the test."""
+        self._servers: dict[tuple[str, str], tuple[TestServer, OneAfterAnother, ExitStack]] = {}
+        """The one that was used last is the last."""
+
+    def take(self, key: tuple[str, str]) -> tuple[TestServer, OneAfterAnother] | None:
+        found = self._servers.pop(key, None)
+        if found is None:
+            return None
+        self._servers[key] = found
+        return found[:2]
+
+    def keep(self, key: tuple[str, str], server: TestServer, apps: OneAfterAnother, stack: ExitStack) -> None:
+        """`stack` ends the server."""
+        self._servers[key] = server, apps, stack
+        if len(self._servers) > SHARED_MAX:
+            first = next(iter(self._servers))
+            self._servers.pop(first)[2].close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.stack.close()
+        with ExitStack() as ends:
+            for _, _, stack in self._servers.values():
+                ends.push(stack)
 
 
 class OneAfterAnother:
@@ -232,13 +266,19 @@ class Borrowed(Started):
         self.hang_up()
         if self._apps.seen is not None:
             loop, service = self._apps.seen
-            asyncio.run_coroutine_threadsafe(self._left(service), loop).result(PATIENCE)
+            left = threading.Lock()
+            left.acquire()
+            loop.call_soon_threadsafe(self._look, loop, service, left)
+            if not left.acquire(timeout=PATIENCE):
+                raise TimeoutError("something of the test is left in the server")
 
-    async def _left(self, service: Any) -> None:
-        """Wait until no request runs, and no connection is open: a client of QUIC says that it goes, and is not waited
-        for."""
-        while service.tasks or (service.connections and not self.case.quic):
-            await asyncio.sleep(0)
+    def _look(self, loop: asyncio.AbstractEventLoop, service: Any, left: threading.Lock) -> None:
+        """Release `left` once no request runs, and no connection is open: a client of QUIC says that it goes, and is
+        not waited for."""
+        if service.tasks or (service.connections and not self.case.quic):
+            loop.call_soon(self._look, loop, service, left)
+        else:
+            left.release()
 
 
 # For applications

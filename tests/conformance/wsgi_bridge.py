@@ -1,13 +1,14 @@
 """WSGI applications over every wire (PEP 3333), checked by wsgiref.validate."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from wsgiref.validate import validator
 
 import pytest
-from tests.conformance.wires import Wire
+from tests.conformance.wires import Started, Wire
 
 from pounce.middleware.wsgi import WSGI
 
@@ -20,6 +21,19 @@ def echo(environ: Any, start_response: Any) -> Any:
     return [body]
 
 
+@pytest.fixture
+def serve(wire: Wire) -> Iterator[Callable[..., Started]]:
+    """A function that serves a WSGI application."""
+    with ExitStack() as stack:
+
+        def start(app: Any, settings: dict[str, Any] | None = None, **options: Any) -> Started:
+            bridge = WSGI(app, **options)
+            stack.callback(bridge.close)
+            return wire.share(bridge, **(settings or {}))
+
+        yield start
+
+
 def shows(*names: str) -> Any:
     def app(environ: Any, start_response: Any) -> Any:
         text = "\n".join(str(environ.get(name)) for name in names)
@@ -29,27 +43,27 @@ def shows(*names: str) -> Any:
     return app
 
 
-def test_application_that_is_checked_finds_nothing_wrong(wire: Wire) -> None:
-    with wire.start(WSGI(validator(echo))).connect() as client:
+def test_application_that_is_checked_finds_nothing_wrong(serve: Callable[..., Started]) -> None:
+    with serve(validator(echo)).connect() as client:
         response = client.request("POST", "/a%20b?c=d", [(b"content-length", b"4")], b"body")
         assert (response.status, response.body) == (200, b"body")
         assert client.request("GET", "/").body == b""
 
 
-def test_environment_tells_of_the_request(wire: Wire) -> None:
+def test_environment_tells_of_the_request(serve: Callable[..., Started]) -> None:
     app = shows("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "CONTENT_TYPE", "HTTP_X_A", "HTTP_COOKIE")
-    server = wire.start(WSGI(app), root_path="/root")
+    server = serve(app, {"root_path": "/root"})
     headers = [(b"content-type", b"a/b"), (b"x-a", b"1"), (b"x-a", b"2"), (b"cookie", b"c=1")]
     response = server.request("GET", "/caf%C3%A9?q=%20", headers)
     assert response.body == "GET\n/root\n/caf\xc3\xa9\nq=%20\na/b\n1,2\nc=1".encode("latin-1")
 
 
-def test_field_with_an_underscore_is_not_taken_for_its_twin(wire: Wire) -> None:
-    response = wire.start(WSGI(shows("HTTP_X_A"))).request("GET", "/", [(b"x_a", b"evil")])
+def test_field_with_an_underscore_is_not_taken_for_its_twin(serve: Callable[..., Started]) -> None:
+    response = serve(shows("HTTP_X_A")).request("GET", "/", [(b"x_a", b"evil")])
     assert response.body == b"None"
 
 
-def test_body_is_read_as_it_comes_and_lines_are_found(wire: Wire) -> None:
+def test_body_is_read_as_it_comes_and_lines_are_found(serve: Callable[..., Started]) -> None:
     def app(environ: Any, start_response: Any) -> Any:
         source = environ["wsgi.input"]
         seen = [
@@ -65,11 +79,11 @@ def test_body_is_read_as_it_comes_and_lines_are_found(wire: Wire) -> None:
 
     body = b"0123\nabcdef\nlast"
     headers = [(b"content-length", b"%d" % len(body))]
-    response = wire.start(WSGI(app)).request("POST", "/", headers, body)
+    response = serve(app).request("POST", "/", headers, body)
     assert response.body == repr([b"012", b"3\n", b"ab", b"cdef\n", b"last", b"", b""]).encode()
 
 
-def test_pieces_are_sent_as_they_are_made(wire: Wire) -> None:
+def test_pieces_are_sent_as_they_are_made(serve: Callable[..., Started]) -> None:
     go_on = threading.Event()
 
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
@@ -79,7 +93,7 @@ def test_pieces_are_sent_as_they_are_made(wire: Wire) -> None:
         yield b""
         yield b"second"
 
-    with wire.start(WSGI(validator(app))).connect() as client:
+    with serve(validator(app)).connect() as client:
         request = client.open("GET", "/")
         request.read_head()
         assert request.read_piece() == b"first "
@@ -87,26 +101,26 @@ def test_pieces_are_sent_as_they_are_made(wire: Wire) -> None:
         assert request.read_piece() == b"second"
 
 
-def test_write_sends_at_once_and_before_what_is_returned(wire: Wire) -> None:
+def test_write_sends_at_once_and_before_what_is_returned(serve: Callable[..., Started]) -> None:
     def app(environ: Any, start_response: Any) -> Any:
         write = start_response("200 OK", [("Content-Type", "text/plain")])
         write(b"written ")
         return [b"returned"]
 
-    assert wire.start(WSGI(app)).request("GET", "/").body == b"written returned"
+    assert serve(app).request("GET", "/").body == b"written returned"
 
 
-def test_large_answer_waits_for_its_reader_and_arrives_whole(wire: Wire) -> None:
+def test_large_answer_waits_for_its_reader_and_arrives_whole(serve: Callable[..., Started]) -> None:
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         for _ in range(24):
             yield b"x" * 65536
 
-    response = wire.start(WSGI(app)).request("GET", "/")
+    response = serve(app).request("GET", "/")
     assert (len(response.body), response.complete) == (24 * 65536, True)
 
 
-def test_error_before_the_answer_is_500_and_after_it_breaks_it(wire: Wire) -> None:
+def test_error_before_the_answer_is_500_and_after_it_breaks_it(serve: Callable[..., Started]) -> None:
     closed: list[str] = []
 
     class Result:
@@ -125,13 +139,13 @@ def test_error_before_the_answer_is_500_and_after_it_breaks_it(wire: Wire) -> No
         start_response("200 OK", [("Content-Type", "text/plain")])
         return Result(environ["PATH_INFO"])
 
-    server = wire.start(WSGI(app))
+    server = serve(app)
     assert server.request("GET", "/early").status == 500
     assert not server.request("GET", "/late").complete
     assert closed == ["/early", "/late"]
 
 
-def test_answer_can_be_replaced_by_that_of_an_error(wire: Wire) -> None:
+def test_answer_can_be_replaced_by_that_of_an_error(serve: Callable[..., Started]) -> None:
     def app(environ: Any, start_response: Any) -> Any:
         import sys
 
@@ -142,7 +156,7 @@ def test_answer_can_be_replaced_by_that_of_an_error(wire: Wire) -> None:
             start_response("503 Busy", [("Content-Type", "text/plain")], sys.exc_info())
         return [b"sorry"]
 
-    response = wire.start(WSGI(app)).request("GET", "/")
+    response = serve(app).request("GET", "/")
     assert (response.status, response.body) == (503, b"sorry")
 
 
@@ -161,11 +175,11 @@ def says(status: str, *headers: tuple[str, str], body: Any = b"") -> Any:
 @pytest.mark.parametrize(
     "app", [forgets, says("OK"), says("20 OK"), says("200 OK", ("Connection", "close")), says("200 OK", body="text")]
 )
-def test_application_that_breaks_the_rules_is_an_error(wire: Wire, app: Any) -> None:
-    assert wire.start(WSGI(app)).request("GET", "/").status == 500
+def test_application_that_breaks_the_rules_is_an_error(serve: Callable[..., Started], app: Any) -> None:
+    assert serve(app).request("GET", "/").status == 500
 
 
-def test_client_that_leaves_ends_the_iteration(wire: Wire) -> None:
+def test_client_that_leaves_ends_the_iteration(serve: Callable[..., Started]) -> None:
     closed = threading.Event()
 
     class Endless:
@@ -180,14 +194,14 @@ def test_client_that_leaves_ends_the_iteration(wire: Wire) -> None:
         start_response("200 OK", [("Content-Type", "text/plain")])
         return Endless()
 
-    server = wire.start(WSGI(app))
+    server = serve(app)
     client = server.connect()
     client.open("GET", "/").read_head()
     server.hang_up()
     assert closed.wait(PATIENCE)
 
 
-def test_file_is_sent_whole(wire: Wire, tmp_path: Path) -> None:
+def test_file_is_sent_whole(serve: Callable[..., Started], tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(range(256)) * 1000)
 
@@ -198,11 +212,11 @@ def test_file_is_sent_whole(wire: Wire, tmp_path: Path) -> None:
         return environ["wsgi.file_wrapper"](file, 4096)
 
     for sends_files in (True, False):
-        response = wire.start(WSGI(app, sends_files=sends_files)).request("GET", "/")
+        response = serve(app, sends_files=sends_files).request("GET", "/")
         assert response.body == path.read_bytes()[5:]
 
 
-def test_number_of_threads_is_bounded_and_all_are_answered(wire: Wire) -> None:
+def test_number_of_threads_is_bounded_and_all_are_answered(serve: Callable[..., Started]) -> None:
     running, most = 0, 0
     lock = threading.Lock()
 
@@ -217,7 +231,7 @@ def test_number_of_threads_is_bounded_and_all_are_answered(wire: Wire) -> None:
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"done"]
 
-    server = wire.start(WSGI(app, threads=2))
+    server = serve(app, threads=2)
     clients = [server.connect() for _ in range(6)]
     requests = [client.open("GET", "/") for client in clients]
     answers = [request.response().body for request in requests]
@@ -225,8 +239,8 @@ def test_number_of_threads_is_bounded_and_all_are_answered(wire: Wire) -> None:
     assert most <= 2
 
 
-def test_short_body_of_a_slow_client_keeps_no_thread(wire: Wire) -> None:
-    server = wire.start(WSGI(echo, threads=1))
+def test_short_body_of_a_slow_client_keeps_no_thread(serve: Callable[..., Started]) -> None:
+    server = serve(echo, threads=1)
     with server.connect() as slow, server.connect() as other:
         request = slow.open("POST", "/", [(b"content-length", b"4")], body=True)
         request.send_body(b"bo")

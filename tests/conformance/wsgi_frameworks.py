@@ -11,8 +11,10 @@ from django.core.wsgi import get_wsgi_application
 from tests.conformance.wires import Wire
 from tests.frameworks import django_site
 
-CONTENT = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(32 * 1024))
-"""1 MiB in which no two parts are alike."""
+from pounce.middleware.wsgi import WSGI
+
+CONTENT = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(8 * 1024))
+"""256 KiB in which no two parts are alike."""
 BOUNDARY = b"--parts"
 
 
@@ -52,19 +54,21 @@ def django() -> Any:
     return get_wsgi_application()
 
 
-@pytest.fixture(params=[flask_site, django], ids=["Flask", "Django"])
-def site(request: pytest.FixtureRequest) -> Any:
-    return request.param()
+@pytest.fixture(scope="module", params=[flask_site, django], ids=["Flask", "Django"])
+def site(request: pytest.FixtureRequest) -> Iterator[WSGI]:
+    bridge = WSGI(request.param())
+    yield bridge
+    bridge.close()
 
 
 def test_view_has_its_path_and_query(wire: Wire, site: Any) -> None:
-    response = wire.start(site, lifespan="off").request("GET", "/hello/anna%20b?times=3")
+    response = wire.share(site).request("GET", "/hello/anna%20b?times=3")
     assert (response.status, json.loads(response.body)) == (200, {"name": "anna b", "times": 3})
 
 
 def test_form_is_read(wire: Wire, site: Any) -> None:
     fields = [(b"content-type", b"application/x-www-form-urlencoded")]
-    response = wire.start(site, lifespan="off").request("POST", "/form", fields, b"a=1&b=x+y")
+    response = wire.share(site).request("POST", "/form", fields, b"a=1&b=x+y")
     assert json.loads(response.body) == {"a": "1", "b": "x y"}
 
 
@@ -85,7 +89,7 @@ def test_upload_arrives_whole(wire: Wire, site: Any) -> None:
         ]
     )
     fields = [(b"content-type", b"multipart/form-data; boundary=parts")]
-    found = json.loads(wire.start(site, lifespan="off").request("POST", "/files", fields, body).body)
+    found = json.loads(wire.share(site).request("POST", "/files", fields, body).body)
     assert found["note"] == "a note"
     assert [(each["name"], each["sha256"]) for each in found["files"]] == [
         ("large.bin", hashlib.sha256(CONTENT).hexdigest())
@@ -93,10 +97,10 @@ def test_upload_arrives_whole(wire: Wire, site: Any) -> None:
 
 
 def test_iterator_is_streamed(wire: Wire, site: Any) -> None:
-    assert wire.start(site, lifespan="off").request("GET", "/sync-stream").body == b"0\n1\n2\n"
+    assert wire.share(site).request("GET", "/sync-stream").body == b"0\n1\n2\n"
 
 
 def test_view_that_raises_is_500_and_the_next_is_served(wire: Wire, site: Any) -> None:
-    server = wire.start(site, lifespan="off")
+    server = wire.share(site)
     assert server.request("GET", "/boom").status == 500
     assert server.request("GET", "/hello/anna").status == 200

@@ -71,7 +71,8 @@ class TestHTTPX:
             async with httpx.AsyncClient(
                 base_url=url, verify=context, limits=limits, trust_env=False, timeout=60
             ) as client:
-                answers = await asyncio.gather(*(client.post("/echo", content=b"%d" % number) for number in range(REQUESTS)))
+                asked = [client.post("/echo", content=b"%d" % number) for number in range(REQUESTS)]
+                answers = await asyncio.gather(*asked)
             return [answer.json()["sha256"] for answer in answers]
 
         assert asyncio.run(run()) == [hashlib.sha256(b"%d" % number).hexdigest() for number in range(REQUESTS)]

@@ -12,7 +12,7 @@ from tests.conformance.wires import CASES, Certificate, Shared, Started, Wire
 @pytest.fixture
 def wire(tls_files: tuple[str, str]) -> Iterator[Wire]:
     """Starts servers that speak HTTP/3."""
-    with Shared() as shared, Wire(H3, Certificate(*tls_files), shared) as started:
+    with Shared(Certificate(*tls_files)) as shared, Wire(H3, shared) as started:
         yield started
 
 
