@@ -3,6 +3,9 @@
 compression ▸ static files ▸ what plugins bring ▸ the user's list ▸ the application
 """
 
+from types import FunctionType
+from typing import Any
+
 from pounce.contract.pieces import POSITIONS, MiddlewareChoice
 from pounce.contract.wire import ASGIApp, Service
 from pounce.errors import PluginError, PounceError
@@ -21,7 +24,9 @@ def wrapped(service: Service, app: ASGIApp, choices: tuple[MiddlewareChoice, ...
             raise PluginError(f"the middleware {choice.name} could not be made: {type(exc).__name__}: {exc}") from exc
         if outer is not None:
             app = outer
-    return app
+    # To call an object takes a way through C, which to call its method does not.
+    called: Any = app
+    return called.__call__ if isinstance(vars(type(app)).get("__call__"), FunctionType) else app
 
 
 def in_order(choices: tuple[MiddlewareChoice, ...]) -> list[MiddlewareChoice]:

@@ -105,6 +105,8 @@ class Compression(Middleware):
             raise ConfigError(f"the types to compress are no regular expression: {exc} (got {types!r})") from exc
         self._coders = _coders({b"zstd": zstd_level, b"br": br_level, b"gzip": gzip_level})
         self.dictionaries = Dictionaries(given, zstd_level or 3) if given else None
+        self.small = 0 if given else min_size
+        """Below it an answer is passed on as it is, whatever else it says; 0 where it may be a dictionary."""
         # What was decided for a value of Accept-Encoding, or a media type: a function of the value and the settings
         # alone, so the same as deciding anew. Begins anew when full.
         self._chosen: dict[bytes, bytes | None] = {}
@@ -199,6 +201,17 @@ class _Answer:
         if state == WAITING:
             if kind != "http.response.start" or message["status"] < 200:
                 return self._send(message)
+            small = self._compression.small
+            if small:
+                try:
+                    length = dict(message["headers"]).get(b"content-length")
+                    if length is not None and len(length) < 6 and length.isdigit() and int(length) < small:
+                        # As most answers of programs are: nothing else of it matters.
+                        self._state = PASSING
+                        return self._send(message)
+                except KeyError, TypeError, ValueError:
+                    # No fields, something that cannot be hashed, or no pairs: others find out.
+                    pass
             return self._begin(message)
         if kind == "http.response.body":
             body = message.get("body", b"")
@@ -216,10 +229,6 @@ class _Answer:
         compression = self._compression
         status = message["status"]
         length = kind = None
-        if compression.dictionaries is None and is_small(message.get("headers", ()), compression.min_size):
-            # As most answers of programs are: nothing else of it matters.
-            self._state = PASSING
-            return self._send(message)
         for name, value in message.get("headers", ()):
             name = name.lower()
             if name == b"content-length":
@@ -367,16 +376,6 @@ class _Answer:
     def _with_links(self, message: dict[str, Any]) -> dict[str, Any]:
         dictionaries = self._compression.dictionaries
         return message if dictionaries is None else dictionaries.advertised(self._scope, message)
-
-
-def is_small(headers: Any, size: int) -> bool:
-    """Whether Content-Length says so, where it is written in lower case; False says nothing."""
-    try:
-        length = dict(headers).get(b"content-length")
-    except TypeError, ValueError:
-        # Something that cannot be hashed, or no pairs: others find out.
-        return False
-    return length is not None and len(length) < 6 and length.isdigit() and int(length) < size
 
 
 _FILES = ("http.response.zerocopysend", "http.response.pathsend", "pounce.response.sendfile")
