@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -502,11 +503,18 @@ def test_peer_that_never_says_that_it_closes_does_not_hold_up_the_end_over_tls(s
 def test_exception_while_the_server_ends_does_not_keep_it_from_ending(
     start: Any, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plugins = registry(Wire(name="gopher", connect=bad_connection(method), preface=b"GOPHER"))
-    server = start(plugins, shutdown_timeout=0.1)
+    connected = threading.Event()
+
+    def connect(service: Service) -> asyncio.Protocol:
+        connected.set()
+        made: asyncio.Protocol = bad_connection(method)(service)
+        return made
+
+    server = start(registry(Wire(name="gopher", connect=connect, preface=b"GOPHER")), shutdown_timeout=0.1)
     sock = server.connect()
     sock.sendall(b"GOPHER")
-    assert server.serves_http()
+    # A connection that has said nothing yet when the server ends is closed before it is any wire's.
+    assert connected.wait(PATIENCE)
     server.server.stop(timeout=PATIENCE)
     assert read_all(sock) == b""
     assert "Plugin gopher failed" in caplog.text
