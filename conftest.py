@@ -4,6 +4,7 @@ import gc
 import itertools
 import logging
 import os
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator
 from tempfile import TemporaryDirectory
@@ -11,6 +12,10 @@ from tempfile import TemporaryDirectory
 import pytest
 from benchmarks.load.certificate import certificate_files
 from tests.sequences import COUNTS, FUZZ_SECONDS
+
+# Container images set it to stay small. Here every process that a test starts would compile all of its modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 WAITING = ("workers", "deploy", "interop")
 """Folders whose tests wait for processes."""
