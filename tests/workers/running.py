@@ -14,8 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from tests.workers.prepared import PreparedCommand, can_prepare
+
 PATIENCE = 60.0
 """Seconds that anything may take before the test fails."""
+
+FEWEST = {
+    "thread": ("--workers", "2", "--worker-mode", "thread"),
+    "process": ("--workers", "1", "--worker-mode", "process"),
+    "subinterpreter": ("--workers", "1", "--worker-mode", "subinterpreter"),
+}
+"""As few workers as are below a supervisor: for what does not take several, each of which costs a start."""
 
 APP = """
 import asyncio, ctypes, json, os, threading, time
@@ -92,9 +101,13 @@ class Running:
         self.folder = folder
         self.write(app)
         port = () if "--bind" in flags else ("--port", "0")
-        line = command or ["-m", "pounce_cli", "serve", "main:app", *port, "--no-access-log"]
-        self.process = subprocess.Popen(
-            [sys.executable, *line, "--log-format", "json", *flags] if command is None else [sys.executable, *line],
+        words = ["serve", "main:app", *port, "--no-access-log", "--log-format", "json", *flags]
+        fresh = command is not None or terminal is not None or not can_prepare(environ or {})
+        line = [sys.executable, *(["-m", "pounce_cli", *words] if command is None else command)]
+        # What processes with datagrams meet in, the last of them removes.
+        self._leaves_files = any("http3" in word or "udp" in word for word in (*flags, *(command or ())))
+        self.process: subprocess.Popen[str] = (subprocess.Popen if fresh else PreparedCommand)(
+            line if fresh else words,
             cwd=folder,
             env=os.environ | (environ or {}),
             stdin=None if stdin is None else subprocess.PIPE,
@@ -116,9 +129,14 @@ class Running:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.address = ("", 0)
+        self.version = 1
+        """Of the application that was written last, by `write_next()`."""
+        self.processes = 0
+        """How many it has started, once it serves."""
         if wait:
             host, _, port = self.wait_for(is_start)["url"].partition("://")[2].rpartition(":")
             self.address = (host, int(port))
+            self.processes = len(self.children())
 
     def write(self, app: str) -> None:
         """Make `app` the application that is imported from now on."""
@@ -206,6 +224,19 @@ class Running:
         """The processes that this one has started."""
         return children_of(self.pid)
 
+    def settle(self) -> None:
+        """Wait until there are as many processes as at the start, so that none starts nor ends, and forget what has
+        been asked: for the next test of a server that several share."""
+        eventually(lambda: len(self.children()) == self.processes)
+        for name in ("reached", "released", "hangs"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def write_next(self, app: str = APP) -> int:
+        """Make the application one that answers with another version; gives that."""
+        self.version += 1
+        self.write(version(self.version, app))
+        return self.version
+
     def end(self, number: int = signal.SIGTERM) -> int:
         """Tell it to end; gives its exit code, which after an upgrade is that of the first."""
         self.kill(number)
@@ -221,15 +252,33 @@ class Running:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        # A supervisor that is killed takes its processes along.
+        # A supervisor that is killed takes its processes along; not to wait for their orderly end is cheaper.
+        ended = [] if self._leaves_files else _handles_of(self.children())
         self.process.kill()
         self.process.wait()
         if self.pid != self.process.pid and is_running(self.pid):
             os.kill(self.pid, signal.SIGKILL)
+        for handle in ended:
+            try:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            os.close(handle)
         self._reader.join(PATIENCE)
         assert self.process.stderr is not None
         if not self._reader.is_alive():
             self.process.stderr.close()
+
+
+def _handles_of(pids: list[int]) -> list[int]:
+    """Of processes; a number may become that of another one."""
+    found = []
+    for pid in pids:
+        try:
+            found.append(os.pidfd_open(pid))
+        except OSError:
+            pass
+    return found
 
 
 def _take_terminal() -> None:
@@ -286,8 +335,11 @@ def eventually(condition: Callable[[], bool], patience: float = PATIENCE) -> Non
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """The processes that a process has started; none where it is gone."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 def is_running(pid: int) -> bool:

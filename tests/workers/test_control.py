@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.workers.prepared import PreparedCommand
 from tests.workers.running import APP, PATIENCE, Running, ask, eventually, read_answer, version
 
 MODES = ("thread", "process", "subinterpreter")
@@ -107,7 +108,14 @@ def test_process_that_does_not_even_beat_is_replaced(tmp_path: Path) -> None:
 # The command line
 
 
-def pounce(*words: str) -> subprocess.CompletedProcess[str]:
+def pounce(*words: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command."""
+    with PreparedCommand([*words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    return process.returncode, out, err
+
+
+def script(*words: str) -> subprocess.CompletedProcess[str]:
     script = shutil.which("pounce", path=str(Path(os.sys.executable).parent))  # type: ignore[attr-defined]
     assert script is not None
     return subprocess.run([script, *words], capture_output=True, text=True, timeout=PATIENCE, check=False)
@@ -119,19 +127,19 @@ def test_running_server_is_controlled_by_its_socket(tmp_path: Path) -> None:
     with Running(tmp_path, "--workers", "2", "--control-socket", str(path), "--pid-file", str(pid_file)) as server:
         assert path.stat().st_mode & 0o777 == 0o600
         assert int(pid_file.read_text()) == server.process.pid
-        shown = pounce("status", "--control-socket", str(path))
+        shown = script("status", "--control-socket", str(path))
         assert (shown.returncode, shown.stderr) == (0, "")
         assert f"pid {server.process.pid}" in shown.stdout
         assert "2 workers" in shown.stdout
         server.write(version(2))
-        assert pounce("reload", "--control-socket", str(path)).returncode == 0
+        assert pounce("reload", "--control-socket", str(path))[0] == 0
         eventually(lambda: server.get()["version"] == 2)
         server.write("nonsense")
-        failed = pounce("reload", "--control-socket", str(path))
-        assert failed.returncode == 3
-        assert "reload failed" in failed.stderr
-        assert pounce("stop", "--control-socket", str(path)).returncode == 0
+        code, _, err = pounce("reload", "--control-socket", str(path))
+        assert code == 3
+        assert "reload failed" in err
+        assert pounce("stop", "--control-socket", str(path))[0] == 0
         assert server.wait() == 0
         assert not path.exists()
         assert not pid_file.exists()
-        assert pounce("status", "--control-socket", str(path)).returncode == 2
+        assert pounce("status", "--control-socket", str(path))[0] == 2

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.workers.running import APP, HANGING, Running, eventually, is_running
+from tests.workers.running import APP, FEWEST, HANGING, Running, eventually, is_running
 
 APP_WITH_THREADS = (
     APP.replace(
@@ -36,9 +36,7 @@ if __name__ == "__main__":
 """
 MODES: dict[str, tuple[str, ...]] = {
     "caller": (),
-    "thread": ("--workers", "2", "--worker-mode", "thread"),
-    "process": ("--workers", "2", "--worker-mode", "process"),
-    "subinterpreter": ("--workers", "2", "--worker-mode", "subinterpreter"),
+    **FEWEST,
     "reload": ("--reload",),
     "fork": (),
 }
@@ -107,4 +105,5 @@ def test_process_that_hangs_at_its_start_ends_after_its_supervisor(mode: str, tm
         eventually((tmp_path / "hangs").exists)
         children = server.children()
         assert children
-    eventually(lambda: not any(map(is_running, children)))
+        server.process.kill()
+        eventually(lambda: not any(map(is_running, children)))
