@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.workers.running import APP, Running, ask, eventually
+from tests.workers.running import APP, FEWEST, Running, ask, eventually
 
 MODES = ("thread", "process", "subinterpreter")
 
@@ -39,16 +39,18 @@ def create_app():
 FACTORY_LINE = ["-m", "pounce_cli", "serve", "main:create_app()", "--port", "0", "--log-format", "json"]
 
 
-@pytest.fixture(params=MODES)
+@pytest.fixture(scope="module", params=MODES)
 def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def server(mode: str, tmp_path: Path) -> Iterator[Running]:
+@pytest.fixture(scope="module")
+def server(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One that has two workers, which tests replace, and give others beside them for as long as they need these."""
     line = [*FACTORY_LINE, "--workers", "2", "--worker-mode", mode, "--no-access-log"]
-    with Running(tmp_path, app=FACTORY, command=line) as running:
+    with Running(tmp_path_factory.mktemp("factory"), app=FACTORY, command=line) as running:
         yield running
+        assert running.end() == 0
 
 
 def applications(server: Running, workers: int, version: int = 1) -> dict[int, int]:
@@ -72,20 +74,20 @@ def expected(mode: str, workers: int) -> list[int]:
 
 
 def test_each_worker_has_an_application_of_its_own(server: Running, mode: str) -> None:
-    assert sorted(applications(server, 2).values()) == expected(mode, 2)
-    assert server.end() == 0
+    assert sorted(applications(server, 2, server.version).values()) == expected(mode, 2)
 
 
 def test_a_reload_makes_them_anew(server: Running, mode: str) -> None:
-    server.write(FACTORY.replace("VERSION = 1", "VERSION = 2"))
-    server.kill(signal.SIGHUP)
-    server.wait_for_message("Reloaded")
-    assert sorted(applications(server, 2, version=2).values()) == expected(mode, 2)
+    new = server.write_next(FACTORY)
+    server.reload()
+    assert sorted(applications(server, 2, new).values()) == expected(mode, 2)
 
 
 def test_a_further_worker_has_its_own(server: Running, mode: str) -> None:
     server.kill(signal.SIGTTIN)
-    assert sorted(applications(server, 3).values()) == expected(mode, 3)
+    assert sorted(applications(server, 3, server.version).values()) == expected(mode, 3)
+    server.kill(signal.SIGTTOU)
+    server.wait_for_message("Serving with 2 workers")
 
 
 @pytest.mark.parametrize("flags", [("--application-scope", "process"), ("--lifespan-scope", "process")], ids=str)
@@ -97,7 +99,7 @@ def test_threads_share_one_where_they_are_to(flags: tuple[str, ...], tmp_path: P
 
 def test_factory_that_fails_ends_the_start_with_exit_code_4(mode: str, tmp_path: Path) -> None:
     app = FACTORY.replace("    number = made\n", "    raise ValueError('no luck')\n")
-    line = [*FACTORY_LINE, "--workers", "2", "--worker-mode", mode]
+    line = [*FACTORY_LINE, *FEWEST[mode]]
     with Running(tmp_path, app=app, command=line, wait=False) as server:
         server.wait_for_message("no luck")
         assert server.wait() == 4

@@ -94,22 +94,36 @@ def workers(server: Running, tries: int = 40) -> dict[int, int]:
     return {answer.number: answer.pid for answer in (ask(server) for _ in range(tries))}
 
 
-@pytest.fixture(params=MODES)
-def server(request: pytest.FixtureRequest, tmp_path: Path, tls_files: tuple[str, str]) -> Iterator[Running]:
-    info = tmp_path / "named-1.0.dist-info"
+def named(folder: Path, mode: str, tls_files: tuple[str, str]) -> Running:
+    """A server with the wire, as a plugin that is installed."""
+    info = folder / "named-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: named\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[pounce.plugins]\nnamed = named:plugin\n")
-    (tmp_path / "named.py").write_text(WIRE)
+    (folder / "named.py").write_text(WIRE)
     # Beside the TCP port of a bind, and on a port of its own.
     beside = ("--http3", "--disable-plugin", "h3", "--ssl-certfile", tls_files[0], "--ssl-keyfile", tls_files[1])
-    flags = beside if request.param == "thread" else ("--bind", "udp+named://127.0.0.1:0")
-    environ = {"PYTHONPATH": str(tmp_path)}
-    with Running(tmp_path, "--workers", "2", "--worker-mode", request.param, *flags, environ=environ) as running:
+    flags = beside if mode == "thread" else ("--bind", "udp+named://127.0.0.1:0")
+    return Running(folder, "--workers", "2", "--worker-mode", mode, *flags, environ={"PYTHONPATH": str(folder)})
+
+
+@pytest.fixture(params=MODES)
+def server(request: pytest.FixtureRequest, tmp_path: Path, tls_files: tuple[str, str]) -> Iterator[Running]:
+    with named(tmp_path, request.param, tls_files) as running:
         yield running
 
 
-def test_datagram_reaches_the_worker_that_it_names(server: Running) -> None:
+@pytest.fixture(scope="module", params=MODES)
+def lasting(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tls_files: tuple[str, str]
+) -> Iterator[Running]:
+    """One that several tests ask, and do nothing else to but for the number of its workers, which they leave at 2."""
+    with named(tmp_path_factory.mktemp("lasting"), request.param, tls_files) as running:
+        yield running
+
+
+def test_datagram_reaches_the_worker_that_it_names(lasting: Running) -> None:
+    server = lasting
     eventually(lambda: len(workers(server)) == 2)
     for number, pid in workers(server).items():
         answers = [ask(server, str(number)) for _ in range(20)]
@@ -117,7 +131,8 @@ def test_datagram_reaches_the_worker_that_it_names(server: Running) -> None:
         assert {answer.how for answer in answers} == {"read", "handed"}
 
 
-def test_datagram_that_names_nobody_is_asked_about_and_claimed(server: Running) -> None:
+def test_datagram_that_names_nobody_is_asked_about_and_claimed(lasting: Running) -> None:
+    server = lasting
     eventually(lambda: len(workers(server)) == 2)
     number, pid = workers(server).popitem()
     answers = [ask(server, f"?{number}") for _ in range(30)]
@@ -148,13 +163,15 @@ def test_worker_that_drains_is_reached_through_its_successors(server: Running) -
     eventually(lambda: all(map(is_gone, before)))
 
 
-def test_sockets_of_a_worker_that_goes_are_read_by_others(server: Running) -> None:
-    server.kill(signal.SIGTTIN)
-    eventually(lambda: len(workers(server, 80)) == 3)
-    server.kill(signal.SIGTTOU)
-    eventually(lambda: len(workers(server, 80)) == 2)
-    server.kill(signal.SIGTTOU)
-    eventually(lambda: len(workers(server, 80)) == 1)
+def test_sockets_of_a_worker_that_goes_are_read_by_others(lasting: Running) -> None:
+    lasting.kill(signal.SIGTTIN)
+    eventually(lambda: len(workers(lasting, 80)) == 3)
+    lasting.kill(signal.SIGTTOU)
+    eventually(lambda: len(workers(lasting, 80)) == 2)
+    lasting.kill(signal.SIGTTOU)
+    eventually(lambda: len(workers(lasting, 80)) == 1)
+    lasting.kill(signal.SIGTTIN)
+    eventually(lambda: len(workers(lasting, 80)) == 2)
 
 
 def test_sockets_change_hands_in_an_upgrade(server: Running) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -41,17 +41,27 @@ TRANSFERS = APP.replace(
 )
 
 
+def http3_server(folder: Path, tls_files: tuple[str, str], mode: str, *flags: str, workers: int = 2) -> Running:
+    tls = ("--ssl-certfile", tls_files[0], "--ssl-keyfile", tls_files[1])
+    number = ("--workers", str(workers), "--worker-mode", mode, "--shutdown-timeout", "60")
+    return Running(folder, *number, "--http3", *tls, *flags, app=TRANSFERS)
+
+
 @pytest.fixture
 def start(tmp_path: Path, tls_files: tuple[str, str]) -> Callable[..., Running]:
-    def start(mode: str, *flags: str, workers: int = 2) -> Running:
-        tls = ("--ssl-certfile", tls_files[0], "--ssl-keyfile", tls_files[1])
-        number = ("--workers", str(workers), "--worker-mode", mode, "--shutdown-timeout", "60")
-        return Running(tmp_path, *number, "--http3", *tls, *flags, app=TRANSFERS)
-
-    return start
+    return lambda mode, *flags: http3_server(tmp_path, tls_files, mode, *flags)
 
 
 Start = Callable[..., Running]
+
+
+@pytest.fixture(scope="module", params=MODES)
+def four(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tls_files: tuple[str, str]
+) -> Iterator[Running]:
+    """A server of four workers that several tests ask, and do nothing else to."""
+    with http3_server(tmp_path_factory.mktemp("four"), tls_files, request.param, workers=4) as running:
+        yield running
 
 
 @pytest.fixture
@@ -89,32 +99,39 @@ def reload(server: Running) -> None:
 # Under load
 
 
+@pytest.fixture(scope="module", params=MODES)
+def lasting(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tls_files: tuple[str, str]
+) -> Iterator[Running]:
+    """A server whose processes several tests change, one after the other."""
+    with http3_server(tmp_path_factory.mktemp("lasting"), tls_files, request.param) as running:
+        yield running
+
+
 @pytest.mark.parametrize("what", ["reload", "upgrade", "more and fewer workers"])
-@pytest.mark.parametrize("mode", MODES)
-def test_change_of_processes_loses_no_request(start: Start, mode: str, what: str) -> None:
-    with start(mode) as server:
-        with H3CheckingClient(server.address, keep_alive=6, short=2, slow=2, pause=0.02) as client:
-            eventually(lambda: client.verified > 100)
-            if what == "more and fewer workers":
-                for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGTTOU):
-                    at, seen = len(server.log), client.verified
-                    server.kill(number)
-                    server.wait_for_message("Serving with", after=at)
-                    eventually(lambda seen=seen: client.verified > seen + 100)
+def test_change_of_processes_loses_no_request(lasting: Running, what: str) -> None:
+    with H3CheckingClient(lasting.address, keep_alive=4, short=2, slow=2, pause=0.1) as client:
+        eventually(lambda: client.verified > 100)
+        if what == "more and fewer workers":
+            for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGTTOU, signal.SIGTTIN):
+                at, seen = len(lasting.log), client.verified
+                lasting.kill(number)
+                lasting.wait_for_message("Serving with", after=at)
+                eventually(lambda seen=seen: client.verified > seen + 100)
+        else:
+            new = lasting.write_next(TRANSFERS)
+            if what == "reload":
+                lasting.reload()
             else:
-                new_version(server, 2)
-                if what == "reload":
-                    reload(server)
-                else:
-                    server.upgrade()
-                eventually(lambda: client.versions[2] > 100)
-        assert client.faults == {}
+                lasting.upgrade()
+            eventually(lambda: client.versions[new] > 100)
+    assert client.faults == {}
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_end_loses_no_request_of_who_honours_goaway(start: Start, mode: str) -> None:
     with start(mode) as server:
-        with H3CheckingClient(server.address, keep_alive=6, short=0, slow=4, slow_time=1.0, pause=0.02) as client:
+        with H3CheckingClient(server.address, keep_alive=4, short=0, slow=4, slow_time=1.0, pause=0.1) as client:
             eventually(lambda: client.verified > 100)
             server.kill(signal.SIGTERM)
             client.leave()
@@ -150,9 +167,8 @@ def test_upload_that_runs_is_finished_by_the_old_process(start: Start, connect: 
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["same id", "new id"])
-@pytest.mark.parametrize("mode", MODES)
-def test_download_survives_changes_of_address(start: Start, connect: Connect, mode: str, named: bool) -> None:
-    with start(mode, workers=4) as server, connect(server) as client:
+def test_download_survives_changes_of_address(four: Running, connect: Connect, named: bool) -> None:
+    with connect(four) as client:
         download = client.open("GET", "/download")
         received = len(download.read_piece())
         if not named:

@@ -37,8 +37,8 @@ WEBSOCKETS = APP.replace(
 MODES = {
     "caller": (),
     "threads": ("--workers", "2"),
-    "processes": ("--workers", "2", "--worker-mode", "process"),
-    "interpreters": ("--workers", "2", "--worker-mode", "subinterpreter", "--loop", "asyncio"),
+    "processes": ("--workers", "1", "--worker-mode", "process"),
+    "interpreters": ("--workers", "1", "--worker-mode", "subinterpreter", "--loop", "asyncio"),
     "reload": ("--reload",),
     "parser h11": ("--http-parser", "h11"),
     "http3": ("--workers", "2", "--http3"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.workers.running import APP, Running, eventually
+from tests.workers.running import APP, FEWEST, Running, eventually
 
 from pounce import ConfigError
 from pounce.testing import TestServer
@@ -51,8 +51,8 @@ def told(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("mode", ["thread", "process"])
 def test_hooks_are_told_of_the_life_of_the_server(mode: str, tmp_path: Path) -> None:
     (tmp_path / "hooks.py").write_text(HOOKS)
-    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, *HOOK_FLAGS) as server:
-        [old, *_] = server.children()
+    with Running(tmp_path, *FEWEST[mode], *HOOK_FLAGS) as server:
+        [old] = server.children()
         server.kill(signal.SIGHUP)
         server.wait_for_message("Reloaded")
         eventually(lambda: old in [each["worker_pid"] for each in told(tmp_path)])
@@ -65,7 +65,7 @@ def test_hooks_are_told_of_the_life_of_the_server(mode: str, tmp_path: Path) -> 
         assert events[1]["urls"] == [f"http://127.0.0.1:{server.address[1]}"]
         assert events[2]["generation"] == 1
         ended = [each for each in events if each["name"] == "worker_exit"]
-        assert len(ended) == (4 if mode == "process" else 2)
+        assert len(ended) == 2
         assert {each["exit_code"] for each in ended} == {0}
 
 
@@ -90,7 +90,7 @@ def test_a_hook_that_fails_is_logged_and_ends_a_start_alone(tmp_path: Path) -> N
 def test_an_application_that_is_preloaded_is_imported_once(mode: str, tmp_path: Path) -> None:
     # Not by root, where that opens the sockets alone.
     group, given = (str(os.getgid()), ()) if os.geteuid() else (GROUP, ("--group", GROUP))
-    flags = ("--workers", "2", "--worker-mode", mode, "--preload")
+    flags = (*FEWEST[mode], "--preload")
     with Running(tmp_path, *flags, *given, app=NOTES) as server:
         assert server.get()["parent"] == server.pid
         server.kill(signal.SIGHUP)

@@ -12,6 +12,7 @@ import pytest
 from tests.workers.checking_client import CheckingClient
 from tests.workers.running import (
     APP,
+    FEWEST,
     HANGING,
     PATIENCE,
     Running,
@@ -50,26 +51,42 @@ HOLDS = APP.replace(
 )
 
 
-@pytest.fixture(params=MODES)
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
-    with Running(tmp_path, "--workers", "2", "--worker-mode", request.param) as running:
+@pytest.fixture(scope="module", params=MODES)
+def lasting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server that several tests reload, one after the other."""
+    folder = tmp_path_factory.mktemp("lasting")
+    with Running(folder, *FEWEST[request.param]) as running:
         yield running
 
 
+@pytest.fixture
+def server(lasting: Running) -> Running:
+    """The same when no reload of another test is left."""
+    lasting.settle()
+    return lasting
+
+
 def test_sighup_brings_new_code_without_a_fault(server: Running) -> None:
-    with CheckingClient(server.address, keep_alive=16, pause=0.02) as client:
+    with CheckingClient(server.address, keep_alive=16, pause=0.1) as client:
         eventually(lambda: client.verified > 100)
-        server.write(version(2))
+        new = server.write_next()
         server.reload()
-        eventually(lambda: client.versions[2] > 100)
+        eventually(lambda: client.versions[new] > 100)
     assert client.faults == {}
 
 
 def test_applications_can_tell_one_generation_of_workers_from_the_next(server: Running) -> None:
-    assert server.get()["worker"]["generation"] == 0
+    before = server.get()["worker"]["generation"]
     server.reload()
     # What the old one has accepted by now, it answers.
-    eventually(lambda: server.get()["worker"]["generation"] == 1)
+    eventually(lambda: server.get()["worker"]["generation"] > before)
+
+
+def test_generations_of_workers_are_counted_from_0(tmp_path: Path) -> None:
+    with Running(tmp_path, "--workers", "1", "--worker-mode", "process") as server:
+        assert server.get()["worker"]["generation"] == 0
+        server.reload()
+        eventually(lambda: server.get()["worker"]["generation"] == 1)
 
 
 def test_old_processes_end_after_a_reload(server: Running) -> None:
@@ -81,18 +98,18 @@ def test_old_processes_end_after_a_reload(server: Running) -> None:
 
 
 def test_request_that_runs_is_finished_by_the_old_process(server: Running) -> None:
-    old = server.children()
+    old, number = server.children(), server.get()["version"]
     with server.connect() as client:
         client.sendall(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
         server.reached()
-        server.write(version(2))
+        server.write_next()
         at = len(server.log)
         server.reload()
         server.wait_for_message("Shutting down", after=at)
         server.release()
         answer = read_answer(client)
     assert answer["pid"] in old
-    assert (answer["version"], answer["close"]) == (1, True)
+    assert (answer["version"], answer["close"]) == (number, True)
 
 
 @pytest.mark.parametrize("mode", ["process", "subinterpreter"])
@@ -116,58 +133,57 @@ def test_server_is_ready_while_it_reloads_and_each_worker_knows(mode: str, tmp_p
         eventually(lambda: workers() == {"wanted": 2, "serving": 2, "starting": 0, "draining": 0})
 
 
-@pytest.fixture(scope="module", params=MODES)
-def lasting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server that several tests reload, one after the other."""
-    folder = tmp_path_factory.mktemp("lasting")
-    with Running(folder, "--workers", "2", "--worker-mode", request.param) as running:
-        yield running
-
-
 @pytest.mark.parametrize("broken", ["syntax error", "import os; os._exit(1)", "import ctypes; ctypes.string_at(0)"])
-def test_new_version_that_cannot_start_changes_nothing(lasting: Running, broken: str) -> None:
-    number = lasting.get()["version"]
-    before = lasting.children()
-    with CheckingClient(lasting.address, pause=0.02, keep_alive=4, short=2, slow=1) as client:
-        at = len(lasting.log)
-        lasting.write(broken)
-        lasting.kill(signal.SIGHUP)
-        lasting.wait_for_message("Reload failed", after=at)
+def test_new_version_that_cannot_start_changes_nothing(server: Running, broken: str) -> None:
+    number = server.get()["version"]
+    before = server.children()
+    with CheckingClient(server.address, pause=0.1, keep_alive=4, short=2, slow=1) as client:
+        at = len(server.log)
+        server.write(broken)
+        server.kill(signal.SIGHUP)
+        server.wait_for_message("Reload failed", after=at)
         seen = client.verified
         eventually(lambda: client.verified > seen + 50)
     assert client.faults == {}
     assert set(client.versions) == {number}
-    eventually(lambda: lasting.children() == before)
-    lasting.write(version(number + 2))
-    lasting.reload()
-    eventually(lambda: lasting.get()["version"] == number + 2)
+    eventually(lambda: server.children() == before)
+    new = server.write_next()
+    server.reload()
+    eventually(lambda: server.get()["version"] == new)
     eventually(lambda: not any(map(is_running, before)))
 
 
 def test_failed_reload_shows_the_error_of_the_application(server: Running) -> None:
+    at = len(server.log)
     server.write("def deep():\n    raise RuntimeError('out of luck')\ndeep()")
     server.kill(signal.SIGHUP)
-    message = server.wait_for_message("Reload failed")["message"]
+    message = server.wait_for_message("Reload failed", after=at)["message"]
     assert "in deep" in message
     assert "RuntimeError: out of luck" in message
+    server.write_next()
 
 
 def test_reload_during_a_reload_is_not_forgotten(server: Running) -> None:
-    server.write(version(2))
+    at = len(server.log)
+    server.write_next()
     server.kill(signal.SIGHUP)
-    server.wait_for_message("Reloading")
-    server.write(version(3))
+    server.wait_for_message("Reloading", after=at)
+    at = len(server.log)
+    new = server.write_next()
     server.kill(signal.SIGHUP)
-    eventually(lambda: server.get()["version"] == 3)
+    eventually(lambda: server.get()["version"] == new)
+    # It may have been read by the first one.
+    second = server.log.index(server.wait_for_message("Reloading", after=at))
+    server.wait_for_message("Reloaded", after=second)
 
 
 def test_reload_takes_the_place_of_one_that_hangs(server: Running) -> None:
     server.write(HANGING)
     server.kill(signal.SIGHUP)
     eventually((server.folder / "hangs").exists)
-    server.write(version(3))
+    new = server.write_next()
     server.reload()
-    eventually(lambda: server.get()["version"] == 3)
+    eventually(lambda: server.get()["version"] == new)
 
 
 def test_who_asked_for_a_reload_is_told_that_a_later_one_took_its_place(tmp_path: Path) -> None:
@@ -205,12 +221,14 @@ def test_process_that_asks_for_another_one_during_a_reload_gets_it(tmp_path: Pat
         server.wait_for_message(f"Process {next(pid for pid in new if asked[pid] > 40)} is replaced")
 
 
-def test_end_during_a_reload_ends_all(server: Running) -> None:
-    server.kill(signal.SIGHUP)
-    server.wait_for_message("Reloading")
-    children = server.children()
-    assert server.end() == 0
-    assert not any(map(is_running, children))
+@pytest.mark.parametrize("mode", MODES)
+def test_end_during_a_reload_ends_all(mode: str, tmp_path: Path) -> None:
+    with Running(tmp_path, *FEWEST[mode]) as server:
+        server.kill(signal.SIGHUP)
+        server.wait_for_message("Reloading")
+        children = server.children()
+        assert server.end() == 0
+        assert not any(map(is_running, children))
 
 
 def test_sockets_with_tls_and_unix_sockets_are_kept(tmp_path: Path, tls_files: tuple[str, str]) -> None:
@@ -220,7 +238,7 @@ def test_sockets_with_tls_and_unix_sockets_are_kept(tmp_path: Path, tls_files: t
     flags = ("--workers", "2", "--ssl-certfile", tls_files[0], "--ssl-keyfile", tls_files[1])
     binds = ("--bind", "https://127.0.0.1:0", "--bind", f"unix:{tmp_path / 'socket'}?tls=off")
     with Running(tmp_path, *flags, *binds[:2]) as server:
-        with CheckingClient(server.address, tls=context, pause=0.02, keep_alive=4, short=2, slow=1) as client:
+        with CheckingClient(server.address, tls=context, pause=0.1, keep_alive=4, short=2, slow=1) as client:
             eventually(lambda: client.verified > 20)
             server.write(version(2))
             server.reload()
@@ -250,7 +268,7 @@ FOR_EVER = "600"
 @pytest.mark.parametrize("mode", MODES)
 def test_old_processes_have_the_time_of_a_reload_to_finish(mode: str, tmp_path: Path) -> None:
     flags = ("--reload-timeout", "0", "--shutdown-timeout", FOR_EVER, "--drain-disconnect", "100")
-    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, *flags) as server, server.connect() as client:
+    with Running(tmp_path, *FEWEST[mode], *flags) as server, server.connect() as client:
         client.sendall(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
         server.reached()
         at = len(server.log)
@@ -264,7 +282,7 @@ def test_old_processes_have_the_time_of_a_reload_to_finish(mode: str, tmp_path: 
 @pytest.mark.parametrize("mode", ["thread", "subinterpreter"])
 def test_the_end_of_the_server_cuts_the_time_of_a_reload_short(mode: str, tmp_path: Path) -> None:
     flags = ("--reload-timeout", FOR_EVER, "--shutdown-timeout", "0", "--drain-disconnect", "100")
-    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, *flags) as server, server.connect() as client:
+    with Running(tmp_path, *FEWEST[mode], *flags) as server, server.connect() as client:
         client.sendall(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
         server.reached()
         server.reload()

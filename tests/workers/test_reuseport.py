@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,23 @@ def sockets(port: int) -> int:
     return len(re.findall(rf": 0100007F:{port:04X} 00000000:0000 0A", text))
 
 
-def test_processes_have_sockets_of_their_own_on_one_port(tmp_path: Path) -> None:
-    with Running(tmp_path, *FLAGS) as server:
-        assert sockets(server.address[1]) == 3
-        eventually(lambda: {server.get()["pid"] for _ in range(10)} == set(server.children()))
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server whose processes several tests change, one after the other."""
+    with Running(tmp_path_factory.mktemp("lasting"), *FLAGS) as running:
+        yield running
+
+
+@pytest.fixture
+def server(lasting: Running) -> Running:
+    """The same when it has three processes again."""
+    lasting.settle()
+    return lasting
+
+
+def test_processes_have_sockets_of_their_own_on_one_port(server: Running) -> None:
+    assert sockets(server.address[1]) == 3
+    eventually(lambda: {server.get()["pid"] for _ in range(10)} == set(server.children()))
 
 
 def listening(pid: int, port: int) -> int:
@@ -52,27 +66,26 @@ def test_copy_of_the_process_keeps_no_socket_of_another_one(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("what", ["reload", "upgrade", "fewer, then more", "death"])
-def test_change_of_processes_loses_no_connection(what: str, tmp_path: Path) -> None:
-    with Running(tmp_path, *FLAGS) as server:
-        with CheckingClient(server.address, keep_alive=0, slow=0, short=16) as client:
-            eventually(lambda: client.verified > 100)
-            if what == "upgrade":
-                server.upgrade()
-            elif what == "reload":
-                server.kill(signal.SIGHUP)
-                server.wait_for_message("Reloaded")
-            elif what == "death":
-                with subprocess.Popen(["kill", "-KILL", str(server.children()[0])]):
-                    server.wait_for_message("was killed by")
-                eventually(lambda: len(server.children()) == 3)
-            else:
-                server.kill(signal.SIGTTOU)
-                server.wait_for_message("Reloaded")
-                eventually(lambda: len(server.children()) == 2)
-                server.kill(signal.SIGTTIN)
-                eventually(lambda: len(server.children()) == 3)
-            seen = client.verified
-            eventually(lambda: client.verified > seen + 200)
-        # Those that the process had taken die with it.
-        assert sum(client.faults.values()) <= (16 if what == "death" else 0), client.faults
-        assert sockets(server.address[1]) == 3
+def test_change_of_processes_loses_no_connection(what: str, server: Running) -> None:
+    at = len(server.log)
+    with CheckingClient(server.address, keep_alive=0, slow=0, short=16, pause=0.1) as client:
+        eventually(lambda: client.verified > 100)
+        if what == "upgrade":
+            server.upgrade()
+        elif what == "reload":
+            server.reload()
+        elif what == "death":
+            with subprocess.Popen(["kill", "-KILL", str(server.children()[0])]):
+                server.wait_for_message("was killed by", after=at)
+            eventually(lambda: len(server.children()) == 3)
+        else:
+            server.kill(signal.SIGTTOU)
+            server.wait_for_message("Reloaded", after=at)
+            eventually(lambda: len(server.children()) == 2)
+            server.kill(signal.SIGTTIN)
+            eventually(lambda: len(server.children()) == 3)
+        seen = client.verified
+        eventually(lambda: client.verified > seen + 200)
+    # Those that the process had taken die with it.
+    assert sum(client.faults.values()) <= (16 if what == "death" else 0), client.faults
+    eventually(lambda: sockets(server.address[1]) == 3)

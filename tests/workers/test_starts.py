@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.workers.running import Running
+from tests.workers.running import FEWEST, Running
 
 import pounce
 from pounce import LifespanError, PounceError, Server, ServerConfig
@@ -14,9 +14,7 @@ from pounce.testing import TestServer
 
 MODES = {
     "caller": (),
-    "thread": ("--workers", "2", "--worker-mode", "thread"),
-    "process": ("--workers", "2", "--worker-mode", "process"),
-    "subinterpreter": ("--workers", "2", "--worker-mode", "subinterpreter"),
+    **FEWEST,
     "reload": ("--reload",),
 }
 

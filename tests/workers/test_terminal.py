@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.workers.running import APP, PATIENCE, Running, eventually
+from tests.workers.running import APP, FEWEST, PATIENCE, Running, eventually
 
 WAITS = APP.replace(
     """    elif path == "/block":""",
@@ -30,7 +30,7 @@ MODES = ("alone", "thread", "process", "subinterpreter")
 
 @pytest.fixture(params=MODES)
 def mode(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    return () if request.param == "alone" else ("--workers", "2", "--worker-mode", request.param)
+    return FEWEST.get(request.param, ())
 
 
 @pytest.fixture

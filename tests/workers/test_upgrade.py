@@ -28,7 +28,7 @@ def version(number: int) -> str:
 @pytest.mark.parametrize("mode", ["thread", "process"])
 def test_new_supervisor_takes_over_without_a_fault(mode: str, tmp_path: Path) -> None:
     with Running(tmp_path, "--workers", "2", "--worker-mode", mode) as server:
-        with CheckingClient(server.address, pause=0.02) as client:
+        with CheckingClient(server.address, pause=0.1) as client:
             eventually(lambda: client.verified > 100)
             server.write(version(2))
             server.upgrade()
@@ -71,7 +71,7 @@ def test_upgrade_that_fails_at_its_end_costs_no_request_and_takes_nothing(mode: 
     (tmp_path / "pounce.toml").write_text(f'pid_file = "{pid_file}"')
     flags = ("--workers", "2", "--worker-mode", mode, "--control-socket", str(control))
     with Running(tmp_path, *flags, "--bind", "127.0.0.1:0", "--bind", f"unix:{path}") as server:
-        with CheckingClient(server.address, pause=0.02) as client:
+        with CheckingClient(server.address, pause=0.1) as client:
             eventually(lambda: client.verified > 100)
             (tmp_path / "pounce.toml").write_text(f'pid_file = "{tmp_path}/missing/pid"')
             server.kill(signal.SIGUSR2)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from tests.workers.running import (
     APP,
+    FEWEST,
     HANGING,
     PATIENCE,
     Running,
@@ -67,8 +68,9 @@ def server(mode: str, tmp_path: Path) -> Iterator[Running]:
 
 @pytest.fixture(scope="module", params=MODES)
 def lasting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server that several tests ask, and do nothing else to."""
-    with Running(tmp_path_factory.mktemp("lasting"), "--workers", "2", "--worker-mode", request.param) as running:
+    """A server that several tests ask, and do nothing else to; its bind has a setting of its own."""
+    flags = ("--workers", "2", "--worker-mode", request.param, "--bind", "127.0.0.1:0?max_headers=2")
+    with Running(tmp_path_factory.mktemp("lasting"), *flags) as running:
         yield running
 
 
@@ -99,9 +101,8 @@ def test_processes_have_one_worker_each(tmp_path: Path) -> None:
         assert {pid for pid, _ in placed(server, 40)} <= set(server.children())
 
 
-def test_settings_of_a_bind_hold_in_every_mode(mode: str, tmp_path: Path) -> None:
-    flags = ("--workers", "2", "--worker-mode", mode, "--bind", "127.0.0.1:0?max_headers=2")
-    with Running(tmp_path, *flags) as server, server.connect() as client:
+def test_settings_of_a_bind_hold_in_every_mode(lasting: Running) -> None:
+    with lasting.connect() as client:
         assert ask(client)["close"] is False
         client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nA: 1\r\nB: 2\r\n\r\n")
         assert client.recv(65536).startswith(b"HTTP/1.1 431 ")
@@ -282,16 +283,25 @@ def test_max_connections_holds_after_workers_were_added(mode: str, tmp_path: Pat
 # Death
 
 
+@pytest.fixture(scope="module", params=MODES)
+def dying(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server whose processes tests let die: no more often than it starts others."""
+    flags = ("--workers", "2", "--worker-mode", request.param)
+    with Running(tmp_path_factory.mktemp("dying"), *flags) as running:
+        yield running
+        assert running.end() == 0
+
+
 @pytest.mark.parametrize("path", ["/segfault", "/exit"])
-def test_process_that_dies_is_replaced(server: Running, path: str, mode: str) -> None:
-    with server.connect() as client:
+def test_process_that_dies_is_replaced(dying: Running, path: str) -> None:
+    at = len(dying.log)
+    with dying.connect() as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
         assert client.recv(65536) == b""
-    server.wait_for_message("A new process starts")
+    dying.wait_for_message("A new process starts", after=at)
     for _ in range(10):
-        assert server.get("/?again")["query"] == "again"
-    eventually(lambda: len(server.children()) == (2 if mode == "process" else 1))
-    assert server.end() == 0
+        assert dying.get("/?again")["query"] == "again"
+    eventually(lambda: len(dying.children()) == dying.processes)
 
 
 def test_processes_end_when_the_supervisor_is_killed(server: Running) -> None:
@@ -341,7 +351,7 @@ def test_application_that_keeps_dying_ends_the_server(tmp_path: Path) -> None:
 def test_start_that_fails_ends_the_server_with_the_reason(
     app: str, code: int, message: str, mode: str, tmp_path: Path
 ) -> None:
-    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, app=app, wait=not code) as server:
+    with Running(tmp_path, *FEWEST[mode], app=app, wait=not code) as server:
         assert (server.wait() if code else server.end()) == code
         assert message in server.text()
 
@@ -373,8 +383,8 @@ def test_failed_start_shows_the_traceback_of_the_application(mode: str, tmp_path
         assert "in f" in failing.text()
 
 
-def test_port_in_use_ends_the_server(server: Running, tmp_path: Path) -> None:
-    with Running(tmp_path, "--workers", "2", "--bind", f"127.0.0.1:{server.address[1]}", wait=False) as second:
+def test_port_in_use_ends_the_server(lasting: Running, tmp_path: Path) -> None:
+    with Running(tmp_path, "--workers", "2", "--bind", f"127.0.0.1:{lasting.address[1]}", wait=False) as second:
         assert second.wait() == 5
 
 
@@ -424,7 +434,7 @@ def test_second_signal_ends_all_workers_at_once(server: Running) -> None:
 
 
 def test_process_that_is_still_starting_does_not_hold_up_the_end(mode: str, tmp_path: Path) -> None:
-    with Running(tmp_path, "--workers", "2", "--worker-mode", mode, app=HANGING, wait=False) as server:
+    with Running(tmp_path, *FEWEST[mode], app=HANGING, wait=False) as server:
         eventually((tmp_path / "hangs").exists)
         assert server.end() == 0
 
@@ -436,7 +446,7 @@ def test_process_that_is_still_starting_does_not_hold_up_the_error_of_another_on
 
 
 def test_signals_to_the_whole_group_are_the_supervisors(mode: str, tmp_path: Path) -> None:
-    with Running(tmp_path, "--workers", "2", "--worker-mode", mode) as server, server.connect() as client:
+    with Running(tmp_path, *FEWEST[mode]) as server, server.connect() as client:
         client.sendall(b"GET /held?it HTTP/1.1\r\nHost: test\r\n\r\n")
         server.reached()
         for pid in [*server.children(), server.process.pid]:
@@ -463,7 +473,7 @@ def test_signals_to_the_whole_group_end_no_process_that_starts(mode: str, tmp_pa
 
 def test_file_of_a_unix_socket_is_removed_at_the_end(mode: str, tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    flags = ("--workers", "2", "--worker-mode", mode, "--bind", "127.0.0.1:0", "--bind", f"unix:{path}")
+    flags = (*FEWEST[mode], "--bind", "127.0.0.1:0", "--bind", f"unix:{path}")
     with Running(tmp_path, *flags) as server:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
@@ -535,9 +545,17 @@ def test_module_in_the_current_folder_hides_none_of_the_standard_library(tmp_pat
     assert "there is no module 'main'" in result.stderr
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server without a supervisor, and without a terminal whose end SIGHUP could mean."""
+    with Running(tmp_path_factory.mktemp("alone"), stdin="") as running:
+        yield running
+        assert running.end() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU])
-def test_signal_for_a_supervisor_is_told_where_there_is_none(number: signal.Signals, tmp_path: Path) -> None:
-    with Running(tmp_path, stdin="") as server:
-        server.kill(number)
-        assert number.name in server.wait_for_message("is for a supervisor")["message"]
-        assert server.end() == 0
+def test_signal_for_a_supervisor_is_told_where_there_is_none(number: signal.Signals, alone: Running) -> None:
+    at = len(alone.log)
+    alone.kill(number)
+    assert number.name in alone.wait_for_message("is for a supervisor", after=at)["message"]
+    assert alone.get("/?still")["query"] == "still"
