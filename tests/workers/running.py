@@ -102,7 +102,9 @@ class Running:
         self.write(app)
         port = () if "--bind" in flags else ("--port", "0")
         words = ["serve", "main:app", *port, "--no-access-log", "--log-format", "json", *flags]
-        fresh = command is not None or terminal is not None or not can_prepare(environ or {})
+        # What a process is called is where its own line was.
+        told_at_start = terminal is not None or "--process-title" in flags
+        fresh = command is not None or told_at_start or not can_prepare(environ or {})
         line = [sys.executable, *(["-m", "pounce_cli", *words] if command is None else command)]
         # What processes with datagrams meet in, the last of them removes.
         self._leaves_files = any("http3" in word or "udp" in word for word in (*flags, *(command or ())))

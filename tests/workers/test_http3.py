@@ -110,7 +110,7 @@ def lasting(
 
 @pytest.mark.parametrize("what", ["reload", "upgrade", "more and fewer workers"])
 def test_change_of_processes_loses_no_request(lasting: Running, what: str) -> None:
-    with H3CheckingClient(lasting.address, keep_alive=4, short=2, slow=2, pause=0.1) as client:
+    with H3CheckingClient(lasting.address, keep_alive=3, short=2, slow=1, pause=0.2) as client:
         eventually(lambda: client.verified > 100)
         if what == "more and fewer workers":
             for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGTTOU, signal.SIGTTIN):
@@ -131,7 +131,7 @@ def test_change_of_processes_loses_no_request(lasting: Running, what: str) -> No
 @pytest.mark.parametrize("mode", MODES)
 def test_end_loses_no_request_of_who_honours_goaway(start: Start, mode: str) -> None:
     with start(mode) as server:
-        with H3CheckingClient(server.address, keep_alive=4, short=0, slow=4, slow_time=1.0, pause=0.1) as client:
+        with H3CheckingClient(server.address, keep_alive=3, short=0, slow=2, slow_time=1.0, pause=0.2) as client:
             eventually(lambda: client.verified > 100)
             server.kill(signal.SIGTERM)
             client.leave()
