@@ -21,6 +21,9 @@ class Quick:
         return None
 
 
+QUICK = Quick()
+
+
 async def app(scope: Any, receive: Any, send: Any) -> None:
     body, more = b"", True
     while more:
@@ -31,28 +34,28 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_it_answers_with_the_whole_request_at_hand(wire: Wire) -> None:
-    server = wire.start(app, sync_app=Quick(), lifespan="off")
+    server = wire.share(app, sync_app=QUICK)
     response = server.request("POST", "/quick?a=b", body=b"what was sent" * 1000)
     assert (response.status, dict(response.headers)[b"x-by"]) == (201, b"quick")
     assert response.body == b"POST a=b " + b"what was sent" * 1000
 
 
 def test_what_it_leaves_reaches_the_application_with_its_body(wire: Wire) -> None:
-    server = wire.start(app, sync_app=Quick(), lifespan="off")
+    server = wire.share(app, sync_app=QUICK)
     body = server.request("POST", "/other", body=b"what was sent" * 1000).body
     assert body == b"application: " + b"what was sent" * 1000
 
 
 def test_what_it_raises_is_an_error_of_the_application(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        server = wire.start(app, sync_app=Quick(), lifespan="off")
+        server = wire.share(app, sync_app=QUICK)
         assert server.request("GET", "/raises").status == 500
         assert server.request("GET", "/quick").status == 201
     assert "on purpose" in caplog.text
 
 
 def test_the_pipeline_is_around_it_too(wire: Wire) -> None:
-    server = wire.start(app, sync_app=Quick(), lifespan="off", headers=["X-Always: yes"], request_id=True)
+    server = wire.share(app, sync_app=QUICK, headers=["X-Always: yes"], request_id=True)
     found = dict(server.request("GET", "/quick").headers)
     assert found[b"x-always"] == b"yes"
     assert found[b"x-request-id"]

@@ -245,7 +245,9 @@ class OneAfterAnother:
         if scope["type"] == "lifespan":
             raise NotImplementedError
         if self.seen is None:
-            self.seen = asyncio.get_running_loop(), receive.__self__.service
+            # One of them may be wrapped.
+            bound = receive if hasattr(receive, "__self__") else send
+            self.seen = asyncio.get_running_loop(), bound.__self__.service
         await self.app(scope, receive, send)
 
 

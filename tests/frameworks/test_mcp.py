@@ -1,71 +1,30 @@
 """An MCP server over streamable HTTP: a session of POSTs whose answers are event streams."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
-import httpx
-import httpx2
-from mcp import ClientSession
-from mcp.client.streamable_http import streamable_http_client
-from mcp.server.mcpserver import MCPServer
+import pytest
 from tests.frameworks.gates import Gate
-from tests.frameworks.http3 import AsyncH3Transport
 from tests.frameworks.wires import PATIENCE, Site
 
 
-class Body(httpx2.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream) -> None:
-        self._stream = stream
+@pytest.fixture(scope="module")
+def mcp() -> Any:
+    """Imported by the process that runs these tests, and not by each that collects them."""
+    from tests.frameworks import mcp_parts
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._stream.__aiter__()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+    return mcp_parts
 
 
-class H3Transport(httpx2.AsyncBaseTransport):
-    """HTTP/3 for the httpx that this client uses."""
-
-    def __init__(self) -> None:
-        self._transport = AsyncH3Transport()
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        content = await request.aread()
-        asked = httpx.Request(request.method, str(request.url), headers=request.headers.raw, content=content)
-        answer = await self._transport.handle_async_request(asked)
-        assert isinstance(answer.stream, httpx.AsyncByteStream)
-        return httpx2.Response(answer.status_code, headers=answer.headers.raw, stream=Body(answer.stream))
-
-    async def aclose(self) -> None:
-        await self._transport.aclose()
-
-
-def add_server() -> MCPServer:
-    server = MCPServer("adder")
-
-    @server.tool()
-    def add(a: int, b: int) -> int:
-        """The sum."""
-        return a + b
-
-    return server
-
-
-def client_of(site: Site) -> httpx2.AsyncClient:
-    how = {"transport": H3Transport()} if site.wire.name == "h3" else dict(site.wire.client_settings)
-    return httpx2.AsyncClient(verify=site.context, trust_env=False, **how)
-
-
-def test_tools_are_listed_and_called(serve: Callable[..., Site]) -> None:
-    site = serve(add_server().streamable_http_app())
+def test_tools_are_listed_and_called(serve: Callable[..., Site], mcp: Any) -> None:
+    site = serve(mcp.add_server().streamable_http_app())
 
     async def run() -> tuple[list[str], str]:
         async with (
-            client_of(site) as client,
-            streamable_http_client(f"{site.url}/mcp", http_client=client) as (read, write),
-            ClientSession(read, write) as session,
+            mcp.client_of(site) as client,
+            mcp.streamable_http_client(f"{site.url}/mcp", http_client=client) as (read, write),
+            mcp.ClientSession(read, write) as session,
         ):
             await session.initialize()
             tools = await session.list_tools()
@@ -97,15 +56,15 @@ class Watched:
             self.gate.left.set()
 
 
-def test_stream_of_events_ends_when_its_client_leaves(serve: Callable[..., Site]) -> None:
+def test_stream_of_events_ends_when_its_client_leaves(serve: Callable[..., Site], mcp: Any) -> None:
     gate = Gate()
-    site = serve(Watched(add_server().streamable_http_app(), gate), shutdown_timeout=2 * PATIENCE)
+    site = serve(Watched(mcp.add_server().streamable_http_app(), gate), shutdown_timeout=2 * PATIENCE)
 
     async def run() -> None:
         async with (
-            client_of(site) as client,
-            streamable_http_client(f"{site.url}/mcp", http_client=client, terminate_on_close=False) as (read, write),
-            ClientSession(read, write) as session,
+            mcp.client_of(site) as client,
+            mcp.streamable_http_client(f"{site.url}/mcp", http_client=client, terminate_on_close=False) as streams,
+            mcp.ClientSession(*streams) as session,
         ):
             await session.initialize()
             assert await asyncio.to_thread(gate.was_reached)

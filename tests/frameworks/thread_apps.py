@@ -3,7 +3,8 @@
     GET  /NAME      uses them; answers 200 with what came of it
     header x-worker  the worker that answered
 
-Nothing here knows how many workers there are.
+Nothing here knows how many workers there are. What takes long to import is imported where it is made: each process that
+runs tests imports this module.
 """
 
 import asyncio
@@ -12,11 +13,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
-import socketio
 from channels.layers import InMemoryChannelLayer, channel_layers, get_channel_layer
 from litestar import Litestar, Request, get
 from litestar.events import listener
-from mcp.server.mcpserver import MCPServer
 from starlette.applications import Starlette
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import PlainTextResponse, Response
@@ -86,6 +85,8 @@ def module_lock_app() -> Any:
 
 
 def mcp_app() -> Any:
+    from mcp.server.mcpserver import MCPServer
+
     return MCPServer("empty").streamable_http_app(streamable_http_path="/", stateless_http=True, json_response=True)
 
 
@@ -134,6 +135,8 @@ def channels_app() -> Any:
 
 
 def socketio_app() -> Any:
+    import socketio
+
     server = socketio.AsyncServer(async_mode="asgi")
 
     @server.event

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from pounce import AppError, ClientGone
 from pounce.testing import TestServer
 
-CLIENTS, MESSAGES = 8, 12
+CLIENTS, MESSAGES = 8, 9
 
 
 @pytest.fixture(
