@@ -1,6 +1,7 @@
 """Imports point downwards only, and importing the package is cheap."""
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -57,14 +58,23 @@ class Import(NamedTuple):
     module: str
 
 
-def imports(module: str) -> Iterator[Import]:
+def imports(module: str) -> tuple[Import, ...]:
     """Every import of a file, also those inside functions and those for type checking."""
-    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+    return imports_of(FILES[module])
+
+
+@functools.cache
+def imports_of(path: Path) -> tuple[Import, ...]:
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[Import]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(node.lineno, alias.name)
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{module}:{node.lineno} imports by a relative name"
+            assert not node.level, f"{path}:{node.lineno} imports by a relative name"
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
                 yield Import(node.lineno, name if name in MODULES else str(node.module))

@@ -5,7 +5,7 @@ shorter. So the symbols of each length say all.
 
 Theory of operation. A decoder that has read whole octets is somewhere inside a code: at an inner node of the tree, 0 to
 255. Each node has a row: for every octet the row of the node that comes next, and the symbols that come out on the way.
-Such a step is made when it is first taken: text takes a few hundred of the 65,536 that there are.
+Such a row and such a step are made when they are first taken: text takes a few hundred of the 65,536 that there are.
 """
 
 __all__ = ["HUFFMAN_MAX", "SECRETS", "HuffmanDecoder"]
@@ -89,15 +89,12 @@ _NODES, _ENDS = _tree()
 
 
 class Row(list["tuple[Row, bytes] | None"]):
-    """By octet the row that comes next and the symbols; None before that was asked, or where nothing may come.
-
-    Empty before it is reached.
-    """
+    """By octet the row that comes next and the symbols; None before that was asked, or where nothing may come."""
 
     __slots__ = ("ends", "node")
 
     def __init__(self, node: int) -> None:
-        super().__init__()
+        super().__init__((None,) * 256)
         self.node = node
         self.ends = node in _ENDS
         """A string may end here."""
@@ -117,7 +114,8 @@ class HuffmanDecoder:
 
     def __init__(self) -> None:
         self._known: dict[bytes, bytes] = {}
-        self._rows = [Row(node) for node in range(len(_NODES))]
+        self._rows = {0: Row(0)}
+        """By node, those that were reached."""
 
     def decode(self, data: bytes, secret: bool) -> bytes:
         """The string that `data` encodes; one that is `secret` is not kept. Raises `ValueError`."""
@@ -138,7 +136,7 @@ class HuffmanDecoder:
             for octet in data:
                 row, symbols = row[octet]  # type: ignore[misc]
                 pieces.append(symbols)
-        except IndexError, TypeError:
+        except TypeError:
             return self._decode_and_make(data)
         if not row.ends:
             raise ValueError("the padding of a Huffman code is wrong")
@@ -148,8 +146,6 @@ class HuffmanDecoder:
         """The same for a string that needs steps which were not made before."""
         row = self._rows[0]
         for octet in data:
-            if not row:
-                row += [None] * 256
             step = row[octet]
             if step is None:
                 step = row[octet] = self._step(row.node, octet)
@@ -163,4 +159,4 @@ class HuffmanDecoder:
             symbols += symbol
         if node == _NOWHERE:
             raise ValueError("EOS inside a Huffman code")
-        return self._rows[node], symbols
+        return self._rows.get(node) or self._rows.setdefault(node, Row(node)), symbols
