@@ -24,14 +24,28 @@ from pounce.settings.observation import ObservationSettings
 __all__ = ["EXTENSIONS", "WORKER_TIMEOUT", "ServerConfig", "describe", "setting_of_bind"]
 
 
-# The order of settings is that of these classes from the last to the first.
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+# The order of settings is that of these classes from the last to the first. What is written out below would be compiled
+# with every name in it, at each start.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
 class ServerConfig(ObservationSettings, AnswerSettings, LimitSettings, NetworkSettings, ApplicationSettings):
     """All settings of one server; immutable, checked when it is built.
 
     Durations are seconds, sizes are bytes. Raises `ConfigError` naming the field, the value and the allowed
     range when a value has the wrong type or lies outside.
     """
+
+    def __repr__(self) -> str:
+        shown = (f"{item.name}={getattr(self, item.name)!r}" for item in OPTIONS if not item.secret)
+        return f"ServerConfig({', '.join(shown)})"
+
+    def __eq__(self, other: object) -> bool:
+        return self._values() == other._values() if isinstance(other, ServerConfig) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, item.name) for item in OPTIONS)
 
     def resolve_workers(self) -> int:
         """The number of workers: `workers`, or as many as there are CPUs to use for 0."""

@@ -255,8 +255,7 @@ class WorkerInterpreters:
     def add(self, number: int) -> None:
         """Start one more."""
         config = self._spec.config
-        spec = replace(
-            self._spec,
+        spec = self._spec._replace(
             config=replace(
                 config,
                 # The main interpreter waits for it, for all of them.
