@@ -15,7 +15,7 @@ __all__ = ["CHANGING", "BindService"]
 
 
 CHANGING = frozenset((
-    "_connection_id", "ask_totals", "disconnects", "draining", "fleet", "max_connections", "place", "requests", "state",
+    "ask_totals", "disconnects", "draining", "fleet", "max_connections", "place", "requests", "state",
     "workers",
 ))  # fmt: skip
 """What of a service is another value later on. All else is made once."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import itertools
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -118,7 +119,6 @@ class Service:
     # Each request asks for forty of them: in a dictionary of that many each takes several times as long.
     __slots__ = (
         "_admit",
-        "_connection_id",
         "_context",
         "_future_class",
         "_identifies_all",
@@ -160,6 +160,7 @@ class Service:
         "max_connections",
         "max_request_size",
         "methods",
+        "next_connection_id",
         "observers",
         "offered",
         "on_drain",
@@ -320,7 +321,8 @@ class Service:
         self.workers = 1
         """Workers of this process, which share what it may have."""
         self._on_app_error = on_app_error
-        self._connection_id = 0
+        self.next_connection_id: Callable[[], int] = itertools.count(1).__next__
+        """A number for a new connection of this worker, from 1."""
         self._context = contextvars.copy_context()
         self._logged: set[str] = set()
         made = [(item.name, respond) for item in responders if (respond := item.create(self)) is not None]
@@ -700,11 +702,6 @@ class Service:
             asked = self.shared["totals"] = AskedTotals(self.ask_totals, self.loop)
         totals: Totals = await asked.get()
         return totals
-
-    def next_connection_id(self) -> int:
-        """A number for a new connection of this worker, from 1."""
-        self._connection_id += 1
-        return self._connection_id
 
     def tick(self, now: float) -> None:
         """A few times a second: a new date, and heads that have waited for their body long enough."""

@@ -332,7 +332,9 @@ class Connection(asyncio.Protocol):
         self._fd = fd
         self._direct = True
         self._reads = READING
-        self.loop.take_reading(transport, fd, self._read_ready)  # type: ignore[attr-defined]
+        # As `take_reading()` does.
+        transport._paused = True
+        self.loop.read_directly(fd, self._read_ready)  # type: ignore[attr-defined]
 
     def read_past_transport(self) -> None:
         """Read from the socket itself from now on, which takes less time; for wires that call `write_past_transport()`.

@@ -303,6 +303,14 @@ class EpollLoop(asyncio.SelectorEventLoop):
         except InterruptedError:
             found = []
         readers = self._readers
+        if len(found) == 1 and not ready:
+            # Nearly always there is nothing else to be done.
+            fd, event = found[0]
+            if event == EPOLLIN and (not scheduled or scheduled[0]._when >= self.time() + self._clock_resolution):
+                reader = readers.get(fd)
+                if reader is not None:
+                    reader()
+                    return
         direct = []
         for fd, event in found:
             if event == EPOLLIN and fd in readers:

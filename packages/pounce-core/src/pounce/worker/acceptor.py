@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from pounce.contract.turns import Share
@@ -37,7 +38,7 @@ NO_TIMEOUT = 86_400.0
 PAUSE = 0.5
 """Seconds without accepting when descriptors or memory have run out."""
 # The peer went away between its handshake and our accept; the next one is not concerned (accept(2)).
-_GONE = {errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
+GONE = {errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 OVERLOADED = BadRequest(
@@ -52,7 +53,8 @@ class Listening:
     """A listening socket, of which connections are taken without anything that is done in vain."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._accept = sock._accept  # type: ignore[attr-defined]
+        self.accept_fd: Callable[[], tuple[int, Any]] = sock._accept  # type: ignore[attr-defined]
+        """accept(2): a descriptor, and the address of its peer. Raises `OSError` as that does."""
         # Plain numbers: `accept()` of Python's sockets looks up the names of all three for each connection.
         self._kind = int(sock.family), int(sock.type), sock.proto
         poll = select.poll()
@@ -64,24 +66,20 @@ class Listening:
     def accept(self) -> tuple[socket.socket, Any] | None:
         """The next connection, and the address of its peer; None when there is none. Raises `OSError` when none can be
         taken."""
-        found = self.accept_fd()
-        return None if found is None else (self.socket_of(found[0]), found[1])
+        while True:
+            try:
+                fd, peer = self.accept_fd()
+            except BlockingIOError, InterruptedError:
+                return None
+            except OSError as exc:
+                if exc.errno in GONE:
+                    continue
+                raise
+            return self.socket_of(fd), peer
 
     def socket_of(self, fd: int) -> socket.socket:
         """The socket of a descriptor that was accepted."""
         return socket.socket(*self._kind, fileno=fd)
-
-    def accept_fd(self) -> tuple[int, Any] | None:
-        """As `accept()`, with the descriptor of the connection."""
-        while True:
-            try:
-                return self._accept()  # type: ignore[no-any-return]
-            except BlockingIOError, InterruptedError:
-                return None
-            except OSError as exc:
-                if exc.errno in _GONE:
-                    continue
-                raise
 
 
 def report_failure(exc: OSError) -> None:
@@ -319,24 +317,25 @@ class Acceptor(Intake):
                 return
 
     def _accept_one(self) -> bool:
-        """Take one connection; False when there is none, or none can be taken now."""
-        opener = self._opener
+        """Take one connection, or one that is gone already; False when there is none, or none can be taken now."""
         try:
-            found = self._listening.accept_fd()
+            fd, peer = self._listening.accept_fd()
+        except BlockingIOError, InterruptedError:
+            return False
         except OSError as exc:
+            if exc.errno in GONE:
+                return True
             self._service.count("accept_error")
             report_failure(exc)
             # Out of descriptors, or worse: stop for a moment instead of spinning.
             self._pause()
             self._resume = self._loop.call_later(PAUSE, self.start)
             return False
-        if found is None:
-            return False
         try:
-            if opener is not None:
-                self._take_fd(opener, *found)
+            if self._opener is not None:
+                self._take_fd(self._opener, fd, peer)
             else:
-                self.take(self._listening.socket_of(found[0]), found[1])
+                self.take(self._listening.socket_of(fd), peer)
         except Exception as exc:  # noqa: BLE001 - logged there
             # Of one connection; the loop must not end for it.
             self._loop.call_exception_handler({"message": "A connection could not be taken", "exception": exc})
