@@ -86,7 +86,7 @@ class ConnectionInfo:
         share: Share | None = None,
     ) -> None:
         self.id = id
-        if peer is not None and peer[0].startswith("::ffff:"):
+        if peer is not None and ":" in peer[0]:
             peer = unmapped(peer[0]), peer[1]
         self.peer = peer
         self.bound = None
@@ -95,7 +95,7 @@ class ConnectionInfo:
                 self.bound = local[0]
             else:
                 self.bound = local[1]
-                if local[0].startswith("::ffff:"):
+                if ":" in local[0]:
                     local = unmapped(local[0]), local[1]
         self.local = local
         self.scheme = scheme

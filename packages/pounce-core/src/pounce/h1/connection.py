@@ -24,7 +24,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pounce.contract.head import AnswerFields, ExtendedFields, Headers, RequestHead
 from pounce.contract.parser import EndOfBody
@@ -186,16 +186,17 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
 
     def _end_received(self) -> None:
         if self.reading == IDLE and self._direct:
+            transport: Any = self.transport
             try:
-                close = self.transport.close_at_once  # type: ignore[attr-defined]
+                fd = transport.direct_fd
             except AttributeError:
                 # It is one of asyncio's.
-                pass
-            else:
+                fd = -1
+            if fd >= 0:
                 # Nothing is owed to the peer, and nothing waits to leave: what follows comes to the same.
                 self.reading = CLOSED
                 self._reads = ENDED
-                close()
+                transport.close_at_once()
                 return
         super()._end_received()
 

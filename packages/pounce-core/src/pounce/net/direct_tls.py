@@ -18,7 +18,7 @@ It stands on what asyncio has below its documented surface in CPython 3.14, as t
 
 import os
 import socket
-from asyncio import sslproto
+from asyncio import sslproto, trsock
 from typing import Any
 
 from pounce.net.direct_transport import DirectTransport
@@ -55,7 +55,7 @@ class Below(DirectTransport):
 
     def __init__(self, loop: Any, sock: socket.socket, protocol: Any, peer: Any) -> None:
         super().__init__(loop, sock.fileno(), (0, 0, 0), protocol, peer, None)
-        self._made = sock
+        self._shown = trsock.TransportSocket(sock)
 
     def begin_reading(self) -> None:
         self._add_reader(self._sock_fd, None)

@@ -38,7 +38,6 @@ class DirectTransport(base):  # type: ignore[misc]
         "_conn_lost",
         "_kind",
         "_local",
-        "_made",
         "_paused",
         "_peer",
         "_protocol",
@@ -71,8 +70,7 @@ class DirectTransport(base):  # type: ignore[misc]
         self._protocol: Any = protocol
         self._peer = peer
         self._local = local
-        self._made: socket.socket | None = None
-        self._shown: trsock.TransportSocket | None = None
+        self._shown: Any = None
         self._buffer: Any = ()
         self._closing = False
         self._paused = False
@@ -82,11 +80,14 @@ class DirectTransport(base):  # type: ignore[misc]
     @property
     def _sock(self) -> socket.socket | None:
         """As asyncio's: None once it is closed."""
-        sock = self._made
-        if sock is None and self._loop is not None:
-            sock = self._made = socket.socket(*self._kind, fileno=self._sock_fd)
+        if self._loop is None:
+            return None
+        if self._shown is None:
+            sock = socket.socket(*self._kind, fileno=self._sock_fd)
             sock.setblocking(False)
-        return sock
+            self._shown = trsock.TransportSocket(sock)
+        found: socket.socket = self._shown._sock
+        return found
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "peername":
@@ -99,9 +100,9 @@ class DirectTransport(base):  # type: ignore[misc]
                     pass
             return self._local
         if name == "socket":
-            if self._shown is None:
+            if self._shown is None and self._sock is None:
                 # Of one that is closed there is none but a closed one.
-                self._shown = trsock.TransportSocket(self._sock or socket.socket.__new__(socket.socket))
+                self._shown = trsock.TransportSocket(socket.socket.__new__(socket.socket))
             return self._shown
         return default
 
@@ -143,11 +144,10 @@ class DirectTransport(base):  # type: ignore[misc]
             if self._protocol_connected:
                 self._protocol.connection_lost(exc)
         finally:
-            if self._made is None:
+            if self._shown is None:
                 os.close(self._sock_fd)
             else:
-                self._made.close()
-                self._made = None
+                self._shown._sock.close()
             self._protocol = None
             self._loop = None
             if self._empty_waiter is not None:

@@ -23,7 +23,7 @@ import heapq
 import selectors
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from select import EPOLLIN, EPOLLOUT
 from typing import Any, cast
 
@@ -137,9 +137,11 @@ class EpollLoop(asyncio.SelectorEventLoop):
         """Of readers that are called in asyncio's way after all."""
         super().__init__(selector)
 
-    def is_behind(self) -> bool:
-        """More callbacks wait than the loop takes events at a time: whatever is new should get in line."""
-        return len(self._ready) > BATCH
+    @property
+    def waiting(self) -> tuple[Sized, int]:
+        """The callbacks that wait, and how many events the loop takes at a time: while more wait than that, whatever is
+        new should get in line."""
+        return self._ready, BATCH
 
     def read_directly(self, fd: int, reader: Callable[[], object]) -> None:
         """Call `reader` while there is something to read. It sees to what it raises itself.

@@ -49,6 +49,7 @@ class Opener:
         self._service = service
         self._loop = loop
         self._transport = loop.transport
+        self._ready, self._most = loop.waiting
         self._uncount = uncount
         self.kind = int(listening.family), int(listening.type), listening.proto
         """Of its sockets."""
@@ -57,10 +58,10 @@ class Opener:
         self.table = table
         self._wire = named or (None if table.by_preface or table.by_rule else table.default)
         """That of all connections, where none has to be chosen."""
-        self._starts: frozenset[bytes] | None = None
+        self._starts: tuple[bytes, ...] | None = None
         """What prefaces begin with; None where that does not tell who has none."""
         if not table.by_rule and all(len(preface) >= START for preface in table.by_preface):
-            self._starts = frozenset(preface[:START] for preface in table.by_preface)
+            self._starts = tuple({preface[:START] for preface in table.by_preface})
 
     def open(self, fd: int, peer: Any, share: Share | None) -> None:
         """Serve a socket that was accepted from `peer`, and does not block. `share` is the connection's where it has
@@ -68,7 +69,8 @@ class Opener:
         if self._wire is not None:
             self.begin(self._wire, fd, peer, share, b"", inf)
             return
-        if self._loop.is_behind():
+        if len(self._ready) > self._most:
+            # Whatever is new gets in line.
             Opening(self._service, self._loop, self, fd, peer, share, b"")
             return
         try:
@@ -84,7 +86,7 @@ class Opener:
             if share is not None:
                 self._uncount(share)
             return
-        if self._starts is not None and len(first) >= START and first[:START] not in self._starts:
+        if self._starts is not None and len(first) >= START and not first.startswith(self._starts):
             # As `of_preface()` would find.
             self.begin(self.table.default, fd, peer, share, first, inf)
             return
