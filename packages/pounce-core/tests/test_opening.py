@@ -4,6 +4,8 @@ import asyncio
 import os
 import select
 import socket
+import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -433,6 +435,42 @@ def test_socket_of_a_transport_that_is_closed_is_closed(site: Site) -> None:
     client.close()
     site.until(lambda: not site.service.connections)
     assert transport.get_extra_info("socket").fileno() == -1
+
+
+TOOL = 3
+"""An id that no tool of Python's own has."""
+AROUND = ("net/opening.py", "net/connection.py", "net/body_connection.py", "net/direct_transport.py", "/acceptor.py")
+
+
+@pytest.mark.parametrize("site", ["unix"], indirect=True)
+def test_connection_costs_little_beside_its_request(site: Site) -> None:
+    site.start()
+    found = 0
+    this_thread = threading.get_ident()
+
+    def count(code: Any, offset: int) -> None:
+        nonlocal found
+        # Another thread may be that of a server that another test has left running.
+        if threading.get_ident() == this_thread and code.co_filename.endswith(AROUND):
+            found += 1
+
+    sys.monitoring.use_tool_id(TOOL, "cost")
+    sys.monitoring.register_callback(TOOL, sys.monitoring.events.INSTRUCTION, count)
+    try:
+        for _ in range(2):
+            found = 0
+            client = site.client(REQUEST)
+            sys.monitoring.set_events(TOOL, sys.monitoring.events.INSTRUCTION)
+            assert site.answer(client).endswith(b"Hello")
+            client.close()
+            site.until(lambda: not site.service.connections)
+            sys.monitoring.set_events(TOOL, 0)
+    finally:
+        sys.monitoring.set_events(TOOL, 0)
+        sys.monitoring.register_callback(TOOL, sys.monitoring.events.INSTRUCTION, None)
+        sys.monitoring.free_tool_id(TOOL)
+    # Bytecodes, which are the same on whatever machine.
+    assert found <= 750
 
 
 # What asyncio's transports can do
