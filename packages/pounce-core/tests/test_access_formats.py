@@ -11,7 +11,7 @@ import pytest
 from pounce import ConfigError
 from pounce.observe.access_entry import AccessEntry
 from pounce.observe.access_log import _traceparent
-from pounce.observe.formats import access_fields, access_format
+from pounce.observe.formats import access_fields, access_format, plain_line
 
 AT = 1_700_000_000.25
 
@@ -92,6 +92,35 @@ def test_value_where_there_is_more_to_say(name: str, values: dict[str, Any], sai
 )
 def test_json_is_written_as_a_library_writes_it(values: dict[str, Any]) -> None:
     assert written("json", **values) == json.dumps(access_fields(entry(**values)), default=str)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"status": 503, "duration": 0.0},
+        {"status": 0, "sent": 0, "client": "unix", "version": "3", "scheme": "https"},
+        {"target": '/"\x1b\n\\\xe9', "request_id": "a-b"},
+        {"request_id": AT},
+    ],
+)
+def test_line_of_a_usual_request_is_that_of_its_entry(form: str, values: dict[str, Any]) -> None:
+    of = entry(**values)
+    plain = plain_line(form)(
+        of.at,
+        of.client,
+        of.method,
+        of.target,
+        of.version,
+        of.scheme,
+        of.status,
+        of.sent,
+        of.duration,
+        of.worker,
+        of.request_id,
+    )
+    assert plain == written(form, **values)
 
 
 def test_time_of_a_line_goes_on_with_the_next_one() -> None:

@@ -22,18 +22,32 @@ from pounce.observe.access_entry import AccessEntry, escaped
 if TYPE_CHECKING:
     from pounce.plugin import Completed
 
-__all__ = ["FIELD_MAX", "AccessFormat", "access_fields", "access_format", "cut", "timestamp", "usual_line"]
+__all__ = [
+    "FIELD_MAX",
+    "AccessFormat",
+    "access_fields",
+    "access_format",
+    "cut",
+    "plain_line",
+    "timestamp",
+    "usual_line",
+]
 
 FIELD_MAX = 2048
 """Characters of the method, the target and each field that are logged."""
 CUT = "…"
 """Follows what was cut off; no client can send it."""
 LOGGER = "pounce.access"
+AT_INFO, AT_WARNING = f" INFO     {LOGGER} - ", f" WARNING  {LOGGER} - "
+"""What stands between the time and the message in a log for people."""
 COMMON = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s'
 COMBINED = COMMON + ' "%(f)s" "%(a)s"'
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 type Write = Callable[[AccessEntry], str]
+type Plain = Callable[[float, str, str, str, str, str, int, int, float, int, object], str]
+"""Makes the line of a request of which there is nothing to say but what every entry has, and its id; given in the order
+at, client, method, target, version, scheme, status, sent, duration, worker, request_id."""
 
 
 class AccessFormat(NamedTuple):
@@ -64,6 +78,11 @@ def access_format(text: str) -> AccessFormat:
 def usual_line(form: str) -> Write:
     """What makes a line where the format is `auto`: `form` is that of the log, `text` or `json`."""
     return _json() if form == "json" else _text()
+
+
+def plain_line(form: str) -> Plain:
+    """The same for the usual request, which then needs no entry."""
+    return _json_plain() if form == "json" else _text_plain()
 
 
 def cut(text: str) -> str:
@@ -116,24 +135,60 @@ _quoted: Callable[[str], str] = json.encoder.encode_basestring_ascii
 """A string of JSON."""
 
 
-def _json() -> Write:
+def _json_plain() -> Plain:
     """As `json.dumps()` writes `access_fields()`."""
-    stamp = _Stamp()
+    second = _Second(lambda at: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)))
+
+    def plain(
+        at: float,
+        client: str,
+        method: str,
+        target: str,
+        version: str,
+        scheme: str,
+        status: int,
+        sent: int,
+        duration: float,
+        worker: int,
+        request_id: object,
+    ) -> str:
+        level = "info" if status < 500 else "warn"
+        end = "}"
+        if request_id is not None:
+            quoted = _quoted(request_id) if type(request_id) is str else json.dumps(request_id, default=str)
+            end = f', "req_id": {quoted}}}'
+        return (
+            f'{{"ts": "{second.of(at)}.{int(at % 1 * 1000):03d}+00:00", "level": "{level}",'
+            f' "method": {_quoted(method)}, "path": {_quoted(target)}, "status": {status}, "bytes": {sent},'
+            f' "duration_ms": {_rounded(duration * 1000)}, "client": {_quoted(client)}, "protocol": "HTTP/{version}",'
+            f' "scheme": {_quoted(scheme)}, "worker": {worker}{end}'
+        )
+
+    return plain
+
+
+def _json() -> Write:
+    plain = _json_plain()
 
     def write(entry: AccessEntry) -> str:
-        line = (
-            f'{{"ts": "{stamp.of(entry.at)}", "level": "{"warn" if entry.status >= 500 else "info"}",'
-            f' "method": {_quoted(entry.method)}, "path": {_quoted(entry.target)}, "status": {entry.status},'
-            f' "bytes": {entry.sent}, "duration_ms": {_rounded(entry.duration * 1000)},'
-            f' "client": {_quoted(entry.client)}, "protocol": "HTTP/{entry.version}",'
-            f' "scheme": {_quoted(entry.scheme)}, "worker": {entry.worker}'
-        )
+        line = plain(
+            entry.at,
+            entry.client,
+            entry.method,
+            entry.target,
+            entry.version,
+            entry.scheme,
+            entry.status,
+            entry.sent,
+            entry.duration,
+            entry.worker,
+            # It stands behind what follows.
+            None if not entry.complete else entry.request_id,
+        )[:-1]
         if not entry.complete:
             line += ', "incomplete": true'
-        if entry.request_id is not None:
-            given = entry.request_id
-            quoted = _quoted(given) if type(given) is str else json.dumps(given, default=str)
-            line += f', "req_id": {quoted}'
+            if entry.request_id is not None:
+                line += f', "req_id": {json.dumps(entry.request_id, default=str)}'
         if entry.trace_id is not None:
             line += f', "trace_id": "{entry.trace_id}"'
         if entry.first_byte is not None:
@@ -174,15 +229,45 @@ def _logfmt_value(value: object) -> str:
     return text if _bare(text) is not None else json.dumps(text)
 
 
+def _text_plain() -> Plain:
+    second = _Second(_local_time)
+
+    def plain(
+        at: float,
+        client: str,
+        method: str,
+        target: str,
+        version: str,
+        scheme: str,
+        status: int,
+        sent: int,
+        duration: float,
+        worker: int,
+        request_id: object,
+    ) -> str:
+        level = AT_INFO if status < 500 else AT_WARNING
+        number = "" if request_id is None else f" [{request_id}]"
+        return (
+            f'{second.of(at)},{int(at % 1 * 1000):03d}{level}{client} - "{escaped(f"{method} {target}")}'
+            f' HTTP/{version}" {status or "-"} {sent} {duration * 1000:.1f}ms w{worker}{number}'
+        )
+
+    return plain
+
+
 def _text() -> Write:
-    second = _Second(lambda at: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)))
+    second = _Second(_local_time)
 
     def write(entry: AccessEntry) -> str:
         at = entry.at
-        level = "WARNING " if entry.status >= 500 else "INFO    "
-        return f"{second.of(at)},{int(at % 1 * 1000):03d} {level} {LOGGER} - {entry.text()}"
+        level = AT_INFO if entry.status < 500 else AT_WARNING
+        return f"{second.of(at)},{int(at % 1 * 1000):03d}{level}{entry.text()}"
 
     return write
+
+
+def _local_time(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 class _Second:
