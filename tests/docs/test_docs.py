@@ -266,6 +266,7 @@ def test_the_page_of_each_package_begins_with_what_to_install_for_what() -> None
 # Tests
 
 
+@functools.cache
 def functions_of(path: Path) -> set[str]:
     nodes = ast.walk(ast.parse(path.read_text()))
     return {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}

@@ -81,10 +81,11 @@ def test_secrets_have_no_default_in_the_schema():
 
 
 def test_template_has_every_setting_and_is_valid_as_it_is(tmp_path):
-    (tmp_path / "pounce.toml").write_text(template())
+    text = template()
+    (tmp_path / "pounce.toml").write_text(text)
     assert settings_of(Given()) == {}
     for item in (*(item for item in describe() if item.flag), *plugin_options(lambda plugin: True)):
-        assert re.search(rf"^# {item.field} = ", template(), re.MULTILINE), item.name
+        assert re.search(rf"^# {item.field} = ", text, re.MULTILINE), item.name
 
 
 def test_template_without_its_comments_changes_nothing(tmp_path):
