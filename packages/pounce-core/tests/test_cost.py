@@ -102,7 +102,8 @@ def test_nothing_of_what_is_off_is_called() -> None:
         (185, b"", {"rate_limit_enabled": True, "rate_limit_routes": ("POST /login 5/m", "/* 100/s 100")}),
         (75, b"", {"limit_concurrency": 100, "request_queue_enabled": True}),
         (20, b"", {"app_timeout": 60}),
-        (155, b"", {"metrics_enabled": True}),
+        (365, b"", {"server_timing": True}),
+        (150, b"", {"metrics_enabled": True}),
         (5, b"", {"max_buffered": 1_000_000, "max_connections_per_peer": 100}),
     ],
     ids=[
@@ -116,6 +117,7 @@ def test_nothing_of_what_is_off_is_called() -> None:
         "rate limit of a route",
         "limit of concurrency",
         "time limit of applications",
+        "server timing",
         "metrics",
         "limits of connections",
     ],

@@ -58,12 +58,12 @@ class TimedExchange(HttpExchange):
                     self._trailers = []
                 self._extend([(b"trailer", NAME), (NAME, b", ".join(self._begin()))])
             else:
-                self._extend([(NAME, b", ".join(self._begin() + self._end()))])
+                self._extend([(NAME, self._whole())])
 
     def _begin_own(self, response: Response) -> None:
         super()._begin_own(response)
         self._tells_at_the_end = False
-        self._extend([(NAME, b", ".join(self._begin() + self._end()))])
+        self._extend([(NAME, self._whole())])
 
     def _send_body(self, body: Any, more: bool) -> None:
         is_last = not more and self._tells_at_the_end
@@ -96,6 +96,17 @@ class TimedExchange(HttpExchange):
         now = monotonic()
         told = [metric(b"app", now - self._app_started)] if self._app_started else []
         return [*told, metric(b"total", now - self.started + self._parsed_in)]
+
+    def _whole(self) -> bytes:
+        """All of it at once, as one text: nearly every answer."""
+        started = self._app_started
+        if not started:
+            return b", ".join(self._begin() + self._end())
+        now, parsed_in, began = monotonic(), self._parsed_in, self.started
+        return (
+            f"parse;dur={parsed_in * 1000:.3f}, queue;dur={(started - began) * 1000:.3f},"
+            f" app;dur={(now - started) * 1000:.3f}, total;dur={(now - began + parsed_in) * 1000:.3f}"
+        ).encode()
 
     def _extend(self, own: Headers) -> None:
         fields = self._headers
