@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from tests.workers.prepared import PreparedCommand, can_prepare
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds that anything may take before the test fails."""
 
 FEWEST = {
