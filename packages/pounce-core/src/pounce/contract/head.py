@@ -47,21 +47,14 @@ class AnswerFields(list[tuple[bytes, bytes]]):
 class ExtendedFields(list[tuple[bytes, bytes]]):
     """The fields of an answer that shares all but the last of them with others, such as all but the id of its request.
 
-    A wire may take what it has made of `shared`, and encode `own` alone: what it keeps in `encoded` has a method
-    `extended(fields)` then. Those say nothing of framing, of the connection, or of anything else that a wire looks at.
-    `extended()` makes them.
+    A wire may take what it has made of `shared`, and encode `own` alone: those say nothing of framing, of the
+    connection, or of anything else that a wire looks at. `extended()` makes them.
     """
 
     __slots__ = ("own", "shared")
 
     shared: AnswerFields
     own: Headers
-
-    @property
-    def encoded(self) -> Any:
-        """What the wire has made of the shared fields, extended by the others; None where it has yet to do so."""
-        encoded = self.shared.encoded
-        return None if encoded is None else encoded.extended(self.own)
 
 
 def extended(shared: AnswerFields, own: Headers) -> ExtendedFields:

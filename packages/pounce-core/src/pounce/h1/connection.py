@@ -501,13 +501,13 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
     # Stream: called by the exchange
 
     def start(self, status: int, headers: Headers, body: Body, more: bool) -> None:
-        if (
-            not more
-            and self.reading == DONE
-            and (type(headers) is AnswerFields or type(headers) is ExtendedFields)
-            and type(body) is bytes
-        ):
-            encoded = headers.encoded
+        if not more and self.reading == DONE and type(body) is bytes:
+            kind = type(headers)
+            encoded = own = None
+            if kind is AnswerFields:
+                encoded = headers.encoded  # type: ignore[attr-defined]
+            elif kind is ExtendedFields:
+                encoded, own = headers.shared.encoded, headers.own  # type: ignore[attr-defined]
             if (
                 type(encoded) is AnswerHead
                 and encoded.complete
@@ -521,7 +521,7 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                 # What follows comes to the same. To HEAD, or with 204 or 304, there is no body here.
                 self._framing = LENGTH
                 self.writing = SENT
-                data = encoded.whole + body
+                data = encoded.whole + body if own is None else encoded.with_fields(own) + b"\r\n" + body
                 if self.corked and not self._cork:
                     # It leaves when all that has come is read, and is less than `CORK_LIMIT`.
                     self._cork.append(data)

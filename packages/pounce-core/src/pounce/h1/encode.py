@@ -46,14 +46,16 @@ class AnswerHead:
         self.complete = complete
         """Where the connection goes on as usual, `whole` is all that there is to send, and not much."""
 
-    def extended(self, fields: Headers) -> AnswerHead:
-        """The same with these fields behind its own."""
+    def with_fields(self, fields: Headers) -> bytes:
+        """`data` with these fields behind its own."""
         if len(fields) == 1:
             name, value = fields[0]
-            data = b"".join((self.data, name, b": ", value, b"\r\n"))
-        else:
-            data = self.data + encode_fields(fields)
-        return AnswerHead(self.status, data, self.has_length, self.closes, self.complete)
+            return b"".join((self.data, name, b": ", value, b"\r\n"))
+        return self.data + encode_fields(fields)
+
+    def extended(self, fields: Headers) -> AnswerHead:
+        """The same with these fields behind its own."""
+        return AnswerHead(self.status, self.with_fields(fields), self.has_length, self.closes, self.complete)
 
 
 def encode_head(status: int, headers: Headers) -> AnswerHead:
