@@ -440,11 +440,12 @@ def _identifier(item: Option) -> str:
 
 
 def _type(item: Option) -> Any:
+    # With None, which those have that are not given: where pydantic is imported, the library has it look at them all.
     if item.kind is bool:
-        return bool
+        return bool | None
     if item.kind in (tuple, dict):
-        return tuple[str, ...]
-    return Literal[item.choices] if item.choices else str
+        return tuple[str, ...] | None
+    return Literal[item.choices] | None if item.choices else str | None
 
 
 def _flag(item: Option, group: Group) -> Parameter:
