@@ -24,6 +24,7 @@ from pounce.observe.logs import (
     LastWords,
     Logs,
     TextFormatter,
+    Writer,
     keep_enabled,
     wants_json,
 )
@@ -325,6 +326,25 @@ def test_handler_of_somebody_else_gets_records_from_the_next_request_on(no_recor
     assert stream.getvalue().splitlines() == ["/0", "/1"]
     assert seen == ["/1"]
     assert [record.levelname for record in no_records] == ["INFO"]
+
+
+@pytest.mark.parametrize("sign", ["a", "\u00e9"])
+def test_lines_that_leave_at_once_fit_in_one_piece_of_a_pipe(sign: str) -> None:
+    lines = [f"{number} {sign * 700}" for number in range(20)]
+    records: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for line in (*lines, None):
+        records.put(line)
+    written: list[list[str]] = []
+
+    class Output:
+        def write_lines(self, lines: list[str]) -> None:
+            written.append(lines)
+
+    output: Any = Output()
+    Writer(records, output)._monitor()
+    assert [line for piece in written for line in piece] == lines
+    # PIPE_BUF of Linux, up to which lines of several processes do not mix (pipe(7)).
+    assert 2048 < max(len("".join(f"{line}\n" for line in piece).encode()) for piece in written) <= 4096
 
 
 def test_lines_that_do_not_fit_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

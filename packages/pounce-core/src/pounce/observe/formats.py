@@ -273,18 +273,18 @@ def _local_time(at: float) -> str:
 class _Second:
     """The text of a time, made anew when another second begins."""
 
-    __slots__ = ("_make", "_second", "_text")
+    __slots__ = ("_kept", "_make")
 
     def __init__(self, make: Callable[[float], str]) -> None:
         self._make = make
-        self._second = -1
-        self._text = ""
+        self._kept = -1, ""
+        """Second and text in one, for more than one thread may ask."""
 
     def of(self, at: float) -> str:
-        second = int(at)
-        if second != self._second:
-            self._second, self._text = second, self._make(at)
-        return self._text
+        kept = self._kept
+        if kept[0] != int(at):
+            kept = self._kept = int(at), self._make(at)
+        return kept[1]
 
 
 class _Stamp(_Second):

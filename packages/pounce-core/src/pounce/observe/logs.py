@@ -26,9 +26,10 @@ from pounce.observe.sinks import Sink, StreamSink, sink_of
 __all__ = ["LastWords", "Logs", "escaped_line", "keep_enabled", "reopen_log_files", "start_failed", "wants_json"]
 
 QUEUE_SIZE = 10_000
-AT_ONCE = 2048
-"""Characters of lines from which no more are written together: what is no longer than PIPE_BUF, which is 4096 bytes, no
-other process writes in between in a pipe."""
+AT_ONCE = 4096
+"""Bytes of lines that are written together at the most: PIPE_BUF, up to which no other process writes in between in a
+pipe."""
+NOTHING = object()
 END_TIMEOUT = 2.0
 """Seconds that what is still to be written may hold up the end."""
 
@@ -309,6 +310,10 @@ def _warning(message: str) -> logging.LogRecord:
     return logging.LogRecord("pounce", logging.WARNING, "", 0, message, (), None)
 
 
+def _size(line: str) -> int:
+    return len(line) if line.isascii() else len(line.encode(errors="backslashreplace"))
+
+
 class Writer(logging.handlers.QueueListener):
     """The thread that writes. Leaves what cannot be written behind when it is stopped: a server must end also when
     nobody reads its log.
@@ -349,17 +354,18 @@ class Writer(logging.handlers.QueueListener):
                 item = records.get()
                 continue
             self._reopen_if_asked()
-            lines, size, item = [item], len(item), ""
-            # What is there already is written at once. Nobody else takes from the queue.
-            while size < AT_ONCE and not records.empty():
-                item = records.get()
-                if type(item) is not str:
+            lines, size = [item], _size(item)
+            following: Any = NOTHING
+            # What is there already is written at once, as far as a pipe takes it in one piece. Nobody else takes from
+            # the queue.
+            while not records.empty():
+                following = records.get()
+                if type(following) is not str or (size := size + 1 + _size(following)) >= AT_ONCE:
                     break
-                lines.append(item)
-                size += len(item)
+                lines.append(following)
+                following = NOTHING
             self._say(self._access_log.write_lines(lines))
-            if type(item) is str:
-                item = records.get()
+            item = records.get() if following is NOTHING else following
 
     def handle(self, record: logging.LogRecord) -> None:
         self._reopen_if_asked()
