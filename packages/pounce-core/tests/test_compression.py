@@ -518,3 +518,15 @@ def test_dictionary_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(ConfigError):
         load_dictionary(tmp_path / "empty", "/*")
+
+
+@pytest.mark.parametrize("size", [2, 2000])
+def test_fields_that_can_be_had_only_once_reach_the_client(ask: Ask, size: int) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        fields = [(b"content-type", b"text/plain"), (b"x-mine", b"1"), (b"content-length", b"%d" % size)]
+        await send({"type": "http.response.start", "status": 200, "headers": iter(fields)})
+        await send({"type": "http.response.body", "body": b"a" * size})
+
+    answer = ask(app)
+    assert (answer["content-type"], answer["x-mine"]) == ("text/plain", "1")
+    assert answer.decoded == b"a" * size

@@ -201,16 +201,25 @@ class _Answer:
         if state == WAITING:
             if kind != "http.response.start" or message["status"] < 200:
                 return self._send(message)
+            headers = message.get("headers", ())
+            if type(headers) is not list:
+                try:
+                    # More than one looks at them, and they may be had only once.
+                    headers = list(headers)
+                    message = {**message, "headers": headers}
+                except TypeError:
+                    # Others find out.
+                    pass
             small = self._compression.small
             if small:
                 try:
-                    length = dict(message["headers"]).get(b"content-length")
+                    length = dict(headers).get(b"content-length")
                     if length is not None and len(length) < 6 and length.isdigit() and int(length) < small:
                         # As most answers of programs are: nothing else of it matters.
                         self._state = PASSING
                         return self._send(message)
-                except KeyError, TypeError, ValueError:
-                    # No fields, something that cannot be hashed, or no pairs: others find out.
+                except TypeError, ValueError:
+                    # Something that cannot be hashed, or no pairs: others find out.
                     pass
             return self._begin(message)
         if kind == "http.response.body":
