@@ -46,6 +46,7 @@ __all__ = [
     "WireFailed",
     "connection_info",
     "local_address",
+    "without_base",
 ]
 
 CORK_LIMIT = 16384
@@ -105,6 +106,20 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
     return call_with if method.__name__ == "data_received" else call
 
 
+def _ends(method: Callable[[Any, Exception | None], None]) -> Callable[[Any, Exception | None], None]:
+    @functools.wraps(method)
+    def call(self: Connection, exc: Exception | None) -> None:
+        try:
+            method(self, exc)
+        finally:
+            if self in self.service.connections:
+                # It has raised, or does not call the base: what it still sends must not go to whoever has the
+                # descriptor next.
+                Connection.connection_lost(self, exc)
+
+    return call
+
+
 class Connection(asyncio.Protocol):
     """Base class of a connection: a wire overrides what it needs, and calls the base where it says so."""
 
@@ -116,6 +131,7 @@ class Connection(asyncio.Protocol):
         "_ended_by_peer",
         "_fd",
         "_held_for",
+        "_is_over",
         "_most",
         "_paused",
         "_reads",
@@ -142,13 +158,19 @@ class Connection(asyncio.Protocol):
 
     wire: str
     """Name of the wire, for messages."""
+    _is_over: bool
+    """There once the end has been told: what is given to each connection takes its time."""
 
-    def __init_subclass__(cls, guarded: tuple[str, ...] = ("data_received", "eof_received")) -> None:
-        """`guarded`: the events from which an OSError must not reach asyncio, and that do not see to it themselves."""
+    def __init_subclass__(
+        cls, guarded: tuple[str, ...] = ("data_received", "eof_received", "connection_lost")
+    ) -> None:
+        """`guarded`: the events from which an OSError must not reach asyncio, or behind which the end must be seen to,
+        and that do not see to it themselves."""
         super().__init_subclass__()
         for name in guarded:
             if name in cls.__dict__:
-                setattr(cls, name, _guarded(cls.__dict__[name]))
+                guard = _ends if name == "connection_lost" else _guarded
+                setattr(cls, name, guard(cls.__dict__[name]))
 
     def __init__(self, service: Service, wire: str = "") -> None:
         self.service = service
@@ -233,6 +255,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.deadline = self.write_deadline = inf
+        self._is_over = True
         fd = self._fd
         # The transport closes it when this returns, and then the number may be another's.
         self._fd = -1
@@ -472,6 +495,11 @@ class Connection(asyncio.Protocol):
         if sock is not None and self.connection.tls is None and isinstance(self.loop, asyncio.SelectorEventLoop):
             self._fd = sock.fileno()
 
+    def forget_descriptor(self) -> None:
+        """This is told nothing more, not even of the end, after which the number may be another's."""
+        self._fd = -1
+        self._direct = False
+
     def send(self, data: bytes) -> None:
         """Write `data`; while the connection is corked it is gathered with what follows."""
         if self.corked:
@@ -666,7 +694,12 @@ class Connection(asyncio.Protocol):
         return self.transport.get_write_buffer_size()
 
     def hand_over(self, protocol: asyncio.Protocol, wire: str) -> Connection:
-        """Put another protocol in the place of this one, which gets no more events; what it is among connections."""
+        """Put another protocol in the place of this one, which gets no more events; what it is among connections.
+
+        Raises `RuntimeError` for a connection that has ended.
+        """
+        if getattr(self, "_is_over", False):
+            raise RuntimeError("a connection that has ended cannot be handed over")
         self.service.connections.discard(self)
         if isinstance(protocol, Connection):
             protocol.wire = wire
@@ -680,8 +713,11 @@ class Connection(asyncio.Protocol):
         # Whatever it may still be called for, reading is not its business any more.
         self._resting = self._paused = True
         self.held_since = 0.0
+        self.forget_descriptor()
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
+        if protocol.transport is None:
+            raise without_base(protocol)
         return protocol
 
     def abort(self) -> None:
@@ -756,6 +792,12 @@ def _share_tls_buffer(transport: asyncio.BaseTransport, service: Service) -> Non
             view = service.shared["tls.buffer"] = memoryview(bytearray(TLS_RECV_MAX))
         protocol._ssl_buffer, protocol._ssl_buffer_view = view.obj, view
         protocol.max_size = TLS_RECORD
+
+
+def without_base(connection: Connection) -> RuntimeError:
+    """The error where a wire has left out `connection_made()` of its base class: all that is to come would fail on what
+    that sees to."""
+    return RuntimeError(f"connection_made() of {type(connection).__name__} does not call that of its base class")
 
 
 class ForeignConnection(Connection):

@@ -148,6 +148,8 @@ class DirectTransport(base):  # type: ignore[misc]
                 os.close(self._sock_fd)
             else:
                 self._shown._sock.close()
+            # From now on the number may be another's.
+            self.direct_fd = -1
             self._protocol = None
             self._loop = None
             if self._empty_waiter is not None:

@@ -311,7 +311,12 @@ class EpollLoop(asyncio.SelectorEventLoop):
             if event == EPOLLIN and (not scheduled or scheduled[0]._when >= self.time() + self._clock_resolution):
                 reader = readers.get(fd)
                 if reader is not None:
-                    reader()
+                    try:
+                        reader()
+                    except SystemExit, KeyboardInterrupt:
+                        raise
+                    except BaseException as exc:  # noqa: BLE001 - as asyncio's handles do
+                        self._reader_failed(fd, exc)
                     return
         direct = []
         for fd, event in found:
@@ -338,7 +343,15 @@ class EpollLoop(asyncio.SelectorEventLoop):
         for fd in direct:
             reader = readers.get(fd)
             if reader is not None:
-                reader()
+                try:
+                    reader()
+                except SystemExit, KeyboardInterrupt:
+                    raise
+                except BaseException as exc:  # noqa: BLE001 - as asyncio's handles do
+                    self._reader_failed(fd, exc)
+
+    def _reader_failed(self, fd: int, exc: BaseException) -> None:
+        self.call_exception_handler({"message": "Exception in a reader", "exception": exc})
 
     def _forget_cancelled(self) -> None:
         scheduled = self._scheduled

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from pounce.contract.stream import ConnectionInfo
-from pounce.net.connection import RECV_MAX, Connection, ForeignConnection, local_address
+from pounce.contract.stream import ConnectionInfo, unmapped
+from pounce.net.connection import RECV_MAX, Connection, ForeignConnection, local_address, without_base
 from pounce.net.delivery import leave_to_kernel, reset_when_closed
 
 if TYPE_CHECKING:
@@ -127,6 +127,10 @@ class Opener:
                 service.next_connection_id(), peer, local, "http", None, None, connection.share
             )
             connection.connection_made(transport)
+            if connection.transport is None:
+                raise without_base(connection)
+            if not transport._paused:
+                transport.begin_reading()
         except Exception:
             service.count("plugin_error")
             service.log.exception("Plugin %s failed to take a connection", wire.name)
@@ -137,9 +141,7 @@ class Opener:
         if deadline < connection.deadline:
             # The time that was spent on choosing counts.
             connection.deadline = deadline
-        if not transport._paused:
-            transport.begin_reading()
-        if first:
+        if first and not transport._closing:
             try:
                 connection.data_received(first)
             except SystemExit, KeyboardInterrupt:
@@ -155,8 +157,10 @@ class Opener:
 
     def _give_up(self, fd: int, connection: Connection | None, transport: DirectTransport | None) -> None:
         """Break off a connection whose wire has failed to take it, and is not ready for the event of the end either."""
-        if connection is not None and connection in self._service.connections:
-            self._service.connection_closed(connection)
+        if connection is not None:
+            connection.forget_descriptor()
+            if connection in self._service.connections:
+                self._service.connection_closed(connection)
         if transport is None:
             self._loop.stop_reading(fd)
             with self.socket_of(fd) as sock:
@@ -175,7 +179,7 @@ def _address_of_all(listening: socket.socket) -> Any:
             transparent = listening.getsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT)
         except OSError:
             transparent = 1
-        if transparent or address[0] in ("0.0.0.0", "::"):
+        if transparent or unmapped(address[0]) in ("0.0.0.0", "::"):
             return None
     return address
 

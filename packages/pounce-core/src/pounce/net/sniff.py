@@ -146,6 +146,7 @@ class WireChooser(Connection):
             failed = cast(Connection, self.transport.get_protocol())
             # It is not ready for the event of the end either.
             self.transport.set_protocol(self)
+            failed.forget_descriptor()
             self.service.connection_closed(failed)
             self.abort()
             return None
