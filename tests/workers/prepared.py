@@ -15,6 +15,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,9 @@ MODULES = (
 PR_SET_CHILD_SUBREAPER = 36
 MOST = 1 << 18
 """Bytes of an order: words and environment."""
+
+
+_one_at_a_time = threading.Lock()
 
 
 def can_prepare(environ: Mapping[str, str]) -> bool:
@@ -47,16 +51,18 @@ class PreparedCommand(subprocess.Popen[str]):
             "words": args, "folder": None if cwd is None else str(cwd), "environ": env or {**os.environ},
             "new_session": new_session, "streams": [*given],
         }  # fmt: skip
-        original = _original()
-        _adopt(True)
-        try:
-            socket.send_fds(original, [json.dumps(order).encode()], [*given.values()])
-            pid = original.recv(100)
-            assert pid, "the process that is copied has ended"
-            self.pid = int(pid)
-            self._child_created = True
-        finally:
-            _adopt(False)
+        # Tests start several at once: each answer is to the order before it, and who adopts does so until it is there.
+        with _one_at_a_time:
+            original = _original()
+            _adopt(True)
+            try:
+                socket.send_fds(original, [json.dumps(order).encode()], [*given.values()])
+                pid = original.recv(100)
+                assert pid, "the process that is copied has ended"
+                self.pid = int(pid)
+                self._child_created = True
+            finally:
+                _adopt(False)
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
 

@@ -190,7 +190,7 @@ class GoesOnAfterTheLoss(Parcel):
             exchange.resume_writing()
 
 
-class KeepsItsPlaceAmongConnections(Parcel):
+class KeepsItsPlaceAmongConnections(Parcel, guarded=()):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lose()
 
