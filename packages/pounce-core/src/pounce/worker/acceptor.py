@@ -49,6 +49,15 @@ OVERLOADED = BadRequest(
 )
 
 
+class NoRoom(Exception):
+    """The setting `limit` has no room for another connection; `error` says so."""
+
+    def __init__(self, limit: str, error: BadRequest) -> None:
+        super().__init__(limit)
+        self.limit = limit
+        self.error = error
+
+
 class Listening:
     """A listening socket, of which connections are taken without anything that is done in vain."""
 
@@ -148,16 +157,11 @@ class Intake:
         sock.setblocking(False)
         if self._tcp and not self._inherits_nodelay:
             self._set_nodelay(sock)
-        limit = self._service.max_connections
-        if limit and len(self._service.connections) + len(self.handshakes) >= limit:
-            self._turn_away(sock, "max_connections", OVERLOADED)
+        try:
+            share = self._admit(peer)
+        except NoRoom as full:
+            self._turn_away(sock, full)
             return
-        share: Share | None = None
-        if self._peers is not None and self._proxies is None:
-            share = self._enter(peer, None)
-            if share is None:
-                self._turn_away(sock, "max_connections_per_peer", self._too_many)
-                return
         begun: list[asyncio.Task[None]] = []
         task = self._loop.create_task(self._connect(sock, share, begun))
         begun.append(task)
@@ -165,34 +169,33 @@ class Intake:
         task.add_done_callback(self.handshakes.discard)
 
     def _take_fd(self, opener: Opener, fd: int, peer: Any) -> None:
-        """The same by the descriptor, which is enough for nearly all that the server's own loop does with it; nothing
-        is in a handshake there."""
+        """The same by the descriptor, which is enough for nearly all that the server's own loop does with it."""
         os.set_blocking(fd, False)
         if self._tcp and not self._inherits_nodelay:
             sock = opener.socket_of(fd)
             self._set_nodelay(sock)
             sock.detach()
-        service = self._service
-        limit = service.max_connections
-        if limit and len(service.connections) >= limit:
-            self._turn_away(opener.socket_of(fd), "max_connections", OVERLOADED)
+        try:
+            share = self._admit(peer)
+        except NoRoom as full:
+            self._turn_away(opener.socket_of(fd), full)
             return
-        share: Share | None = None
-        if self._peers is not None:
-            share = self._enter(peer, None)
-            if share is None:
-                self._turn_away(opener.socket_of(fd), "max_connections_per_peer", self._too_many)
-                return
         opener.open(fd, peer, share)
+
+    def _admit(self, peer: Any) -> Share | None:
+        """Count a connection for its address, where that is known and counts. Raises `NoRoom`."""
+        limit = self._service.max_connections
+        if limit and len(self._service.connections) + len(self.handshakes) >= limit:
+            raise NoRoom("max_connections", OVERLOADED)
+        return self._enter(peer, None) if self._peers is not None and self._proxies is None else None
 
     def _set_nodelay(self, sock: socket.socket) -> None:
         if self._inherits_nodelay is None:
             self._inherits_nodelay = bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def _enter(self, peer: Any, proxied: ProxyHeader | None) -> Share | None:
-        """Count a connection for its address, by what will be its share: see `Peers.enter()`. None where there is no
-        room."""
+    def _enter(self, peer: Any, proxied: ProxyHeader | None) -> Share:
+        """Count a connection for its address, by what will be its share: see `Peers.enter()`. Raises `NoRoom`."""
         assert self._peers is not None
         address = None
         if proxied is not None and proxied.peer is not None:
@@ -202,17 +205,17 @@ class Intake:
             address = peer[0]
         key = self._peers.enter(address)
         if key is None:
-            return None
+            raise NoRoom("max_connections_per_peer", self._too_many)
         share = Share(self._service.turns)
         self._peers.keep(key, share)
         return share
 
-    def _turn_away(self, sock: socket.socket, limit: str, error: BadRequest) -> None:
+    def _turn_away(self, sock: socket.socket, full: NoRoom) -> None:
         """Over a limit: say so where the client can read it without a handshake."""
-        self._service.count(limit, "%s reached, connection turned away", limit)
+        self._service.count(full.limit, "%s reached, connection turned away", full.limit)
         try:
             if self._tls is None and self._speaks_http:
-                self._service.refuse(None, TurnedAway(sock), error)
+                self._service.refuse(None, TurnedAway(sock), full.error)
         except OSError:
             # The peer is gone.
             pass
@@ -235,9 +238,10 @@ class Intake:
             if proxied is None:
                 return
             if self._peers is not None:
-                share = self._enter(_peer_of(sock), proxied)
-                if share is None:
-                    self._turn_away(sock, "max_connections_per_peer", self._too_many)
+                try:
+                    share = self._enter(_peer_of(sock), proxied)
+                except NoRoom as full:
+                    self._turn_away(sock, full)
                     return
         chooser = WireChooser(self._service, self._table, self._named, opened, proxied)
         if share is not None:
