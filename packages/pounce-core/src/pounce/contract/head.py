@@ -1,6 +1,6 @@
 """RequestHead: what a wire knows about a request before its body; and what is said of an answer before its own."""
 
-from typing import Any
+from typing import Any, cast
 
 __all__ = [
     "BODILESS",
@@ -57,8 +57,12 @@ class ExtendedFields(list[tuple[bytes, bytes]]):
     own: Headers
 
 
-def extended(shared: AnswerFields, own: Headers) -> ExtendedFields:
-    """The shared fields, and behind them those of an answer's own."""
+def extended(fields: AnswerFields | ExtendedFields, own: Headers) -> ExtendedFields:
+    """The same fields, and behind them those of an answer's own, which it may have some of already."""
+    if type(fields) is ExtendedFields:
+        shared, own = fields.shared, fields.own + own
+    else:
+        shared = cast(AnswerFields, fields)
     # No constructor of ours: one in Python takes several times as long where the class is one of lists.
     made = ExtendedFields(shared)
     made += own

@@ -22,19 +22,15 @@ class IdentifiedExchange(HttpExchange):
     def _send_start(self, message: Any) -> None:
         super()._send_start(message)
         if self.answer == HELD:
-            fields: Any = self._headers
-            name = self.service.request_id_field
-            by_name = fields.by_name
-            if by_name is None:
-                by_name = fields.names()
-            extensions: Any = self.head.extensions
-            if name not in by_name and extensions is not None:
-                self._headers = extended(fields, [(name, extensions["request_id"].encode())])
+            self._add_id()
 
     def _begin_own(self, response: Response) -> None:
         super()._begin_own(response)
+        self._add_id()
+
+    def _add_id(self) -> None:
         fields: Any = self._headers
         name = self.service.request_id_field
         extensions: Any = self.head.extensions
-        if name not in fields.names() and extensions is not None:
+        if name not in (fields.by_name or fields.names()) and extensions is not None:
             self._headers = extended(fields, [(name, extensions["request_id"].encode())])

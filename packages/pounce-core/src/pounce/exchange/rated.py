@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pounce.contract.head import AnswerFields, ExtendedFields, extended
+from pounce.contract.head import extended
 from pounce.exchange.http import HELD, HttpExchange
 
 if TYPE_CHECKING:
@@ -32,9 +32,5 @@ class RatedExchange(HttpExchange):
         extensions: Any = self.head.extensions
         if extensions is None or RATE_LIMIT not in extensions:
             return
-        own = list(extensions[RATE_LIMIT])
-        fields = self._headers
-        if type(fields) is ExtendedFields:
-            self._headers = extended(fields.shared, fields.own + own)
-        elif type(fields) is AnswerFields:
-            self._headers = extended(fields, own)
+        fields: Any = self._headers
+        self._headers = extended(fields, list(extensions[RATE_LIMIT]))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pounce.contract.head import AnswerFields, ExtendedFields, RequestHead, extended
+from pounce.contract.head import RequestHead, extended
 from pounce.contract.parser import EndOfBody, Parser
 from pounce.exchange.http import HELD, TRAILERS, HttpExchange
 
@@ -109,11 +109,8 @@ class TimedExchange(HttpExchange):
         ).encode()
 
     def _extend(self, own: Headers) -> None:
-        fields = self._headers
-        if type(fields) is ExtendedFields:
-            self._headers = extended(fields.shared, fields.own + own)
-        elif type(fields) is AnswerFields:
-            self._headers = extended(fields, own)
+        fields: Any = self._headers
+        self._headers = extended(fields, own)
 
 
 def metric(name: bytes, seconds: float) -> bytes:
