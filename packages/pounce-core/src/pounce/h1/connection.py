@@ -24,7 +24,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pounce.contract.head import AnswerFields, ExtendedFields, Headers, RequestHead
 from pounce.contract.parser import EndOfBody
@@ -95,8 +95,7 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
         # `super()` would look for each of them anew.
         BodyConnection.__init__(self, service, "h1")
         self.parser: Parser = service.create_parser()  # type: ignore[misc] # whoever has connections has one
-        self._take_body: Callable[[], bytes | None] | Literal[False] | None = False
-        """That of the parser, if it has one; False until the first body."""
+        self._take_body: Callable[[], bytes | None] | None = getattr(self.parser, "take_body", None)
         self.exchange: Exchange = None  # type: ignore[assignment]
         self.head: RequestHead | None = None
         self.reading = HEAD
@@ -300,12 +299,8 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
 
     def _open_with_body(self, head: RequestHead) -> None:
         self._unconsumed = self._body_read = 0
-        take_body = self._take_body
-        if take_body is False:
-            found: Callable[[], bytes | None] | None = getattr(self.parser, "take_body", None)
-            take_body = self._take_body = found
-        if take_body is not None:
-            body = take_body()
+        if self._take_body is not None:
+            body = self._take_body()
             if body is not None:
                 if head.content_length is None:
                     self.share.left -= PIECE_STEPS

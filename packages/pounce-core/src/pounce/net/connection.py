@@ -257,9 +257,8 @@ class Connection(asyncio.Protocol):
         self.deadline = self.write_deadline = inf
         self._is_over = True
         fd = self._fd
-        # The transport closes it when this returns, and then the number may be another's.
-        self._fd = -1
-        self._direct = False
+        # The transport closes it when this returns.
+        self.forget_descriptor()
         self.held_since = 0.0
         if fd < 0 or exc is not None or self._rest_is_lost or self._second is not None or has_queued(fd):
             self._leave_rest(exc)
@@ -496,7 +495,7 @@ class Connection(asyncio.Protocol):
             self._fd = sock.fileno()
 
     def forget_descriptor(self) -> None:
-        """This is told nothing more, not even of the end, after which the number may be another's."""
+        """Nothing is written here any more: the number may be another's before long."""
         self._fd = -1
         self._direct = False
 

@@ -316,7 +316,7 @@ class EpollLoop(asyncio.SelectorEventLoop):
                     except SystemExit, KeyboardInterrupt:
                         raise
                     except BaseException as exc:  # noqa: BLE001 - as asyncio's handles do
-                        self._reader_failed(fd, exc)
+                        self._reader_failed(exc)
                     return
         direct = []
         for fd, event in found:
@@ -348,9 +348,9 @@ class EpollLoop(asyncio.SelectorEventLoop):
                 except SystemExit, KeyboardInterrupt:
                     raise
                 except BaseException as exc:  # noqa: BLE001 - as asyncio's handles do
-                    self._reader_failed(fd, exc)
+                    self._reader_failed(exc)
 
-    def _reader_failed(self, fd: int, exc: BaseException) -> None:
+    def _reader_failed(self, exc: BaseException) -> None:
         self.call_exception_handler({"message": "Exception in a reader", "exception": exc})
 
     def _forget_cancelled(self) -> None:

@@ -127,8 +127,11 @@ def access_fields(entry: AccessEntry) -> dict[str, Any]:
 
 def timestamp(seconds: float) -> str:
     """ISO 8601 in UTC, milliseconds."""
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}+00:00"
+    return f"{_utc(seconds)}.{int(seconds % 1 * 1000):03d}+00:00"
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 _quoted: Callable[[str], str] = json.encoder.encode_basestring_ascii
@@ -137,7 +140,7 @@ _quoted: Callable[[str], str] = json.encoder.encode_basestring_ascii
 
 def _json_plain() -> Plain:
     """As `json.dumps()` writes `access_fields()`."""
-    second = _Second(lambda at: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)))
+    second = _Second(_utc)
 
     def plain(
         at: float,
@@ -293,7 +296,7 @@ class _Stamp(_Second):
     __slots__ = ()
 
     def __init__(self) -> None:
-        super().__init__(lambda at: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)))
+        super().__init__(_utc)
 
     def of(self, at: float) -> str:
         return f"{_Second.of(self, at)}.{int(at % 1 * 1000):03d}+00:00"

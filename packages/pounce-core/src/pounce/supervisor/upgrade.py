@@ -171,7 +171,6 @@ class Successor:
         self._process.returncode = self._process.returncode or 0
 
 
-
 def _readable(data: bytes) -> int:
     """A descriptor from which this can be read once."""
     reader, writer = os.pipe()
