@@ -15,7 +15,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from pounce.contract.stream import ConnectionInfo, unmapped
-from pounce.net.connection import RECV_MAX, Connection, ForeignConnection, local_address, without_base
+from pounce.net.connection import RECV_MAX, Connection, ForeignConnection, without_base
+from pounce.net.connection_info import local_address
 from pounce.net.delivery import leave_to_kernel, reset_when_closed
 
 if TYPE_CHECKING:
