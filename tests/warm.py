@@ -1,18 +1,19 @@
-"""Processes of Python that need not start: forks of one that has imported what they would.
+"""Processes of Python that need not start: copies of one that has imported what they would.
 
 A start of the interpreter and the imports of a server take half a second of CPU, which is all that many tests of a
-process take. What is started here is otherwise a process as any: its own folder, environment, output and exit code. Who
-has something to say about the start itself, or about what is imported, starts the interpreter.
+process take. What is started here is otherwise a process as any, and a child of the process of the tests: its own
+folder, environment, pipes and exit code. The processes that a server starts are as fresh as ever. Who has something to
+say about the start itself, or about what is imported, starts the interpreter.
 """
 
+import atexit
 import contextlib
+import ctypes
 import functools
-import gc
 import importlib
 import json
 import os
 import runpy
-import select
 import signal
 import socket
 import subprocess
@@ -22,153 +23,167 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+__all__ = ["SERVER", "start"]
+
 SERVER = (
     "pounce_cli.commands", "pounce_cli.errors", "pounce_cli.plain_line", "pounce_cli.serve",
     "pounce.endpoints.plugin", "pounce.exchange.health", "pounce.exchange.pipeline", "pounce.h1.connection",
     "pounce.h1.plugin", "pounce.identity.identity", "pounce.middleware.compression", "pounce.middleware.plugins",
     "pounce.observe.access_log", "pounce.observe.events_plugin", "pounce.observe.metrics_plugin",
-    "pounce.observe.sentry_plugin", "pounce.observe.tracing_plugin", "pounce.registry", "pounce.worker.affinity",
-    "pounce.worker.shared", "pounce.worker.standstill", "pounce.worker.worker", "pounce_h1fast.plugin",
-    "pounce_h2.plugin", "pounce_h3.plugin", "pounce_ws.plugin", "uvloop",
+    "pounce.observe.sentry_plugin", "pounce.observe.tracing_plugin", "pounce.registry", "pounce.supervisor.supervisor",
+    "pounce.worker.affinity", "pounce.worker.shared", "pounce.worker.standstill", "pounce.worker.worker",
+    "pounce_h1fast.plugin", "pounce_h2.plugin", "pounce_h3.plugin", "pounce_ws.plugin", "uvloop",
 )  # fmt: skip
 """What `pounce serve` imports, and the parsing library for what is wrong with a line."""
+PR_SET_CHILD_SUBREAPER = 36
+MOST = 1 << 18
+"""Bytes of an order: words and environment."""
+
+_one_at_a_time = threading.Lock()
 
 
-class Process:
-    """What a fork runs; the part of `subprocess.Popen` that tests use, with text in both pipes."""
+def start(
+    words: Sequence[str],
+    *,
+    modules: tuple[str, ...] = SERVER,
+    environ: Mapping[str, str] | None = None,
+    fresh: bool = False,
+    **settings: Any,
+) -> subprocess.Popen[str]:
+    """Start what `python words` would: `-m` and a module, or a file, and arguments.
 
-    def __init__(self, control: socket.socket, order: dict[str, Any]) -> None:
-        self._told, theirs = socket.socketpair()
-        self._told.sendall(json.dumps(order).encode() + b"\n")
-        (out, their_out), (err, their_err) = os.pipe(), os.pipe()
-        with theirs:
-            socket.send_fds(control, [b"\n"], [their_out, their_err, theirs.fileno()])
-        os.close(their_out)
-        os.close(their_err)
-        self.stdout, self.stderr = os.fdopen(out), os.fdopen(err)
-        self.returncode: int | None = None
-        self.pid = int(self._told.recv(16))
-
-    def poll(self) -> int | None:
-        return self.wait() if self.returncode is None and select.select([self._told], [], [], 0)[0] else self.returncode
-
-    def wait(self) -> int:
-        if self.returncode is None:
-            with self._told:
-                self.returncode = int(self._told.recv(16))
-        return self.returncode
-
-    def communicate(self) -> tuple[str, str]:
-        """Whatever is left to read of both pipes, to their end and that of the process."""
-        out: list[str] = []
-        reader = threading.Thread(target=lambda: out.append("" if self.stdout.closed else self.stdout.read()))
-        reader.start()
-        err = "" if self.stderr.closed else self.stderr.read()
-        reader.join()
-        self.stdout.close()
-        self.stderr.close()
-        self.wait()
-        return out[0], err
-
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
+    `environ` is what is set beside the environment of this process; `settings` are those of `subprocess.Popen`. It is a
+    copy of a process that has imported `modules`, unless it is to be `fresh`, or the interpreter itself is told
+    something by its environment.
+    """
+    env = {**os.environ, **(environ or {})}
+    if fresh or sys.platform != "linux" or any(name.startswith("PYTHON") for name in environ or ()):
+        return subprocess.Popen([sys.executable, *words], env=env, text=True, **settings)
+    return Copy(words, modules, env=env, text=True, **settings)
 
 
-class Interpreter:
-    """The process that is forked, with `modules` imported."""
+class Copy(subprocess.Popen[str]):
+    """A process that is a copy of one that has imported `modules`."""
 
-    def __init__(self, modules: Sequence[str]) -> None:
-        self._control, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno()), *modules],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
+    def __init__(self, words: Sequence[str], modules: tuple[str, ...], **settings: Any) -> None:
+        self._modules = modules
+        super().__init__([*words], **settings)
 
-    def start(self, words: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Process:
-        """Start what `python words` would, in `folder`: `-m` and a module or a file, and arguments."""
-        variables = {**os.environ, **(environment or {})}
-        return Process(self._control, {"words": [*words], "folder": str(folder), "environ": variables})
+    def _execute_child(self, args: list[str], *rest: Any) -> None:
+        cwd, env, pipes, new_session = rest[4], rest[5], rest[9:15], rest[-2]
+        streams = {0: pipes[0], 1: pipes[3], 2: pipes[5]}
+        given = {number: fd for number, fd in streams.items() if fd != -1}
+        order = {
+            "words": args, "folder": os.getcwd() if cwd is None else str(cwd), "environ": env,
+            "new_session": new_session, "streams": [*given],
+        }  # fmt: skip
+        # Tests start several at once: each answer is to the order before it, and who adopts does so until it is there.
+        with _one_at_a_time:
+            original = _original(self._modules)
+            _adopt(True)
+            try:
+                socket.send_fds(original, [json.dumps(order).encode()], [*given.values()])
+                pid = original.recv(100)
+                assert pid, "the process that is copied has ended"
+                self.pid = int(pid)
+                self._child_created = True
+            finally:
+                _adopt(False)
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+
+def _adopt(on: bool) -> None:
+    """Whether what is started below this process becomes a child of it when whoever started it ends."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl failed")
 
 
 @functools.cache
-def interpreter(*modules: str) -> Interpreter:
-    """The interpreter of this process of tests that has imported `modules`; it ends with the tests."""
-    return Interpreter(modules)
+def _original(modules: tuple[str, ...]) -> socket.socket:
+    """The way to the process that is copied, which ends with this one."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno()), *modules],
+            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
 
 
-def order_of_a_fork(control: socket.socket) -> dict[str, Any] | None:
-    """Fork for each that asks for it; returns in each of the forks, with what it is to do, and at the end."""
-    woken, wake = os.pipe()
-    os.set_blocking(wake, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.set_wakeup_fd(wake)
-    running: dict[int, socket.socket] = {}
+# In the process that is copied
+
+
+def order_of_a_copy(control: socket.socket) -> dict[str, Any] | None:
+    """Make a copy for each order; returns in the copy with its order, and with None when there are no more."""
     while True:
-        ready = select.select([control, woken], [], [])[0]
-        if woken in ready:
-            os.read(woken, 4096)
-            for pid in [*running]:
-                ended, status = os.waitpid(pid, os.WNOHANG)
-                if ended:
-                    with running.pop(pid) as told, contextlib.suppress(OSError):
-                        told.sendall(b"%d" % os.waitstatus_to_exitcode(status))
-        if control in ready:
-            _, given, _, _ = socket.recv_fds(control, 1, 3)
-            if not given:
-                return None
-            out, err, told_fd = given
-            told = socket.socket(fileno=told_fd)
+        data, fds, _, _ = socket.recv_fds(control, MOST, 3)
+        if not data:
+            return None
+        told, tell = os.pipe()
+        # Ends at once, so that the copy is adopted.
+        between = os.fork()
+        if not between:
             pid = os.fork()
-            if pid == 0:
-                break
-            told.sendall(b"%d" % pid)
-            os.close(out)
-            os.close(err)
-            running[pid] = told
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    with told, told.makefile() as asked:
-        order: dict[str, Any] = json.loads(asked.readline())
-    for each in (control, *running.values()):
-        each.close()
-    for fd in (woken, wake, out, err):
-        os.close(fd)
-    return order
+            if pid:
+                os.write(tell, str(pid).encode())
+                os._exit(0)
+            os.close(told)
+            os.close(tell)
+            order: dict[str, Any] = json.loads(data)
+            for number, fd in zip(order["streams"], fds, strict=True):
+                os.dup2(fd, number)
+                os.close(fd)
+            return order
+        os.close(tell)
+        for fd in fds:
+            os.close(fd)
+        pid_of_copy = os.read(told, 100)
+        os.close(told)
+        os.waitpid(between, 0)
+        control.send(pid_of_copy)
 
 
-def become(order: dict[str, Any]) -> list[str]:
-    """Be the process that is asked for; returns the words of its line."""
-    os.chdir(order["folder"])
+def become(order: dict[str, Any]) -> None:
+    """Be as if started so, and run what was asked for."""
+    words, folder = order["words"], order["folder"]
+    if order["new_session"]:
+        os.setsid()
     os.environ.clear()
     os.environ.update(order["environ"])
-    words: list[str] = order["words"]
-    sys.orig_argv = [sys.executable, *words]
-    sys.path[0] = order["folder"] if words[0] == "-m" else str(Path(words[0]).parent.absolute())
+    os.chdir(folder)
+    sys.orig_argv[1:] = words
+    sys.path[0] = folder if words[0] == "-m" else str(Path(words[0]).parent.absolute())
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[1:1] = [path for path in given if path and path not in sys.path[1:]]
     importlib.invalidate_caches()
-    sys.argv = words[1:] if words[0] == "-m" else [*words]
-    return words
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
+
+
+def main() -> None:
+    """Be copied as long as somebody asks, and do in a copy what it is for."""
+    # What a terminal sends to all that it has started is for the tests.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in sys.argv[2:]:
+        # Not every package is everywhere.
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(name)
+    with socket.socket(fileno=int(sys.argv[1])) as control:
+        order = order_of_a_copy(control)
+    if order is not None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        become(order)
 
 
 if __name__ == "__main__":
-    for name in sys.argv[2:]:
-        importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
-    asked_for = order_of_a_fork(socket.socket(fileno=int(sys.argv[1])))
-    if asked_for is not None:
-        what = become(asked_for)
-        if what[0] == "-m":
-            runpy.run_module(what[1], run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(what[0], run_name="__main__")
+    main()

@@ -12,6 +12,7 @@ import os
 import re
 import runpy
 import shlex
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -335,7 +336,7 @@ def check_application(block: Block, folder: Path) -> None:
 
 
 def run(folder: Path, *words: str) -> None:
-    process = warm.interpreter(*IMPORTED).start(words, folder)
+    process = warm.start(words, modules=IMPORTED, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     guard = threading.Timer(120, process.kill)
     guard.start()
     out, err = process.communicate()

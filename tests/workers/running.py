@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import termios
 import threading
 import time
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from tests.workers.prepared import PreparedCommand, can_prepare
+from tests import warm
 
 PATIENCE = 180.0
 """Seconds that anything may take before the test fails."""
@@ -104,18 +103,16 @@ class Running:
         words = ["serve", "main:app", *port, "--no-access-log", "--log-format", "json", *flags]
         # What a process is called is where its own line was.
         told_at_start = terminal is not None or "--process-title" in flags
-        fresh = command is not None or told_at_start or not can_prepare(environ or {})
-        line = [sys.executable, *(["-m", "pounce_cli", *words] if command is None else command)]
         # What processes with datagrams meet in, the last of them removes.
         self._leaves_files = any("http3" in word or "udp" in word for word in (*flags, *(command or ())))
-        self.process: subprocess.Popen[str] = (subprocess.Popen if fresh else PreparedCommand)(
-            line if fresh else words,
+        self.process = warm.start(
+            ["-m", "pounce_cli", *words] if command is None else command,
+            environ=environ,
+            fresh=command is not None or told_at_start,
             cwd=folder,
-            env=os.environ | (environ or {}),
             stdin=None if stdin is None else subprocess.PIPE,
             stdout=subprocess.DEVNULL if terminal is None else terminal,
             stderr=subprocess.PIPE,
-            text=True,
             start_new_session=new_session or terminal is not None,
             preexec_fn=None if terminal is None else _take_terminal,
         )

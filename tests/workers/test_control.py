@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.workers.prepared import PreparedCommand
+from tests import warm
 from tests.workers.running import APP, PATIENCE, Running, ask, eventually, read_answer, version
 
 MODES = ("thread", "process", "subinterpreter")
@@ -110,7 +110,7 @@ def test_process_that_does_not_even_beat_is_replaced(tmp_path: Path) -> None:
 
 def pounce(*words: str) -> tuple[int, str, str]:
     """Exit code, output and errors of a command."""
-    with PreparedCommand([*words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with warm.start(["-m", "pounce_cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out, err
 

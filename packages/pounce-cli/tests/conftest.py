@@ -1,13 +1,11 @@
 """A folder with an application, and the command as a real process."""
 
 import json
-import os
 import re
 import signal
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,19 +35,14 @@ class Process:
     """A `pounce` process; `lines` is what it has written to stderr so far."""
 
     def __init__(self, arguments: list[str], cwd: Path, environment: dict[str, str], cold: bool) -> None:
-        self.popen: subprocess.Popen[str] | warm.Process
-        words = ["-m", "pounce_cli", *arguments]
-        if cold:
-            self.popen = subprocess.Popen(
-                [sys.executable, *words],
-                cwd=cwd,
-                env={**os.environ, **environment},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        else:
-            self.popen = warm.interpreter(*warm.SERVER).start(words, cwd, environment)
+        self.popen = warm.start(
+            ["-m", "pounce_cli", *arguments],
+            environ=environment,
+            fresh=cold,
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         self.lines: list[str] = []
         self._guard = threading.Timer(120, self.popen.kill)
         self._guard.start()
