@@ -366,7 +366,8 @@ class BadConnection(Connection):
 
     def data_received(self, data: bytes) -> None:
         self._maybe_fail("data_received")
-        self.deadline = self.loop.time()
+        if self.method == "deadline_passed":
+            self.deadline = self.loop.time()
 
     def eof_received(self) -> None:
         self._maybe_fail("eof_received")

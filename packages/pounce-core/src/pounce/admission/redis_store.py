@@ -19,6 +19,7 @@ import logging
 import random
 import threading
 from collections import deque
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -123,7 +124,7 @@ class Place:
         from redis.backoff import NoBackoff
 
         # Deadlines and new attempts are ours.
-        return redis.asyncio.Redis.from_url(
+        client: Any = redis.asyncio.Redis.from_url(
             self._url,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,
@@ -132,6 +133,9 @@ class Place:
             protocol=2,
             single_connection_client=True,
         )
+        pool = client.connection_pool
+        pool.connection_class = _aborting(pool.connection_class)
+        return client
 
     def told(self, error: BaseException) -> str:
         """A failure in words, without what is secret."""
@@ -194,7 +198,6 @@ class RedisStore:
         self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._scope: asyncio.Timeout | None = None
-        self._writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
         # From when the worker serves on, so that it need not be the first request that waits for a connection.
         service.on_tick.add(self._begin)
@@ -282,7 +285,6 @@ class RedisStore:
 
     def _connected(self, client: Any) -> None:
         self._is_connected = self.is_asked = True
-        self._writer = getattr(client.connection, "_writer", None)
         self._place.answers()
 
     async def _serve(self, client: Any, script: str) -> None:
@@ -331,18 +333,21 @@ class RedisStore:
             self._questions.extendleft(reversed([question for question in sent if not question.promise.done()]))
 
     async def _end(self, client: Any) -> None:
-        writer, self._writer = self._writer, None
-        try:
-            async with asyncio.timeout(END_TIMEOUT):
-                if writer is not None:
-                    # Nobody waits for the end of TLS; and somebody has to ask how a connection ended, else the loop
-                    # complains that nobody has.
-                    writer.transport.abort()
-                    await writer.wait_closed()
-        except Exception:  # noqa: BLE001, S110 - it is given up anyway
-            pass
         try:
             async with asyncio.timeout(END_TIMEOUT):
                 await client.aclose()
-        except Exception:  # noqa: BLE001, S110 - the same
+        except Exception:  # noqa: BLE001, S110 - it is given up anyway
             pass
+
+
+@cache
+def _aborting(base: Any) -> Any:
+    """The same class of connections, that does not wait for the peer at their end, as TLS does."""
+
+    class Aborting(base):  # type: ignore[misc]
+        async def disconnect(self, *args: Any, **kwargs: Any) -> None:
+            if self._writer is not None:
+                self._writer.transport.abort()
+            await super().disconnect(*args, **kwargs)
+
+    return Aborting
