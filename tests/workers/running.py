@@ -336,9 +336,18 @@ def eventually(condition: Callable[[], bool], patience: float = PATIENCE) -> Non
 def children_of(pid: int) -> list[int]:
     """The processes that a process has started; none where it is gone."""
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except FileNotFoundError:
         return []
+    return [int(child) for child in children if not _is_original(child)]
+
+
+def _is_original(pid: str) -> bool:
+    """Whether it is only there to be copied."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == warm.NAME
+    except FileNotFoundError:
+        return False
 
 
 def is_running(pid: int) -> bool:
