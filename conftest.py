@@ -6,8 +6,10 @@ import logging
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from benchmarks.load.certificate import certificate_files
@@ -17,6 +19,8 @@ from tests.sequences import COUNTS, FUZZ_SECONDS
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+WORTH_TELLING = 0.05
+"""Seconds that a set-up takes which `--durations` should know of."""
 WAITING = ("workers", "deploy", "interop")
 """Folders whose tests wait for processes."""
 LONG = ("test_sequences.py", "test_differential.py", "test_site.py", "test_docs.py")
@@ -35,6 +39,32 @@ def pytest_runtestloop() -> Generator[None, object, object]:
         for name in [name for name in os.environ if name.startswith("POUNCE_") or name in of_others]:
             patch.delenv(name)
         return (yield)
+
+
+@pytest.hookimpl
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have xdist send one report for a test that passes, and not three with a beginning and an end, each of which
+    costs half a millisecond in two processes."""
+    for plugin in session.config.pluginmanager.get_plugins():
+        if type(plugin).__name__ == "WorkerInteractor":
+            plugin.sendevent = partial(_send_what_tells, plugin.sendevent)
+
+
+def _send_what_tells(send: Callable[..., None], name: str, **what: Any) -> None:
+    if name not in ("logstart", "logfinish") and what.get("data") is not SAYS_NOTHING:
+        send(name, **what)
+
+
+SAYS_NOTHING: dict[str, Any] = {}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_to_serializable(report: pytest.TestReport | pytest.CollectReport) -> dict[str, Any] | None:
+    if isinstance(report, pytest.TestReport) and report.passed:
+        if report.when != "call" and report.duration < WORTH_TELLING:
+            return SAYS_NOTHING
+        report.keywords = {}
+    return None
 
 
 LOGGERS = logging.getLogger("pounce"), logging.getLogger("pounce.access")
