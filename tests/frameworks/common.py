@@ -28,6 +28,7 @@ The module of each framework serves these paths and inherits the classes that ap
 
 import asyncio
 import hashlib
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,7 +42,7 @@ from tests.frameworks.wires import PATIENCE, ServerLog, Site
 
 LARGE_PIECE = bytes(range(256)) * 256
 LARGE_PIECES = 32
-BODY = b"".join(hashlib.sha256(str(number).encode()).digest() for number in range(64 * 1024))
+BODY = random.Random(1).randbytes(2 * 2**20)
 """2 MiB in which no two parts are alike."""
 
 CLIENTS = 20

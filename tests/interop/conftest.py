@@ -1,6 +1,7 @@
 """A server of one plain application, reached over TCP, TLS and a Unix socket, for clients that nobody here wrote."""
 
 import hashlib
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.frameworks.wires import Certificate, ServerLog
 
 from pounce.testing import TestServer
 
-CONTENT = b"".join(hashlib.sha256(str(number).encode()).digest() for number in range(160 * 1024))
+CONTENT = random.Random(1).randbytes(5 * 2**20)
 """5 MiB in which no two parts are alike."""
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -20,7 +21,9 @@ def content(size: int) -> bytes:
     return b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(size // 32 + 1))[:size]
 
 
-LARGE = content(2_000_000)
+@cache
+def large_body() -> bytes:
+    return content(2_000_000)
 
 
 async def site(scope: Any, receive: Any, send: Any) -> None:
@@ -31,7 +34,7 @@ async def site(scope: Any, receive: Any, send: Any) -> None:
     elif path == "/echo":
         await answer(send, body)
     elif path == "/large":
-        await answer(send, LARGE)
+        await answer(send, large_body())
     elif path == "/who":
         await answer(send, str(scope["client"][1]).encode())
     elif path == "/hints":
@@ -71,7 +74,7 @@ def test_bodies_arrive_whole(start: Start, loss: float, reordering: float) -> No
     with relay.running():
         hello, large, echo, *small = aioquic(server, *steps, port=relay.port)["answers"]
     assert hello["text"] == "hello over 3"
-    assert is_whole(large, LARGE)
+    assert is_whole(large, large_body())
     assert is_whole(echo, content(400_000))
     assert all(is_whole(report, content(100)) for report in small)
     assert (relay.lost > 0, relay.reordered > 0) == (loss > 0, reordering > 0)
@@ -101,14 +104,14 @@ def test_download_survives_a_change_of_port(start: Start) -> None:
     before, download, after = aioquic(
         start(site), ["ask", "GET", "/who"], ["ask and move", "/large"], ["ask", "GET", "/who"]
     )["answers"]
-    assert is_whole(download, LARGE)
+    assert is_whole(download, large_body())
     assert before["text"] != after["text"]
 
 
 def test_keys_are_updated(start: Start) -> None:
     report = aioquic(start(site), HELLO, ["update keys"], HELLO, ["ask", "GET", "/large"])
     assert report["key_phase"] == 1
-    assert is_whole(report["answers"][3], LARGE)
+    assert is_whole(report["answers"][3], large_body())
 
 
 def test_client_proves_its_address(start: Start) -> None:
@@ -127,7 +130,7 @@ def test_second_version_is_spoken(start: Start, retries: int) -> None:
     server = start(site, **({"http3_retry_above": 0} if retries else {}))
     report = aioquic(server, HELLO, ["ask", "GET", "/large"], version=VERSION_2)
     assert (report["version"], report["retries"], report["answers"][0]["text"]) == (VERSION_2, retries, "hello over 3")
-    assert is_whole(report["answers"][1], LARGE)
+    assert is_whole(report["answers"][1], large_body())
 
 
 @pytest.mark.parametrize("capacity", [0, 100, 65536])
@@ -145,5 +148,5 @@ def test_niquests_comes_over_by_alt_svc(start: Start) -> None:
     assert {answer["version"] for answer in report["answers"]} == {30}
     assert hello["text"] == "hello over 3"
     assert echo["sha256"] == hashlib.sha256(content(1_280_000)).hexdigest()
-    assert large["sha256"] == hashlib.sha256(LARGE).hexdigest()
+    assert large["sha256"] == hashlib.sha256(large_body()).hexdigest()
     assert (hints["text"], report["early"]) == ("late", [103])
