@@ -219,4 +219,9 @@ def create_app(names: tuple[str, ...] = tuple(APPS)) -> Several:
     return Several({name: APPS[name]() for name in names})
 
 
-app = create_app()
+def __getattr__(name: str) -> Any:
+    """`app`, with all of them, which take a second to be imported."""
+    if name == "app":
+        globals()[name] = create_app()
+        return globals()[name]
+    raise AttributeError(name)
