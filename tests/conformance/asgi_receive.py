@@ -25,7 +25,11 @@ class Script:
 
     async def wait_for_the_test(self) -> None:
         """Wait until the test sets `go`, without blocking the loop."""
-        assert await asyncio.to_thread(self.go.wait, PATIENCE)
+        try:
+            assert await asyncio.to_thread(self.go.wait, PATIENCE)
+        finally:
+            # Where this is cancelled the thread is not, and nothing ends before it does.
+            self.go.set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":

@@ -103,11 +103,18 @@ def front(request: pytest.FixtureRequest, tmp_path: Path, tls_files: tuple[str, 
         for number in range(2):
             front.servers.append(front.server(number))
             front.servers[number].start()
-        stack.callback(lambda: [server.stop() for server in front.servers])
+        stack.callback(end, front)
         port = stack.enter_context(proxy.start(tmp_path, addresses, cert, key))
         front.url = f"https://{addresses[0]}:{port}"
         wait_until_healthy(front)
         yield front
+
+
+def end(front: Front) -> None:
+    """End the servers without the delay in which a proxy, which has ended by now, would notice."""
+    for server in front.servers:
+        server.shutdown(force=True)
+        server.stop()
 
 
 def wait_until_healthy(front: Front) -> None:

@@ -230,7 +230,7 @@ def test_the_parser_keeps_the_contract(plugins: dict[str, Any]) -> None:
 def test_the_parser_serves_where_it_is_named(plugins: dict[str, Any]) -> None:
     with (
         TestServer(app, registry=Registry.of(h1, plugins["plain"]), http_parser="plain") as server,
-        httpx.Client(base_url=server.url) as client,
+        httpx.Client(base_url=server.url, verify=False) as client,
     ):
         assert client.post("/a", content=iter([b"one ", b"two"])).text == "/a one two"
         assert client.post("/b", content=b"three").text == "/b three"
@@ -245,7 +245,7 @@ def visited(plugins: dict[str, Any]) -> Iterator[httpx.Client]:
         TestServer(
             app, registry=registry, plugin_settings=settings, workers=2, worker_mode="thread", lifespan="off"
         ) as server,
-        httpx.Client(base_url=server.url) as client,
+        httpx.Client(base_url=server.url, verify=False) as client,
     ):
         yield client
 
@@ -266,7 +266,7 @@ def test_no_more_paths_are_kept_than_are_allowed(plugins: dict[str, Any]) -> Non
     registry = Registry.of(h1, plugins["visits"])
     with (
         TestServer(app, registry=registry, plugin_settings={"visits": {"most": 2}}) as server,
-        httpx.Client(base_url=server.url) as client,
+        httpx.Client(base_url=server.url, verify=False) as client,
     ):
         for path in ("/a", "/b", "/c", "/d", "/a"):
             client.get(path)
