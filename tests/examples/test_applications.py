@@ -35,7 +35,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def client(server: TestServer, **settings: Any) -> httpx.Client:
-    return httpx.Client(base_url=server.url, timeout=PATIENCE, trust_env=False, verify=False, **settings)
+    return httpx.Client(base_url=server.url, timeout=PATIENCE, trust_env=False, **{"verify": False, **settings})
 
 
 def test_chat_is_heard_by_sockets_and_listeners_of_all_workers(example: Any) -> None:
