@@ -144,7 +144,7 @@ def test_line_of_the_access_log_costs_little(caplog: pytest.LogCaptureFixture, m
     assert len(lines) == 2 * REQUESTS
 
 
-@pytest.mark.parametrize(("bound", "form"), [(385, "text"), (385, "json")])
+@pytest.mark.parametrize(("bound", "form"), [(390, "text"), (390, "json")])
 def test_line_that_the_loop_makes_costs_little(bound: int, form: str) -> None:
     stream = io.StringIO()
     with Logs(ServerConfig.of({"log_format": form}), stream):
