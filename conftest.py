@@ -43,7 +43,10 @@ def pytest_runtestloop() -> Generator[None, object, object]:
         return (yield)
 
 
-@pytest.hookimpl
+SAYS_NOTHING: dict[str, Any] = {}
+"""What is made of a report that is not sent."""
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Have xdist send one report for a test that passes, and not three with a beginning and an end, each of which
     costs half a millisecond in two processes."""
@@ -55,9 +58,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def _send_what_tells(send: Callable[..., None], name: str, **what: Any) -> None:
     if name not in ("logstart", "logfinish") and what.get("data") is not SAYS_NOTHING:
         send(name, **what)
-
-
-SAYS_NOTHING: dict[str, Any] = {}
 
 
 @pytest.hookimpl(tryfirst=True)

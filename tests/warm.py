@@ -193,8 +193,7 @@ class Nursery:
         """Returns in those as well, and there with an order."""
         self.order: dict[str, Any] | None = None
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._pid = os.fork()
-        if self._pid:
+        if os.fork():
             theirs.close()
             self._looks = _looks()
             return

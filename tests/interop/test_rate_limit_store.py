@@ -361,11 +361,11 @@ def test_nothing_of_a_store_that_does_not_end_tls_outlives_the_worker(tls_files:
         end = TLSEnd(*tls_files, redis.url.removeprefix("unix://"), answer_the_end=False)
         url = f"rediss://:wrong@localhost:{end.port}/0?ssl_ca_certs={tls_files[0]}"
         settings: dict[str, Any] = {"rate_limit_store": url, "rate_limit_store_timeout": 0.5}
-        with TestServer(Counting(), rate_limit_enabled=True, **settings) as server, Client(server.port) as client:
-            assert client.ask()
-            # Nothing that is left is to be found by chance.
-            gc.disable()
+        # Nothing that is left is to be found by chance.
+        gc.disable()
         try:
+            with TestServer(Counting(), rate_limit_enabled=True, **settings) as server, Client(server.port) as client:
+                assert client.ask()
             assert end.ended.wait(PATIENCE)
         finally:
             gc.enable()
