@@ -1,7 +1,7 @@
 """HTTP/1.1 beside a protocol that is known by its first bytes: neither may disturb the other, however they arrive."""
 
 import asyncio
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from tests.conformance.rfc9112_support import Noting, get, in_loop, parser, pieces_of, post, read_answers, registry_of
@@ -19,7 +19,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 class Prefaced(asyncio.Protocol):
     """Stands for a protocol with a preface; notes what it gets."""
 
-    opened: ClassVar[list[Prefaced]] = []
+    opened: ClassVar[list[Any]] = []
 
     def __init__(self) -> None:
         self.received = b""
@@ -29,10 +29,10 @@ class Prefaced(asyncio.Protocol):
         self.received += data
 
 
-def sniffing(app: Noting, parser: str, **settings: float) -> MemoryConnection:
+def sniffing(app: Noting, parser: str, protocol: type[Prefaced] = Prefaced, **settings: float) -> MemoryConnection:
     """A connection in memory whose wire is still to be chosen."""
     Prefaced.opened = []
-    prefaced = Wire(name="prefaced", connect=lambda service: Prefaced(), preface=PREFACE)
+    prefaced = Wire(name="prefaced", connect=lambda service: protocol(), preface=PREFACE)
     registry = registry_of(parser, Plugin(name="prefaced", api=API_VERSION, wires=(prefaced,)))
     service = memory_service(app, registry, http_parser=parser, **settings)
     table = registry.wire_table()
@@ -107,3 +107,45 @@ async def test_a_client_that_brings_nothing_whole_is_given_up(sent: bytes, parse
     await peer.settle()
     assert peer.closed
     assert not peer.service.connections
+
+
+class Unready(Prefaced):
+    """Is there to read later only."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.pause_reading()
+
+
+@pytest.mark.parametrize("then", ["tick", "bytes", "end"])
+@in_loop
+async def test_protocol_that_does_not_read_yet_gets_its_first_bytes_when_it_does(then: str, parser: str) -> None:
+    peer = sniffing(Noting(), parser, Unready)
+    peer.feed(PREFACE)
+    await peer.settle()
+    (protocol,) = Prefaced.opened
+    peer.after(0.0)
+    assert protocol.received == b""
+    protocol.transport.resume_reading()
+    if then == "tick":
+        peer.after(0.0)
+    elif then == "bytes":
+        peer.feed(b"rest")
+    else:
+        foreign: Any = peer.transport.get_protocol()
+        foreign.eof_received()
+    await peer.settle()
+    assert protocol.received == PREFACE + (b"rest" if then == "bytes" else b"")
+    peer.after(0.0)
+    assert not peer.service.on_tick
+
+
+@in_loop
+async def test_first_bytes_that_nobody_reads_are_forgotten_with_their_connection(parser: str) -> None:
+    peer = sniffing(Noting(), parser, Unready)
+    peer.feed(PREFACE)
+    await peer.settle()
+    peer.transport.abort()
+    await peer.settle()
+    peer.after(0.0)
+    assert (Prefaced.opened[0].received, peer.service.on_tick) == (b"", set())
