@@ -1,6 +1,7 @@
 """Connections on the server's own loop: how they are accepted, get their wire, and end."""
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -290,6 +292,19 @@ def test_wire_that_fails_to_begin_costs_its_connection_and_no_other(
     assert site.service.counts == {"plugin_error": 1}
     assert "Plugin other failed to take a connection" in caplog.text
     assert not site.service.connections
+    assert site.answer(site.client(REQUEST)).endswith(b"Hello")
+
+
+@pytest.mark.parametrize("first", [b"", PREFACE[:2]], ids=["silent", "part"])
+def test_connection_that_the_kernel_does_not_watch_is_closed_and_reported(
+    first: bytes, site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(site.loop, "read_directly", Mock(side_effect=OSError(errno.ENOSPC, "no room for another")))
+        site.client(first)
+        site.until(lambda: site.service.counts and not site.service.connections)
+    assert "no room for another" in caplog.text
     assert site.answer(site.client(REQUEST)).endswith(b"Hello")
 
 

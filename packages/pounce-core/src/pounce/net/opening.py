@@ -227,7 +227,12 @@ class Opening:
         self._peer = peer
         self._first = first
         service.connections.add(self)
-        loop.read_directly(self._fd, self._readable)
+        try:
+            loop.read_directly(self._fd, self._readable)
+        except OSError as exc:
+            # The kernel watches no more of them.
+            service.connection_failed(self, exc)
+            return
         if service.draining:
             # It was accepted just before.
             loop.call_soon(self.drain)
