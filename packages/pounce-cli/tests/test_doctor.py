@@ -158,6 +158,61 @@ def test_certificates_are_looked_at(tmp_path: Path, chain: str, mode: int, now: 
     assert all(said in finding.what for said, finding in zip(what, findings, strict=True))
 
 
+def test_each_file_of_a_certificate_is_looked_at_wherever_it_is_named(tmp_path: Path) -> None:
+    good, bad, both = (tmp_path / name for name in ("good.pem", "bad.pem", "both.pem"))
+    good.write_text(AUTHORITY)
+    bad.write_text("nothing")
+    both.write_text("nothing")
+    for path in (good, bad, both):
+        path.chmod(0o600)
+    bind = f"127.0.0.1:19500?ssl_certfile={bad}&ssl_keyfile={bad}"
+    at = machine(tmp_path, now=BEFORE)
+    [finding] = found(ServerConfig(bind=(bind,)), at)
+    assert finding.what == f"{bad} cannot be read: it has no certificate"
+    usual: dict[str, Any] = {"ssl_certfile": str(good), "ssl_keyfile": str(good)}
+    [finding] = found(ServerConfig(ssl_sni=(f"a={both}",), **usual), at)
+    assert finding.what.startswith(f"{both} cannot be read")
+    [finding] = found(ServerConfig(bind=(f"127.0.0.1:19500?ssl_sni=a={both}", "127.0.0.1:19501"), **usual), at)
+    assert finding.what.startswith(f"{both} cannot be read")
+    assert found(ServerConfig(bind=(f"{bind}&tls=off",)), at) == []
+
+
+# Settings of binds
+
+
+def test_proxy_that_one_bind_trusts_is_looked_at_with_the_times_of_that_bind(tmp_path: Path) -> None:
+    trusted = "127.0.0.1:19500?trusted_hosts=10.0.0.1"
+    for settings, what in (
+        ({"bind": (trusted,), "keep_alive_timeout": 20.0}, " at 127.0.0.1:19500 are ended after 20 s"),
+        ({"bind": (f"{trusted}&keep_alive_timeout=30s",)}, " at 127.0.0.1:19500 are ended after 30 s"),
+        ({"bind": ("127.0.0.1:19500?proxy_protocol=on",)}, " are ended after 5 s"),
+        # The setting of the server, where one bind has another.
+        ({"bind": ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3?keep_alive_timeout=75s"), "trusted_hosts": ("10.0.0.1",),
+          "keep_alive_timeout": 20.0}, " are ended after 20 s"),
+    ):  # fmt: skip
+        [finding] = found(ServerConfig(**settings), machine(tmp_path))  # type: ignore[arg-type]
+        assert (finding.level, finding.what) == ("problem", f"connections of the proxy in front{what}")
+    enough = {"bind": (f"{trusted}&keep_alive_timeout=75s",), "keep_alive_timeout": 20.0}
+    assert found(ServerConfig(**enough), machine(tmp_path)) == []  # type: ignore[arg-type]
+
+
+def test_time_that_no_trusted_proxy_gets_is_not_taken_for_enough(tmp_path: Path) -> None:
+    # Nobody is believed whose fields are not read.
+    config = ServerConfig(trusted_hosts=("10.0.0.1",), proxy_headers=False, trusted_keep_alive_timeout=75.0)
+    [finding] = found(config, machine(tmp_path))
+    assert finding.what.endswith("are ended after 5 s")
+    assert finding.do.startswith("--keep-alive-timeout 75s")
+
+
+def test_what_a_bind_trusts_is_trusted_at_its_port(tmp_path: Path) -> None:
+    rows = {"proc/net/tcp": "head\n" + 12 * ROW.format(peer=PEER)}
+    address = doctor_module._address(PEER)
+    at = machine(tmp_path, rows, environment={"DYNO": "web.1"})
+    assert found(ServerConfig(bind=(f"127.0.0.1:8000?trusted_hosts={address}",)), at) == []
+    [finding] = found(ServerConfig(bind=("127.0.0.1:8000", f"127.0.0.1:19500?trusted_hosts={address}")), at)
+    assert "12 of 12 connections to port 8000" in finding.what
+
+
 # The GIL
 
 

@@ -26,11 +26,15 @@ from typing import Literal, NamedTuple
 from pounce.config import ServerConfig
 from pounce.cpus import usable_cpus
 from pounce.gil import gil_enabled
-from pounce.net.bind import binds_of
+from pounce.identity.identity import idle_behind_proxy
+from pounce.net.bind import Bind, binds_of
 from pounce.net.networks import Networks
 from pounce.net.not_after import not_after
+from pounce.net.tls import certificate_files
 from pounce.observe.logs import escaped_line
+from pounce.registry import Registry
 from pounce.supervisor.modes import workers_of
+from pounce_cli.flags import flag_of
 
 __all__ = ["LOOKS", "Finding", "Machine", "doctor", "examine"]
 
@@ -146,13 +150,15 @@ def _counters(machine: Machine, group: str) -> dict[str, int]:
 
 
 def certificates(config: ServerConfig, machine: Machine) -> Iterator[Finding]:
-    files = [(config.ssl_certfile, config.ssl_keyfile)] if config.ssl_certfile else []
-    files += [tuple(each.partition("=")[2].split(":")[:2]) for each in config.ssl_sni if ":" in each]  # type: ignore[misc]
-    for certfile, keyfile in files:
+    files = [*certificate_files(config).values()] if config.uses_tls else []
+    for bind, its in _settings_of_binds(config):
+        if bind.tls is not False and its.uses_tls:
+            files += certificate_files(its).values()
+    for certfile, keyfile in dict.fromkeys(files):
         try:
-            chain = PEM.findall(Path(str(certfile)).read_text(encoding="ascii", errors="replace"))
-            mode = os.stat(str(keyfile)).st_mode
-            yield from _chain(str(certfile), chain, machine.now)
+            chain = PEM.findall(Path(certfile).read_text(encoding="ascii", errors="replace"))
+            mode = os.stat(keyfile).st_mode
+            yield from _chain(certfile, chain, machine.now)
         except (OSError, ValueError, IndexError) as exc:
             yield Finding("problem", f"{certfile} cannot be read: {exc}", "The server does not start.", "pounce check")
             continue
@@ -220,26 +226,33 @@ def _names_of(der: bytes) -> tuple[bytes, bytes]:
 
 
 def balancer(config: ServerConfig, machine: Machine) -> Iterator[Finding]:
-    if not config.trusted_hosts and not config.proxy_protocol:
-        return
-    idle = config.trusted_keep_alive_timeout
-    if idle is None:
-        idle = 75.0 if config.keep_alive_timeout == 5.0 and config.trusted_hosts else config.keep_alive_timeout
-    if idle <= BALANCER_IDLE:
+    # Binds that have the same settings have the same fault.
+    yield from dict.fromkeys(_short_times(config))
+
+
+def _short_times(config: ServerConfig) -> Iterator[Finding]:
+    for bind, its in _settings_of_binds(config):
+        if not _speaks_http(bind) or not (its.trusted_hosts or bind.has_proxy_header(its)):
+            continue
+        trusts = bool(its.trusted_hosts) and its.proxy_headers
+        idle = idle_behind_proxy(its) if trusts else its.keep_alive_timeout
+        if idle > BALANCER_IDLE:
+            continue
+        name = "trusted_keep_alive_timeout" if trusts else "keep_alive_timeout"
+        where = "" if its is config else f" at {bind.place}"
+        enough = f"{flag_of(name)} 75s" if its is config else f"{name}=75s in that bind"
         yield Finding(
             "problem",
-            f"connections of the proxy in front are ended after {idle:g} s",
+            f"connections of the proxy in front{where} are ended after {idle:g} s",
             f"Load balancers keep one for {BALANCER_IDLE:g} s (ALB, nginx): who ends it first, while a request is on "
             "its way, turns that into a 502.",
-            "--trusted-keep-alive-timeout 75s, or a shorter time in the balancer",
+            f"{enough}, or a shorter time in the balancer",
         )
 
 
 def proxies(config: ServerConfig, machine: Machine) -> Iterator[Finding]:
-    if config.trusted_hosts or config.proxy_protocol:
-        trusted = Networks(config.trusted_hosts, "trusted_hosts") if config.trusted_hosts else None
-    else:
-        trusted = None
+    binds = [(bind, its) for bind, its in _settings_of_binds(config) if _speaks_http(bind)]
+    if not any(its.trusted_hosts or bind.has_proxy_header(its) for bind, its in binds):
         platform = next((name for variable, name in PLATFORMS.items() if variable in machine.environment), None)
         if platform is not None:
             yield Finding(
@@ -249,26 +262,41 @@ def proxies(config: ServerConfig, machine: Machine) -> Iterator[Finding]:
                 "limits for each client hold for all of them together.",
                 "--trusted-hosts with the network of the proxy, for example 10.0.0.0/8",
             )
-    ports = {bind.port for bind in binds_of(config) if bind.port}
-    peers = Counter(_peers(machine, ports))
-    total = sum(peers.values())
-    for address, count in peers.most_common(1):
-        known = trusted is not None and trusted.has((address, 0))
-        if total >= 10 and count >= 0.8 * total and not known and not config.proxy_protocol:
-            yield Finding(
-                "advice",
-                f"{count} of {total} connections to the server that runs come from {address}, which is not trusted",
-                "That looks like a proxy. What it says of its clients is taken away, and all of them are one client.",
-                f"--trusted-hosts {address}",
-            )
+    for port in sorted({bind.port for bind, _ in binds if bind.port}):
+        here = [(bind, its) for bind, its in binds if bind.port == port]
+        if any(bind.has_proxy_header(its) for bind, its in here):
+            continue
+        trusted = Networks(tuple(host for _, its in here for host in its.trusted_hosts), "trusted_hosts")
+        peers = Counter(_peers(machine, port))
+        total = sum(peers.values())
+        for address, count in peers.most_common(1):
+            way = f"--trusted-hosts {address}" if here[0][1] is config else f"trusted_hosts={address} in that bind"
+            if total >= 10 and count >= 0.8 * total and not trusted.has((address, 0)):
+                yield Finding(
+                    "advice",
+                    f"{count} of {total} connections to port {port} come from {address}, which is not trusted",
+                    "That looks like a proxy. What it says of its clients is taken away, and all are one client.",
+                    way,
+                )
 
 
-def _peers(machine: Machine, ports: set[int]) -> Iterator[str]:
-    """Addresses of those who have a connection to one of these ports."""
+def _settings_of_binds(config: ServerConfig) -> list[tuple[Bind, ServerConfig]]:
+    """What is listened on, each with the settings that its connections have. Raises `ConfigError`."""
+    registry = Registry.discover(config)
+    return [(bind, registry.config_of(bind, config)) for bind in binds_of(config)]
+
+
+def _speaks_http(bind: Bind) -> bool:
+    """To clients, over TCP or a Unix socket: not to who operates the server, and no wire of another kind alone."""
+    return not bind.serves and not bind.datagrams and (not bind.wires or not {"h1", "h2"}.isdisjoint(bind.wires))
+
+
+def _peers(machine: Machine, port: int) -> Iterator[str]:
+    """Addresses of those who have a connection to this port."""
     for name in ("tcp", "tcp6"):
         for line in (machine.text(f"proc/net/{name}") or "").splitlines()[1:]:
             fields = line.split()
-            if len(fields) > 3 and fields[3] == "01" and int(fields[1].rpartition(":")[2], 16) in ports:
+            if len(fields) > 3 and fields[3] == "01" and int(fields[1].rpartition(":")[2], 16) == port:
                 yield _address(fields[2].rpartition(":")[0])
 
 

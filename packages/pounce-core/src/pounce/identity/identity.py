@@ -8,7 +8,7 @@ from pounce.contract.stream import ConnectionInfo
 from pounce.identity.forwarded import Forwarding
 from pounce.identity.request_id import is_request_id, request_ids
 
-__all__ = ["Identity"]
+__all__ = ["Identity", "idle_behind_proxy"]
 
 USUAL_ID_FIELD = b"x-request-id"
 BEHIND_PROXY = 75.0
@@ -25,10 +25,7 @@ class Identity:
         self._new_id = request_ids(config.request_id_generator) if config.request_id else None
         self._id_field = config.request_id_header.lower().encode()
         self._idle = config.keep_alive_timeout
-        self._idle_behind_proxy = config.trusted_keep_alive_timeout
-        if self._idle_behind_proxy is None:
-            default = ServerConfig.__dataclass_fields__["keep_alive_timeout"].default
-            self._idle_behind_proxy = BEHIND_PROXY if self._idle == default else self._idle
+        self._idle_behind_proxy = idle_behind_proxy(config)
         self.always = self._new_id is not None or self._trusts_any
         """Every request is looked at, not only those that have fields of proxies."""
         # Wires look out for the usual name alone.
@@ -41,7 +38,7 @@ class Identity:
 
     def keep_alive_timeout(self, connection: ConnectionInfo) -> float:
         """Seconds that a connection may be idle between two requests."""
-        if self.trusts is not None and self._idle_behind_proxy is not None and self.trusts(connection):
+        if self.trusts is not None and self.trusts(connection):
             return self._idle_behind_proxy
         return self._idle
 
@@ -73,3 +70,11 @@ class Identity:
         number = given.decode("ascii") if given is not None and is_request_id(given) else self._new_id()
         extensions = head.extensions
         head.extensions = {"request_id": number} if extensions is None else {**extensions, "request_id": number}
+
+
+def idle_behind_proxy(config: ServerConfig) -> float:
+    """Seconds that a connection of a trusted proxy may be idle between two requests."""
+    if config.trusted_keep_alive_timeout is not None:
+        return config.trusted_keep_alive_timeout
+    default = ServerConfig.__dataclass_fields__["keep_alive_timeout"].default
+    return BEHIND_PROXY if config.keep_alive_timeout == default else config.keep_alive_timeout

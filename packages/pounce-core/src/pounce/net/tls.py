@@ -100,9 +100,7 @@ class ServerTLS:
 
     def files(self) -> dict[str, tuple[str, str]]:
         """Files of certificate and key by the name that clients ask for; `""` for those that ask for none of them."""
-        config = self._config
-        assert config.ssl_certfile is not None and config.ssl_keyfile is not None
-        return {"": (config.ssl_certfile, config.ssl_keyfile)} | _by_name(config)
+        return certificate_files(self._config)
 
     @staticmethod
     def choose[T](by_name: Mapping[str, T], name: str | None) -> T | None:
@@ -137,6 +135,13 @@ class ServerTLS:
             return False
         log.info("TLS certificates were read again")
         return True
+
+
+def certificate_files(config: ServerConfig) -> dict[str, tuple[str, str]]:
+    """Files of certificate and key that a configuration names, by the name that clients ask for; `""` for those that
+    ask for none of them. Raises `ConfigError`."""
+    single = {} if config.ssl_certfile is None else {"": (config.ssl_certfile, config.ssl_keyfile or "")}
+    return single | _by_name(config)
 
 
 def _files(config: ServerConfig) -> list[str]:
