@@ -311,6 +311,20 @@ def test_load_that_was_at_its_end_is_told() -> None:
     assert "503: 3" in text
 
 
+def test_answers_of_400_and_above_are_counted_apart_from_errors() -> None:
+    full, steady = seen(9000), seen(500)
+    full.errors, full.failed, full.statuses[503] = 7, 3, 3
+    steady.errors, steady.failed, steady.statuses[503], steady.statuses[404] = 1, 5, 4, 1
+    one = outcome(servers=(Measured("pounce", "", (), full, steady, None),))
+    assert re.search(r" errors +400\+ +memory\n  pounce .* 7 +3 +-", as_text(one))
+    assert ">7</td><td>3</td>" in as_page(one)
+    for shown in (as_text(one), as_page(one)):
+        assert "There were requests without an answer: pounce (8)." in shown
+        assert "There were answers of 400 and above: pounce (404: 1, 503: 7)." in shown
+    rate_alone = outcome(servers=(Measured("pounce", "", (), None, steady, None),))
+    assert "There were requests without an answer: pounce (1)." in as_text(rate_alone)
+
+
 @pytest.mark.parametrize(
     ("microseconds", "text"), [(42, "0.04 ms"), (12_340, "12.3 ms"), (123_400, "123 ms"), (2_500_000, "2.50 s")]
 )

@@ -74,7 +74,7 @@ def _page(outcome: Outcome) -> Iterator[str]:
         yield "<h2>As fast as it goes</h2><p>Answers in a second; a longer bar is faster.</p><figure>"
         yield _bars([(each.name, seen.rate) for each, seen in full])
         yield "</figure>"
-        head = ["server", "in a second", "p50", "p99", "errors", "memory"]
+        head = ["server", "in a second", "p50", "p99", "errors", "400+", "memory"]
         yield _table(head, [_row(each, seen) for each, seen in full])
         yield "<h2>Second by second</h2>"
         yield "<p>Answers in each second; a straight line is a server without pauses.</p><figure>"
@@ -117,8 +117,8 @@ def _row(each: Measured, seen: Seen) -> list[str]:
     memory = f"{each.memory / 1024**2:.0f} MiB" if each.memory is not None else "-"
     latencies = seen.latencies
     middle, tail = (milliseconds(latencies.percentile(percent)) for percent in (50, 99))
-    bad = str(seen.errors + seen.failed)
-    return [f"{each.name} {each.version}".strip(), f"{seen.rate:,.0f}", middle, tail, bad, memory]
+    bad = [str(seen.errors), str(seen.failed)]
+    return [f"{each.name} {each.version}".strip(), f"{seen.rate:,.0f}", middle, tail, *bad, memory]
 
 
 def _by_second(seen: Seen) -> list[tuple[float, float]]:

@@ -1,5 +1,6 @@
 """What was measured, as text."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from pounce_cli.bench.load import Seen
@@ -23,7 +24,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     if any(each.full for each in outcome.servers):
         yield ""
         yield "As fast as it goes"
-        yield f"  {'server':<22} {'in a second':>12} {'p50':>9} {'p99':>9} {'errors':>7} {'memory':>9}"
+        yield f"  {'server':<22} {'in a second':>12} {'p50':>9} {'p99':>9} {'errors':>7} {'400+':>7} {'memory':>9}"
         best = max(each.full.rate for each in outcome.servers if each.full is not None)
         for each in outcome.servers:
             if each.full is not None:
@@ -52,7 +53,7 @@ def _row(each: Measured, seen: Seen) -> str:
     memory = f"{each.memory / 1024**2:.0f} MiB" if each.memory is not None else "-"
     return (
         f"  {_name(each):<22} {seen.rate:>12,.0f} {milliseconds(latencies.percentile(50)):>9} "
-        f"{milliseconds(latencies.percentile(99)):>9} {seen.errors + seen.failed:>7} {memory:>9}"
+        f"{milliseconds(latencies.percentile(99)):>9} {seen.errors:>7} {seen.failed:>7} {memory:>9}"
     )
 
 
@@ -76,12 +77,16 @@ def notes(outcome: Outcome) -> Iterator[str]:
     late = [name for name in late if _is_late(outcome, name)]
     if late:
         yield f"{', '.join(late)} did not keep up with the rate: its latencies grow for as long as it lasts."
-    failed = [
-        f"{each.name} ({', '.join(f'{key}: {count}' for key, count in sorted(seen.statuses.items()) if key >= 400)})"
-        for each in outcome.servers
-        for seen in [each.full or each.steady]
-        if seen is not None and seen.failed
-    ]
+    silent, failed = [], []
+    for each in outcome.servers:
+        both = [seen for seen in (each.full, each.steady) if seen is not None]
+        if errors := sum(seen.errors for seen in both):
+            silent.append(f"{each.name} ({errors})")
+        statuses = sum((Counter(seen.statuses) for seen in both), Counter[int]())
+        if bad := [f"{key}: {count}" for key, count in sorted(statuses.items()) if key >= 400]:
+            failed.append(f"{each.name} ({', '.join(bad)})")
+    if silent:
+        yield f"There were requests without an answer: {'; '.join(silent)}."
     if failed:
         yield f"There were answers of 400 and above: {'; '.join(failed)}."
     yield (
