@@ -171,6 +171,33 @@ def test_line_is_found_in_the_file_that_has_it(name: str, text: str, tmp_path: P
     assert (migration.app, migration.settings) == ("main:app", {"workers": 2})
 
 
+IMAGES = {
+    'ENTRYPOINT ["uvicorn"]\nCMD ["main:app", "--port", "80"]': ({"port": 80}, []),
+    'entrypoint ["uvicorn", \\\n# of the image\n"main:app"]\nCMD ["--port", "1"]\nCMD ["--port", "2"]': (
+        {"port": 2}, []),
+    'ENTRYPOINT ["tini", "--"]\nCMD ["uvicorn", "main:app", "--port", "3"]': ({"port": 3}, []),
+    'ENTRYPOINT ["python", "-m"]\nCMD ["uvicorn", "main:app", "--port", "3"]': ({"port": 3}, []),
+    'ENTRYPOINT ["tini", "--"]\nCMD uvicorn main:app --port 4': ({"port": 4}, []),
+    'ENTRYPOINT exec uvicorn main:app --port 5\nCMD ["--port", "6"]': ({"port": 5}, ['CMD ["--port", "6"]']),
+    'ENTRYPOINT ["uvicorn", "main:app"]\nCMD --port 7': ({}, ["CMD --port 7"]),
+    'CMD ["uvicorn", "main:app"]\nCMD ["gunicorn", "main:app", "--workers", "2"]': ({"workers": 2}, []),
+    'CMD ["uvicorn", "main:app", "--port", "1"]\nFROM python\nCMD ["uvicorn", "main:app", "--port", "8"]': (
+        {"port": 8}, []),
+    'ENTRYPOINT ["uvicorn", "main:app"]\nFROM base\nCMD ["--port", "9"]': ({"port": 9}, []),
+    'CMD ["x", "y"]\nFROM base\nENTRYPOINT ["uvicorn", "main:app"]': ({}, []),
+    'CMD ["uvicorn", "main:app", "--port", "9"]\nFROM nginx\nCMD ["nginx"]': ({"port": 9}, []),
+}  # fmt: skip
+"""What stands in a Dockerfile behind the first line, the settings, and what is not taken over."""
+
+
+@pytest.mark.parametrize("text", IMAGES)
+def test_command_of_an_image_is_what_docker_makes_of_both_instructions(text: str, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM python AS base\n{text}\n")
+    migration = migrate(["Dockerfile"])
+    found = migration.app, migration.settings, [each.what for each in migration.remarks]
+    assert found == ("main:app", *IMAGES[text])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [(["nginx"], "begins with no server that is known"), (["uvicorn", "a:b", "--prot", "1"], "no option --prot"),

@@ -25,6 +25,7 @@ from pounce.errors import ConfigError
 from pounce.observe.logs import escaped_line
 from pounce.options import Option, parse_option
 from pounce_cli.config import toml_string, toml_value
+from pounce_cli.dockerfile import Image, images
 from pounce_cli.errors import UsageError
 from pounce_cli.flags import flag_of, plugin_options, spellings, switched_off_by
 from pounce_cli.foreign import FLAGS
@@ -143,15 +144,52 @@ def of_file(path: str) -> Migration:
         named = f"file:{path}" if name.endswith(".py") else path
         return _made(server, None, {}, {"config": (path, named)})
     text = _text(path)
+    # Of several images the last is what is built where nobody says another.
+    for image in reversed(images(text)):
+        if (migration := _of_image(image)) is not None:
+            return migration
     for line in text.replace("\\\n", " ").splitlines():
-        if match := re.match(r"\s*(?:web:|ExecStart=-?|CMD|ENTRYPOINT)\s*(.+)", line):
+        if match := re.match(r"\s*(?:web:|ExecStart=-?)\s*(.+)", line):
             words = _words_in(match[1])
-            if (found := _server_in(words)) is not None and found[0].name != "bengal-pounce":
+            if _is_of_another(words):
                 return of_words(words)
     raise UsageError(
         f"{path} has no command line of another server, and is no configuration of one",
         hint="Give the command line itself: pounce migrate uvicorn main:app --workers 4",
     )
+
+
+def _of_image(image: Image) -> Migration | None:
+    """What an image starts; None where that is no other server."""
+    entrypoint, cmd = (_words_in(text) if text else [] for text in image)
+    remark = None
+    lines = [cmd]
+    if image.entrypoint and not _is_exec(image.entrypoint):
+        lines = [entrypoint]
+        remark = Remark(f"CMD {image.cmd}", "ENTRYPOINT is in shell form: Docker does not look at CMD then.")
+    elif image.entrypoint and image.cmd and not _is_exec(image.cmd):
+        # One that is no server runs what it is given, as tini does.
+        lines = [entrypoint, cmd]
+        remark = Remark(f"CMD {image.cmd}", "In shell form it is /bin/sh -c for ENTRYPOINT: write it as a list.")
+    elif image.entrypoint:
+        lines = [entrypoint + cmd, cmd]
+    words = next(filter(_is_of_another, lines), None)
+    if words is None:
+        return None
+    migration = of_words(words)
+    if remark is not None and image.cmd and words is entrypoint:
+        migration.remarks.append(remark)
+    return migration
+
+
+def _is_exec(text: str) -> bool:
+    """Whether it is a list, and not a line for the shell."""
+    return text.startswith("[")
+
+
+def _is_of_another(words: Sequence[str]) -> bool:
+    found = _server_in(words)
+    return found is not None and found[0].name != "bengal-pounce"
 
 
 def _words_in(text: str) -> list[str]:
