@@ -16,7 +16,7 @@ from pounce_cli import plain_line
 from pounce_cli.flags import Given, spellings
 from pounce_cli.foreign import FLAGS
 from pounce_cli.main import main
-from pounce_cli.migrate import migrate, of_words, setting_of
+from pounce_cli.migrate import answer_to, migrate, of_words, setting_of
 from pounce_cli.peers import SERVERS, Server, Theirs, all_flags
 from pounce_cli.sources import config_of
 
@@ -196,6 +196,21 @@ def test_command_of_an_image_is_what_docker_makes_of_both_instructions(text: str
     migration = migrate(["Dockerfile"])
     found = migration.app, migration.settings, [each.what for each in migration.remarks]
     assert found == ("main:app", *IMAGES[text])
+
+
+def test_flag_is_answered_as_that_of_its_own_server() -> None:
+    for line, flag in {
+        "daphne a:b -e ssl:443:privateKey=key.pem": "--endpoint",
+        "gunicorn a:b -e X=1": "--env",
+        "pounce serve a:b -n": "--dry-run",
+    }.items():
+        assert [each.why for each in migrate([line]).remarks] == [FLAGS[flag]], line
+
+
+@pytest.mark.parametrize("server", SERVERS.values(), ids=lambda server: server.name)
+def test_answer_does_not_depend_on_the_spelling_of_a_flag(server: Server) -> None:
+    for option in server.options:
+        assert len({answer_to(option, flag) for flag in option.flags}) <= 1, option.key
 
 
 @pytest.mark.parametrize(

@@ -428,7 +428,9 @@ def _take(migration: Migration, option: Theirs, written: str, value: Any) -> Non
 
 def answer_to(option: Theirs, written: str | None = None) -> str:
     """What there is instead of an option without a setting, or why there is nothing."""
-    flag = next((each for each in (written, *option.flags) if each in FLAGS), "")
+    flags = [each for each in (written, *option.flags) if each in FLAGS]
+    # A letter is another option of each server, and a word is not.
+    flag = next((each for each in flags if each.startswith("--")), flags[0] if flags else "")
     return option.why or FLAGS.get(flag, "That server alone has it.")
 
 
