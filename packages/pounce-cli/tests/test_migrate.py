@@ -45,6 +45,7 @@ LINES: dict[str, tuple[str | None, dict[str, object]]] = {
     "uv run uvicorn main:app --port 1": ("main:app", {"port": 1}),
     "gunicorn -w4 -k uvicorn.workers.UvicornWorker -b :80 -b unix:/run/a.sock main:app": (
         "main:app", {"workers": 4, "interface": "asgi", "bind": ("0.0.0.0:80", "unix:/run/a.sock")}),
+    "gunicorn a:b --no-control-socket": ("a:b", {"control_socket": "off"}),
     "gunicorn -Rw 4 a:b": ("a:b", {"workers": 4}),
     "gunicorn mysite.wsgi": ("mysite.wsgi:application", {}),
     "gunicorn 'mysite:create()' -k sync": ("mysite:create()", {"interface": "wsgi", "wsgi_threads": 1}),
@@ -211,6 +212,12 @@ def test_flag_is_answered_as_that_of_its_own_server() -> None:
 def test_answer_does_not_depend_on_the_spelling_of_a_flag(server: Server) -> None:
     for option in server.options:
         assert len({answer_to(option, flag) for flag in option.flags}) <= 1, option.key
+
+
+def test_limit_of_requests_is_not_said_to_have_them_wait() -> None:
+    # Nobody waits without request_queue_enabled.
+    [note] = migrate(["uvicorn main:app --limit-concurrency 10"]).notes
+    assert "wait" not in note.why
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ FLAGS = {
     "--dirty-threads": _TASKS,
     "--dirty-graceful-timeout": _TASKS,
     "--control-socket-mode": "Not there, because the control socket is for its owner alone.",
-    "--no-control-socket": "Not needed: there is none without --control-socket.",
+    "--no-control-socket": "Write --control-socket off.",
     # hypercorn
     "--error-log": "Write --error-log-file.",
     "--insecure-bind": "Write --bind http://HOST:PORT: a bind without TLS beside those with it.",
