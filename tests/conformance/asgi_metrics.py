@@ -83,6 +83,30 @@ def test_openmetrics_is_told_to_who_asks_for_it(started: Started) -> None:
     assert found["http_requests_total", "method=GET,status=200"] == 1
 
 
+TEXT, OPENMETRICS = b"text/plain; version=0.0.4", b"application/openmetrics-text; version=1.0.0"
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;"
+    "q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "answered"),
+    [("text/plain;version=0.0.4;q=0.1,application/openmetrics-text;q=0", TEXT),
+     ("application/openmetrics-text;q=0.3,text/plain;q=0.9", TEXT),
+     ("application/openmetrics-text;q=0.9,text/plain;q=0.3", OPENMETRICS),
+     ("application/openmetrics-text; version=9.9.9", TEXT), ("text/plain; version=9.9.9", TEXT),
+     ("application/openmetrics-text; version=9.9.9, application/openmetrics-text; q=0.1", OPENMETRICS),
+     ("application/openmetrics-text; version=0.0.1", TEXT), ("*/*", TEXT), ("text/html", TEXT),
+     (PROMETHEUS, OPENMETRICS)],
+)  # fmt: skip
+def test_format_is_the_one_with_the_highest_quality_that_there_is(
+    started: Started, accept: str, answered: bytes
+) -> None:
+    headers = dict(started.request("GET", "/metrics", [(b"accept", accept.encode())]).headers)
+    assert headers[b"content-type"].startswith(answered)
+
+
 def test_the_page_is_for_get_and_head_alone(started: Started) -> None:
     assert started.request("POST", "/metrics", body=b"to the application").body == b"to the application"
     head = started.request("HEAD", "/metrics?any")

@@ -79,6 +79,17 @@ def test_type_that_is_named_wins_over_one_that_is_not() -> None:
     assert preferred_type([(b"accept", b"*/*, text/html")], (b"text/plain", b"text/html")) == b"text/html"
 
 
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [(b"a/b", b"a/b;v=1"), (b"a/b;v=2", b"a/b;v=2"), (b"A/B; V=2", b"a/b;v=2"), (b'a/b;v="2"', b"a/b;v=2"),
+     (b"a/b;v=3, c/d", b"c/d"), (b"a/b;q=0.5, a/b;v=2;q=0.4", b"a/b;v=1"), (b"a/b;q=0.5, a/b;v=2", b"a/b;v=2"),
+     (b"a/b;v=2;q=0, a/*;q=0.1", b"a/b;v=1"), (b"a/b;q=0.5;v=2, c/d;q=0.1", b"a/b;v=2"),
+     (b"c/d;, a/b;q=0.1", b"c/d"), (b"c/d;q=2, c/d;v, a/b;v=2;q=0.1", b"a/b;v=2")],
+)  # fmt: skip
+def test_range_with_parameters_means_what_has_them(accept: bytes, chosen: bytes) -> None:
+    assert preferred_type([(b"accept", accept)], (b"a/b;v=1", b"a/b;v=2", b"c/d")) == chosen
+
+
 # Pages of the site's own
 
 

@@ -9,6 +9,7 @@ from prometheus_client.samples import Exemplar
 
 from pounce.contract.totals import Totals
 from pounce.endpoints.answer import answer
+from pounce.exchange.accept import preferred_type
 from pounce.exchange.scope import split_target
 
 if TYPE_CHECKING:
@@ -73,6 +74,14 @@ OWN_FAMILIES = {
     "log_lines_dropped": "pounce_log_lines_dropped_total",
 }
 """Totals that have a family of their own, in place of a label."""
+FORMATS = (
+    b"text/plain; version=0.0.4; charset=utf-8",
+    *(
+        b"application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=" + escaping
+        for escaping in (b"underscores", b"allow-utf-8", b"dots", b"values")
+    ),
+)
+"""What the page is written in, the first for who accepts anything."""
 
 
 def metrics_page(service: Service) -> Callable[[RequestHead], Response | ASGIApp | None]:
@@ -80,8 +89,7 @@ def metrics_page(service: Service) -> Callable[[RequestHead], Response | ASGIApp
     wanted = service.config.metrics_path.encode()
 
     async def page(scope: Any, receive: Any, send: Any) -> None:
-        accepted = b",".join(value for name, value in scope["headers"] if name == b"accept").decode("latin-1")
-        encode, content_type = choose_encoder(accepted)
+        encode, content_type = choose_encoder(preferred_type(scope["headers"], FORMATS).decode())
         try:
             totals = await service.totals()
         except TimeoutError as exc:
