@@ -1,10 +1,12 @@
 """Programs that start uvicorn are served by pounce, as they were written."""
 
 import asyncio
+import http.client
 import logging
 import multiprocessing
 import pickle
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -218,6 +220,45 @@ def test_server_that_cannot_start_says_why_and_exits_as_theirs_does(
     assert "in use" in caplog.text
 
 
+@pytest.mark.parametrize("arguments", [{"timeout_keep_alive": -1}, {"root_path": "api"}, {"port": 70000}])
+@pytest.mark.parametrize("step", ["run", "serve", "startup"])
+def test_argument_that_is_no_setting_says_so_and_exits_as_theirs_does(
+    uvicorn: Any, caplog: pytest.LogCaptureFixture, arguments: dict[str, Any], step: str
+) -> None:
+    server = uvicorn.Server(uvicorn.Config(app, **({"port": 0} | arguments)))
+    logging.getLogger("pounce").addHandler(caplog.handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            if step == "run":
+                server.run()
+            else:
+                asyncio.run(getattr(server, step)())
+    finally:
+        logging.getLogger("pounce").removeHandler(caplog.handler)
+    assert ended.value.code == 3
+    [value] = arguments.values()
+    assert repr(value) in caplog.text
+
+
+def test_no_time_to_keep_connections_ends_them_with_the_answer(uvicorn: Any) -> None:
+    config = uvicorn.Config(app, port=0, timeout_keep_alive=0, root_path="/api/", log_level="error")
+    with Threaded(uvicorn.Server(config)) as server:
+        connection = http.client.HTTPConnection(*server.servers[0].sockets[0].getsockname(), timeout=60)
+        connection.request("GET", "/x")
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["connection"], answer.read()) == (200, "close", b"/api/x")
+
+
+@pytest.mark.parametrize(
+    ("url", "family", "name"),
+    [("http://127.0.0.1:80", socket.AF_INET, ("127.0.0.1", 80)),
+     ("https://[::1]:443", socket.AF_INET6, ("::1", 443, 0, 0)), ("unix:/run/a", socket.AF_UNIX, "/run/a")],
+)  # fmt: skip
+def test_address_is_that_of_its_family(url: str, family: int, name: Any) -> None:
+    found = compat._Name(url)
+    assert (found.family, found.getsockname()) == (family, name)
+
+
 def test_server_goes_to_another_process_that_is_to_run_it(uvicorn: Any) -> None:
     config = uvicorn.Config("main:app", port=0)
     config.log_config = None
@@ -277,6 +318,9 @@ ARGUMENTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"interface": "asgi3", "loop": "asyncio", "http": "h11"}, {"interface": "asgi", "loop": "asyncio"}),
     ({"limit_max_requests": 9, "limit_concurrency": 8}, {"max_requests": 9, "limit_concurrency": 8}),
     ({"timeout_keep_alive": 7, "timeout_graceful_shutdown": 3}, {"keep_alive_timeout": 7.0, "shutdown_timeout": 3.0}),
+    ({"timeout_keep_alive": 0}, {"max_requests_per_connection": 1, "keep_alive_timeout": 5.0}),
+    ({"root_path": "/api/"}, {"root_path": "/api"}),
+    ({"root_path": "/"}, {"root_path": ""}),
     ({"ssl_certfile": "c", "ssl_keyfile": "k", "ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "a"},
      {"ssl_certfile": "c", "ssl_keyfile": "k", "ssl_cert_reqs": "required", "ssl_ca_certs": "a"}),
 ]  # fmt: skip

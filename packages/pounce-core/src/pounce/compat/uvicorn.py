@@ -104,6 +104,13 @@ def settings_of(config: Any) -> dict[str, Any]:
         value = said(theirs)
         if value is not None:
             settings[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if settings.get("keep_alive_timeout") == 0:
+        # Who keeps a connection for no time ends it behind the answer, which can say so.
+        del settings["keep_alive_timeout"]
+        settings["max_requests_per_connection"] = 1
+    if isinstance(prefix := settings.get("root_path"), str):
+        # The paths that it stands before begin with a slash.
+        settings["root_path"] = prefix.rstrip("/")
     # Bytes and whole numbers come as either.
     for item in describe():
         if item.kind is float and isinstance(settings.get(item.name), int):
@@ -234,8 +241,14 @@ class _Name:
 
     def __init__(self, url: str) -> None:
         host, _, port = url.partition("://")[2].rpartition(":")
-        self._name: Any = url[5:] if url.startswith("unix:") else (host.strip("[]"), int(port))
-        self.family = socket.AF_UNIX if url.startswith("unix:") else socket.AF_INET
+        self._name: Any
+        if url.startswith("unix:"):
+            self.family, self._name = socket.AF_UNIX, url[5:]
+        elif host.startswith("["):
+            # With flow information and scope, as sockets of that family have it.
+            self.family, self._name = socket.AF_INET6, (host.strip("[]"), int(port), 0, 0)
+        else:
+            self.family, self._name = socket.AF_INET, (host, int(port))
 
     def getsockname(self) -> Any:
         return self._name
@@ -297,7 +310,8 @@ class Server:
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve on a loop of its own; blocks."""
-        loop = settings_of(self.config).get("loop", "auto")
+        with _failing_as_theirs():
+            loop = settings_of(self.config).get("loop", "auto")
         run_on_new_loop(partial(self.serve, sockets), loop_factory(loop))
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -306,7 +320,7 @@ class Server:
             await self._serve(sockets)
 
     async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
-        with _logs(self.config):
+        with _failing_as_theirs(), _logs(self.config):
             await self.startup(sockets)
             try:
                 await self.main_loop()
@@ -316,10 +330,6 @@ class Server:
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start: when it returns connections are accepted. `SystemExit(3)` where that cannot be."""
-        settings = settings_of(self.config)
-        if sockets:
-            # The caller closes those that it has.
-            settings = _above(settings, {"bind": tuple(f"fd://{os.dup(sock.fileno())}" for sock in sockets)})
         ready = asyncio.Event()
 
         def on_ready(info: ours.StartInfo) -> None:
@@ -328,11 +338,17 @@ class Server:
             ready.set()
 
         app = getattr(self.config, "loaded_app", None) if self.config.loaded else None
-        if app is not None:
-            # What `load()` has made is the application, whatever it was made of.
-            settings |= {"factory": False, "interface": "asgi"}
-        config = ServerConfig.of(settings | {"workers": 1})
-        server = ours.Server(config, self.config.app if app is None else app, on_ready=on_ready)
+        with _failing_as_theirs():
+            settings = settings_of(self.config) | {"workers": 1}
+            if app is not None:
+                # What `load()` has made is the application, whatever it was made of.
+                settings |= {"factory": False, "interface": "asgi"}
+            config = ServerConfig.of(settings)
+            if sockets:
+                # The caller closes those that it has.
+                own = {"bind": tuple(f"fd://{os.dup(sock.fileno())}" for sock in sockets)}
+                config = ServerConfig.of(_above(settings, own))
+            server = ours.Server(config, self.config.app if app is None else app, on_ready=on_ready)
         self._serving = asyncio.ensure_future(server.serve())
         with self._lock:
             self._server = server
@@ -355,11 +371,9 @@ class Server:
         """Say why the server has ended, if it was by a failure."""
         assert self._serving is not None
         error = self._serving.exception() if not self._serving.cancelled() else None
-        if isinstance(error, PounceError):
-            log.error("%s", error.message, exc_info=error.__cause__)
-            raise SystemExit(STARTUP_FAILURE) from error
         if error is not None:
-            raise error
+            with _failing_as_theirs():
+                raise error
 
     async def main_loop(self) -> None:
         """Wait for the end."""
@@ -413,6 +427,16 @@ class Server:
             self.force_exit = True
         else:
             self.should_exit = True
+
+
+@contextmanager
+def _failing_as_theirs() -> Iterator[None]:
+    """Within it what keeps a server from starting is told to the log, and is `SystemExit(3)`."""
+    try:
+        yield
+    except PounceError as error:
+        log.error("%s", error.message, exc_info=error.__cause__)
+        raise SystemExit(STARTUP_FAILURE) from error
 
 
 def _logs(config: Any) -> AbstractContextManager[Any]:
