@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pounce import AppImportError, ServerConfig
-from pounce.importer import import_app
+from pounce.importer import import_app, import_object
 
 CODE = """
 class Nested:
@@ -98,6 +98,7 @@ def test_factory_is_called_when_the_setting_says_so(folder: Path) -> None:
         ("pounce_sample_app:create", "POUNCE_APP_NOT_ASGI", "a factory"),
         ("pounce_sample_app:broken()", "POUNCE_APP_FACTORY_FAILED", "RuntimeError: no luck"),
         ("pounce_sample_app:nothing()", "POUNCE_APP_NOT_CALLABLE", "not callable"),
+        ("pounce_sample_app:app()", "POUNCE_APP_FACTORY_FAILED", "is an application already"),
         ("pounce_sample_app:()", "POUNCE_APP_ATTRIBUTE_NOT_FOUND", "no attribute"),
     ],
 )
@@ -107,6 +108,32 @@ def test_failure_has_a_code_and_says_what_is_wrong(folder: Path, path: str, code
     assert caught.value.code == code
     assert words in str(caught.value)
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("attribute", "hint"),
+    [
+        ('create("x")', 'app = create("x") in pounce_sample_raises, and name pounce_sample_raises:app'),
+        ("create(1)", "app = create(1) in pounce_sample_raises"),
+        ("create('a:b')", "app = create('a:b') in pounce_sample_raises"),
+        ("create().app", "app = create().app in pounce_sample_raises"),
+        ("create( )", "Write pounce_sample_raises:create()."),
+        ("create()()", "app = create()() in pounce_sample_raises"),
+    ],
+)
+def test_call_that_is_more_than_a_name_is_told_what_to_write_and_nothing_is_imported(
+    folder: Path, attribute: str, hint: str
+) -> None:
+    with pytest.raises(AppImportError, match="does not name an application: ") as caught:
+        found(folder, f"pounce_sample_raises:{attribute}")
+    assert caught.value.code == "POUNCE_APP_PATH"
+    assert hint in (caught.value.hint or "")
+
+
+def test_object_that_is_named_by_a_call_is_told_that_nothing_is_called(folder: Path) -> None:
+    with pytest.raises(AppImportError, match="nothing is called here") as caught:
+        import_object("pounce_sample_app:create()", ServerConfig(app_dir=str(folder)))
+    assert "Write pounce_sample_app:create, " in (caught.value.hint or "")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 
 from pounce import AppImportError, ServerConfig
-from pounce.importer import adapted
+from pounce.importer import adapted, called
 from pounce.interface import check_interface
 
 
@@ -93,6 +93,35 @@ def create_app() -> Any: ...
 def create_with_settings(settings: Any = None, debug: bool = False, database: Any = None) -> Any: ...
 
 
+def create_with(config: Any) -> Any: ...
+
+
+class NeedsSettings:
+    def __init__(self, settings: Any) -> None: ...
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+async def create_later() -> Any: ...
+
+
+async def endpoint(request: Any) -> Any: ...
+
+
+async def asgi_without_send(scope: Any, receive: Any) -> None: ...
+
+
+def without_send(scope: Any, receive: Any) -> Any: ...
+
+
+async def events(request: Any) -> Any:
+    yield
+
+
+class Endpoints:
+    async def __call__(self, request: Any, response: Any) -> None: ...
+
+
 def too_many(self: Any, scope: Any, receive: Any, send: Any) -> Any: ...
 
 
@@ -105,6 +134,14 @@ def too_many(self: Any, scope: Any, receive: Any, send: Any) -> Any: ...
         (ASGI2, "an ASGI 2 application", "guarantee_single_callable"),
         (create_app, "a factory", "Write main:x() to have it called, or give --factory"),
         (create_with_settings, "a factory", "Write main:x() to have it called, or give --factory"),
+        (create_with, "a factory that needs an argument, (config", "functools.partial(create_with, ...)"),
+        (create_with, "or an ASGI 2 application", "guarantee_single_callable"),
+        (create_later, "a factory that is an async function", "Make it def, and write main:x()"),
+        (endpoint, "an async function that takes other arguments, (request", "async def app(scope, receive, send)"),
+        (events, "an async function that takes other arguments, (request", "async def app(scope, receive, send)"),
+        (Endpoints(), "takes other arguments, (request", "async def app(scope, receive, send)"),
+        (asgi_without_send, "takes other arguments, (scope", "async def app(scope, receive, send)"),
+        (without_send, "takes other arguments, (scope", "async def app(scope, receive, send)"),
         (too_many, "takes other arguments, (self", "async def app(scope, receive, send)"),
     ],
 )
@@ -117,6 +154,47 @@ def test_what_is_no_application_is_told_what_it_seems_to_be_and_what_to_do(
     assert str(caught.value).startswith("main:x is no ASGI 3 application: it seems to be ")
     assert what in str(caught.value)
     assert hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("candidate", [endpoint, Endpoints(), asgi_without_send, without_send])
+def test_what_wsgi_cannot_be_is_not_taken_for_it(candidate: Any) -> None:
+    with pytest.raises(AppImportError, match="no ASGI 3 application"):
+        adapted(candidate, ServerConfig())
+
+
+def test_class_whose_instances_are_applications_is_told_that_it_needs_its_arguments() -> None:
+    with pytest.raises(AppImportError, match="NeedsSettings is a class") as caught:
+        check_interface(NeedsSettings, "main:x")
+    assert "app = NeedsSettings(...)" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("candidate", [app, Application(), Application().method, all_optional, wsgi, WSGI()])
+def test_application_that_is_to_be_called_as_a_factory_is_told_to_be_one_already(candidate: Any) -> None:
+    for path, hint in (("main:x()", "Leave out the (): write main:x."), ("main:x", "Leave out --factory")):
+        with pytest.raises(AppImportError, match="main:x is an application already") as caught:
+            called(candidate, path)
+        assert caught.value.code == "POUNCE_APP_FACTORY_FAILED"
+        assert hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("candidate", [create_with, asgi2, NeedsSettings, functools.partial(with_more, 1, 2)])
+def test_factory_that_needs_arguments_is_told_that_it_gets_none(candidate: Any) -> None:
+    with pytest.raises(AppImportError, match=r"the factory main:x\(\) needs arguments, \(") as caught:
+        called(candidate, "main:x()")
+    assert caught.value.code == "POUNCE_APP_FACTORY_FAILED"
+    assert "functools.partial(" in (caught.value.hint or "")
+
+
+class Maker:
+    def __call__(self, *arguments: Any) -> Any:
+        return arguments
+
+
+@pytest.mark.parametrize(
+    "factory", [create_app, create_with_settings, Maker(), functools.partial(create_with, 1), dict]
+)
+def test_what_can_be_called_without_arguments_is_called(factory: Any) -> None:
+    assert called(factory, "main:x()") in (None, (), {})
 
 
 class Lazy:

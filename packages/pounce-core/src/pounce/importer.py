@@ -7,7 +7,6 @@ That is for the application alone: what the server needs for certain it imports 
 
 import difflib
 import importlib
-import inspect
 import os
 import sys
 import threading
@@ -22,7 +21,7 @@ from pounce.app_failure import in_words, is_from_outside, is_ours
 from pounce.config import ServerConfig
 from pounce.errors import AppImportError, LifespanError, PounceError, SupervisorError
 from pounce.gil import gil_enabled
-from pounce.interface import check_interface, seems_wsgi
+from pounce.interface import check_factory, check_interface, seems_wsgi
 
 __all__ = [
     "RemoteTraceback",
@@ -76,6 +75,8 @@ def import_factory(path: str, config: ServerConfig) -> tuple[Any, str | None]:
             code="POUNCE_APP_PATH",
             hint=_dotted(path) or 'Write module:attribute, for example "main:app" for app in main.py.',
         )
+    if "(" in attribute.removesuffix("()"):
+        raise _called_otherwise(module_name, attribute)
     look_in_app_dir(config)
     had_gil = gil_enabled()
     found = _attribute(_module(module_name, path, config), module_name, attribute.removesuffix("()"))
@@ -100,6 +101,12 @@ def import_object(path: str, config: ServerConfig) -> Any:
     if not module_name or not attribute:
         raise AppImportError(
             f"{path!r} does not name an object", code="POUNCE_APP_PATH", hint="Write module:attribute."
+        )
+    if "(" in attribute:
+        raise AppImportError(
+            f"{path!r} does not name an object: nothing is called here",
+            code="POUNCE_APP_PATH",
+            hint=f"Write {module_name}:{attribute.partition('(')[0]}, or give what it makes a name in the module.",
         )
     look_in_app_dir(config)
     return _attribute(_module(module_name, path, config), module_name, attribute)
@@ -200,6 +207,24 @@ def _dotted(path: str) -> str | None:
     return f"Write {name}:{attribute or 'app'}{place}: a module is named as in an import, not as a file."
 
 
+def _called_otherwise(module: str, attribute: str) -> AppImportError:
+    """For a call that is more than the `()` at the end."""
+    function, _, arguments = attribute.partition("(")
+    path = f"{module}:{attribute}"
+    if not arguments.strip(" )"):
+        return AppImportError(
+            f"{path!r} does not name an application: of a factory what comes last is ()",
+            code="POUNCE_APP_PATH",
+            hint=f"Write {module}:{function.strip()}().",
+        )
+    return AppImportError(
+        f"{path!r} does not name an application: a factory is called without arguments",
+        code="POUNCE_APP_PATH",
+        hint=f"Write app = {attribute} in {module}, and name {module}:app; or a function without arguments that returns"
+        f" {attribute}, and name that with ().",
+    )
+
+
 def _near(name: str, path: str, folder: str) -> str:
     """What may help where there is no module `name` in the folder of the application."""
     try:
@@ -247,12 +272,7 @@ def _attribute(module: Any, module_name: str, path: str) -> Any:
 
 def called(factory: Any, path: str) -> Any:
     """What a factory makes. Raises `AppImportError` when it fails."""
-    if inspect.iscoroutinefunction(factory):
-        raise AppImportError(
-            f"the factory {path} is an async function",
-            code="POUNCE_APP_FACTORY_FAILED",
-            hint="Make it def: what it has to wait for belongs into the lifespan of the application.",
-        )
+    check_factory(factory, path)
     try:
         return factory()
     except BaseException as exc:
