@@ -209,6 +209,56 @@ def test_direct_reader_and_a_writer_share_a_descriptor(
     assert seen == ["written", b"a"]
 
 
+def test_whoever_waits_for_a_single_reader_goes_on_before_the_loop_looks_for_more(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    loop = EpollLoop()
+    ours, theirs = pair
+    came = loop.create_future()
+    looks = 0
+    poll = loop._poll
+
+    def counted(wait: float, most: int) -> Any:
+        nonlocal looks
+        looks += 1
+        return poll(wait, most)
+
+    def read() -> None:
+        came.set_result((ours.recv(100), looks))
+
+    async def wait() -> tuple[bytes, int, int]:
+        await asyncio.sleep(0)
+        theirs.send(b"a")
+        data, then = await came
+        return data, then, looks
+
+    loop._poll = counted
+    loop.read_directly(ours.fileno(), read)
+    data, then, after = loop.run_until_complete(wait())
+    loop.close()
+    assert (data, after - then) == (b"a", 0)
+
+
+def test_nothing_runs_once_a_reader_has_stopped_the_loop(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    seen: list[str] = []
+
+    def read() -> None:
+        loop.call_soon(seen.append, "later")
+        loop.stop()
+
+    loop.read_directly(ours.fileno(), read)
+    theirs.send(b"a")
+    loop.run_forever()
+    assert seen == []
+    ours.recv(100)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == ["later"]
+
+
 def test_no_more_than_a_batch_of_readers_is_called_in_one_turn(loop: EpollLoop) -> None:
     pairs = [socket.socketpair() for _ in range(BATCH + 5)]
     seen: list[int] = []

@@ -8,7 +8,8 @@ descriptors, a connection that is to be written to, has an error or was hung up,
 
 One turn of the loop: look for events, make ready what timers are due, run what is ready, then the readers; one that was
 taken away in the meantime is not called. In asyncio a reader comes before the timers of its turn. Nothing can rely on
-that, since it is the network that decides in which turn bytes come.
+that, since it is the network that decides in which turn bytes come. Where there is one reader to call and nothing else,
+what it makes ready is run at once: in the next turn it would come first, whatever the loop had found before it.
 
 At most `BATCH` events are taken at a time. asyncio takes all there are, and looks for new ones only when it is through
 with them. A request that comes in just too late then waits for two rounds over all busy connections instead of one:
@@ -317,7 +318,10 @@ class EpollLoop(asyncio.SelectorEventLoop):
                         raise
                     except BaseException as exc:  # noqa: BLE001 - as asyncio's handles do
                         self._reader_failed(exc)
-                    return
+                    if not ready or self._stopping:
+                        return
+                    # Whoever waited for what has come goes on before the loop looks for more.
+                    found = []
         direct = []
         for fd, event in found:
             if event == EPOLLIN and fd in readers:
