@@ -227,6 +227,66 @@ def test_value_whose_repr_fails_does_not_spoil_the_page() -> None:
     assert b"whose repr() raised RuntimeError" in body
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 1_000_000,
+        "token" * 200_000,
+        "a://" * 200_000,
+        "token='" * 100_000,
+        "token" + " " * 1_000_000,
+        "a-:=" * 200_000,
+    ],
+    ids=["word", "names", "addresses", "quotes", "blanks", "marks"],
+)
+@pytest.mark.parametrize("accept", [BROWSER, b"*/*"], ids=["page", "text"])
+def test_long_text_of_a_client_does_not_hold_up_the_page(accept: bytes, text: str) -> None:
+    # With work that grows with the square of its length this would not end.
+    def fails(given: str) -> None:
+        raise ValueError(given)
+
+    try:
+        fails(text)
+    except ValueError as exc:
+        caught = exc
+    pages = ErrorPages({}, debug=True, debug_hosts=("*",))
+    body = pages.answer(app_failed(), head(accept), Asked(), caught).body  # type: ignore[arg-type]
+    assert b"ValueError" in body
+    assert len(body) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"password": "x" * 290 + " hunter2"},
+        "x" * 1980 + " password='my hunter2",
+        "X-Api-Key: hunter2",
+        'private-key="hunter2 and more"',
+        "postgres+driver://user:hunter2@host",
+        "my_long_access_token_for_tests = b'hunter2'",
+    ],
+)
+def test_secret_is_hidden_however_it_stands_in_a_text(value: object) -> None:
+    def fails(given: object) -> None:
+        raise ValueError(str(given))
+
+    try:
+        fails(value)
+    except ValueError as exc:
+        caught = exc
+    pages = ErrorPages({}, debug=True, debug_hosts=("*",))
+    body = pages.answer(app_failed(), head(BROWSER), Asked(), caught).body  # type: ignore[arg-type]
+    assert b"hunter2" not in body.partition(b"<ol>")[0] + body.rpartition(b"</ol>")[2]
+
+
+def test_secret_fields_and_parameters_of_the_request_are_hidden() -> None:
+    asked = head(BROWSER, fields=[(b"x-api-key", b"hunter2")])
+    asked.target = b"/x?token=hunter2&b=1"
+    pages = ErrorPages({}, debug=True, debug_hosts=("*",))
+    body = pages.answer(app_failed(), asked, Asked(), failure()).body  # type: ignore[arg-type]
+    assert body.count(b"hunter2") == body.count(b"password = &quot;hunter2&quot;")
+
+
 def test_group_shows_its_members() -> None:
     group = ExceptionGroup("several", [ValueError("first one"), KeyError("second one")])
     pages = ErrorPages({}, debug=True, debug_hosts=("*",))

@@ -29,17 +29,25 @@ AROUND = 5
 """Lines of source before and behind the line of a frame."""
 FRAMES_MAX = 60
 VALUE_MAX = 300
+"""Characters of a value that are shown."""
+READ_MAX = 2000
+"""Of which so many are looked through for secrets."""
+TEXT_MAX = 100_000
+"""Characters of a message or a traceback; of a longer one both ends are shown."""
 LOCALS_MAX = 40
 CHAIN_MAX = 8
 HIDDEN = "•••"
 _is_secret = re.compile(
-    r"pass(?:word|wd|phrase)?|secret|token|api_?key|private_?key|credential|authorization|cookie|session|dsn|signature",
+    r"pass(?:word|wd|phrase)?|secret|token|api[-_]?key|private[-_]?key|credential|authorization|cookie|session|dsn"
+    r"|signature",
     re.IGNORECASE,
 ).search
-# In the text of a value: password='…', "token": "…", Bearer …
+# In the text of a value: password='…', "token": "…", Bearer …, and what was cut off in the midst of such a value. What
+# is repeated has a bound or begins where a word does: clients write the texts, and may make them long.
 _secret_values = re.compile(
-    r"""((?:[\w-]*(?:pass(?:word|wd|phrase)?|secret|token|api_?key|private_?key|credential)[\w-]*)["']?\s*[=:]\s*)"""
-    r"""(?:b?'(?:[^'\\]|\\.)*'|b?"(?:[^"\\]|\\.)*"|[^\s,)}\]]+)|((?:Bearer|Basic)\s+)[\w.~+/=-]+|(\w+://[^/\s:@]*:)[^@/\s]+(?=@)""",
+    r"""((?:pass(?:word|wd|phrase)?|secret|token|api[-_]?key|private[-_]?key|credential)[\w-]{0,64}["']?\s{0,8}[=:]\s{0,8})"""
+    r"""(?:b?'(?:[^'\\]|\\.){0,4096}+(?:'|\Z)|b?"(?:[^"\\]|\\.){0,4096}+(?:"|\Z)|[^\s,)}\]]+)"""
+    r"""|((?:Bearer|Basic)\s{1,8})[\w.~+/=-]+|(\b\w{1,20}://[^/\s:@]{0,256}:)[^@/\s]{1,256}(?=@)""",
     re.IGNORECASE,
 )
 _LIBRARIES = tuple(
@@ -85,7 +93,7 @@ def _page(failure: BaseException, text: str, head: RequestHead, stream: Stream, 
     name = type(failure).__name__
     message = _without_secrets(str(failure))
     parts = [_exception(each, how) for each, how in _chain(failure)]
-    target = head.target.decode("latin-1")
+    target = _without_secrets(head.target.decode("latin-1"))
     peer = (head.origin or stream.connection).peer
     request = [
         ("Request", f"{head.method.decode('latin-1')} {target}"),
@@ -139,7 +147,7 @@ def _exception(exc: BaseException, how: str) -> str:
     frames = [(frame, line) for frame, line in frames if not _is_ours(frame.f_code)] or frames
     shown = [_frame(frame, line, opened=_is_of_application(frame.f_code)) for frame, line in reversed(frames)]
     title = f"<h2>{esc(how)}: {esc(type(exc).__name__)}: {esc(_without_secrets(str(exc)))}</h2>" if how else ""
-    notes = "".join(f"<p>{esc(note)}</p>" for note in getattr(exc, "__notes__", ()))
+    notes = "".join(f"<p>{esc(_without_secrets(str(note)))}</p>" for note in getattr(exc, "__notes__", ()))
     return f"<section>{title}{notes}{''.join(shown)}</section>"
 
 
@@ -177,8 +185,8 @@ def _shown(name: str, value: Any) -> str:
         text = repr(_with_hidden_values(value))
     except Exception as exc:  # noqa: BLE001 - a repr() may do anything
         return f"<{type(value).__name__}, whose repr() raised {type(exc).__name__}>"
-    text = _without_secrets(text)
-    return text if len(text) <= VALUE_MAX else text[:VALUE_MAX] + "…"
+    shown = _without_secrets(text[:READ_MAX])
+    return shown if len(shown) <= VALUE_MAX and len(text) <= READ_MAX else shown[:VALUE_MAX] + "…"
 
 
 def _with_hidden_values(value: Any) -> Any:
@@ -191,6 +199,9 @@ def _with_hidden_values(value: Any) -> Any:
 
 
 def _without_secrets(text: str) -> str:
+    if len(text) > TEXT_MAX:
+        half = TEXT_MAX // 2
+        text = f"{text[:half]}\n…\n{text[-half:]}"
     return _secret_values.sub(lambda match: (match[1] or match[2] or match[3]) + HIDDEN, text)
 
 
