@@ -172,6 +172,11 @@ def test_websocket_handshake_is_a_get_on_every_wire(method: bytes) -> None:
     assert name(policies, method, b"/chat", upgrade=b"websocket") == "GET /chat"
 
 
+def test_upgrade_that_nobody_takes_does_not_make_another_method_a_get() -> None:
+    policies = Policies(config(rate_limit_routes=("GET /login 1000/s", "POST /login 2/m")))
+    assert name(policies, b"POST", b"/login", upgrade=b"x") == "POST /login"
+
+
 @pytest.mark.parametrize(
     ("text", "rate", "burst"),
     [("/ 5/m", 5 / 60, 5), ("/ 5/h 20", 5 / 3600, 20), ("/ 0.5/s", 0.5, 1), ("/ 2/d", 2 / 86400, 2)],

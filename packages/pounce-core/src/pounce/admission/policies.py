@@ -79,8 +79,8 @@ class Policies:
         except KeyError:
             pass
         names = {head.method.decode("ascii", "replace")}
-        if head.method == b"HEAD" or head.upgrade is not None:
-            # What an upgrade asks for is a GET of HTTP/1.1, and a CONNECT of the later ones.
+        if head.method == b"HEAD" or (head.method == b"CONNECT" and head.upgrade is not None):
+            # What asks for a WebSocket is a GET of HTTP/1.1, and a CONNECT of the later ones.
             names.add("GET")
         path = unquote(split_target(head.target)[0].decode("ascii", "replace"))
         policy: Policy | None = self.default
