@@ -52,10 +52,11 @@ def test_others_are_not_believed_and_their_fields_are_taken_away(wire: Wire) -> 
     for settings in ({}, {"trusted_hosts": ["203.0.113.0/24"]}):
         server = wire.share(app, **settings)
         fields = [*FORWARDED, (b"forwarded", b"for=3.3.3.3"), (b"x-request-id", b"forged"), (b"x-forwarded-new", b"x")]
-        client, _, scheme, _, names = told(server, *fields, (b"x-other", b"stays"))
+        fields += [(b"x_forwarded_for", b"3.3.3.3"), (b"x-real_ip", b"3.3.3.3"), (b"x-request_id", b"forged")]
+        client, _, scheme, _, names = told(server, *fields, (b"x-other", b"stays"), (b"x_other", b"stays"))
         assert client is None if wire.case.unix else client[0] == "127.0.0.1"
         assert scheme == ("https" if wire.case.tls else "http")
-        assert names == ["x-other"]
+        assert names == ["x-other", "x_other"]
 
 
 def test_fields_stay_as_they_are_where_nobody_is_to_judge_them(wire: Wire) -> None:

@@ -53,7 +53,18 @@ def test_client_is_who_a_trusted_proxy_says() -> None:
 @pytest.mark.parametrize("hosts", [(), ("192.0.2.0/24",), ("unix",)])
 @pytest.mark.parametrize(
     "name",
-    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-anything", "forwarded", "x-real-ip"],
+    [
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "x-forwarded-anything",
+        "forwarded",
+        "x-real-ip",
+        "x_forwarded_for",
+        "x-forwarded_proto",
+        "x_real_ip",
+        "x-request_id",
+    ],
 )
 def test_what_others_say_is_taken_away(name: str, hosts: Any) -> None:
     told = seen((name, "192.0.2.7"), ("x-request-id", "forged"), trusted_hosts=hosts)
@@ -81,7 +92,20 @@ def test_last_one_that_is_no_proxy_of_ours_is_the_client(chain: list[str], clien
 
 
 @pytest.mark.parametrize(
-    "text", ["garbage", "1.2.3", "1.2.3.4:x", "1.2.3.4:99999", "[::1", "a\u00e9", "1.2.3.4 evil", "_hidden", "-"]
+    "text",
+    [
+        "garbage",
+        "1.2.3",
+        "1.2.3.4:x",
+        "1.2.3.4:99999",
+        "[::1",
+        "a\u00e9",
+        "1.2.3.4 evil",
+        "_hidden",
+        "-",
+        "fe80::1%eth0",
+        '[fe80::1%x" 200]',
+    ],
 )
 def test_chain_whose_end_is_no_address_says_nothing(text: str) -> None:
     assert for_(text) == PROXY

@@ -177,7 +177,10 @@ def _of_pseudo(
 
 
 def is_forwarding(name: bytes) -> bool:
-    """Whether a proxy says by this field, in lower case, whom it speaks for."""
+    """Whether a proxy says by this field, in lower case, whom it speaks for, or what reads names like CGI (RFC 3875
+    4.1.18) takes it for such a field."""
+    if name.find(b"_") >= 0:
+        name = name.replace(b"_", b"-")
     return name.startswith(b"x-forwarded-") or name in _FORWARDING
 
 

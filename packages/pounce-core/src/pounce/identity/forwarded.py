@@ -11,8 +11,8 @@ the last address that is not itself a trusted proxy. `forwarded_for_trusted_hops
 knows: so many are taken for trusted from the end on. A chain that is shorter than that has not come through all of
 them, and the count says nothing of it.
 
-Fields whose name has an underscore are taken away behind trusted proxies: what reads them like CGI (RFC 3875 4.1.18)
-does not tell `x_forwarded_for` from `x-forwarded-for`.
+What reads names like CGI (RFC 3875 4.1.18) does not tell `x_forwarded_for` from `x-forwarded-for`: from others such a
+twin is taken away as well, and behind trusted proxies every field whose name has an underscore.
 """
 
 import re
@@ -298,7 +298,8 @@ def _node(text: bytes) -> Node | None:
         port = rest[1:] or port
     elif written.count(":") == 1:
         written, _, port = written.partition(":")
-    address = address_of(written)
+    # A zone (RFC 4007 11) means something on one machine only, and may hold any text.
+    address = address_of(written) if "%" not in written else None
     if address is None or not (port.isascii() and port.isdigit()) or len(port) > 5 or int(port) > 65535:
         return None
     return str(address), int(port)
