@@ -1,6 +1,8 @@
 """Traces in memory, with providers of the application's own; tests/conformance has them on every wire."""
 
 import asyncio
+import logging
+import logging.handlers
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -212,3 +214,29 @@ def test_a_websocket_is_a_span_of_the_trace_it_comes_from(spans: Callable[[], Se
     [span] = spans()
     assert span.context is not None
     assert (span.name, f"{span.context.trace_id:032x}") == ("WEBSOCKET /rooms/{name}", TRACE)
+
+
+@pytest.fixture
+def of_library(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """The library's logger as it is in a program that has set up no logging."""
+    logger = logging.getLogger("opentelemetry")
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logging.getLogger("opentelemetry.baggage.propagation"), "level", logging.NOTSET)
+    return logger
+
+
+@pytest.mark.usefixtures("spans")
+@pytest.mark.parametrize("has_own", [False, True], ids=["without", "with"])
+def test_what_the_library_logs_is_written_as_the_servers_own_unless_it_has_a_handler(
+    has_own: bool, of_library: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, ours = logging.handlers.BufferingHandler(1000), logging.handlers.BufferingHandler(1000)
+    monkeypatch.setattr(of_library, "hasHandlers", lambda: has_own)
+    monkeypatch.setattr(logging.getLogger("pounce"), "handlers", [ours])
+    if has_own:
+        of_library.addHandler(own)
+    answers(get("/", "Baggage: " + "c," * 400))
+    of_library.getChild("sdk").warning("of the library")
+    found = [[record.getMessage() for record in each.buffer if record.name != "pounce"] for each in (own, ours)]
+    assert found == ([["of the library"], []] if has_own else [[], ["of the library"]])

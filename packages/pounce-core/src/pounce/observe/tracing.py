@@ -4,6 +4,7 @@ Providers belong to the process, as all of OpenTelemetry does: the first worker 
 serves, and the others use the same. Where the application has set its own, those are used and none is made.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -40,6 +41,7 @@ def traced(service: Any, app: ASGIApp) -> ASGIApp:
     # Without it names are those of before they were settled, and metrics have the path of the request as a label.
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
     with _making:
+        _hear_what_it_logs()
         _make_providers(service.config)
     service.on_end.add(partial(flushed, _flush))
     middleware: Any = OpenTelemetryMiddleware(
@@ -51,6 +53,25 @@ def traced(service: Any, app: ASGIApp) -> ASGIApp:
     )
     found: ASGIApp = middleware
     return found
+
+
+class _AsOurs(logging.Handler):
+    """Has records written as the server's own are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger("pounce").handle(record)
+
+
+def _hear_what_it_logs() -> None:
+    """Where nobody has made a handler for what the library logs, Python writes it to stderr as it is: with the text of
+    clients, and in the midst of lines of JSON."""
+    logger = logging.getLogger("opentelemetry")
+    if not logger.hasHandlers():
+        logger.addHandler(_AsOurs())
+    # It has a warning for each of the many members that a client may write into one field.
+    baggage = logging.getLogger("opentelemetry.baggage.propagation")
+    if baggage.level == logging.NOTSET:
+        baggage.setLevel(logging.ERROR)
 
 
 def _make_providers(config: ServerConfig) -> None:
