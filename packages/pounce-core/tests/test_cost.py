@@ -96,7 +96,7 @@ def test_nothing_of_what_is_off_is_called() -> None:
         (210, FORWARDED, {"trusted_hosts": ("192.0.2.1",)}),
         (200, FORWARDED, {}),
         (150, b"Accept-Encoding: gzip, zstd\r\n", {"compression": True}),
-        (35, b"", {"compression": True}),
+        (140, b"", {"compression": True}),
         (85, b"", {"rate_limit_enabled": True}),
         (315, b"", {"rate_limit_enabled": True, "rate_limit_fields": "all"}),
         (185, b"", {"rate_limit_enabled": True, "rate_limit_routes": ("POST /login 5/m", "/* 100/s 100")}),

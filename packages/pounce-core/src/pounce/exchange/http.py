@@ -494,7 +494,8 @@ class HttpExchange:
             headers = [field for field in headers if field[0] != b"content-length"]
             if self.status == 205:
                 headers.append((b"content-length", b"0"))
-        elif self._expected is None and not more and self.status != 304:
+        elif self._expected is None and not more and length and self.status != 304:
+            # Without a body it is not known how long that of GET would be (RFC 9110 8.6).
             headers = [*headers, (b"content-length", b"%d" % length)]
         ends = not more and self._trailers is None
         if not ends:

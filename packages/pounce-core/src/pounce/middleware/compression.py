@@ -34,8 +34,6 @@ __all__ = ["TYPES", "Compression"]
 
 LARGE = 65_536
 """Bytes of a piece from which it is coded on a thread of the loop's executor."""
-FEW = 4
-"""Fields that are looked through before the application is asked: a program's, that seldom has asked for a coding."""
 CHUNK = 262_144
 """Bytes of a file that are read at once."""
 WINDOW_LOG = 19
@@ -120,8 +118,6 @@ class Compression(Middleware):
             endpoint = self.dictionaries.endpoint(scope)
             if endpoint is not None:
                 return endpoint(scope, receive, send)
-        elif len(headers) <= FEW and b"accept-encoding" not in dict(headers):
-            return self.app(scope, receive, send)
         # What is accepted matters only if the answer is large enough.
         return self.app(scope, receive, _Answer(self, scope, headers, send).send)
 
@@ -237,6 +233,9 @@ class _Answer:
         """Decide by the head; what is left to decide is the size."""
         compression = self._compression
         status = message["status"]
+        if status == 304:
+            self._state = PASSING
+            return self._send(self._not_modified(message))
         length = kind = None
         for name, value in message.get("headers", ()):
             name = name.lower()
@@ -271,11 +270,29 @@ class _Answer:
             return self._send(self._with_vary(self._with_links(message)))
         self._start = self._with_vary(self._with_links(message))
         self._state = HELD
-        if self._scope["method"] == "HEAD":
-            # As for GET: its Content-Length would be that of the coded body, which nobody has made.
-            self._state = PASSING
-            return self._send(self._coded_start(None))
-        return _nothing()
+        # Of an answer to HEAD its length tells whether GET would have it coded, else what the application gives.
+        return self._head(True) if length is not None and self._scope["method"] == "HEAD" else _nothing()
+
+    def _not_modified(self, message: dict[str, Any]) -> dict[str, Any]:
+        """With the ETag and the Vary of the answer that the client has (RFC 9110 15.4.5): its tag is weak if that was
+        coded."""
+        headers: Headers = list(message.get("headers", ()))
+        by_name = {name.lower(): value for name, value in headers}
+        tag, kind = by_name.get(b"etag"), by_name.get(b"content-type")
+        if tag and b"W/" + tag in (self._given(b"if-none-match") or b""):
+            headers = [(name, b"W/" + value if name.lower() == b"etag" else value) for name, value in headers]
+        elif kind is None or not self._compression.shrinks(bytes(kind)):
+            return message
+        return self._with_vary(message | {"headers": headers})
+
+    async def _head(self, more: bool) -> None:
+        """Answer HEAD as GET, but for its length: that of the coded body, which nobody has made (RFC 9110 9.3.2)."""
+        self._state = PASSING
+        await self._send(self._coded_start(None))
+        # Of a body that is all there the server would tell the length.
+        await self._send({"type": "http.response.body", "body": b"", "more_body": True})
+        if not more:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _given(self, name: bytes) -> bytes | None:
         """What the request says in a field that is a list (RFC 9110 5.3)."""
@@ -285,8 +302,13 @@ class _Answer:
     async def _first(self, message: dict[str, Any], body: bytes) -> None:
         """The first piece of the body; when it is all, its size decides."""
         more = message.get("more_body", False)
-        if not more and len(body) < self._compression.min_size:
+        to_head = self._scope["method"] == "HEAD"
+        # Without a body and a length nobody knows what GET would get: most likely it is coded.
+        if not more and len(body) < self._compression.min_size and (body or not to_head):
             await self._release(message)
+            return
+        if to_head:
+            await self._head(more)
             return
         if not body and more:
             # The application wants its head to be seen.
@@ -388,7 +410,7 @@ class _Answer:
 
 
 _FILES = ("http.response.zerocopysend", "http.response.pathsend", "pounce.response.sendfile")
-_NEVER = (204, 205, 206, 304)
+_NEVER = (204, 205, 206)
 _FORBID = frozenset(b"content-encoding content-range content-digest repr-digest content-md5 digest".split())
 
 
