@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pounce import ConfigError, ServerConfig
-from pounce.supervisor import watch_files
+from pounce.supervisor import reload_loops, watch_files
 from pounce.supervisor.reload_rules import rules_of
 from pounce.supervisor.watch_files import FileWatcher
 from pounce.supervisor.watched_tree import WatchedTree
@@ -295,7 +295,7 @@ def test_file_that_causes_one_reload_after_another_is_named_and_left_alone(
 def test_file_that_changes_as_often_in_a_longer_time_is_not(
     watching: Callable[..., Watching], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_files, "LOOP_SECONDS", -1.0)
+    monkeypatch.setattr(reload_loops, "LOOP_SECONDS", -1.0)
     found = watching(tmp_path)
     for _ in range(4):
         found.change("main.py")
@@ -305,12 +305,124 @@ def test_file_that_changes_as_often_in_a_longer_time_is_not(
 def test_time_that_a_start_takes_counts_for_a_loop(
     watching: Callable[..., Watching], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_files, "LOOP_SECONDS", -1.0)
+    monkeypatch.setattr(reload_loops, "LOOP_SECONDS", -1.0)
     found = watching(tmp_path)
-    found.watcher.start_took = 60.0
+    found.watcher.started(60.0)
     for _ in range(3):
         found.change("main.py")
     found.wait(lambda: bool(found.warnings))
+
+
+def start_over(folder: Path, name: str, number: int) -> None:
+    """Do what an application does at each start: make a file, and take the one before away if that is its way."""
+    write(folder, name.format(number))
+    for old in folder.glob("rotated/*.json"):
+        if old.stem != str(number):
+            old.unlink()
+
+
+@pytest.fixture
+def existing(tmp_path: Path) -> Path:
+    """A folder with an application, and what it has left from another time."""
+    for name in ("main.py", "package/module.py", "runs/0.json", "rotated/0.json"):
+        write(tmp_path, name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "exclude"),
+    [
+        ("gen_{}.py", "{}", "'gen_*.py'"),
+        ("package/gen{}.py", "package", "'package/gen*.py'"),
+        ("{}.py", "{}", "'[0-9]*.py'"),
+        ("runs/{}.json", "runs", "'runs/[0-9]*.json'"),
+        ("runs/x{}[a].json", "runs", r"'runs/x*\[a].json'"),
+        ("runs/{}/out.json", "runs", "'runs/[0-9]*'"),
+        ("new/{}.json", "new", "'new/[0-9]*.json'"),
+        ("rotated/{}.json", "rotated", "'rotated/[0-9]*.json'"),
+    ],
+)
+def test_files_with_new_names_after_each_start_are_noticed_and_left_alone(
+    name: str, place: str, exclude: str, watching: Callable[..., Watching], existing: Path
+) -> None:
+    found = watching(existing, reload_include=("*.json",))
+    found.watcher.react_to_all()
+    for number in range(100, 103):
+        assert found.warnings == []
+        start_over(existing, name, number)
+        found.wait(lambda: name.format(number) in found.noticed)  # noqa: B023
+        found.watcher.started(0.1)
+    found.wait(lambda: bool(found.warnings))
+    assert found.warnings[0].startswith(f"New files in {place.format(existing)} have caused 3 reloads right after")
+    assert f"{name.format(102)} the last" in found.warnings[0]
+    assert f"With --reload-exclude {exclude} they never are" in found.warnings[0]
+    seen = len(found.noticed)
+    start_over(existing, name, 103)
+    found.change("main.py")
+    found.watcher.started(0.1)
+    start_over(existing, name, 104)
+    found.change("package/module.py")
+    assert len(found.warnings) == 1
+    assert not [each for each in found.noticed[seen:] if each.endswith((".json", "103.py", "104.py"))]
+
+
+@pytest.fixture
+def looping(watching: Callable[..., Watching], existing: Path) -> Watching:
+    """A watcher that has found out that the application makes files beside its own."""
+    found = watching(existing)
+    for number in range(3):
+        found.change(f"gen_{number}.py")
+    found.wait(lambda: bool(found.warnings))
+    return found
+
+
+def test_file_that_was_there_reloads_beside_those_that_the_application_makes(looping: Watching) -> None:
+    looping.change("main.py")
+    looping.change("package/module.py")
+    assert len(looping.warnings) == 1
+
+
+def test_file_that_is_removed_and_written_again_reloads_beside_them(looping: Watching) -> None:
+    (looping.folder / "main.py").unlink()
+    looping.change("package/module.py")
+    looping.change("main.py")
+
+
+def test_new_file_reloads_beside_them_once_the_start_is_over(
+    looping: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(looping.folder, "late.py")
+    looping.change("main.py")
+    assert "late.py" not in looping.noticed
+    monkeypatch.setattr(reload_loops, "AFTER_START", -60.0)
+    looping.watcher.started(0.1)
+    looping.change("late.py")
+    looping.change("later.py")
+
+
+def test_reload_by_hand_lets_new_names_count_again(looping: Watching) -> None:
+    looping.watcher.react_to_all()
+    looping.change("gen_9.py")
+
+
+def test_files_that_appear_long_after_a_start_are_a_person_s(
+    watching: Callable[..., Watching], existing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reload_loops, "AFTER_START", -60.0)
+    found = watching(existing)
+    for number in range(5):
+        found.change(f"gen_{number}.py")
+    assert found.warnings == []
+
+
+def test_file_of_a_name_that_may_be_any_is_named_without_a_pattern_for_the_whole_application(
+    watching: Callable[..., Watching], existing: Path
+) -> None:
+    found = watching(existing)
+    for name in ("a.py", "b.py", "c.py"):
+        found.change(name)
+    found.wait(lambda: bool(found.warnings))
+    assert "--reload-exclude 'PATTERN'" in found.warnings[0]
 
 
 # What it costs

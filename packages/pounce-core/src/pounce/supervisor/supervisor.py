@@ -267,7 +267,7 @@ class Supervisor:
     def served(self, description: Description, took: float) -> None:
         """See `GenerationEvents`."""
         if self._watcher is not None:
-            self._watcher.start_took = took
+            self._watcher.started(took)
             self._watcher.start()
         scheme = "https" if description.tls else "http"
         self._urls = [listener.url(scheme) for listener in self._sockets.first]
@@ -293,7 +293,7 @@ class Supervisor:
             self._answer_reload({"ok": False, "error": f"reload failed: {error}"})
         else:
             if self._watcher is not None:
-                self._watcher.start_took = took
+                self._watcher.started(took)
             self._answer_reload({"ok": True})
             self._notifier.ready()
             self._call_hook("on_reload")

@@ -2,20 +2,20 @@
 
 Which files count is in reload_rules.py, what they look like in watched_tree.py. That is looked at now and again, or,
 where the package watchfiles is installed, when the system reports that something has changed: what it reports is a hint
-to look, so that both find the same.
+to look, so that both find the same. What the application writes itself is told apart in reload_loops.py.
 """
 
 import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
 
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
+from pounce.supervisor.reload_loops import Changes, ReloadLoops
 from pounce.supervisor.reload_rules import rules_of
 from pounce.supervisor.watched_tree import Snapshot, WatchedTree
 
@@ -31,9 +31,6 @@ REST = 0.05
 """Seconds between two looks while files change."""
 LINKS = 1000
 """Milliseconds after which it is noticed that a link leads elsewhere, where the system reports changes."""
-LOOP_RELOADS = 3
-LOOP_SECONDS = 5.0
-"""So many reloads within this time, and that for as many starts, by one file: the application writes it itself."""
 
 
 class FileWatcher:
@@ -58,18 +55,16 @@ class FileWatcher:
         self._tree = WatchedTree(folders, rules)
         self._delay = config.reload_delay
         self._changed = changed
-        self._causes: dict[str, deque[float]] = {}
-        """When each file has caused the last reloads."""
-        self._ignored: set[str] = set()
-        self.start_took = 0.0
-        """Seconds that the application took for its last start: as long a reload is under way, and written to."""
+        self._loops = ReloadLoops(folders, self._name)
+        self._forget = threading.Event()
+        """The thread shall, before it looks at anything else."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pounce file watcher", daemon=True)
         self._cost = 0.0
         self._before = self._look()
 
     def start(self) -> None:
-        """Begin to watch; what has changed since this was made counts too."""
+        """Begin to watch; what has changed since this was made counts too. Once `started()` was called."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -78,36 +73,30 @@ class FileWatcher:
         if self._thread.is_alive():
             self._thread.join()
 
+    def started(self, took: float) -> None:
+        """The application has started within so many seconds, for the first time or anew."""
+        self._loops.start_ended(took)
+
     def react_to_all(self) -> None:
-        """Forget which files were found to be written by the application itself."""
-        self._ignored.clear()
-        self._causes.clear()
+        """Forget which files were found to be written by the application itself; it is about to be started anew."""
+        self._forget.set()
+        self._loops.start_began()
 
     def _run(self) -> None:
-        changes = self._reported() if _watchfiles_is_installed() else self._polled()
-        for paths in changes:
-            paths -= self._ignored
-            if paths:
-                names = sorted(map(self._name, paths))
+        reported = _watchfiles_is_installed()
+        for found in self._reported() if reported else self._polled():
+            if self._forget.is_set():
+                self._forget.clear()
+                self._loops.forget()
+            lag = self._delay + (0.0 if reported else self._pause())
+            if changes := self._loops.without_own(found, lag):
+                names = sorted(map(self._name, changes))
                 log.info("Changed: %s", ", ".join(names[:5]) + (" …" if len(names) > 5 else ""))
-                self._look_for_loops(paths)
+                self._loops.caused(changes, self._before, lag)
+                self._loops.start_began()
                 self._changed()
 
-    def _look_for_loops(self, paths: set[str]) -> None:
-        """An application that writes a file which counts would be reloaded for ever."""
-        now = time.monotonic()
-        for path in paths:
-            times = self._causes.setdefault(path, deque(maxlen=LOOP_RELOADS))
-            times.append(now)
-            if len(times) == LOOP_RELOADS and now - times[0] <= LOOP_SECONDS + LOOP_RELOADS * self.start_took:
-                self._ignored.add(path)
-                log.warning(
-                    "%s has caused %d reloads within %.0f s, as if the application wrote it: it is not watched any"
-                    " more. With --reload-exclude %s it never is",
-                    self._name(path), LOOP_RELOADS, max(1.0, now - times[0]), self._name(path),
-                )  # fmt: skip
-
-    def _reported(self) -> Iterator[set[str]]:
+    def _reported(self) -> Iterator[Changes]:
         import watchfiles
 
         rest = max(1, int(self._delay * 1000))
@@ -137,8 +126,8 @@ class FileWatcher:
                     if self._tree.places().keys() != places.keys():
                         break
 
-    def _polled(self) -> Iterator[set[str]]:
-        while not self._stop.wait(max(INTERVAL, self._cost / SHARE)):
+    def _polled(self) -> Iterator[Changes]:
+        while not self._stop.wait(self._pause()):
             latest = self._look()
             if latest == self._before:
                 continue
@@ -155,10 +144,17 @@ class FileWatcher:
         self._cost = time.thread_time() - begun
         return found
 
-    def _differing(self, now: Snapshot | None = None) -> set[str]:
+    def _pause(self) -> float:
+        """Seconds between two looks, when polling."""
+        return max(INTERVAL, self._cost / SHARE)
+
+    def _differing(self, now: Snapshot | None = None) -> Changes:
         """The files that look different from the last time; what they look like now is held against the next time."""
         before, self._before = self._before, self._look() if now is None else now
-        return {path for path, _ in before.items() ^ self._before.items()}
+        return {
+            path: "appeared" if path not in before else "changed" if path in self._before else "gone"
+            for path, _ in before.items() ^ self._before.items()
+        }
 
     def _name(self, path: str) -> str:
         """A path as one would write it, from the watched folder on."""
