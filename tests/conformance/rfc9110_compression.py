@@ -37,6 +37,9 @@ def test_client_that_accepts_it_gets_it_coded(wire: Wire) -> None:
         assert int(fields[b"content-length"]) == len(coded.body) < len(TEXT)
         head = client.request("HEAD", "/", [(b"accept-encoding", b"gzip")])
         assert (dict(head.headers)[b"content-encoding"], head.body) == (b"gzip", b"")
+        assert b"content-length" not in dict(head.headers)
+        # The next request of the connection finds its own answer.
+        assert client.request("GET", "/").body == TEXT
 
 
 def test_stream_is_coded_as_one(wire: Wire) -> None:
@@ -57,5 +60,15 @@ def test_small_static_file_is_coded_and_a_part_of_it_is_not(wire: Wire, tmp_path
     with wire.start(app(), static_files={"/static": str(tmp_path)}).connect() as client:
         whole = client.request("GET", "/static/a.css", [(b"accept-encoding", b"zstd")])
         assert zstd.decompress(whole.body) == TEXT
+        tag = dict(whole.headers)[b"etag"]
+        assert tag.startswith(b"W/")
+        for field, value in ((b"if-none-match", tag), (b"if-none-match", b'"other", ' + tag)):
+            same = client.request("GET", "/static/a.css", [(b"accept-encoding", b"zstd"), (field, value)])
+            fields = dict(same.headers)
+            assert (same.status, fields[b"etag"], fields[b"vary"]) == (304, tag, b"accept-encoding")
+        head = client.request("HEAD", "/static/a.css", [(b"accept-encoding", b"zstd")])
+        assert {name: value for name, value in head.headers if name != b"date"} == {
+            name: value for name, value in whole.headers if name not in (b"date", b"content-length")
+        }
         part = client.request("GET", "/static/a.css", [(b"accept-encoding", b"zstd"), (b"range", b"bytes=0-999")])
         assert (part.status, part.body) == (206, TEXT[:1000])
