@@ -222,6 +222,13 @@ def test_middleware_that_cannot_be_made_ends_the_start(item: Any, error: type[Ex
     assert getattr(caught.value, "code", None) == code
 
 
+def test_middleware_that_cannot_be_made_is_named_with_its_place() -> None:
+    with pytest.raises(AppImportError, match=rf"Named \({__file__}:\d+\) could not .*: TypeError: .*nmae.[^()]*$"):
+        TestServer(app, middleware=[(Named, {"nmae": "x"})]).start()
+    with pytest.raises(AppImportError, match=rf"fails \({__file__}:\d+\) could not be .*: no good \({__file__}:\d+\)$"):
+        TestServer(app, middleware=[fails]).start()
+
+
 def test_middleware_of_a_plugin_that_fails_names_it() -> None:
     broken = MiddlewareChoice(name="broken", create=lambda service, app: fails(app))
     with pytest.raises(PluginError, match="broken"), TestServer(app, registry=installed(plugin(broken))):

@@ -1,10 +1,13 @@
 """Starlette applications."""
 
 import asyncio
+import inspect
 import re
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -36,7 +39,8 @@ from tests.frameworks.common import BODY, FILE_CONTENT, LARGE_PIECE, LARGE_PIECE
 from tests.frameworks.gates import Gate
 from tests.frameworks.wires import PATIENCE, Certificate, ServerLog, Site, Wire, serve_on
 
-from pounce import AppImportError
+from pounce import AppImportError, ServerConfig
+from pounce.importer import import_app
 from pounce.testing import TestServer
 
 SETTINGS = {"max_request_size": 16 * 1024 * 1024}
@@ -688,3 +692,63 @@ def test_middleware_that_cannot_be_put_together_ends_the_start(lifespan: str) ->
     with pytest.raises(AppImportError, match="allow_origin") as caught:
         TestServer(app, lifespan=lifespan).start()
     assert caught.value.code == "POUNCE_APP_MIDDLEWARE_FAILED"
+
+
+GIVEN = {
+    "Starlette": "app = Starlette(middleware=[Middleware(Own, wrong=1)])",
+    "add_middleware": "app = Starlette()\napp.add_middleware(\n    Own, wrong=1)",
+    "FastAPI": "app = FastAPI()\napp.add_middleware(Own, wrong=1)",
+    "factory": "def app():\n    return Starlette(middleware=[Middleware(Own, wrong=1)])",
+}
+OWN = """from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+class Own:
+    def __init__(self, app): ...
+
+"""
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_middleware_with_wrong_arguments_is_named_with_its_place_and_that_in_the_application(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "pounce_bad_stack", raising=False)
+    file = tmp_path / "pounce_bad_stack.py"
+    file.write_text(OWN + GIVEN[given])
+    line = OWN.count("\n") + 1 + (given != "Starlette")
+    with pytest.raises(AppImportError) as caught:
+        import_app(f"pounce_bad_stack:app{'()' * (given == 'factory')}", ServerConfig(app_dir=str(tmp_path)))
+    assert str(caught.value) == (
+        f"the middleware Own ({file}:5) of pounce_bad_stack:app{'()' * (given == 'factory')} ({file}:{line}) cannot be"
+        " put together: TypeError: Own.__init__() got an unexpected keyword argument 'wrong'"
+    )
+    assert "add_middleware(Own)" in (caught.value.hint or "")
+    del sys.modules["pounce_bad_stack"]
+
+
+class Fails:
+    def __init__(self, app: Any) -> None:
+        raise RuntimeError("no luck")
+
+
+def test_middleware_whose_constructor_raises_is_named_with_the_line_that_did() -> None:
+    _, first = inspect.getsourcelines(Fails)
+    with pytest.raises(AppImportError) as caught:
+        TestServer(Starlette(middleware=[Middleware(Fails)])).start()
+    assert str(caught.value) == (
+        f"the middleware Fails ({__file__}:{first}) of the application cannot be put together:"
+        f" RuntimeError: no luck ({__file__}:{first + 2})"
+    )
+
+
+def test_middleware_that_fails_behind_another_application_is_named() -> None:
+    within = Starlette(middleware=[Middleware(CORSMiddleware, allow_origin=["*"])])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await within(scope, receive, send)
+
+    with pytest.raises(AppImportError, match=r"the middleware CORSMiddleware \(\S+cors.py:\d+\) of the application"):
+        TestServer(app).start()

@@ -24,9 +24,10 @@ def is_from_outside(error: BaseException) -> bool:
     return threading.current_thread() is threading.main_thread() and not handler.startswith("pounce.")
 
 
-def in_words(error: BaseException) -> str:
-    """Type, text and place of an exception: `KeyError: 'x' (/srv/app/main.py:3)`."""
-    text, place = str(error), place_of(error)
+def in_words(error: BaseException, place: str | None = None) -> str:
+    """Type, text and place of an exception: `KeyError: 'x' (/srv/app/main.py:3)`. An empty `place` is left out."""
+    text = str(error)
+    place = place_of(error) if place is None else place
     return type(error).__name__ + (f": {text}" if text else "") + (f" ({place})" if place else "")
 
 

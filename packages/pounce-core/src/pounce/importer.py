@@ -22,6 +22,7 @@ from pounce.config import ServerConfig
 from pounce.errors import AppImportError, LifespanError, PounceError, SupervisorError
 from pounce.gil import gil_enabled
 from pounce.interface import check_factory, check_interface, seems_wsgi
+from pounce.middleware_failure import middleware_failed
 
 __all__ = [
     "RemoteTraceback",
@@ -35,7 +36,6 @@ __all__ = [
     "is_importing",
     "look_in_app_dir",
     "made_by",
-    "middleware_failed",
     "preloaded",
 ]
 
@@ -297,26 +297,18 @@ def adapted(app: Any, config: ServerConfig, path: str | None = None) -> Any:
     check_interface(app, path)
     build = getattr(app, "build_middleware_stack", None)
     if callable(build) and getattr(app, "middleware_stack", build) is None:
-        _build_middleware(app, build)
+        _build_middleware(app, build, path)
     return app
 
 
-def _build_middleware(app: Any, build: Any) -> None:
+def _build_middleware(app: Any, build: Any, path: str | None) -> None:
     """Do what Starlette, and what is made of it, does at the first call."""
     try:
         app.middleware_stack = build()
     except BaseException as exc:
         if is_from_outside(exc):
             raise
-        raise middleware_failed(exc) from exc
-
-
-def middleware_failed(error: BaseException) -> AppImportError:
-    return AppImportError(
-        f"the middleware of the application cannot be put together: {in_words(error)}",
-        code="POUNCE_APP_MIDDLEWARE_FAILED",
-        hint="See the arguments that its add_middleware() gets.",
-    )
+        raise middleware_failed(exc, path) from exc
 
 
 class RemoteTraceback(Exception):

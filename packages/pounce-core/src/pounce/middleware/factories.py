@@ -17,12 +17,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from pounce.app_failure import in_words
 from pounce.config import ServerConfig
 from pounce.contract.pieces import MiddlewareChoice
 from pounce.contract.wire import ASGIApp, Service
 from pounce.errors import AppImportError, ConfigError
 from pounce.importer import import_object
 from pounce.middleware.hooks import AfterException, BeforeAnswer, BeforeRequest
+from pounce.middleware_failure import defined_at
 
 __all__ = ["middleware_of"]
 
@@ -60,8 +62,9 @@ def _choice(item: Any, config: ServerConfig) -> MiddlewareChoice:
         try:
             outer = make(app)
         except Exception as exc:
+            place = defined_at(factory)
             raise AppImportError(
-                f"the middleware {name} could not be made: {type(exc).__name__}: {exc}",
+                f"the middleware {name}{f' ({place})' if place else ''} could not be made: {in_words(exc)}",
                 code="POUNCE_APP_MIDDLEWARE_FAILED",
             ) from exc
         if not callable(outer):

@@ -14,7 +14,7 @@ from pounce.config import ServerConfig
 from pounce.errors import AppError, AppImportError, LifespanError
 from pounce.exchange.crossing import Crossing, running_loop
 from pounce.exchange.values import plain_str
-from pounce.importer import middleware_failed
+from pounce.middleware_failure import middleware_failed
 from pounce.worker.loop import loop_factory, run_on_new_loop
 
 __all__ = ["Lifespan", "ProcessLifespan", "Quit", "call_hook"]
