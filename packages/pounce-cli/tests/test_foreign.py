@@ -9,7 +9,7 @@ from pounce.config import describe
 from pounce_cli import second_spellings
 from pounce_cli.commands import BUILT_IN
 from pounce_cli.flags import flags, plugin_options, spellings, switched_off_by
-from pounce_cli.foreign import COMMANDS, FLAGS, VALUES, about_flag
+from pounce_cli.foreign import COMMANDS, FLAGS, SHARED, VALUES, about_flag
 from pounce_cli.main import main
 from pounce_cli.peers import SERVERS, Server, all_flags
 
@@ -65,6 +65,60 @@ def test_flag_of_another_server_has_its_hint_and_none_by_its_spelling(
     said = capsys.readouterr().err
     assert f"there is no option {word.partition('=')[0]}" in said
     assert said.endswith(f"Hint: {FLAGS[LINES[word]]}\n")
+
+
+def test_letters_that_servers_differ_about_are_told_apart() -> None:
+    meanings: dict[str, set[str]] = {}
+    for server in SERVERS.values():
+        for each in server.options:
+            for letter in each.flags:
+                if len(letter) == 2:
+                    meanings.setdefault(letter, set()).add(each.flags[-1])
+    assert {letter: len(found) for letter, found in meanings.items() if len(found) > 1} == {
+        letter: len(found) for letter, found in SHARED.items()
+    }
+
+
+BY_VALUE = {
+    "-p 8001": "Write --port.", "-p8001": "Write --port.", "-p=8001": "Write --port.",
+    "-p /run/x.pid": "Write --pid-file.", "-p x.pid": "Write --pid-file.",
+    "-u /run/x.sock": "Write --uds.", "-u x.sock": "Write --uds.", "-u 1000": "Write --user and --group. A socket",
+    "-e ssl:443:privateKey=k.pem": "Write --bind host:port", "-e tcp:80": "Write --bind", "-e unix:/x": "Write --bind",
+    "-e A=tcp:80": "Write --env-file FILE", "-n web": "Write --process-title.", "-n": "Write pounce check.",
+    "-n --debug": "Write pounce check.", "-v 2": "Write --log-level: ",
+}  # fmt: skip
+UNCERTAIN = {
+    "-p": ("--pid-file (for that of gunicorn and hypercorn)", "--port (for that of daphne)"),
+    "-p --debug": ("--pid-file", "--port"),
+    "-u web": ("--user and --group (for that of gunicorn", "--uds (for that of daphne)"),
+    "-e x": ("--env-file FILE", "--bind host:port"),
+    "-t 30": ("--worker-timeout", "--app-timeout"),
+    "-n main:app": ("--process-title", "pounce check"),
+    "-v": ("pounce --version", "--log-level"),
+}
+
+
+@pytest.mark.parametrize("written", BY_VALUE)
+def test_letter_of_several_servers_is_answered_by_its_value(written: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "main:app", *written.split()]) == 2
+    said = capsys.readouterr().err
+    assert BY_VALUE[written] in said
+    assert "for that of" not in said
+
+
+@pytest.mark.parametrize("written", UNCERTAIN)
+def test_letter_whose_value_does_not_tell_has_every_answer(written: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "main:app", *written.split()]) == 2
+    said = capsys.readouterr().err
+    assert [answer for answer in UNCERTAIN[written] if answer not in said] == []
+
+
+@pytest.mark.parametrize("letter", SHARED)
+def test_answers_to_a_letter_name_what_there_is(letter: str) -> None:
+    for each in SHARED[letter]:
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", f"{each.instead} {each.more}"))
+        assert named <= OURS
+        assert each.instead.startswith(("--", "pounce "))
 
 
 def test_flag_of_nobody_has_a_hint_by_its_spelling(capsys: pytest.CaptureFixture[str]) -> None:

@@ -494,14 +494,15 @@ def _usage_error(
     error: cyclopts.CycloptsError, words: Sequence[str], commands: Sequence[str], skipped: Sequence[str]
 ) -> UsageError:
     """The library's error in our words: what was written, and what could have been meant."""
-    foreign = about_flag if words[:1] and words[0] in OF_SERVER else lambda flag: None
+    of_server = words[:1] and words[0] in OF_SERVER
     match error:
         case cyclopts.UnknownCommandError(unused_tokens=[word, *_]):
-            return UsageError(f"there is no command {word!r}", hint=_command_hint(word, commands, skipped))
+            return UsageError(f"there is no command {word!r}", hint=_command_hint(word, words, commands, skipped))
         case cyclopts.UnknownOptionError(token=token):
             flag = token.keyword or token.value
             names = [name for argument in error.argument_collection for name in argument.names]
-            return UsageError(f"there is no option {flag}", hint=foreign(flag) or _meant(flag.partition("=")[0], names))
+            hint = about_flag(*_with_value(flag, words)) if of_server else None
+            return UsageError(f"there is no option {flag}", hint=hint or _meant(flag.partition("=")[0], names))
         case cyclopts.CoercionError(token=token) if token is not None and error.target_type is bool:
             return UsageError(f"{token.keyword} must be true or false (got {token.value!r})")
         case cyclopts.RepeatArgumentError(token=token):
@@ -516,13 +517,21 @@ def _usage_error(
     return UsageError(str(error))
 
 
-def _command_hint(word: str, commands: Sequence[str], skipped: Sequence[str]) -> str:
+def _with_value(flag: str, words: Sequence[str]) -> tuple[str, str]:
+    """The word that has this flag, and the one behind it, as they were written."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == flag or word.startswith(f"{flag}="):
+            return word, following
+    return flag, ""
+
+
+def _command_hint(word: str, words: Sequence[str], commands: Sequence[str], skipped: Sequence[str]) -> str:
     if ":" in word and not word.startswith("-"):
         return f"To serve an application: pounce serve {word}"
     flag = word.partition("=")[0]
     if any(flag in (*spellings(item), *switched_off_by(item)) for item in flags()):
         return f"It is a flag of a command, and comes after it: pounce serve main:app {word}"
-    hint = about_flag(word) if word.startswith("-") else COMMANDS.get(word)
+    hint = about_flag(*_with_value(word, words)) if word.startswith("-") else COMMANDS.get(word)
     hint = hint or _meant(word, commands) or f"Commands: {', '.join(commands)}."
     return " ".join([hint, *(f"Note: {reason}." for reason in skipped)])
 

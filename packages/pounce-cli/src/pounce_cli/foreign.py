@@ -1,10 +1,14 @@
 """What flags and values of other servers are here: uvicorn, gunicorn, hypercorn, granian, daphne, bengal-pounce.
 
 Asked only for what is no flag or value of ours; where a name is in these tables, no hint goes by its spelling. A flag
-that is a setting of ours by another name is in `peers`, and here only where more than the name is to be said.
+that is a setting of ours by another name is in `peers`, and here only where more than the name is to be said. A letter
+that is one thing for one server and another for the next is in `SHARED` as well, which goes by the value.
 """
 
-__all__ = ["COMMANDS", "FLAGS", "VALUES", "about_flag"]
+import re
+from typing import NamedTuple
+
+__all__ = ["COMMANDS", "FLAGS", "SHARED", "VALUES", "about_flag"]
 
 _VARIABLES = "Write --env-file FILE, or set them before the start."
 _STDERR = "Not there: what an application prints goes where the server's own stdout and stderr go."
@@ -248,10 +252,72 @@ VALUES = {
 """The same by setting and value."""
 
 
-def about_flag(word: str) -> str | None:
-    """What is to be said of a flag of another server, which may have its value attached (`-w4`); None of a stranger."""
-    flag = word.partition("=")[0]
-    return _answer(flag) or (_answer(flag[:2]) if not flag.startswith("--") else None)
+class Meaning(NamedTuple):
+    """What a letter means for some of the servers that have it."""
+
+    servers: str
+    instead: str
+    """What is to be written for it."""
+    values: str
+    """The values that it certainly has this meaning with, as a pattern."""
+    more: str = ""
+    """What is to be said beside, where the meaning is certain."""
+
+
+SHARED = {
+    "-p": (
+        Meaning("gunicorn and hypercorn", "--pid-file", r".*[^\d].*"),
+        Meaning("daphne", "--port", r"\d+"),
+    ),
+    "-u": (
+        Meaning(
+            "gunicorn and hypercorn", "--user and --group", r"\d+", "A socket file: --bind unix:/path?user=x&group=y."
+        ),
+        Meaning("daphne", "--uds", r".*/.*|.*\.sock"),
+    ),
+    "-e": (
+        Meaning("gunicorn", "--env-file FILE, or set them before the start", r"\w+=.*"),
+        Meaning(
+            "daphne",
+            "--bind host:port, unix:/path or fd://NUMBER",
+            r"(ssl|tls|tcp6?|unix|fd|systemd):.*",
+            "What is written for Twisted is not read; TLS is --ssl-certfile and --ssl-keyfile.",
+        ),
+    ),
+    "-t": (
+        Meaning("gunicorn", "--worker-timeout: how long an event loop may stand still", r"(?!)"),
+        Meaning("daphne", "--app-timeout: how long an answer may take", r"(?!)"),
+    ),
+    "-n": (
+        Meaning("gunicorn", "--process-title", r"[^:]+"),
+        Meaning("bengal-pounce", "pounce check", r""),
+    ),
+    "-v": (
+        Meaning("gunicorn", "pounce --version", r"(?!)"),
+        Meaning("daphne", "--log-level: warning for 0, info for 1, debug for more", r"\d+"),
+        Meaning("bengal-pounce", "--log-level debug", r"(?!)"),
+    ),
+}  # fmt: skip
+"""Letters of which servers differ."""
+
+
+def about_flag(word: str, following: str = "") -> str | None:
+    """What is to be said of a flag of another server, which may have its value attached (`-w4`) or in the `following`
+    word; None of a stranger."""
+    flag, equals, value = word.partition("=")
+    if not flag.startswith("--"):
+        if flag[2:]:
+            flag, equals, value = word[:2], "=", word[2:]
+        if flag in SHARED:
+            return _by_value(SHARED[flag], value if equals else "" if following.startswith("-") else following)
+    return _answer(word.partition("=")[0]) or _answer(flag)
+
+
+def _by_value(meanings: tuple[Meaning, ...], value: str) -> str:
+    certain = [each for each in meanings if re.fullmatch(each.values, value, re.DOTALL)]
+    if len(certain) == 1:
+        return " ".join(filter(None, [f"Write {certain[0].instead}.", certain[0].more]))
+    return "Write " + ", or ".join(f"{each.instead} (for that of {each.servers})" for each in meanings) + "."
 
 
 def _answer(flag: str) -> str | None:
