@@ -72,3 +72,20 @@ def test_loop_that_cannot_be_made_leaves_no_coroutine_behind() -> None:
     with pytest.raises(OSError, match="too many"):
         run_on_new_loop(begin, factory)
     assert not begun
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("trio", "asyncio or uvloop; those that use anyio do so"),
+        ("rloop", "for example rloop:new_event_loop"),
+        ("winloop", "for example winloop:new_event_loop"),
+        ("uvlop", "Did you mean uvloop?"),
+        ("Asyncio", "Did you mean asyncio?"),
+        ("none", "Write asyncio"),
+    ],
+)
+def test_loop_that_is_not_there_has_a_hint(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match="loop must be auto, asyncio, uvloop or module:factory") as caught:
+        loop_factory(name)
+    assert hint in (caught.value.hint or "")

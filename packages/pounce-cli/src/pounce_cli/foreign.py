@@ -44,6 +44,7 @@ _HEAD_SIZE = "Write --max-header-size: of the request line and the fields togeth
 _HELP = "Not there: pounce --help lists the commands, pounce serve --help the flags."
 _STDIO = "Not needed: processes of the server have its stdout and stderr."
 _CHECK = "Write pounce check; pounce config show has every setting."
+_EACH_CPU = "Write 0: one for each CPU that the process may use."
 _NO_OUTPUT = "Not there: pounce config show prints TOML, pounce status and pounce plugins take --json."
 
 FLAGS = {
@@ -246,6 +247,20 @@ VALUES = {
     ("log_level", "notset"): "debug is the least severe level.",
     ("log_level", "warn"): "Did you mean warning?",
     ("log_level", "fatal"): "Did you mean critical?",
+    ("log_level", "10"): "Did you mean debug?",
+    ("log_level", "20"): "Did you mean info?",
+    ("log_level", "30"): "Did you mean warning?",
+    ("log_level", "40"): "Did you mean error?",
+    ("log_level", "50"): "Did you mean critical?",
+    ("interface", "rsgi"): "RSGI is not there: serve the ASGI side of the application, which auto finds.",
+    ("interface", "asginl"): "Write asgi, with --lifespan off.",
+    ("interface", "asgi2"): "Not there: asgiref.compatibility.guarantee_single_callable(app) makes ASGI 3 of it.",
+    ("interface", "uwsgi"): "Only HTTP is spoken, not uWSGI's protocol; an application of WSGI is wsgi.",
+    ("workers", "auto"): _EACH_CPU,
+    ("workers", "max"): _EACH_CPU,
+    ("lifespan", "true"): "Did you mean on?",
+    ("lifespan", "false"): "Did you mean off?",
+    ("port", "auto"): "Write 0: the system takes a port that is free.",
     ("ssl_minimum_version", "tls1.2"): "Did you mean 1.2?",
     ("ssl_minimum_version", "tls1.3"): "Did you mean 1.3?",
 }

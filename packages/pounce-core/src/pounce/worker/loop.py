@@ -1,6 +1,7 @@
 """Which event loop a worker runs on, and how it ends."""
 
 import asyncio
+import difflib
 import importlib
 import select
 import sys
@@ -52,7 +53,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         return factory
     module, colon, attribute = name.partition(":")
     if not colon:
-        raise ConfigError(f"loop must be auto, asyncio, uvloop or module:factory (got {name!r})")
+        raise ConfigError(f"loop must be auto, asyncio, uvloop or module:factory (got {name!r})", hint=_meant(name))
     try:
         found = getattr(importlib.import_module(module), attribute)
     except BaseException as exc:
@@ -63,6 +64,19 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         raise ConfigError(f"loop {name!r} is not callable")
     made: Callable[[], Any] = found
     return made
+
+
+def _meant(name: str) -> str:
+    """What to write in place of a name that is no loop here."""
+    close = difflib.get_close_matches(name.lower(), ("auto", "asyncio", "uvloop"), 1, 0.7)
+    if name.lower() in ("trio", "curio"):
+        return "Applications run on asyncio or uvloop; those that use anyio do so as they are."
+    # That one is near uvloop by its letters, and a loop of its own.
+    if close and name != "rloop":
+        return f"Did you mean {close[0]}?"
+    if not name.isidentifier() or name.lower() == "none":
+        return "Write asyncio for Python's own loop."
+    return f"A loop of another package is named by the function that makes it, for example {name}:new_event_loop."
 
 
 def import_loop(name: str) -> None:
