@@ -452,8 +452,51 @@ def test_variable_that_no_system_takes_is_an_error(tmp_path, text):
     assert "in a file of variables cannot be one" in refused(Given(env_files=(".env",))).message
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("import os\n", 1),
+        ("# why\n\n\n  from x import y\n", 4),
+        ("POUNCE_PORT=1\nSECRET\n", 2),
+        ("export SECRET\n", 1),
+        ('A=b\nSECRET="not closed\n', 2),
+        ("=SECRET\n", 1),
+        ("A='SECRET'\r\n\r\nB='SECRET' more\r\n", 3),
+        ("[tool]\n", 1),
+    ],
+)
+@pytest.mark.parametrize("origin", ["--env-file", "POUNCE_ENV_FILE", "pounce.toml: env_file"])
+def test_line_that_sets_no_variable_is_refused_with_its_place_and_nothing_is_set(
+    write, tmp_path, monkeypatch, capsys, caplog, forget, origin, text, line
+):
+    (tmp_path / "a.env").write_bytes(b"SET=1\n")
+    (tmp_path / "b.env").write_bytes(text.encode())
+    names = ("a.env", "b.env")
+    if origin == "POUNCE_ENV_FILE":
+        monkeypatch.setenv(origin, os.pathsep.join(names))
+    elif origin != "--env-file":
+        write('env_file = ["a.env", "b.env"]')
+    error = refused(Given(env_files=names if origin == "--env-file" else ()))
+    assert error.message == f"{origin}: line {line} of b.env does not set a variable"
+    assert "NAME=value" in error.hint
+    assert "SET" not in os.environ
+    assert (capsys.readouterr().err, caplog.records) == ("", [])
+
+
+def test_file_of_settings_that_is_named_as_one_of_variables_is_told_its_flag(write):
+    write("[h2]\nmax_frame_size = 3\n", "more.toml")
+    assert "--config" in refused(Given(env_files=("more.toml",))).hint
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "# only a comment", "A=\n", "A = # nothing\n", "A='two\nlines'\n"])
+def test_file_of_variables_may_have_comments_and_values_of_several_lines(write, monkeypatch, text):
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    write(text, ".env")
+    assert settings_of(Given(env_files=(".env",))) == {}
+
+
 def test_file_of_variables_that_is_not_there_is_an_error(write):
-    assert "no.env cannot be read" in refused(Given(env_files=("no.env",))).message
+    assert "--env-file: the file of variables no.env cannot be read" in refused(Given(env_files=("no.env",))).message
     write("env_file = 3")
     assert refused().message.startswith("pounce.toml: env_file must be the name of a file")
 

@@ -35,6 +35,7 @@ NEEDS_MODULE = "import surely_not_installed\n"
         (["main:app", "--control-socket", "missing/x"], 5, "POUNCE_BIND_FAILED", "There is no folder missing"),
         (["main:app", "--pid-file", "main.py"], 2, "POUNCE_CONFIG_INVALID", "does not hold a number"),
         (["main:app", "--env-file", ".env"], 2, "POUNCE_CONFIG_INVALID", "the file of variables .env cannot be read"),
+        (["main:app", "--env-file", "fails.py"], 2, "POUNCE_CONFIG_INVALID", "line 2 of fails.py does not set a"),
         (["main.py:app"], 4, "POUNCE_APP_PATH", "Write main:app"),
         (["fails:app"], 3, "POUNCE_LIFESPAN_STARTUP_FAILED", "no database"),
         (["missing:app"], 4, "POUNCE_APP_MODULE_NOT_FOUND", "'missing'"),

@@ -12,6 +12,7 @@ answers it; what places behind it say of another kind does not count.
 """
 
 import difflib
+import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -118,12 +119,15 @@ def find(given: Given) -> Found:
 
     Variables of the files that `--env-file` names become those of the process, where it does not have them.
     """
-    load_env_files(given.env_files or tuple(filter(None, os.environ.get(ENV_FILE, "").split(os.pathsep))))
+    if given.env_files:
+        load_env_files(given.env_files, "--env-file")
+    else:
+        load_env_files(filter(None, os.environ.get(ENV_FILE, "").split(os.pathsep)), ENV_FILE)
     layers = [*_in_files(given.config, given.profile)]
     for layer in layers:
         for name, value, origin in layer:
             if name == "env_file":
-                load_env_files(_paths(value, origin))
+                load_env_files(_paths(value, origin), origin)
     in_environment, service_links = _in_environment()
     on_line = [*_on_line(given)]
     in_files = [_by_one_name(item for item in layer if item.name not in NO_SETTINGS) for layer in layers]
@@ -201,28 +205,45 @@ _service_link = re.compile(
 ).fullmatch
 
 
-def load_env_files(paths: Iterable[str]) -> None:
-    """Set the variables of these files, the last file above the others, and none that is set. Raises `ConfigError`."""
+def load_env_files(paths: Iterable[str], origin: str) -> None:
+    """Set the variables of these files, which `origin` names, the last file above the others, and none that is set.
+    Raises `ConfigError`; where a file cannot be read, nothing is set."""
     values: dict[str, str] = {}
     for path in paths:
-        try:
-            from dotenv import dotenv_values
-        except ImportError as exc:
-            raise ConfigError(
-                "--env-file needs the package python-dotenv, which is not installed",
-                hint="pip install 'pounce-cli[env-file]'",
-            ) from exc
-        try:
-            # Editors of Windows begin a file with a mark that is no part of the first name.
-            with open(path, encoding="utf-8-sig") as file:
-                values |= {name: text for name, text in dotenv_values(stream=file).items() if text is not None}
-        except (OSError, ValueError) as exc:
-            raise ConfigError(f"the file of variables {path} cannot be read: {exc}") from exc
+        values |= _variables_in(path, origin)
     for name, text in values.items():
         try:
             set_by_file(name, text)
         except ValueError as exc:
-            raise ConfigError(f"{name!r} in a file of variables cannot be one: {exc}") from exc
+            raise ConfigError(f"{origin}: {name!r} in a file of variables cannot be one: {exc}") from exc
+
+
+def _variables_in(path: str, origin: str) -> dict[str, str]:
+    try:
+        from dotenv import dotenv_values
+        from dotenv.parser import parse_stream
+    except ImportError as exc:
+        raise ConfigError(
+            "--env-file needs the package python-dotenv, which is not installed",
+            hint="pip install 'pounce-cli[env-file]'",
+        ) from exc
+    try:
+        # Editors of Windows begin a file with a mark that is no part of the first name.
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read()
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{origin}: the file of variables {path} cannot be read: {exc}") from exc
+    # The library only warns, and lets variables be missing. What a line holds may be a secret, and is not repeated.
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error or (binding.key is not None and binding.value is None):
+            written = binding.original.string
+            before = written[: len(written) - len(written.lstrip())]
+            raise ConfigError(
+                f"{origin}: line {binding.original.line + before.count("\n")} of {path} does not set a variable",
+                hint="A file of variables has lines NAME=value, with quotes that are closed; # begins a comment."
+                + (" Settings in TOML are given with --config." if path.endswith(".toml") else ""),
+            )
+    return {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value is not None}
 
 
 def _paths(value: Any, origin: str) -> list[str]:
