@@ -1,5 +1,6 @@
-"""The end of a server whose application leaves threads: the same bound, exit code and words in every mode."""
+"""The end of a server whose application leaves something: the same bound, exit code and words in every mode."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,86 @@ def test_start_that_fails_is_not_held_up_by_a_thread(mode: str, tmp_path: Path) 
     with Running(tmp_path, *MODES[mode], app=app, wait=False) as server:
         assert server.wait() == 4
         assert "are left" in server.text()
+
+
+APP_WITH_CHILD = (
+    APP.replace(
+        "async def lifespan(receive, send):",
+        """def child():
+    # Ends with the server.
+    multiprocessing.parent_process().join()
+
+async def lifespan(receive, send):
+    multiprocessing.get_context("spawn").Process(target=child, name="helper").start()""",
+    )
+    + "\nimport multiprocessing\n"
+)
+APP_WITH_HANDLER = (
+    APP
+    + """
+import atexit
+
+@atexit.register
+def upload():
+    while not os.path.exists("release"):
+        time.sleep(0.01)
+"""
+)
+APP_WITH_LOG = (
+    APP
+    + """
+import logging
+
+class Slow(logging.Handler):
+    def close(self):
+        while not os.path.exists("release"):
+            time.sleep(0.01)
+
+log = logging.getLogger("app")
+log.addHandler(Slow())
+"""
+)
+LEFT = {
+    "child": (APP_WITH_CHILD, r"child processes of the application: helper \(pid \d+\)(, helper \(pid \d+\))?"),
+    "handler": (APP_WITH_HANDLER, "an exit handler of the application"),
+    "log": (APP_WITH_LOG, "an exit handler of the application"),
+}
+
+
+@pytest.mark.parametrize("mode", ["caller", *FEWEST])
+@pytest.mark.parametrize("what", LEFT)
+def test_what_holds_up_the_exit_of_the_interpreter_is_named_and_left_and_the_exit_code_is_0(
+    what: str, mode: str, tmp_path: Path
+) -> None:
+    app, named = LEFT[what]
+    with Running(tmp_path, *MODES[mode], "--shutdown-timeout", "0.5", app=app) as server:
+        assert server.end() == 0
+        waiting, left = [entry["message"] for entry in server.log if "pplication" in entry.get("message", "")][-2:]
+        assert re.fullmatch(f"Waiting up to 2 s for {named}", waiting)
+        kind, _, names = named.partition(": ")
+        assert re.fullmatch(f"{kind.capitalize()} did not end in time and (are left: {names}|is left)", left)
+        assert "is killed" not in server.text()
+
+
+@pytest.mark.parametrize("mode", ["caller", "process", "subinterpreter"])
+def test_exit_handler_that_ends_in_time_is_waited_for(mode: str, tmp_path: Path) -> None:
+    with Running(tmp_path, *MODES[mode], app=APP_WITH_HANDLER) as server:
+        server.kill(15)
+        server.wait_for_message("Waiting up to")
+        (tmp_path / "release").touch()
+        assert server.wait() == 0
+        assert "is left" not in server.text()
+
+
+@pytest.mark.parametrize("what", ["thread", *LEFT])
+@pytest.mark.parametrize("number", [2, 15])
+def test_second_signal_ends_the_wait_for_what_is_left_with_exit_code_1(what: str, number: int, tmp_path: Path) -> None:
+    app = APP_WITH_THREADS if what == "thread" else LEFT[what][0]
+    with Running(tmp_path, "--shutdown-timeout", "60", app=app) as server:
+        server.kill(15)
+        server.wait_for_message("Waiting up to")
+        assert server.end(number) == 1
+        assert "left" not in server.text()
 
 
 @pytest.mark.faults

@@ -115,7 +115,7 @@ def test_the_version_is_that_of_both_packages(capsys):
 def test_a_plain_serve_line_imports_neither_the_parsing_library_nor_the_drawing_one():
     code = (
         "import sys, pounce_cli.serve\n"
-        "pounce_cli.serve.run = lambda app, **settings: None\n"
+        "pounce_cli.serve.run_alone = lambda app, **settings: None\n"
         "from pounce_cli.main import main\n"
         "assert main(['serve', 'main:app', '--port', '0', '--no-access-log']) == 0\n"
         "print([name for name in ('cyclopts', 'rich', 'attrs', 'tomllib') if name in sys.modules])"

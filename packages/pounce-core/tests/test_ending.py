@@ -139,6 +139,29 @@ def test_threads_of_the_program_around_the_server_are_waited_for(tmp_path: Path)
     assert out == "own thread ended\n"
 
 
+def test_exit_handlers_of_the_program_around_the_server_are_waited_for(tmp_path: Path) -> None:
+    """Those of the application are called before them, and the bound is for those alone."""
+    program = """
+import atexit, threading
+
+@atexit.register
+def own():
+    for thread in threading.enumerate():
+        if thread.name == "pounce end":
+            thread.join()
+    print("own handler ended", flush=True)
+"""
+    on_ready = "on_ready=lambda info: atexit.register(print, 'of the application', flush=True)"
+    program += SERVE.replace("port=0", f"port=0, {on_ready}")
+    server = Process(tmp_path, program=program, stdout=subprocess.PIPE)
+    with server.popen:
+        server.port()
+        os.kill(server.popen.pid, signal.SIGTERM)
+        out, _ = server.popen.communicate(timeout=120)
+    assert out == "of the application\nown handler ended\n"
+    assert server.popen.returncode == 0
+
+
 def test_a_second_signal_during_startup_ends_the_process_without_a_traceback(process: Any) -> None:
     server = process("slow")
     server.line_with("starting")

@@ -6,7 +6,7 @@ import threading
 from pounce.config import ServerConfig
 from pounce.display import display_of
 from pounce.observe.logs import wants_json
-from pounce.server import StartInfo, run
+from pounce.server import StartInfo, run_alone
 from pounce_cli.flags import Given
 from pounce_cli.sources import Found, app_of, config_of, find
 
@@ -21,12 +21,12 @@ def serve(given: Given) -> None:
     app, config = app_of(given, found), config_of(given, found)
     # What the application says of it is known when it is imported.
     if display_of(config).signage == "off" or wants_json(config):
-        run(app, config=config, on_ready=lambda info: _tell_ignored(found))
+        run_alone(app, config=config, on_ready=lambda info: _tell_ignored(found))
         return
     if config.error_log_file is None and config.log_config is None:
         log.addFilter(_is_not_the_start)
     try:
-        run(app, config=config, on_ready=lambda info: _on_ready(info, config, found))
+        run_alone(app, config=config, on_ready=lambda info: _on_ready(info, config, found))
     finally:
         log.removeFilter(_is_not_the_start)
 

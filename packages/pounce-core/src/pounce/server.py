@@ -60,7 +60,7 @@ else:
     type LifecycleCollector = late("pounce.lifecycle:LifecycleCollector")
     type SyncApp = late("pounce.sync_protocol:SyncApp")
 
-__all__ = ["Server", "StartInfo", "run"]
+__all__ = ["Server", "StartInfo", "run", "run_alone"]
 
 log = logging.getLogger("pounce")
 
@@ -139,7 +139,8 @@ class Server:
         self._hurry = False
         self._end_by = inf
         """When what applications leave has had `shutdown_timeout`."""
-        self._signals = 0
+        self.signals = 0
+        """How many have asked for the end."""
         self._ended = threading.Event()
         self._notifier = Notifier()
         self._tls: tuple[ServerTLS, ...] = ()
@@ -211,14 +212,14 @@ class Server:
         try:
             await self.serve()
         except asyncio.CancelledError:
-            if self._signals < 2:
+            if self.signals < 2:
                 raise
         finally:
             self._ended.set()
             if self._control is not None:
                 self._control.close()
             restore()
-        if self._signals > 1:
+        if self.signals > 1:
             raise SystemExit(1)
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
@@ -227,16 +228,16 @@ class Server:
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            self._signals += 1
-            if self._signals == 1:
+            self.signals += 1
+            if self.signals == 1:
                 threading.Thread(target=self._bound_the_end, name="pounce bound", daemon=True).start()
-            if self._signals > 1 and self._end is None:
+            if self.signals > 1 and self._end is None:
                 # Still importing, or past the end: there is no loop that could react.
                 raise Interrupted(1)
-            if self._signals > 2:
+            if self.signals > 2:
                 # The loop does not even react to the second: something blocks it.
                 os._exit(1)
-            self.shutdown(force=self._signals > 1, hurry=is_of_terminal(number))
+            self.shutdown(force=self.signals > 1, hurry=is_of_terminal(number))
 
         for number in before:
             signal.signal(number, on_signal)
@@ -643,8 +644,6 @@ def run(
     Settings are those of `ServerConfig`, given either one by one or as `config`. Raises `TypeError` for both, and a
     `PounceError` when the server cannot start.
     """
-    from pounce.observe.logs import Logs
-
     if is_importing():
         raise ConfigError(
             "pounce.run() is called by the module that is being imported to get the application;"
@@ -656,9 +655,22 @@ def run(
         config = ServerConfig.of(settings)
     elif not isinstance(config, ServerConfig):
         raise TypeError(f"config must be a ServerConfig (got {type(config).__name__})")
+    _run(app, config, on_ready, in_program=True)
+
+
+def run_alone(app: ASGIApp | str, *, config: ServerConfig, on_ready: Callable[[StartInfo], None]) -> None:
+    """The same in a process that has nothing else to do: whatever holds up its end is bounded."""
+    _run(app, config, on_ready, in_program=False)
+
+
+def _run(
+    app: ASGIApp | str, config: ServerConfig, on_ready: Callable[[StartInfo], None] | None, *, in_program: bool
+) -> None:
+    from pounce.observe.logs import Logs
+
     # Before there are threads, such as that of the log; where it cannot be, the server says so.
     _leave_orphans_to_the_original(config)
-    server, left, exit_code = Server(config, app, on_ready=on_ready), LeftThreads(), 1
+    server, left, exit_code = Server(config, app, on_ready=on_ready), LeftThreads(in_program=in_program), 1
     try:
         with Logs(config):
             server.run()
@@ -667,4 +679,4 @@ def run(
         exit_code = exc.exit_code if isinstance(exc, PounceError) else 1
         raise
     finally:
-        left.bound(config, END_TIMEOUT if exit_code else server.time_left(), exit_code)
+        left.bound(config, END_TIMEOUT if exit_code else server.time_left(), exit_code, server.signals)

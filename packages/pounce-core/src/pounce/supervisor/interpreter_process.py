@@ -34,8 +34,9 @@ def main(fd: int) -> None:
             process = InterpreterProcess(channel, spec)
             process.run(spec.app)
             # Nobody else may: an interpreter that is closed waits for them, and has no daemons.
-            if not left.wait(process.time_left()) or process.abandoned:
-                channel.send(Left())
+            in_time = left.wait(process.time_left()) and not process.abandoned
+        if not (in_time and left.call_exit_handlers(spec.config, process.time_left())):
+            channel.send(Left())
     finally:
         channel.close()
 
