@@ -126,6 +126,14 @@ def test_flag_of_nobody_has_a_hint_by_its_spelling(capsys: pytest.CaptureFixture
     assert "Did you mean --port?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("word", ["--frobnicate", "--proxy-mode", "--log-file-size", "-x"])
+def test_flag_that_is_far_from_all_others_has_no_hint(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    assert main(["serve", "main:app", word, "1"]) == 2
+    said = capsys.readouterr().err
+    assert f"there is no option {word}" in said
+    assert "Did you mean" not in said
+
+
 @pytest.mark.parametrize(("name", "value"), VALUES)
 def test_value_of_another_server_has_its_hint(capsys: pytest.CaptureFixture[str], name: str, value: str) -> None:
     assert main(["serve", "main:app", "--" + name.replace("_", "-"), value]) == 2

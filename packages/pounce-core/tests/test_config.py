@@ -14,6 +14,7 @@ from pounce.admission.rate_limit import RateLimits
 from pounce.config import describe
 from pounce.options import Option, options_of, parse_option
 from pounce.options import option as described
+from pounce.spelling import did_you_mean
 from pounce.supervisor.modes import check_workers
 from pounce.testing import TestServer
 
@@ -157,6 +158,34 @@ def test_unknown_setting_is_refused_with_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="prot is not a setting") as caught:
         ServerConfig.of({"prot": 1})
     assert caught.value.hint == "Did you mean port?"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("max-headers", "max_headers"),
+        ("ACCESS_LOG", "access_log"),
+        ("worker", "workers"),
+        ("keepalive_timeuot", "keep_alive_timeout"),
+        ("pod_file", "pid_file"),
+        ("proxy_mode", None),
+        ("log_file", None),
+        ("uds_file", None),
+        ("ssl_cert", None),
+        ("root", None),
+        ("frobnicate", None),
+        ("p", None),
+        ("", None),
+    ],
+)
+def test_hint_by_spelling_is_for_slips_alone(name: str, meant: str | None) -> None:
+    with pytest.raises(ConfigError, match="is not a setting") as caught:
+        ServerConfig.of({name: 1})
+    assert caught.value.hint == (meant and f"Did you mean {meant}?")
+
+
+def test_hint_by_spelling_names_what_has_all_of_its_letters() -> None:
+    assert did_you_mean("of", ("on", "off")) == "Did you mean off?"
 
 
 @pytest.mark.parametrize(

@@ -122,19 +122,19 @@ def test_plugins_are_offered_the_contract_and_nothing_of_the_core_beyond_connect
     assert offenders("pounce.plugin", lambda name: any(below(name, package) for package in allowed)) == []
 
 
-@pytest.mark.parametrize("module", ["pounce.errors", "pounce.contract.head"])
+@pytest.mark.parametrize("module", ["pounce.errors", "pounce.spelling", "pounce.contract.head"])
 def test_lowest_layer_imports_nothing_of_the_package(module: str) -> None:
     assert offenders(module, lambda name: False) == []
 
 
 def test_configuration_imports_its_own_kind_and_errors_only() -> None:
-    ground = ("pounce.errors", "pounce.options", "pounce.config_checks", "pounce.cpus")
+    ground = ("pounce.errors", "pounce.options", "pounce.spelling", "pounce.config_checks", "pounce.cpus")
     assert offenders("pounce.config", lambda name: name in ground or below(name, "pounce.settings")) == []
     of_groups = ("pounce.options", "pounce.settings.types")
     assert offenders("pounce.settings", lambda name: name in of_groups) == []
-    its_own = ("pounce.errors", "pounce.options", "pounce.config", "pounce.display")
+    its_own = ("pounce.errors", "pounce.options", "pounce.spelling", "pounce.config", "pounce.display")
     assert offenders("pounce.config_checks", lambda name: name in its_own) == []
-    assert offenders("pounce.options", lambda name: name == "pounce.errors") == []
+    assert offenders("pounce.options", lambda name: name in ("pounce.errors", "pounce.spelling")) == []
 
 
 def test_no_module_but_the_testing_kit_imports_the_testing_kit() -> None:

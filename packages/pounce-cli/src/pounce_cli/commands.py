@@ -1,6 +1,5 @@
 """The command line as a tree of commands, for the parsing library (cyclopts)."""
 
-import difflib
 import functools
 import inspect
 import re
@@ -17,6 +16,7 @@ from pounce.options import Option
 from pounce.plugin import Command
 from pounce.registry import BUILT_IN_COMMANDS as BUILT_IN
 from pounce.registry import Registry
+from pounce.spelling import did_you_mean
 from pounce_cli.errors import UsageError
 from pounce_cli.flags import (
     HELP,
@@ -502,7 +502,8 @@ def _usage_error(
             flag = token.keyword or token.value
             names = [name for argument in error.argument_collection for name in argument.names]
             hint = about_flag(*_with_value(flag, words)) if of_server else None
-            return UsageError(f"there is no option {flag}", hint=hint or _meant(flag.partition("=")[0], names))
+            hint = hint or did_you_mean(flag.partition("=")[0], names)
+            return UsageError(f"there is no option {flag}", hint=hint)
         case cyclopts.CoercionError(token=token) if token is not None and error.target_type is bool:
             return UsageError(f"{token.keyword} must be true or false (got {token.value!r})")
         case cyclopts.RepeatArgumentError(token=token):
@@ -532,10 +533,5 @@ def _command_hint(word: str, words: Sequence[str], commands: Sequence[str], skip
     if any(flag in (*spellings(item), *switched_off_by(item)) for item in flags()):
         return f"It is a flag of a command, and comes after it: pounce serve main:app {word}"
     hint = about_flag(*_with_value(word, words)) if word.startswith("-") else COMMANDS.get(word)
-    hint = hint or _meant(word, commands) or f"Commands: {', '.join(commands)}."
+    hint = hint or did_you_mean(word, commands) or f"Commands: {', '.join(commands)}."
     return " ".join([hint, *(f"Note: {reason}." for reason in skipped)])
-
-
-def _meant(word: str, names: Sequence[str]) -> str | None:
-    close = difflib.get_close_matches(word, names, 1)
-    return f"Did you mean {close[0]}?" if close else None

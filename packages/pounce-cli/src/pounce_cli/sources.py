@@ -11,7 +11,6 @@ Where to listen is one question with three kinds of answers: host and port, uds,
 answers it; what places behind it say of another kind does not count.
 """
 
-import difflib
 import io
 import os
 import re
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 from pounce.config import ServerConfig, describe
 from pounce.errors import ConfigError
 from pounce.options import Option, parse_option, unknown_setting
+from pounce.spelling import did_you_mean
 from pounce.variables import set_by_file
 from pounce_cli.flags import Config, Given, flag_of, flags, plugin_options
 from pounce_cli.flags import app_of as named_app
@@ -327,8 +327,7 @@ def _hint(item: Option, value: Any) -> str | None:
     if (item.name, str(value).lower()) in VALUES:
         return VALUES[item.name, str(value).lower()]
     if item.choices:
-        close = difflib.get_close_matches(str(value).lower(), item.choices, 1)
-        return f"Did you mean {close[0]}?" if close else None
+        return did_you_mean(str(value), item.choices)
     return _EXAMPLES.get(item.unit)
 
 
@@ -369,9 +368,8 @@ def _in_files(named: Config, profile: str | None) -> Iterator[list[Written]]:
         if profile in own:
             yield [*_written(own[profile], path, f"{prefix}profiles.{profile}.")]
     if profile is not None and profile not in profiles:
-        close = difflib.get_close_matches(profile, profiles, 1)
         there = f"There are {', '.join(profiles)}." if profiles else "The configuration file has no profiles."
-        raise ConfigError(f"there is no profile {profile!r}", hint=f"Did you mean {close[0]}?" if close else there)
+        raise ConfigError(f"there is no profile {profile!r}", hint=did_you_mean(profile, profiles) or there)
 
 
 def _files(named: Config) -> tuple[str, ...]:

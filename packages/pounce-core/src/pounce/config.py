@@ -7,7 +7,6 @@ field can say of itself, which is what settings have to do with each other, is i
 """
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from pounce.settings.application import WORKER_TIMEOUT, ApplicationSettings
 from pounce.settings.limits import LimitSettings
 from pounce.settings.network import NetworkSettings
 from pounce.settings.observation import ObservationSettings
+from pounce.spelling import did_you_mean
 
 __all__ = ["EXTENSIONS", "WORKER_TIMEOUT", "ServerConfig", "describe", "setting_of_bind"]
 
@@ -156,8 +156,7 @@ def setting_of_bind(name: str, others: Iterable[str]) -> Option:
     item = items.get(name)
     if item is None:
         known = [*others, *(spelling for spelling, each in items.items() if each.per_bind)]
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"Did you mean {close[0]}?" if close else f"It takes {', '.join(others)}, and settings of connections."
+        hint = did_you_mean(name, known) or f"It takes {', '.join(others)}, and settings of connections."
         raise ConfigError(f"{name!r} is not an option of this bind", hint=hint)
     if not item.per_bind:
         raise ConfigError(f"{name} is a setting of the whole server, of which a bind cannot have its own")

@@ -3,13 +3,13 @@
 Called by a `ServerConfig` when it is made, with each of its values checked by itself.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pounce.errors import ConfigError
 from pounce.options import Table
+from pounce.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
@@ -139,10 +139,9 @@ def _checked_extensions(given: tuple[str, ...]) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.removeprefix("http.response.") for name in given))
     for name in names:
         if name not in EXTENSIONS:
-            close = difflib.get_close_matches(name, EXTENSIONS, 1)
             raise ConfigError(
                 f"asgi_extensions must be of {', '.join(EXTENSIONS)} (got {name!r})",
-                hint=f"Did you mean {close[0]}?" if close else None,
+                hint=did_you_mean(name, EXTENSIONS),
             )
     return names
 

@@ -5,7 +5,6 @@ That is for the application alone: what the server needs for certain it imports 
 `InstalledFirst` finds where it would have been found before.
 """
 
-import difflib
 import importlib
 import os
 import sys
@@ -23,6 +22,7 @@ from pounce.errors import AppImportError, LifespanError, PounceError, Supervisor
 from pounce.gil import gil_enabled
 from pounce.interface import check_factory, check_interface, seems_wsgi
 from pounce.middleware_failure import middleware_failed
+from pounce.spelling import meant
 
 __all__ = [
     "RemoteTraceback",
@@ -236,9 +236,9 @@ def _near(name: str, path: str, folder: str) -> str:
         if (each / f"{first}.py").is_file() or (each / first / "__init__.py").is_file():
             return f"It is in the folder {each}: give that with --app-dir."
     modules = [each.stem for each in entries if each.suffix == ".py" or each.is_dir()]
-    close = difflib.get_close_matches(first, modules, 1)
-    if close and close[0] != first:
-        return f"Did you mean {close[0]}{path.removeprefix(first)}?"
+    close = meant(first, modules)
+    if close and close != first:
+        return f"Did you mean {close}{path.removeprefix(first)}?"
     return "Start in the folder of the application, or give it with --app-dir."
 
 

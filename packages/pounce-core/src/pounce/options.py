@@ -5,7 +5,6 @@
 
 import copy
 import dataclasses
-import difflib
 import math
 import re
 import types
@@ -14,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from pounce.errors import ConfigError
+from pounce.spelling import did_you_mean
 
 __all__ = ["Option", "Table", "option", "options_of", "parse_option", "secret_from", "unknown_setting"]
 
@@ -225,8 +225,7 @@ def secret_from(name: str, path: str) -> str:
 
 def unknown_setting(name: str, known: Iterable[str], where: str | None = None) -> ConfigError:
     """The error for a name that is no setting, with the one that may be meant; `where` is what to call it."""
-    close = difflib.get_close_matches(name, tuple(known), 1)
-    return ConfigError(f"{where or name} is not a setting", hint=f"Did you mean {close[0]}?" if close else None)
+    return ConfigError(f"{where or name} is not a setting", hint=did_you_mean(name, known))
 
 
 def _described(field: dataclasses.Field[Any], hint: Any, prefix: str) -> Option:

@@ -1,6 +1,5 @@
 """Registry: the plugins that are installed, checked against each other, and looked up by what they provide."""
 
-import difflib
 import functools
 import os
 import sys
@@ -30,6 +29,7 @@ from pounce.plugin import (
     Wire,
 )
 from pounce.plugin_checks import Blaming, blaming, fault_of
+from pounce.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from pounce.net.bind import Bind
@@ -321,10 +321,9 @@ would be anybody's."""
 def _parser_hint(name: str, parsers: Iterable[str]) -> str:
     if name in OWN_PARSERS:
         return f"pip install {OWN_PARSERS[name]}"
-    close = difflib.get_close_matches(name, (*parsers, *OWN_PARSERS), 1)
-    if close:
-        return f"Did you mean {close[0]}?"
-    return "It reads HTTP/1.1; the fast one is h1fast, of pounce-h1fast. Other protocols need no choice of a parser."
+    return did_you_mean(name, (*parsers, *OWN_PARSERS)) or (
+        "It reads HTTP/1.1; the fast one is h1fast, of pounce-h1fast. Other protocols need no choice of a parser."
+    )
 
 
 def installed_options(wanted: Callable[[str], bool]) -> tuple[Option, ...]:

@@ -8,7 +8,6 @@ hand over all the values of a request costs several times as much. All else is d
 What is kept of a time, so that its text is made once a second, belongs to one format: each worker makes its own.
 """
 
-import difflib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pounce.errors import ConfigError
 from pounce.observe.access_entry import AccessEntry, escaped
+from pounce.spelling import did_you_mean, meant
 
 if TYPE_CHECKING:
     from pounce.plugin import Completed
@@ -67,10 +67,9 @@ def access_format(text: str) -> AccessFormat:
     text = {"common": COMMON, "combined": COMBINED}.get(text, text)
     if "%(" not in text:
         names = (*_NAMED, "common", "combined")
-        close = difflib.get_close_matches(text, names, 1)
         raise ConfigError(
             f"access_log_format must be one of {', '.join(names)}, or made of values such as %(h)s (got {text!r})",
-            hint=f"Did you mean {close[0]}?" if close else None,
+            hint=did_you_mean(text, names),
         )
     return _compiled(text)
 
@@ -356,9 +355,9 @@ def _reader(name: str, picks: list[str]) -> Write:
     elif name in _TIMES:
         return _TIMES[name]()
     else:
-        close = difflib.get_close_matches(name, (*_ATOMS, *_TIMES, *_PICKED), 1)
+        close = meant(name, (*_ATOMS, *_TIMES, *_PICKED))
         raise ConfigError(
-            f"access_log_format has no value {name!r}", hint=f"Did you mean %({close[0]})s?" if close else None
+            f"access_log_format has no value {name!r}", hint=f"Did you mean %({close})s?" if close else None
         )
     if name not in picks:
         picks.append(name)

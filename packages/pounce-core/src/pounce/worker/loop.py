@@ -1,7 +1,6 @@
 """Which event loop a worker runs on, and how it ends."""
 
 import asyncio
-import difflib
 import importlib
 import select
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 from pounce.app_failure import in_words, is_from_outside
 from pounce.errors import ConfigError, WorkerError
+from pounce.spelling import did_you_mean
 
 __all__ = ["executor", "import_loop", "loop_factory", "run_on_new_loop"]
 
@@ -68,12 +68,10 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
 def _meant(name: str) -> str:
     """What to write in place of a name that is no loop here."""
-    close = difflib.get_close_matches(name.lower(), ("auto", "asyncio", "uvloop"), 1, 0.7)
     if name.lower() in ("trio", "curio"):
         return "Applications run on asyncio or uvloop; those that use anyio do so as they are."
-    # That one is near uvloop by its letters, and a loop of its own.
-    if close and name != "rloop":
-        return f"Did you mean {close[0]}?"
+    if hint := did_you_mean(name, ("auto", "asyncio", "uvloop")):
+        return hint
     if not name.isidentifier() or name.lower() == "none":
         return "Write asyncio for Python's own loop."
     return f"A loop of another package is named by the function that makes it, for example {name}:new_event_loop."
