@@ -56,6 +56,13 @@ def test_annotations_of_public_names_can_be_read(name: str) -> None:
                 assert part.__value__ is not None
 
 
+@pytest.mark.parametrize("name", [name for name in PUBLIC if inspect.isclass(PUBLIC[name])])
+def test_annotations_of_every_method_of_a_public_class_can_be_read(name: str) -> None:
+    for _, function in inspect.getmembers(PUBLIC[name], inspect.isroutine):
+        if (getattr(function, "__module__", None) or "").partition(".")[0] == "pounce":
+            typing.get_type_hints(function)
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_signatures_of_public_names_can_be_read(name: str) -> None:
     if isinstance(PUBLIC[name], typing.TypeAliasType) or typing.is_typeddict(PUBLIC[name]):

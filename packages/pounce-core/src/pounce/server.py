@@ -41,7 +41,7 @@ from pounce.supervisor.upgrade import Predecessor
 
 # A supervisor is small: what serves is imported where it does.
 if TYPE_CHECKING:
-    import asyncio
+    from asyncio import AbstractEventLoop
 
     from pounce.config_kwargs import ServerConfigKwargs
     from pounce.contract.totals import Totals
@@ -59,6 +59,10 @@ else:
     type Registry = late("pounce.registry:Registry")
     type LifecycleCollector = late("pounce.lifecycle:LifecycleCollector")
     type SyncApp = late("pounce.sync_protocol:SyncApp")
+    type AbstractEventLoop = late("asyncio:AbstractEventLoop")
+    type Totals = late("pounce.contract.totals:Totals")
+    type Description = late("pounce.worker.state:Description")
+    type WorkerState = late("pounce.worker.state:WorkerState")
 
 __all__ = ["Server", "StartInfo", "run", "run_alone"]
 
@@ -222,7 +226,7 @@ class Server:
         if self.signals > 1:
             raise SystemExit(1)
 
-    def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+    def _handle_signals(self, loop: AbstractEventLoop) -> Callable[[], None]:
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -315,7 +319,7 @@ class Server:
         else:
             await self._serve_in_processes()
 
-    def _tell_idle_settings(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def _tell_idle_settings(self, loop: AbstractEventLoop | None = None) -> None:
         if idle := idle_settings(self._config, loop):
             log.warning("These settings do nothing: %s", idle)
 
@@ -542,7 +546,7 @@ class Server:
         return all(read)
 
     def _tell(
-        self, description: Description, listeners: list[Listener], loop: asyncio.AbstractEventLoop | None = None
+        self, description: Description, listeners: list[Listener], loop: AbstractEventLoop | None = None
     ) -> None:
         """Connections are accepted: log it, and call `on_ready`."""
         from pounce import __version__
