@@ -201,11 +201,13 @@ def _children() -> list[Any]:
 
 def _is_alive(child: Any) -> bool:
     """Without taking note of its end, for which somebody else may be waiting."""
+    poll = select.poll()
     try:
-        return not select.select([child.sentinel], [], [], 0)[0]
+        poll.register(child.sentinel, select.POLLIN)
     except ValueError:
         # It is closed.
         return False
+    return not poll.poll(0)
 
 
 def _end_at_second_signal(count: int) -> None:
