@@ -182,6 +182,7 @@ def test_factory_that_needs_arguments_is_told_that_it_gets_none(candidate: Any) 
     with pytest.raises(AppImportError, match=r"the factory main:x\(\) needs arguments, \(") as caught:
         called(candidate, "main:x()")
     assert caught.value.code == "POUNCE_APP_FACTORY_FAILED"
+    assert (caught.value.hint or "").startswith("A factory is called without arguments: write one that takes none, or ")
     assert "functools.partial(" in (caught.value.hint or "")
 
 

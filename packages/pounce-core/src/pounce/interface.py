@@ -92,13 +92,13 @@ def _of_one_argument(app: Any) -> tuple[str, str]:
     if "scope" in _first(app):
         return "an ASGI 2 application", _ASGI_2
     what = f"a factory that needs an argument, {_signature(app)}, or an ASGI 2 application"
-    return what, f"A factory: {_without_arguments(app)} ASGI 2: {_ASGI_2[0].lower()}{_ASGI_2[1:]}"
+    return what, f"{_without_arguments(app)} An application of ASGI 2 is to be wrapped: {_ASGI_2.partition(': ')[2]}"
 
 
 def _without_arguments(factory: Any) -> str:
     name = getattr(factory, "__name__", "create_app")
     return (
-        "it is called without arguments, so write one that takes none, or name what"
+        "A factory is called without arguments: write one that takes none, or name what"
         f" functools.partial({name}, ...) gives, with ()."
     )
 
