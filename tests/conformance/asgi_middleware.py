@@ -1,5 +1,6 @@
 """Middleware around the application: of plugins and of the user, over every wire."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -203,10 +204,15 @@ def fails(app: ASGIApp) -> Any:
     raise ValueError("no good")
 
 
+def leaves(app: ASGIApp) -> Any:
+    sys.exit()
+
+
 @pytest.mark.parametrize(
     ("item", "error", "code"),
     [
         (fails, AppImportError, "POUNCE_APP_MIDDLEWARE_FAILED"),
+        (leaves, AppImportError, "POUNCE_APP_MIDDLEWARE_FAILED"),
         (not_an_app, AppImportError, "POUNCE_APP_MIDDLEWARE_FAILED"),
         ((Named, {"nmae": "x"}), AppImportError, "POUNCE_APP_MIDDLEWARE_FAILED"),
         ("no_such_module_at_all:thing", AppImportError, "POUNCE_APP_MODULE_NOT_FOUND"),

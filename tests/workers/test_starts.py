@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,44 @@ def test_exit_in_the_application_is_an_error_of_the_start(
     assert error["message"].endswith(f"({tmp_path / place})")
     assert "Traceback" in error["exception"]
     assert "pounce" not in error["exception"].replace(str(tmp_path), "")
+
+
+HOOKS = """
+import logging
+import sys
+
+def middleware(app):
+    sys.exit()
+
+def ssl_context(context):
+    sys.exit("no")
+
+class Handler(logging.Handler):
+    def __init__(self):
+        sys.exit(0)
+
+async def app(scope, receive, send): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "exit_code", "code", "line"),
+    [
+        (("--middleware", "main:middleware"), 4, "POUNCE_APP_MIDDLEWARE_FAILED", 6),
+        (("--ssl-self-signed", "--ssl-context", "main:ssl_context"), 6, "POUNCE_TLS_CONTEXT_HOOK_FAILED", 9),
+        (("--log-config", "log.json"), 2, "POUNCE_CONFIG_INVALID", 13),
+    ],
+    ids=["middleware", "ssl_context", "log_config"],
+)
+def test_exit_in_what_the_application_brings_for_the_start_is_an_error_too(
+    flags: tuple[str, ...], exit_code: int, code: str, line: int, mode: tuple[str, ...], tmp_path: Path
+) -> None:
+    handlers = {"h": {"class": "main.Handler"}}
+    (tmp_path / "log.json").write_text(json.dumps({"version": 1, "handlers": handlers, "root": {"handlers": ["h"]}}))
+    ended, error = failed_start(tmp_path, HOOKS, *mode, *flags)
+    assert (ended, error["code"]) == (exit_code, code)
+    assert "SystemExit" in error["message"]
+    assert error["message"].endswith(f"({tmp_path / 'main.py'}:{line})")
 
 
 IN_A_TASK = """

@@ -381,6 +381,7 @@ def test_table_goes_to_other_processes_with_the_other_settings() -> None:
         ("l.ini", "x", "is not INI"),
         ("l.json", "[]", "has no table in it"),
         ("l.json", '{"handlers": {"a": {"class": "no.Such"}}}', "cannot be used: Unable to configure handler"),
+        ("l.json", '{"version": 1, "handlers": {"a": {"()": "sys.exit"}}}', "cannot be used: SystemExit"),
         ("l.ini", "[loggers]\nkeys=root", "log_config cannot be used"),
         ("l.json", '{"version": 2}', "log_config cannot be used: Unsupported version"),
     ],

@@ -427,12 +427,12 @@ def vars_of(files: Files) -> dict[str, Any]:
     return {"ssl_certfile": str(files.cert), "ssl_keyfile": str(files.key)}
 
 
-def fails(context: ssl.SSLContext) -> None:
-    raise RuntimeError("no")
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, asyncio.CancelledError])
+def test_function_that_fails_is_an_error_whatever_it_raises(files: Files, error: type[BaseException]) -> None:
+    def fails(context: ssl.SSLContext) -> None:
+        raise error("no")
 
-
-def test_function_that_fails_is_an_error(files: Files) -> None:
-    with pytest.raises(TLSError, match="ssl_context failed: RuntimeError: no") as caught:
+    with pytest.raises(TLSError, match=rf"ssl_context failed: {error.__name__}: no \({__file__}:\d+\)") as caught:
         ServerTLS(files.config(), [], [], fails)
     assert caught.value.code == "POUNCE_TLS_CONTEXT_HOOK_FAILED"
 

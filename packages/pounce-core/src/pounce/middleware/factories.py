@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from pounce.app_failure import in_words
+from pounce.app_failure import in_words, is_from_outside
 from pounce.config import ServerConfig
 from pounce.contract.pieces import MiddlewareChoice
 from pounce.contract.wire import ASGIApp, Service
@@ -61,7 +61,9 @@ def _choice(item: Any, config: ServerConfig) -> MiddlewareChoice:
     def create(service: Service, app: ASGIApp) -> ASGIApp:
         try:
             outer = make(app)
-        except Exception as exc:
+        except BaseException as exc:
+            if is_from_outside(exc):
+                raise
             place = defined_at(factory)
             raise AppImportError(
                 f"the middleware {name}{f' ({place})' if place else ''} could not be made: {in_words(exc)}",

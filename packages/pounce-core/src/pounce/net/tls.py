@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pounce.app_failure import in_words, is_from_outside
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError, TLSError
 
@@ -194,10 +195,10 @@ def _create(config: ServerConfig, alpn: tuple[str, ...], change: Change) -> Serv
         for each in (context, *others.values()):
             try:
                 change(each)
-            except Exception as exc:
-                raise TLSError(
-                    f"ssl_context failed: {type(exc).__name__}: {exc}", code="POUNCE_TLS_CONTEXT_HOOK_FAILED"
-                ) from exc
+            except BaseException as exc:
+                if is_from_outside(exc):
+                    raise
+                raise TLSError(f"ssl_context failed: {in_words(exc)}", code="POUNCE_TLS_CONTEXT_HOOK_FAILED") from exc
         if any(_rules_for_clients(each) != _rules_for_clients(context) for each in others.values()):
             raise TLSError(
                 "ssl_context gives names of ssl_sni other rules for certificates of clients",

@@ -21,6 +21,7 @@ from configparser import ConfigParser
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from pounce.app_failure import in_words, is_from_outside
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
 from pounce.importer import look_in_app_dir
@@ -70,7 +71,12 @@ class Configured:
             named, self._root_has_level = _applied(config.log_config)
         except ConfigError:
             raise
-        except Exception as exc:
+        except BaseException as exc:
+            if is_from_outside(exc):
+                raise
+            if not isinstance(exc, Exception):
+                # Of a handler or a filter of the application.
+                raise ConfigError(f"log_config cannot be used: {in_words(exc)}") from exc
             why = f"{exc}: {exc.__cause__}" if exc.__cause__ is not None else str(exc)
             hint = "Python's manual has its schema under logging.config."
             raise ConfigError(f"log_config cannot be used: {why}", hint=hint) from exc
