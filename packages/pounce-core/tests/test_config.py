@@ -1,7 +1,11 @@
 """ServerConfig: every wrong value is one clear error; text is read with its units."""
 
 import dataclasses
+import inspect
+import logging
 import math
+import os
+import ssl
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +21,7 @@ from pounce.options import option as described
 from pounce.spelling import did_you_mean
 from pounce.supervisor.modes import check_workers
 from pounce.testing import TestServer
+from pounce.uvicorn_arguments import in_our_words
 
 OPTIONS = {item.name: item for item in describe()}
 
@@ -57,6 +62,10 @@ WRONG_TYPES: dict[type, list[Any]] = {
 }
 
 
+MEANT = {("server_header", "True"), ("reload_dirs", "'one'"), ("ssl_cert_reqs", "1"), ("log_level", "1")}
+"""What uvicorn has a meaning for."""
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -65,6 +74,8 @@ WRONG_TYPES: dict[type, list[Any]] = {
         if item.kind in WRONG_TYPES
         for value in [*WRONG_TYPES[item.kind], *([] if item.nullable or item.kind is bool else [None])]
         if not (item.of_anything and isinstance(value, list))
+        if not (value is None and in_our_words(item.name, None) is not None)
+        if (item.name, repr(value)) not in MEANT
     ],
 )
 def test_value_of_the_wrong_type_is_refused_by_name(name: str, value: Any) -> None:
@@ -152,6 +163,140 @@ def test_arguments_of_uvicorn_run_move_over(monkeypatch: pytest.MonkeyPatch) -> 
     pounce.run("main:app", **arguments, timeout_keep_alive=75, timeout_graceful_shutdown=20, ws_max_size=1000)
     assert (served[0].keep_alive_timeout, served[0].shutdown_timeout) == (75.0, 20.0)
     assert (served[0].host, served[0].websocket_max_message_size) == ("0.0.0.0", 1000)
+
+
+UVICORN: dict[str, list[tuple[Any, dict[str, Any] | str]]] = {
+    "host": [("0.0.0.0", {"host": "0.0.0.0"}), (None, {"host": "0.0.0.0"})],
+    "port": [(9000, {"port": 9000})],
+    "uds": [("/run/a", {"uds": "/run/a"}), (Path("/run/a"), {"uds": "/run/a"}), (None, {"uds": None})],
+    "fd": [(3, {"bind": ("fd://3",)}), (None, {"bind": ()})],
+    "loop": [("asyncio", {"loop": "asyncio"}), ("auto", {"loop": "auto"}), (object(), "module:factory")],
+    "http": [("h11", {"http_parser": "h11"}), ("auto", {"http_parser": "auto"}), (object(), "leave it out")],
+    "http2": [(False, {"http2_enabled": False})],
+    "ws": [("auto", {"disable_plugin": ()}), ("wsproto", {}), ("none", {"disable_plugin": ("ws",)}),
+           (object(), "leave it out")],
+    "ws_max_size": [(1000, {"websocket_max_message_size": 1000})],
+    "ws_max_queue": [(32, {}), (16, "Bytes count")],
+    "ws_ping_interval": [(5, {"websocket_ping_interval": 5.0}), (None, {"websocket_ping_interval": 0.0})],
+    "ws_ping_timeout": [(5, {"websocket_ping_timeout": 5.0}), (None, {"websocket_ping_timeout": 0.0})],
+    "ws_per_message_deflate": [(False, {"websocket_compression": False})],
+    "lifespan": [("off", {"lifespan": "off"})],
+    "interface": [("asgi3", {"interface": "asgi"}), ("wsgi", {"interface": "wsgi"}), ("asgi2", "ASGI 3")],
+    "reload": [(True, {"reload": True})],
+    "reload_dirs": [("src", {"reload_dirs": ("src",)}), ([Path("src")], {"reload_dirs": ("src",)}),
+                    (None, {"reload_dirs": ()})],
+    "reload_includes": [("*.sql", {"reload_include": ("*.sql",)}), (None, {"reload_include": ()})],
+    "reload_excludes": [(["data"], {"reload_exclude": ("data",)}), ("data", {"reload_exclude": ("data",)})],
+    "reload_delay": [(1, {"reload_delay": 1.0})],
+    "workers": [(4, {"workers": 4}), (None, {"workers": 1})],
+    "env_file": [(None, {}), (".env", "pounce.run()")],
+    "log_config": [({"version": 1}, {"log_config": {"version": 1}}), (None, {"log_config": None})],
+    "log_level": [(20, {"log_level": "info"}), (logging.ERROR, {"log_level": "error"}),
+                  ("trace", {"log_level": "debug"}), ("Warning", {"log_level": "warning"}),
+                  (None, {"log_level": "info"})],
+    "access_log": [(False, {"access_log": False})],
+    "proxy_headers": [(False, {"proxy_headers": False})],
+    "server_header": [(False, {"server_header": ""}), (True, {"server_header": "pounce"})],
+    "date_header": [(False, {"date_header": False})],
+    "forwarded_allow_ips": [("*", {"trusted_hosts": ("*",)}), ("10.0.0.1, ::1", {"trusted_hosts": ("10.0.0.1", "::1")}),
+                            (["10.0.0.1"], {"trusted_hosts": ("10.0.0.1",)}), (None, {"trusted_hosts": ()})],
+    "root_path": [("/api", {"root_path": "/api"})],
+    "limit_concurrency": [(10, {"limit_concurrency": 10}), (None, {"limit_concurrency": 0})],
+    "backlog": [(100, {"backlog": 100})],
+    "limit_max_requests": [(100, {"max_requests": 100}), (None, {"max_requests": 0})],
+    "limit_max_requests_jitter": [(0, {"recycle_jitter": option("recycle_jitter").default}), (5, "recycle_jitter")],
+    "timeout_keep_alive": [(75, {"keep_alive_timeout": 75.0}), (0, {"max_requests_per_connection": 1})],
+    "timeout_graceful_shutdown": [(5, {"shutdown_timeout": 5.0}), (None, {"shutdown_timeout": 10.0})],
+    "timeout_worker_healthcheck": [(9, {"worker_timeout": 9.0})],
+    "ssl_keyfile": [(Path("k"), {"ssl_keyfile": "k"}), (None, {"ssl_keyfile": None})],
+    "ssl_certfile": [(Path("c"), {"ssl_certfile": "c"}), (None, {"ssl_certfile": None})],
+    "ssl_keyfile_password": [("secret", {"ssl_keyfile_password": "secret"})],
+    "ssl_version": [(ssl.PROTOCOL_TLS_SERVER, {"ssl_minimum_version": "1.2"}), (5, "ssl_minimum_version")],
+    "ssl_cert_reqs": [(ssl.CERT_REQUIRED, {"ssl_cert_reqs": "required"}), (1, {"ssl_cert_reqs": "optional"})],
+    "ssl_ca_certs": [(Path("a"), {"ssl_ca_certs": "a"}), (None, {"ssl_ca_certs": None})],
+    "ssl_ciphers": [("ECDHE", {"ssl_ciphers": "ECDHE"})],
+    "ssl_context_factory": [(None, {}), (lambda config, make: make(), "ssl_certfile")],
+    "headers": [([("X-A", "1")], {"headers": ("X-A:1",)}), (None, {"headers": ()})],
+    "use_colors": [(None, {}), (False, "pounce.run()")],
+    "app_dir": [("src", {"app_dir": "src"}), (None, {"app_dir": "."})],
+    "factory": [(True, {"factory": True})],
+    "h11_max_incomplete_event_size": [(8192, {"h11_max_incomplete_event_size": 8192}), (None, {})],
+    "reset_contextvars": [(True, {}), (False, {})],
+}  # fmt: skip
+"""Usual values of each argument of `uvicorn.run()`, with the settings that they are, or a part of the hint."""
+TLS = {"ssl_certfile": "c", "ssl_keyfile": "k"}
+BESIDE: dict[str, dict[str, Any]] = {
+    "ssl_keyfile": {"ssl_certfile": "c"},
+    "ssl_certfile": {"ssl_keyfile": "k"},
+    "ssl_keyfile_password": TLS,
+    "ssl_cert_reqs": TLS | {"ssl_ca_certs": "a"},
+    "ssl_ca_certs": TLS | {"ssl_cert_reqs": 2},
+    "ssl_ciphers": TLS,
+}
+"""What has to be there too."""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meaning"), [(name, *each) for name, values in UVICORN.items() for each in values]
+)
+def test_argument_of_uvicorn_run_has_its_meaning_or_a_hint(
+    name: str, value: Any, meaning: dict[str, Any] | str
+) -> None:
+    beside = {other: each for other, each in BESIDE.get(name, {}).items() if value is not None}
+    if isinstance(meaning, str):
+        if name in ("loop", "http") or not isinstance(value, str):
+            assert name in refused(**{name: value})
+        with pytest.raises(ConfigError) as caught:
+            ServerConfig.of({name: value})
+        assert meaning in str(caught.value.hint)
+    else:
+        config = ServerConfig.of({**beside, name: value})
+        assert {setting: getattr(config, setting) for setting in meaning} == meaning
+
+
+def test_table_has_all_arguments_of_uvicorn_run() -> None:
+    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    assert set(inspect.signature(uvicorn.run).parameters) - {"app"} == set(UVICORN)
+
+
+def test_defaults_of_uvicorn_run_are_taken_all_together() -> None:
+    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    parameters = inspect.signature(uvicorn.run).parameters.values()
+    config = ServerConfig.of({each.name: each.default for each in parameters if each.name != "app"})
+    assert (config.host, config.port, config.workers, config.trusted_hosts) == ("127.0.0.1", 8000, 1, ())
+
+
+def test_error_names_the_argument_as_it_was_given() -> None:
+    assert refused(forwarded_allow_ips=5).startswith("forwarded_allow_ips must be a list of strings")
+    assert refused(limit_max_requests=-1).startswith("limit_max_requests must be")
+    assert refused(reload_includes=5).startswith("reload_includes must be")
+
+
+def test_argument_of_uvicorn_beside_the_setting_that_it_is_is_refused() -> None:
+    assert "max_requests and limit_max_requests are two spellings" in refused(max_requests=1, limit_max_requests=1)
+    assert "bind and fd are two spellings" in refused(bind=["a:1"], fd=3)
+
+
+def test_run_sets_the_variables_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("dotenv", reason="python-dotenv is not installed")
+    monkeypatch.setattr(os, "environ", os.environ | {"SET": "before"})
+    monkeypatch.setattr("pounce.server.Server.run", lambda server: None)
+    (tmp_path / ".env").write_text("SET=by the file\nNOT_SET=by the file\n")
+    pounce.run("main:app", env_file=tmp_path / ".env", log_level="error")
+    assert (os.environ["SET"], os.environ["NOT_SET"]) == ("before", "by the file")
+    with pytest.raises(ConfigError, match=r"^env_file: the file of variables .* cannot be read"):
+        pounce.run("main:app", env_file=tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("on", "name", "other"), [(True, "FORCE_COLOR", "NO_COLOR"), (False, "NO_COLOR", "FORCE_COLOR")]
+)
+def test_run_says_whether_there_are_colors(monkeypatch: pytest.MonkeyPatch, on: bool, name: str, other: str) -> None:
+    monkeypatch.setattr(os, "environ", os.environ | {other: "1"})
+    monkeypatch.setattr("pounce.server.Server.run", lambda server: None)
+    pounce.run("main:app", use_colors=on, log_level="error")
+    assert os.environ.get(name) == "1"
+    assert other not in os.environ
 
 
 def test_unknown_setting_is_refused_with_a_suggestion() -> None:

@@ -25,9 +25,19 @@ __all__ = ["ServerConfigKwargs"]
 
 
 class ServerConfigKwargs(TypedDict, total=False):
-    """What `pounce.run()` takes beside the application: every setting, and second spellings of some."""
+    """What `pounce.run()` takes beside the application: every setting, second spellings, and arguments of uvicorn."""
 
 '''
+
+OF_UVICORN = {
+    "fd": "int | None",
+    "ws": "str",
+    "ws_per_message_deflate": "bool",
+    "limit_max_requests": "int | None",
+    "timeout_worker_healthcheck": "float",
+    "reset_contextvars": "bool",
+}
+"""Arguments of `uvicorn.run()` that are no spellings of a setting, and mean something here."""
 
 
 def written() -> str:
@@ -36,6 +46,7 @@ def written() -> str:
     types = dict(re.findall(r"^    (\w+): (.*?) = option\(", source, re.MULTILINE))
     lines = [f"    {item.name}: {types[item.name]}\n" for item in describe()]
     lines += [f"    {also}: {types[item.name]}\n" for item in describe() for also in item.also]
+    lines += [f"    {name}: {hint}\n" for name, hint in OF_UVICORN.items()]
     known = re.findall(r"^type (\w+) = ", source, re.MULTILINE)
     used = sorted({name for line in lines for name in known if re.search(rf"\b{name}\b", line)}, key=str.lower)
     return HEAD.replace("{types}", "".join(f"    {name},\n" for name in used)) + "".join(lines)

@@ -129,6 +129,7 @@ def test_lowest_layer_imports_nothing_of_the_package(module: str) -> None:
 
 def test_configuration_imports_its_own_kind_and_errors_only() -> None:
     ground = ("pounce.errors", "pounce.options", "pounce.spelling", "pounce.config_checks", "pounce.cpus")
+    ground += ("pounce.uvicorn_arguments",)
     assert offenders("pounce.config", lambda name: name in ground or below(name, "pounce.settings")) == []
     of_groups = ("pounce.options", "pounce.settings.types")
     assert offenders("pounce.settings", lambda name: name in of_groups) == []

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from pounce.errors import ConfigError
+from pounce.variables import use_colors
 
 __all__ = ["FLAGS", "respelled"]
 
@@ -65,7 +66,7 @@ def respelled(words: Sequence[str]) -> list[str]:
         elif flag == "--no-server-header":
             found.append("--server-header=")
         elif flag in ("--use-colors", "--no-use-colors"):
-            os.environ["FORCE_COLOR" if flag == "--use-colors" else "NO_COLOR"] = "1"
+            use_colors(flag == "--use-colors")
         elif flag in ("--ws-per-message-deflate", "--no-ws-per-message-deflate"):
             value = text if equals else following if following.lower() in TRUTHS else ""
             place += bool(value and not equals)

@@ -11,7 +11,6 @@ Where to listen is one question with three kinds of answers: host and port, uds,
 answers it; what places behind it say of another kind does not count.
 """
 
-import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -21,7 +20,7 @@ from pounce.config import ServerConfig, describe
 from pounce.errors import ConfigError
 from pounce.options import Option, parse_option, unknown_setting
 from pounce.spelling import did_you_mean
-from pounce.variables import set_by_file
+from pounce.variables import load_env_files
 from pounce_cli.flags import Config, Given, flag_of, flags, plugin_options
 from pounce_cli.flags import app_of as named_app
 
@@ -203,47 +202,6 @@ def _is_service_link(name: str, text: str) -> bool:
 _service_link = re.compile(
     r"(POUNCE(?:_\w+?)??)_(SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
 ).fullmatch
-
-
-def load_env_files(paths: Iterable[str], origin: str) -> None:
-    """Set the variables of these files, which `origin` names, the last file above the others, and none that is set.
-    Raises `ConfigError`; where a file cannot be read, nothing is set."""
-    values: dict[str, str] = {}
-    for path in paths:
-        values |= _variables_in(path, origin)
-    for name, text in values.items():
-        try:
-            set_by_file(name, text)
-        except ValueError as exc:
-            raise ConfigError(f"{origin}: {name!r} in a file of variables cannot be one: {exc}") from exc
-
-
-def _variables_in(path: str, origin: str) -> dict[str, str]:
-    try:
-        from dotenv import dotenv_values
-        from dotenv.parser import parse_stream
-    except ImportError as exc:
-        raise ConfigError(
-            "--env-file needs the package python-dotenv, which is not installed",
-            hint="pip install 'pounce-cli[env-file]'",
-        ) from exc
-    try:
-        # Editors of Windows begin a file with a mark that is no part of the first name.
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"{origin}: the file of variables {path} cannot be read: {exc}") from exc
-    # The library only warns, and lets variables be missing. What a line holds may be a secret, and is not repeated.
-    for binding in parse_stream(io.StringIO(text)):
-        if binding.error or (binding.key is not None and binding.value is None):
-            written = binding.original.string
-            before = written[: len(written) - len(written.lstrip())]
-            raise ConfigError(
-                f"{origin}: line {binding.original.line + before.count("\n")} of {path} does not set a variable",
-                hint="A file of variables has lines NAME=value, with quotes that are closed; # begins a comment."
-                + (" Settings in TOML are given with --config." if path.endswith(".toml") else ""),
-            )
-    return {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value is not None}
 
 
 def _paths(value: Any, origin: str) -> list[str]:

@@ -102,19 +102,26 @@ class ServerConfig(ObservationSettings, AnswerSettings, LimitSettings, NetworkSe
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> ServerConfig:
-        """A configuration from settings by name, or by a second spelling that a name has.
+        """A configuration from settings by name, or by a second spelling that a name has; also from arguments of
+        `uvicorn.run()`, with what they mean there.
 
         Raises `ConfigError` also for a name that does not exist.
         """
         given: dict[str, str] = {}
-        for spelling in settings:
-            name = _NAMES.get(spelling)
-            if name is None:
-                raise unknown_setting(spelling, _NAMES)
-            if name in given:
-                raise ConfigError(f"{given[name]} and {spelling} are two spellings of one setting", hint="Give one.")
-            given[name] = spelling
-        return cls(**{name: settings[spelling] for name, spelling in given.items()})
+        values: dict[str, Any] = {}
+        for spelling, value in settings.items():
+            own = _NAMES.get(spelling)
+            for name, meant in ({own: value} if own else _of_uvicorn(spelling, value)).items():
+                if (other := given.setdefault(name, spelling)) != spelling:
+                    raise ConfigError(f"{other} and {spelling} are two spellings of one setting", hint="Give one.")
+                values[name] = meant
+        try:
+            return cls(**values)
+        except ConfigError:
+            understood = _understood(values, given)
+            if understood is None:
+                raise
+        return cls(**understood)
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = {item.name: getattr(self, item.name) for item in OPTIONS}
@@ -126,6 +133,47 @@ class ServerConfig(ObservationSettings, AnswerSettings, LimitSettings, NetworkSe
             if value is not _DEFAULTS[item.name]:
                 object.__setattr__(self, item.name, item.checked(value))
         check_together(self)
+
+
+def _of_uvicorn(spelling: str, value: Any) -> Mapping[str, Any]:
+    """The settings that this argument of uvicorn means. Raises `ConfigError`, also for what is none."""
+    from pounce.uvicorn_arguments import in_our_words
+
+    settings = in_our_words(spelling, value)
+    if settings is None:
+        raise unknown_setting(spelling, _NAMES)
+    return settings
+
+
+def _understood(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any] | None:
+    """The settings with their values as uvicorn has them where they are none of ours; None where all are.
+
+    `given` has the spelling of each. Raises `ConfigError`, by that spelling, for what is neither.
+    """
+    from pounce.uvicorn_arguments import in_our_words
+
+    items = {item.name: item for item in OPTIONS}
+    found: dict[str, Any] = {}
+    other = False
+    for name, value in values.items():
+        settings = {name: value}
+        try:
+            items[name].checked(value)
+        except ConfigError as exc:
+            other = True
+            hint = None
+            try:
+                meaning = in_our_words(given[name], value)
+                if meaning is not None:
+                    for meant, each in meaning.items():
+                        items[meant].checked(each)
+            except ConfigError as without:
+                meaning, hint = None, without.hint
+            if meaning is None:
+                raise items[name].refused(value, given[name], hint) from exc
+            settings = meaning
+        found |= settings
+    return found if other else None
 
 
 _NOT_JSON = object()

@@ -31,7 +31,7 @@ __all__ = ["ServerConfigKwargs"]
 
 
 class ServerConfigKwargs(TypedDict, total=False):
-    """What `pounce.run()` takes beside the application: every setting, and second spellings of some."""
+    """What `pounce.run()` takes beside the application: every setting, second spellings, and arguments of uvicorn."""
 
     root_path: str
     factory: bool
@@ -276,3 +276,9 @@ class ServerConfigKwargs(TypedDict, total=False):
     ws_ping_timeout: float
     forwarded_allow_ips: tuple[str, ...]
     header: tuple[str, ...]
+    fd: int | None
+    ws: str
+    ws_per_message_deflate: bool
+    limit_max_requests: int | None
+    timeout_worker_healthcheck: float
+    reset_contextvars: bool

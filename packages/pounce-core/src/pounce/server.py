@@ -38,6 +38,8 @@ from pounce.supervisor.pid_file import PidFile
 from pounce.supervisor.systemd import Notifier
 from pounce.supervisor.terminal import is_of_terminal, is_on_terminal
 from pounce.supervisor.upgrade import Predecessor
+from pounce.variables import load_env_files
+from pounce.variables import use_colors as set_colors
 
 # A supervisor is small: what serves is imported where it does.
 if TYPE_CHECKING:
@@ -641,6 +643,8 @@ def run(
     *,
     config: ServerConfig | None = None,
     on_ready: Callable[[StartInfo], None] | None = None,
+    env_file: str | os.PathLike[str] | None = None,
+    use_colors: bool | None = None,
     **settings: Unpack[ServerConfigKwargs],
 ) -> None:
     """Serve `app` until the process is told to end; sets up logging; blocks.
@@ -655,6 +659,10 @@ def run(
         )
     if config is not None and settings:
         raise TypeError("give config or single settings, not both")
+    if env_file is not None:
+        load_env_files([os.fspath(env_file)], "env_file")
+    if use_colors is not None:
+        set_colors(use_colors)
     if config is None:
         config = ServerConfig.of(settings)
     elif not isinstance(config, ServerConfig):

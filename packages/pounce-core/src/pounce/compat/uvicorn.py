@@ -33,6 +33,7 @@ from pounce import server as ours
 from pounce.config import ServerConfig, describe
 from pounce.errors import ConfigError, PounceError
 from pounce.observe.logs import Logs
+from pounce.uvicorn_arguments import in_our_words, trusted_hosts
 from pounce.variables import set_by_file
 from pounce.worker.loop import loop_factory, run_on_new_loop
 
@@ -46,33 +47,7 @@ NEVER = 86400.0 * 365
 """Seconds of what has no bound in uvicorn, and must have one here."""
 _overrides: dict[str, Any] = {}
 
-_NAMES = {
-    "host": "host",
-    "port": "port",
-    "backlog": "backlog",
-    "root_path": "root_path",
-    "lifespan": "lifespan",
-    "factory": "factory",
-    "access_log": "access_log",
-    "date_header": "date_header",
-    "proxy_headers": "proxy_headers",
-    "ws_max_size": "websocket_max_message_size",
-    "ws_ping_interval": "websocket_ping_interval",
-    "ws_ping_timeout": "websocket_ping_timeout",
-    "ws_per_message_deflate": "websocket_compression",
-    "timeout_keep_alive": "keep_alive_timeout",
-    "timeout_graceful_shutdown": "shutdown_timeout",
-    "limit_concurrency": "limit_concurrency",
-    "limit_max_requests": "max_requests",
-    "h11_max_incomplete_event_size": "max_header_size",
-    "ssl_keyfile": "ssl_keyfile",
-    "ssl_certfile": "ssl_certfile",
-    "ssl_keyfile_password": "ssl_keyfile_password",
-    "ssl_ciphers": "ssl_ciphers",
-}
-"""Arguments of theirs that are settings of ours as they are; None stands for our default."""
 _WHERE = {"host", "port", "uds", "bind"}
-_REQUIREMENTS = {ssl.CERT_NONE: "none", ssl.CERT_OPTIONAL: "optional", ssl.CERT_REQUIRED: "required"}
 _DEFAULTS: dict[str, Any] = {
     "host": "127.0.0.1", "port": 8000, "uds": None, "fd": None, "loop": "auto", "http": "auto", "http2": False,
     "ws": "auto", "ws_max_size": 16 * 1024 * 1024, "ws_max_queue": 32, "ws_ping_interval": 20.0,
@@ -97,45 +72,41 @@ def settings_of(config: Any) -> dict[str, Any]:
     def said(name: str) -> Any:
         return getattr(config, name, _DEFAULTS[name])
 
-    if said("ssl_context_factory") is not None:
-        raise ConfigError("ssl_context_factory has no equivalent", hint="Give ssl_certfile, ssl_keyfile and the like.")
-    settings: dict[str, Any] = {"max_request_size": 0, "request_timeout": NEVER, "app_dir": ""}
-    for theirs, name in _NAMES.items():
-        value = said(theirs)
-        if value is not None:
-            settings[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if settings.get("keep_alive_timeout") == 0:
-        # Who keeps a connection for no time ends it behind the answer, which can say so.
-        del settings["keep_alive_timeout"]
-        settings["max_requests_per_connection"] = 1
-    if isinstance(prefix := settings.get("root_path"), str):
-        # The paths that it stands before begin with a slash.
-        settings["root_path"] = prefix.rstrip("/")
+    settings: dict[str, Any] = {"max_request_size": 0, "request_timeout": NEVER, "app_dir": "", "interface": "auto"}
+    for name in _DEFAULTS:
+        if name not in _APART:
+            settings |= _meant(name, said(name))
     # Bytes and whole numbers come as either.
     for item in describe():
         if item.kind is float and isinstance(settings.get(item.name), int):
             settings[item.name] = float(settings[item.name])
-    if said("host") is None:
-        settings["host"] = "0.0.0.0"
-    for name in ("ws_ping_interval", "ws_ping_timeout"):
-        if said(name) is None:
-            settings[_NAMES[name]] = 0.0
-    settings["interface"] = {"asgi3": "asgi", "wsgi": "wsgi"}.get(said("interface"), "auto")
-    settings |= {} if said("server_header") else {"server_header": ""}
-    settings |= {"disable_plugin": ("ws",)} if said("ws") == "none" else {}
-    settings |= {"http_parser": "h11"} if said("http") == "h11" else {}
-    if said("loop") in ("asyncio", "uvloop") or (isinstance(said("loop"), str) and ":" in said("loop")):
-        settings["loop"] = said("loop")
-    settings["log_level"] = _level(said("log_level"))
-    settings["headers"] = tuple(f"{name}:{value}" for name, value in said("headers") or ())
     settings |= _trusted(said("forwarded_allow_ips"), believed=said("proxy_headers"))
-    if (required := _REQUIREMENTS[ssl.VerifyMode(said("ssl_cert_reqs"))]) != "none":
-        settings |= {"ssl_cert_reqs": required, "ssl_ca_certs": os.fspath(said("ssl_ca_certs") or "")}
+    if (required := _meant("ssl_cert_reqs", said("ssl_cert_reqs")))["ssl_cert_reqs"] != "none":
+        settings |= required | {"ssl_ca_certs": os.fspath(said("ssl_ca_certs") or "")}
     if said("uds") is not None:
         settings["uds"] = os.fspath(said("uds"))
     elif said("fd") is not None:
         settings["bind"] = (f"fd://{said('fd')}",)
     return _above(settings, _overrides)
+
+
+_APART = {
+    "uds", "fd", "http2", "workers", "reload", "reload_dirs", "reload_includes", "reload_excludes", "reload_delay",
+    "env_file", "use_colors", "log_config", "proxy_headers", "forwarded_allow_ips", "timeout_worker_healthcheck",
+    "ssl_cert_reqs", "ssl_ca_certs",
+}  # fmt: skip
+"""Arguments that mean something else together with others, or only to `run()`, or are for uvicorn's own loggers and
+processes."""
+
+
+def _meant(name: str, value: Any) -> dict[str, Any]:
+    """The settings for an argument; none where there is no equivalent, unless somebody could rely on it."""
+    try:
+        return in_our_words(name, value) or {}
+    except ConfigError:
+        if name == "ssl_context_factory":
+            raise
+        return {}
 
 
 def _above(settings: dict[str, Any], nearer: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,22 +116,12 @@ def _above(settings: dict[str, Any], nearer: Mapping[str, Any]) -> dict[str, Any
     return {**settings, **nearer}
 
 
-def _level(level: Any) -> str:
-    if isinstance(level, str):
-        level = {"TRACE": 5}.get(level.upper(), logging.getLevelNamesMapping().get(level.upper(), logging.INFO))
-    for limit, name in ((50, "critical"), (40, "error"), (30, "warning"), (20, "info")):
-        if level is None or level >= limit:
-            return "info" if level is None else name
-    return "debug"
-
-
 def _trusted(given: Any, *, believed: bool) -> dict[str, Any]:
     if not believed:
         return {"proxy_headers": False}
     if given is None:
         given = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1")
-    hosts = given.split(",") if isinstance(given, str) else given
-    return {"trusted_hosts": tuple(host.strip() for host in hosts if host.strip())}
+    return {"trusted_hosts": trusted_hosts(given)}
 
 
 class Config:
@@ -470,12 +431,10 @@ def _folder(given: str | None) -> str:
 
 
 def _reloading(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"reload_dirs": "reload_dirs", "reload_includes": "reload_include", "reload_excludes": "reload_exclude"}
     found: dict[str, Any] = {"reload_delay": float(arguments.get("reload_delay", 0.25))}
-    for theirs, name in names.items():
-        given = arguments.get(theirs)
-        if given:
-            found[name] = (given,) if isinstance(given, str) else tuple(map(os.fspath, given))
+    for name in ("reload_dirs", "reload_includes", "reload_excludes"):
+        if arguments.get(name):
+            found |= _meant(name, arguments[name])
     return found
 
 

@@ -19,7 +19,7 @@ _DEFAULTS: dict[str, Any] = {"access_log": False, "loop": "asyncio"}
 def _config(settings: dict[str, Any], *, has_loop: bool = False) -> ServerConfig:
     """Settings with the defaults for tests, each of them where it does something."""
     defaults = dict(_DEFAULTS)
-    if has_loop and settings.get("workers", 1) == 1:
+    if has_loop and settings.get("workers") in (1, None):
         del defaults["loop"]
     if not settings.get("bind") and settings.get("uds") is None:
         defaults["port"] = 0
