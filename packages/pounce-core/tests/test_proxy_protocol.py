@@ -12,7 +12,7 @@ import pytest
 
 from pounce import ConfigError, ServerConfig
 from pounce.net.bind import Bind, parse_bind
-from pounce.net.foreign import ForeignConnection, ProxiedTransport
+from pounce.net.connection import ForeignConnection, ProxiedTransport
 from pounce.net.proxy_protocol import HeaderReader, ProxyHeader, ProxyHeaderError, ProxyPolicy, crc32c
 from pounce.testing.memory import MemoryTransport, memory_service
 

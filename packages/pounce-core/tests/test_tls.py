@@ -433,7 +433,7 @@ def test_function_that_fails_is_an_error_whatever_it_raises(files: Files, error:
         raise error("no")
 
     with pytest.raises(TLSError, match=rf"ssl_context failed: {error.__name__}: no \({__file__}:\d+\)") as caught:
-        ServerTLS(files.config(), [], [], fails)
+        TestServer(app, **vars_of(files), ssl_context=fails).start()
     assert caught.value.code == "POUNCE_TLS_CONTEXT_HOOK_FAILED"
 
 

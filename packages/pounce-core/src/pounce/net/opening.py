@@ -15,7 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from pounce.contract.stream import ConnectionInfo, unmapped
-from pounce.net.connection import RECV_MAX, Connection, without_base
+from pounce.net.connection import RECV_MAX, Connection, ForeignConnection, without_base
 from pounce.net.connection_info import local_address
 from pounce.net.delivery import leave_to_kernel, reset_when_closed
 
@@ -112,8 +112,6 @@ class Opener:
                 connection = protocol
                 connection.wire = wire.name
             else:
-                from pounce.net.foreign import ForeignConnection
-
                 connection = ForeignConnection(service, wire.name, protocol)
             if share is not None:
                 connection.share = share

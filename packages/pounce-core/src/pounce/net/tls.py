@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pounce.app_failure import in_words, is_from_outside
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError, TLSError
 
@@ -193,12 +192,7 @@ def _create(config: ServerConfig, alpn: tuple[str, ...], change: Change) -> Serv
     }
     if change is not None:
         for each in (context, *others.values()):
-            try:
-                change(each)
-            except BaseException as exc:
-                if is_from_outside(exc):
-                    raise
-                raise TLSError(f"ssl_context failed: {in_words(exc)}", code="POUNCE_TLS_CONTEXT_HOOK_FAILED") from exc
+            change(each)
         if any(_rules_for_clients(each) != _rules_for_clients(context) for each in others.values()):
             raise TLSError(
                 "ssl_context gives names of ssl_sni other rules for certificates of clients",

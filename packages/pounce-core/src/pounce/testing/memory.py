@@ -11,8 +11,7 @@ from pounce.contract.head import Headers
 from pounce.contract.stream import Body, ConnectionInfo, Exchange
 from pounce.exchange.service import Admit, Service
 from pounce.identity.identity import Identity
-from pounce.net.connection import Connection
-from pounce.net.foreign import ForeignConnection
+from pounce.net.connection import Connection, ForeignConnection
 from pounce.plugin import ParserLimits, Wire
 from pounce.registry import Registry
 from pounce.worker.shared import buffers_of, gate_of

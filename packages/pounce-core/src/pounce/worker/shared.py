@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from pounce.app_failure import in_words, is_from_outside
 from pounce.config import ServerConfig, describe
 from pounce.contract.parser import ParserLimits
 from pounce.display import display_of
-from pounce.errors import AppImportError, ConfigError
+from pounce.errors import AppImportError, ConfigError, TLSError
 from pounce.exchange.service import Admit, ASGIApp, Service
 from pounce.gil import gil_enabled
 from pounce.importer import adapted, called, import_app, import_factory, import_object, is_factory, made_by
@@ -237,9 +238,21 @@ TLS = [item.name for item in describe() if item.per_bind and item.group == "tls"
 
 
 def _change(config: ServerConfig) -> Any:
-    """What changes contexts, if anything does. Raises `AppImportError`."""
-    change = config.ssl_context
-    return import_object(change, config) if isinstance(change, str) else change
+    """What changes contexts, if anything does; it raises `TLSError`. Raises `AppImportError`."""
+    given: Any = config.ssl_context
+    if given is None:
+        return None
+    hook = import_object(given, config) if isinstance(given, str) else given
+
+    def change(context: Any) -> None:
+        try:
+            hook(context)
+        except BaseException as exc:
+            if is_from_outside(exc):
+                raise
+            raise TLSError(f"ssl_context failed: {in_words(exc)}", code="POUNCE_TLS_CONTEXT_HOOK_FAILED") from exc
+
+    return change
 
 
 def _report_gil(culprit: str | None) -> None:
