@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from compression import zstd
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,33 @@ def test_head_of_an_application_that_sends_its_body_all_the_same_is_that_of_get(
         assert head["content-length"] is None
         # What the server makes no Content-Length of.
         assert head.messages[1]["more_body"]
+
+
+@pytest.mark.parametrize("of", [bytearray, memoryview, lambda value: memoryview(bytearray(value))])
+@pytest.mark.parametrize("accept", ["gzip", None])
+def test_fields_may_be_in_whatever_holds_bytes(ask: Ask, of: Callable[[bytes], Any], accept: str | None) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        fields = [[of(b"Content-Type"), of(b"text/plain")], (of(b"content-length"), of(b"%d" % len(TEXT)))]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body", "body": TEXT})
+
+    answer = ask(app, accept)
+    fields = {bytes(name).lower(): bytes(value) for name, value in answer.messages[0]["headers"]}
+    assert (fields.get(b"content-encoding"), fields[b"vary"]) == (accept and accept.encode(), b"accept-encoding")
+
+
+@pytest.mark.parametrize("headers", [[(1, b"x")], [("content-type", "text/plain")], [b"x"], [(b"a", b"b", b"c")]])
+def test_fields_that_are_none_are_left_to_who_checks_them(ask: Ask, headers: Any) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": headers}
+        await send(start)
+        seen.append(start)
+
+    with suppress(Exception):
+        ask(app)
+    assert seen[0]["headers"] == headers
 
 
 @pytest.mark.parametrize("fields", [0, 10])

@@ -22,11 +22,12 @@ import re
 import struct
 import zlib
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pounce.errors import AppError, ConfigError
 from pounce.exchange.accept import Qualities, qualities
 from pounce.exchange.small_files import SMALL_FILE, read_at_once
+from pounce.exchange.values import plain_bytes
 from pounce.middleware.base import App, Headers, Middleware, Scope, Send, add_vary
 from pounce.middleware.dictionaries import CompressionDictionary, Dictionaries
 
@@ -214,8 +215,8 @@ class _Answer:
                         # As most answers of programs are: nothing else of it matters.
                         self._state = PASSING
                         return self._send(message)
-                except TypeError, ValueError:
-                    # Something that cannot be hashed, or no pairs: others find out.
+                except TypeError, ValueError, AttributeError:
+                    # Something that cannot be hashed, or is no bytes, or no pairs: what follows finds out.
                     pass
             return self._begin(message)
         if kind == "http.response.body":
@@ -233,11 +234,17 @@ class _Answer:
         """Decide by the head; what is left to decide is the size."""
         compression = self._compression
         status = message["status"]
+        fields = _plain(message.get("headers", ()))
+        if fields is None:
+            # Others find out.
+            self._state = PASSING
+            return self._send(message)
+        message = message | {"headers": fields}
         if status == 304:
             self._state = PASSING
             return self._send(self._not_modified(message))
         length = kind = None
-        for name, value in message.get("headers", ()):
+        for name, value in fields:
             name = name.lower()
             if name == b"content-length":
                 length = value
@@ -412,6 +419,15 @@ class _Answer:
 _FILES = ("http.response.zerocopysend", "http.response.pathsend", "pounce.response.sendfile")
 _NEVER = (204, 205, 206)
 _FORBID = frozenset(b"content-encoding content-range content-digest repr-digest content-md5 digest".split())
+
+
+def _plain(given: Any) -> Headers | None:
+    """Fields with names and values that are bytes, whatever holds them; None where something else is among them."""
+    try:
+        fields = [(plain_bytes(name), plain_bytes(value)) for name, value in given]
+    except TypeError, ValueError:
+        return None
+    return None if any(None in field for field in fields) else cast(Headers, fields)
 
 
 async def _nothing() -> None:
