@@ -40,7 +40,7 @@ class FailingApp:
             await answer(send, b"well")
             return
         methods = tuple(scope["path"].strip("/").split("/"))
-        exchange = send.__self__
+        exchange = receive.__self__
         exchange.stream = Failing(exchange.stream, methods)
         try:
             await read_body(receive)
