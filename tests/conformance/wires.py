@@ -247,6 +247,9 @@ class OneAfterAnother:
         if self.seen is None:
             # One of them may be wrapped.
             bound = receive if hasattr(receive, "__self__") else send
+            while not hasattr(bound.__self__, "service"):
+                # Compression is in between.
+                bound = bound.__self__._send
             self.seen = asyncio.get_running_loop(), bound.__self__.service
         await self.app(scope, receive, send)
 
