@@ -337,7 +337,7 @@ def children_of(pid: int) -> list[int]:
     """The processes that a process has started; none where it is gone."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
+    except FileNotFoundError, ProcessLookupError:
         return []
     return [int(child) for child in children if not _is_original(child)]
 
@@ -346,7 +346,8 @@ def _is_original(pid: str) -> bool:
     """Whether it is only there to be copied."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip() == warm.NAME
-    except FileNotFoundError:
+    except FileNotFoundError, ProcessLookupError:
+        # It may end between opening and reading.
         return False
 
 
