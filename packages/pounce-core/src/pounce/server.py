@@ -26,7 +26,7 @@ from pounce.errors import ConfigError, PounceError
 from pounce.idle_settings import idle_settings
 from pounce.importer import is_importing
 from pounce.late import late
-from pounce.left_threads import END_TIMEOUT, LeftThreads
+from pounce.leftovers import END_TIMEOUT, Leftovers
 from pounce.net.bind import Listener
 from pounce.net.udp import open_sockets
 from pounce.observe.logs import LastWords, reopen_log_files
@@ -682,7 +682,7 @@ def _run(
 
     # Before there are threads, such as that of the log; where it cannot be, the server says so.
     _leave_orphans_to_the_original(config)
-    server, left, exit_code = Server(config, app, on_ready=on_ready), LeftThreads(in_program=in_program), 1
+    server, left, exit_code = Server(config, app, on_ready=on_ready), Leftovers(in_program=in_program), 1
     try:
         with Logs(config):
             server.run()

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from math import inf
 
 from pounce.errors import PounceError
-from pounce.left_threads import LeftThreads
+from pounce.leftovers import Leftovers
 from pounce.observe.logs import Logs
 from pounce.supervisor.channel import Channel
 from pounce.supervisor.messages import Failed, Left
@@ -30,7 +30,7 @@ def main(fd: int) -> None:
             channel.send(Failed(exc, ""))
             return
         with logs:
-            left = LeftThreads()
+            left = Leftovers()
             process = InterpreterProcess(channel, spec)
             process.run(spec.app)
             # Nobody else may: an interpreter that is closed waits for them, and has no daemons.

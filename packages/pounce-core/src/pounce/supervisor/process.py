@@ -24,7 +24,7 @@ from pounce.contract.wire import Fleet
 from pounce.errors import PounceError, WorkerError
 from pounce.exchange.service import ASGIApp
 from pounce.importer import application_traceback
-from pounce.left_threads import END_TIMEOUT, LeftThreads
+from pounce.leftovers import END_TIMEOUT, Leftovers
 from pounce.net.bind import Listener
 from pounce.net.inherited import adopt_udp
 from pounce.observe.logs import Logs, reopen_log_files
@@ -103,7 +103,7 @@ def wait_for_start(channel: Channel) -> Spec | None:
 
 def serve(channel: Channel, spec: Spec, app: ASGIApp | str) -> int:
     """Do what `spec` says until the supervisor ends it; returns the exit code."""
-    left = LeftThreads()
+    left = Leftovers()
     try:
         logs = Logs(spec.config)
     except PounceError as exc:

@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from pounce.config import ServerConfig
 from pounce.observe.logs import LastWords
 
-__all__ = ["END_TIMEOUT", "LeftThreads"]
+__all__ = ["END_TIMEOUT", "Leftovers"]
 
 log = logging.getLogger("pounce")
 
@@ -38,7 +38,7 @@ UNMENTIONED = 0.5
 """Seconds that it may take without being named: threads that were idle need no longer."""
 
 
-class LeftThreads:
+class Leftovers:
     """The threads, child processes and exit handlers that have come since this was made."""
 
     def __init__(self, *, in_program: bool = False) -> None:
