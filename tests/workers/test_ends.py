@@ -1,5 +1,6 @@
 """The end of a server whose application leaves something: the same bound, exit code and words in every mode."""
 
+import os
 import re
 from pathlib import Path
 
@@ -16,8 +17,7 @@ APP_WITH_THREADS = (
     ).replace(
         "async def lifespan(receive, send):",
         """def flush():
-    while not os.path.exists("release"):
-        time.sleep(0.01)
+    open("release").close()
 
 async def lifespan(receive, send):
     threading.Thread(target=flush, name="flusher").start()
@@ -41,6 +41,20 @@ MODES: dict[str, tuple[str, ...]] = {
     "reload": ("--reload",),
     "fork": (),
 }
+
+
+@pytest.fixture(autouse=True)
+def release(tmp_path: Path) -> None:
+    """What the applications wait for until somebody opens it for writing."""
+    os.mkfifo(tmp_path / "release")
+
+
+def end_when_released(server: Running, folder: Path) -> int:
+    """The exit code of a server whose application lets go once it is waited for."""
+    server.kill(15)
+    server.wait_for_message("Waiting up to")
+    with (folder / "release").open("w"):
+        return server.wait()
 
 
 def named(server: Running, message: str) -> set[str]:
@@ -70,10 +84,7 @@ def test_threads_that_do_not_end_are_named_and_left_and_the_exit_code_is_0(mode:
 @pytest.mark.parametrize("mode", ["caller", "process", "subinterpreter"])
 def test_thread_that_ends_in_time_is_waited_for(mode: str, tmp_path: Path) -> None:
     with Running(tmp_path, *MODES[mode], app=APP_WITH_THREADS) as server:
-        server.kill(15)
-        server.wait_for_message("Waiting up to")
-        (tmp_path / "release").touch()
-        assert server.wait() == 0
+        assert end_when_released(server, tmp_path) == 0
         assert named(server, "Waiting up to") == {"flusher"}
         assert named(server, "are left") == set()
 
@@ -105,8 +116,7 @@ import atexit
 
 @atexit.register
 def upload():
-    while not os.path.exists("release"):
-        time.sleep(0.01)
+    open("release").close()
 """
 )
 APP_WITH_LOG = (
@@ -116,8 +126,7 @@ import logging
 
 class Slow(logging.Handler):
     def close(self):
-        while not os.path.exists("release"):
-            time.sleep(0.01)
+        open("release").close()
 
 log = logging.getLogger("app")
 log.addHandler(Slow())
@@ -148,10 +157,7 @@ def test_what_holds_up_the_exit_of_the_interpreter_is_named_and_left_and_the_exi
 @pytest.mark.parametrize("mode", ["caller", "process", "subinterpreter"])
 def test_exit_handler_that_ends_in_time_is_waited_for(mode: str, tmp_path: Path) -> None:
     with Running(tmp_path, *MODES[mode], app=APP_WITH_HANDLER) as server:
-        server.kill(15)
-        server.wait_for_message("Waiting up to")
-        (tmp_path / "release").touch()
-        assert server.wait() == 0
+        assert end_when_released(server, tmp_path) == 0
         assert "is left" not in server.text()
 
 
