@@ -227,6 +227,21 @@ def test_value_whose_repr_fails_does_not_spoil_the_page() -> None:
     assert b"whose repr() raised RuntimeError" in body
 
 
+def shown(value: object, accept: bytes = BROWSER) -> bytes:
+    """What is told of an exception that has this for its text, in a frame that has it for a value."""
+
+    def fails(given: object) -> None:
+        raise ValueError(str(given))
+
+    try:
+        fails(value)
+    except ValueError as exc:
+        caught = exc
+    pages = ErrorPages({}, debug=True, debug_hosts=("*",))
+    response = pages.answer(app_failed(), head(accept), Asked(), caught)  # type: ignore[arg-type]
+    return response.body
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -242,15 +257,7 @@ def test_value_whose_repr_fails_does_not_spoil_the_page() -> None:
 @pytest.mark.parametrize("accept", [BROWSER, b"*/*"], ids=["page", "text"])
 def test_long_text_of_a_client_does_not_hold_up_the_page(accept: bytes, text: str) -> None:
     # With work that grows with the square of its length this would not end.
-    def fails(given: str) -> None:
-        raise ValueError(given)
-
-    try:
-        fails(text)
-    except ValueError as exc:
-        caught = exc
-    pages = ErrorPages({}, debug=True, debug_hosts=("*",))
-    body = pages.answer(app_failed(), head(accept), Asked(), caught).body  # type: ignore[arg-type]
+    body = shown(text, accept)
     assert b"ValueError" in body
     assert len(body) < 1_000_000
 
@@ -267,15 +274,7 @@ def test_long_text_of_a_client_does_not_hold_up_the_page(accept: bytes, text: st
     ],
 )
 def test_secret_is_hidden_however_it_stands_in_a_text(value: object) -> None:
-    def fails(given: object) -> None:
-        raise ValueError(str(given))
-
-    try:
-        fails(value)
-    except ValueError as exc:
-        caught = exc
-    pages = ErrorPages({}, debug=True, debug_hosts=("*",))
-    body = pages.answer(app_failed(), head(BROWSER), Asked(), caught).body  # type: ignore[arg-type]
+    body = shown(value)
     assert b"hunter2" not in body.partition(b"<ol>")[0] + body.rpartition(b"</ol>")[2]
 
 
