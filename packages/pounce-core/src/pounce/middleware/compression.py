@@ -242,7 +242,7 @@ class _Answer:
         message = message | {"headers": fields}
         if status == 304:
             self._state = PASSING
-            return self._send(self._not_modified(message))
+            return self._send(self._not_modified(message, fields))
         length = kind = None
         for name, value in fields:
             name = name.lower()
@@ -258,7 +258,7 @@ class _Answer:
             kind is None
             or status in _NEVER
             or (length is not None and length.isdigit() and int(length) < compression.min_size)
-            or not compression.shrinks(bytes(kind))
+            or not compression.shrinks(kind)
         ):
             self._state = PASSING
             return self._send(self._with_links(message))
@@ -280,17 +280,16 @@ class _Answer:
         # Of an answer to HEAD its length tells whether GET would have it coded, else what the application gives.
         return self._head(True) if length is not None and self._scope["method"] == "HEAD" else _nothing()
 
-    def _not_modified(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _not_modified(self, message: dict[str, Any], fields: Headers) -> dict[str, Any]:
         """With the ETag and the Vary of the answer that the client has (RFC 9110 15.4.5): its tag is weak if that was
         coded."""
-        headers: Headers = list(message.get("headers", ()))
-        by_name = {name.lower(): value for name, value in headers}
+        by_name = {name.lower(): value for name, value in fields}
         tag, kind = by_name.get(b"etag"), by_name.get(b"content-type")
         if tag and b"W/" + tag in (self._given(b"if-none-match") or b""):
-            headers = [(name, b"W/" + value if name.lower() == b"etag" else value) for name, value in headers]
-        elif kind is None or not self._compression.shrinks(bytes(kind)):
+            fields = [(name, b"W/" + value if name.lower() == b"etag" else value) for name, value in fields]
+        elif kind is None or not self._compression.shrinks(kind):
             return message
-        return self._with_vary(message | {"headers": headers})
+        return self._with_vary(message | {"headers": fields})
 
     async def _head(self, more: bool) -> None:
         """Answer HEAD as GET, but for its length: that of the coded body, which nobody has made (RFC 9110 9.3.2)."""
