@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ import pytest
 from tests.redis_server import RedisServer, needs_redis
 from tests.workers.running import PATIENCE, Running, eventually
 
-from pounce.admission.redis_store import RedisStore
+from pounce.admission.redis_store import Place, RedisStore
 from pounce.testing import TestServer, serve
 
 pytestmark = needs_redis
@@ -289,6 +290,135 @@ def test_store_that_cannot_do_it_is_said_and_the_process_limits_by_itself(
     with TestServer(Counting(), **settings, **limit) as server, Client(server.port) as client:
         assert [client.ask() for _ in range(3)] == [True, True, False]
     assert "WRONGTYPE" in caplog.text
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Connections that workers have begun."""
+    made: list[object] = []
+    make = Place.client
+
+    def client(self: Place) -> Any:
+        made.append(self)
+        return make(self)
+
+    monkeypatch.setattr(Place, "client", client)
+    return made
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--replicaof", "127.0.0.1", "1"),
+        ("--maxmemory", "1000", "--maxmemory-policy", "noeviction"),
+        ("--user", "default", "on", "nopass", "+@all", "-set", "~*"),
+    ],
+    ids=["replica", "full", "forbidden"],
+)
+def test_store_that_loads_the_script_and_does_not_run_it_is_silent_and_said_once(
+    flags: tuple[str, ...], attempts: list[object], stores: list[RedisStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pounce")
+    settings: dict[str, Any] = {"rate_limit_store_timeout": PATIENCE, "rate_limit_burst": 100_000}
+    with (
+        RedisServer(*flags) as redis,
+        TestServer(Counting(), rate_limit_enabled=True, rate_limit_store=redis.url, **settings) as server,
+        Client(server.port) as client,
+    ):
+        eventually(lambda: client.ask() and len(attempts) >= 5)
+    said = [record.getMessage() for record in caplog.records if "rate limit store" in record.getMessage()]
+    assert len(said) == 1 and "does not answer" in said[0]
+    # The first request may have waited for the first connection; no other did.
+    assert stores[0].counts["rate_limit_store_failed"] == 1
+
+
+def test_bucket_of_a_store_whose_clock_went_back_is_no_emptier_than_empty(redis: RedisServer) -> None:
+    redis.call("SET", "pounce:rate:127.0.0.1", str(int((redis.time() + 86400) * 1e6)))
+    settings: dict[str, Any] = {"rate_limit_store": redis.url, "rate_limit_store_timeout": PATIENCE}
+    limit = {"rate_limit_enabled": True, "rate_limit_burst": 1, "rate_limit_requests_per_second": 2}
+    with TestServer(Counting(), **settings, **limit) as server, Client(server.port) as client:
+        assert not client.ask()
+        eventually(client.ask)
+
+
+class Liar:
+    """Takes connections on a Unix socket, and answers commands with what it was told to, in order.
+
+    Of the last it says the same again; None ends the connection.
+    """
+
+    def __init__(self, folder: Path, *answers: bytes | None) -> None:
+        self.url = f"unix://{folder}/s"
+        self._answers = list(answers)
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(f"{folder}/s")
+        self._listening.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client:
+            try:
+                # Its commands are written whole.
+                while command := client.recv(65536):
+                    for _ in range(command.count(b"\r\nCLIENT\r\n") or 1):
+                        answer = b"+OK\r\n"
+                        if b"EVALSHA" in command or b"LOAD" in command:
+                            answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+                        if answer is None:
+                            return
+                        client.sendall(answer)
+            except OSError:
+                pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+
+LOADED = b"$40\r\n" + b"a" * 40 + b"\r\n"
+ADMITS = b"*2\r\n:1000\r\n:0\r\n"
+NO_SCRIPT = b"-NOSCRIPT No matching script.\r\n"
+
+
+@pytest.mark.parametrize(
+    "lies",
+    [
+        (LOADED, ADMITS, NO_SCRIPT, None),
+        (LOADED, ADMITS, NO_SCRIPT, b"-LOADING Redis is loading the dataset in memory\r\n"),
+        (LOADED, ADMITS, NO_SCRIPT, LOADED, b"-READONLY no\r\n"),
+        (LOADED, ADMITS, b"*2\r\n$1\r\n5\r\n$1\r\n0\r\n"),
+        (LOADED, ADMITS, b"*1\r\n:0\r\n"),
+        (LOADED, ADMITS, b":0\r\n"),
+        (LOADED, ADMITS, b"+OK\r\n"),
+        (LOADED, ADMITS, b"*-1\r\n"),
+        (LOADED, ADMITS, b"*2\r\n:1" + b"0" * 400 + b"\r\n:0\r\n"),
+        (LOADED, ADMITS, b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        (LOADED, ADMITS, None),
+        (LOADED, b":1\r\n"),
+        (b":7\r\n",),
+        (b"*-1\r\n",),
+        (b"-LOADING Redis is loading the dataset in memory\r\n",),
+        (None,),
+    ],
+    ids=repr,
+)
+def test_whatever_a_store_says_in_place_of_an_answer_requests_are_decided(lies: tuple[bytes | None, ...]) -> None:
+    settings: dict[str, Any] = {"rate_limit_store_timeout": PATIENCE, "rate_limit_requests_per_second": 0.001}
+    with tempfile.TemporaryDirectory(prefix="liar-") as folder, Liar(Path(folder), *lies) as liar:
+        limit = {"rate_limit_enabled": True, "rate_limit_burst": 2, "rate_limit_store": liar.url}
+        with TestServer(Counting(), **settings, **limit) as server, Client(server.port) as client:
+            assert [client.ask() for _ in range(3)] == [True, True, False]
 
 
 def test_nothing_of_the_store_is_left_on_a_loop_that_goes_on(redis: RedisServer) -> None:

@@ -169,7 +169,11 @@ class RateLimit:
 
     def learn(self, head: RequestHead, key: str, policy: Policy, missing: float, wait: float, asked: float) -> Verdict:
         """What the store has said: the time that the bucket takes to fill, and that until there is a token, 0 where one
-        was taken. `asked` is when it was asked, by the clock of this process: it was true then or a little later."""
+        was taken. `asked` is when it was asked, by the clock of this process: it was true then or a little later.
+
+        A bucket is not emptier than empty, and the next token no further off than its period, whatever the store says.
+        """
+        missing, wait = min(missing, policy.span), min(wait, policy.period)
         self._buckets.set(key, asked + missing, asked)
         left = -wait if wait else max(policy.span - missing, 0.0)
         return self._verdict(head, policy, left + SLACK * policy.period)

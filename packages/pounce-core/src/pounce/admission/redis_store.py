@@ -11,7 +11,9 @@ While it is silent nothing waits for it: the process decides by itself. What was
 when the oldest question has waited as long as the deadline says. A task of the worker connects, asks what has come
 together during a turn of the loop or the last batch, and connects anew with growing pauses after a failure.
 
-The script is one round trip and atomic. Time is that of the store, so that the clocks of machines do not matter.
+It is connected when the script has run once: a replica, a store without memory or one that does not let us write loads
+scripts and runs none. The script is one round trip and atomic. Time is that of the store, so that the clocks of
+machines do not matter; where it goes back, no bucket is emptier than an empty one.
 """
 
 import asyncio
@@ -43,6 +45,8 @@ CONNECT_TIMEOUT = 2.0
 """Seconds to connect in, where the deadline of a request is shorter."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two attempts to connect."""
+TRIAL = 1000
+"""Microseconds in which the bucket of the first question to a store fills, and is forgotten."""
 END_TIMEOUT = 1.0
 """Seconds that the end of a connection may take."""
 SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
@@ -56,6 +60,12 @@ local period, span = tonumber(ARGV[1]), tonumber(ARGV[2])
 local full = tonumber(redis.call('GET', KEYS[1]) or now)
 if full < now then full = now end
 local wait = full + period - span - now
+if wait > period * 2 + 2 then
+    -- Nobody takes more than there is: the clock has gone back, or the limit has been another one.
+    full = now + span
+    wait = period
+    redis.call('SET', KEYS[1], string.format('%.3f', full), 'PX', math.ceil(span / 1000) + 1)
+end
 if wait > period * 0.001 + 1 then
     return {math.ceil(full - now), math.ceil(wait)}
 end
@@ -192,6 +202,8 @@ class RedisStore:
         self.is_asked = True
         """False while the store is silent."""
         self._is_connected = False
+        self._pause = FIRST_PAUSE
+        """Before the next attempt to connect."""
         self._questions: deque[_Question] = deque()
         """Not yet sent."""
         self._sent: list[_Question] = []
@@ -263,15 +275,15 @@ class RedisStore:
     # The task
 
     async def _run(self) -> None:
-        pause = FIRST_PAUSE
         while True:
             client = self._place.client()
             try:
                 async with asyncio.timeout(max(CONNECT_TIMEOUT, self._deadline)) as self._scope:
                     script = await client.script_load(SCRIPT)
+                    _times(await client.evalsha(script, 1, self._prefix, TRIAL, TRIAL))
                     self._scope.reschedule(None)
-                    self._connected(client)
-                    pause = FIRST_PAUSE
+                    self._is_connected = self.is_asked = True
+                    self._place.answers()
                     await self._serve(client, script)
             except Exception as exc:  # noqa: BLE001 - whatever it is, the log says so
                 if self.is_asked:
@@ -280,12 +292,8 @@ class RedisStore:
                 self._scope = None
                 self._is_connected = False
                 await self._end(client)
-            await asyncio.sleep(pause * random.uniform(0.5, 1))
-            pause = min(pause * 2, LONGEST_PAUSE)
-
-    def _connected(self, client: Any) -> None:
-        self._is_connected = self.is_asked = True
-        self._place.answers()
+            await asyncio.sleep(self._pause * random.uniform(0.5, 1))
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     async def _serve(self, client: Any, script: str) -> None:
         """Ask what there is to ask, until something fails."""
@@ -320,17 +328,19 @@ class RedisStore:
                 if type(answer).__name__ == "NoScriptError":
                     forgotten = True
                 continue
-            missing, wait = answer
+            missing, wait = _times(answer)
             question.promise.set_result(
-                self._limit.learn(question.head, question.key, question.policy, missing / 1e6, wait / 1e6, asked)
+                self._limit.learn(question.head, question.key, question.policy, missing, wait, asked)
             )
-        if failure is not None and not forgotten:
-            raise failure
-        self._sent = []
         if forgotten:
-            # Somebody has emptied its memory of scripts.
+            # Somebody has emptied its memory of scripts. What was asked stays where it is decided without an answer.
             await client.script_load(SCRIPT)
             self._questions.extendleft(reversed([question for question in sent if not question.promise.done()]))
+        elif failure is not None:
+            raise failure
+        else:
+            self._pause = FIRST_PAUSE
+        self._sent = []
 
     async def _end(self, client: Any) -> None:
         try:
@@ -338,6 +348,14 @@ class RedisStore:
                 await client.aclose()
         except Exception:  # noqa: BLE001, S110 - it is given up anyway
             pass
+
+
+def _times(answer: Any) -> tuple[float, float]:
+    """What the script answers, in seconds. Raises `ValueError` for what it cannot have answered."""
+    if not isinstance(answer, list) or len(answer) != 2 or not all(isinstance(each, int) for each in answer):
+        raise ValueError("what it answers is no answer of the script")
+    missing, wait = answer
+    return missing / 1e6, wait / 1e6
 
 
 @cache
