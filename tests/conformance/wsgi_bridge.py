@@ -179,6 +179,18 @@ def test_application_that_breaks_the_rules_is_an_error(serve: Callable[..., Star
     assert serve(app).request("GET", "/").status == 500
 
 
+@pytest.mark.parametrize("kind", [bytearray, memoryview, type("Own", (bytes,), {})])
+def test_whatever_holds_bytes_is_sent(serve: Callable[..., Started], kind: Callable[[bytes], Any]) -> None:
+    assert serve(says("200 OK", body=kind(b"in one"))).request("GET", "/").body == b"in one"
+
+    def in_pieces(environ: Any, start_response: Any) -> Any:
+        write = start_response("200 OK", [])
+        write(kind(b"in "))
+        return iter([kind(b"three "), kind(b""), kind(b"pieces")])
+
+    assert serve(in_pieces).request("GET", "/").body == b"in three pieces"
+
+
 def test_client_that_leaves_ends_the_iteration(serve: Callable[..., Started]) -> None:
     closed = threading.Event()
 

@@ -351,6 +351,8 @@ class FileWrapper:
 
 
 def _bytes(piece: Any) -> bytes:
+    if isinstance(piece, (bytearray, memoryview)):
+        return bytes(piece)
     if not isinstance(piece, bytes):
         raise AppError(
             f"a WSGI application must give bytes (got {type(piece).__name__})", code="POUNCE_APP_BAD_MESSAGE"
