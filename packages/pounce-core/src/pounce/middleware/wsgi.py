@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from pounce.errors import AppError, ClientGone
+from pounce.exchange.values import plain_bytes
 
 __all__ = ["WSGI"]
 
@@ -351,13 +352,12 @@ class FileWrapper:
 
 
 def _bytes(piece: Any) -> bytes:
-    if isinstance(piece, (bytearray, memoryview)):
-        return bytes(piece)
-    if not isinstance(piece, bytes):
+    plain = plain_bytes(piece)
+    if plain is None:
         raise AppError(
             f"a WSGI application must give bytes (got {type(piece).__name__})", code="POUNCE_APP_BAD_MESSAGE"
         )
-    return piece
+    return plain
 
 
 def _environ(scope: Scope, body: _Body) -> dict[str, Any]:
