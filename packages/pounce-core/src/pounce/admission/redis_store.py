@@ -57,6 +57,9 @@ SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local period, span = tonumber(ARGV[1]), tonumber(ARGV[2])
+local function keep(full)
+    redis.call('SET', KEYS[1], string.format('%.3f', full), 'PX', math.ceil((full - now) / 1000) + 1)
+end
 local full = tonumber(redis.call('GET', KEYS[1]) or now)
 if full < now then full = now end
 local wait = full + period - span - now
@@ -64,13 +67,13 @@ if wait > period * 2 + 2 then
     -- Nobody takes more than there is: the clock has gone back, or the limit has been another one.
     full = now + span
     wait = period
-    redis.call('SET', KEYS[1], string.format('%.3f', full), 'PX', math.ceil(span / 1000) + 1)
+    keep(full)
 end
 if wait > period * 0.001 + 1 then
     return {math.ceil(full - now), math.ceil(wait)}
 end
 full = full + period
-redis.call('SET', KEYS[1], string.format('%.3f', full), 'PX', math.ceil((full - now) / 1000) + 1)
+keep(full)
 return {math.ceil(full - now), 0}
 """
 
@@ -351,7 +354,8 @@ class RedisStore:
 
 
 def _times(answer: Any) -> tuple[float, float]:
-    """What the script answers, in seconds. Raises `ValueError` for what it cannot have answered."""
+    """What the script answers, in seconds. Raises `ValueError` for what it cannot have answered,
+    `OverflowError` for a number that is beyond all times."""
     if not isinstance(answer, list) or len(answer) != 2 or not all(isinstance(each, int) for each in answer):
         raise ValueError("what it answers is no answer of the script")
     missing, wait = answer
