@@ -5,6 +5,8 @@
 ARGS ?=
 FUZZ_SECONDS ?= 300
 BIN := .venv/bin
+# Of runs whose tests take as long as they are told to.
+LONG := -n 0 -o faulthandler_timeout=0
 
 # Container images set it to stay small; here every process that a test starts would compile all of its modules again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -25,15 +27,15 @@ test: setup ## Run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
 soak: setup ## Run the long tests that look for growth
-	$(BIN)/python -m pytest -m soak -n 0 $(ARGS)
+	$(BIN)/python -m pytest -m soak $(LONG) $(ARGS)
 
 faults: setup ## Reload, kill, block and flood servers under load; every answer is checked
-	$(BIN)/python -m pytest tests/workers tests/deploy -m faults -n 0 -s $(ARGS)
+	$(BIN)/python -m pytest tests/workers tests/deploy -m faults $(LONG) -s $(ARGS)
 
 fuzz: setup ## Run each differential suite of the wires for FUZZ_SECONDS (300)
 	POUNCE_FUZZ=$(FUZZ_SECONDS) $(BIN)/python -m pytest packages/pounce-h1fast/tests/test_differential.py \
 		packages/pounce-h1fast/tests/test_sequences.py packages/pounce-h2/tests/test_sequences.py \
-		packages/pounce-h3/tests/test_sequences.py -n 0 $(ARGS)
+		packages/pounce-h3/tests/test_sequences.py $(LONG) $(ARGS)
 
 lint: setup ## Check style, types and that uv.lock fits the pyproject files
 	$(BIN)/ruff check
