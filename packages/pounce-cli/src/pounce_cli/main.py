@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pounce.errors import PounceError
+from pounce.gc_hold import hold, let_go
 from pounce_cli.second_spellings import respelled
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None, *, discover: Callable[[], Regis
     `discover` finds the plugins that may bring commands, by default the installed ones; it is not called for `serve`.
     """
     words = _joined(sys.argv[1:] if arguments is None else arguments)
+    hold()
     try:
         return _run(respelled(words), discover)
     except KeyboardInterrupt:
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str] | None = None, *, discover: Callable[[], Regis
 
         report(exc, as_json=wants_json(words))
         return exc.exit_code
+    finally:
+        let_go()
 
 
 def _joined(words: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ from pounce.config import WORKER_TIMEOUT, ServerConfig
 from pounce.config_checks import HOOKS
 from pounce.display import PLAIN, DisplayConfig
 from pounce.errors import ConfigError, PounceError
+from pounce.gc_hold import settle
 from pounce.idle_settings import idle_settings
 from pounce.importer import is_importing
 from pounce.late import late
@@ -553,6 +554,7 @@ class Server:
         """Connections are accepted: log it, and call `on_ready`."""
         from pounce import __version__
 
+        settle()
         if self._pid_file is not None:
             self._pid_file.write()
 

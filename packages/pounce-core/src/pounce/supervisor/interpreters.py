@@ -72,6 +72,8 @@ TOTALS_PATIENCE = 0.5
 START = """\
 import sys
 sys.path.insert(0, {folder!r})
+from pounce.gc_hold import hold
+hold()
 from pounce.supervisor.interpreter_process import main
 main({fd})
 """

@@ -29,6 +29,8 @@ __all__ = ["check_fork", "fork", "other_threads", "spawn"]
 START = """\
 import sys
 sys.path.insert(0, {folder!r})
+from pounce.gc_hold import hold
+hold()
 from pounce.supervisor.process import main
 main({fd})
 """

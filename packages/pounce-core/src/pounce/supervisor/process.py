@@ -23,6 +23,7 @@ from pounce.contract.totals import Totals
 from pounce.contract.wire import Fleet
 from pounce.errors import PounceError, WorkerError
 from pounce.exchange.service import ASGIApp
+from pounce.gc_hold import settle
 from pounce.importer import application_traceback
 from pounce.leftovers import END_TIMEOUT, Leftovers
 from pounce.net.bind import Listener
@@ -202,6 +203,7 @@ class ServerProcess:
             # An interpreter that failed may have left something behind.
             self.abandoned = spec.mode == "subinterpreter"
             return 1
+        settle()
         self._channel.send(Ready(workers.describe()))
         self._answer_for(workers)
         self._channel.send(OwnTotals(0, workers.totals()))
