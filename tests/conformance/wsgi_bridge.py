@@ -172,11 +172,31 @@ def says(status: str, *headers: tuple[str, str], body: Any = b"") -> Any:
     return app
 
 
-@pytest.mark.parametrize(
-    "app", [forgets, says("OK"), says("20 OK"), says("200 OK", ("Connection", "close")), says("200 OK", body="text")]
-)
+@pytest.mark.parametrize("app", [forgets, says("OK"), says("20 OK"), says("200 OK", body="text")])
 def test_application_that_breaks_the_rules_is_an_error(serve: Callable[..., Started], app: Any) -> None:
     assert serve(app).request("GET", "/").status == 500
+
+
+def test_fields_of_the_next_hop_are_left_out_and_said_once(
+    serve: Callable[..., Started], caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = [("Keep-Alive", "timeout=5"), ("Transfer-Encoding", "chunked"), ("Upgrade", "h2c"), ("X-Own", "1")]
+    server = serve(says("200 OK", *fields, body=b"body"))
+    for _ in range(2):
+        response = server.request("GET", "/")
+        assert (response.status, response.body) == (200, b"body")
+        names = {name for name, _ in response.headers}
+        assert b"x-own" in names
+        assert names.isdisjoint((b"keep-alive", b"transfer-encoding", b"upgrade"))
+    told = [record.getMessage() for record in caplog.records if "WSGI" in record.getMessage()]
+    assert [line.split()[4] for line in told] == ["keep-alive,", "transfer-encoding,", "upgrade,"]
+
+
+def test_application_may_ask_for_the_end_of_its_connection(wire: Wire, serve: Callable[..., Started]) -> None:
+    response = serve(says("200 OK", ("Connection", "close"), body=b"body")).request("GET", "/")
+    assert (response.status, response.body) == (200, b"body")
+    # Which only HTTP/1.1 has a field for.
+    assert ((b"connection", b"close") in list(response.headers)) is wire.case.has_reasons
 
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview, type("Own", (bytes,), {})])

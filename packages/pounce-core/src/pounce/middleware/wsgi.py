@@ -30,8 +30,9 @@ type WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 log = logging.getLogger("pounce")
 
-# PEP 3333: "it is an error for them to be used by an application"; RFC 9110 7.6.1.
-HOP_BY_HOP = ("connection", "keep-alive", "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade")
+# RFC 9110 7.6.1. PEP 3333 calls it an error of an application to use them, but applications do, and the servers that
+# they come from leave them out. Connection goes on: what its `close` asks for is the connection's to do.
+HOP_BY_HOP = ("keep-alive", "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade")
 CHUNK = 65_536
 
 
@@ -48,6 +49,8 @@ class WSGI:
         self._threads = threads or min(32, (os.process_cpu_count() or 1) + 4)
         self._sends_files = sends_files
         self._pool: ThreadPoolExecutor | None = None
+        self._told: set[str] = set()
+        """Fields that were left out, and the log has said so."""
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         kind = scope["type"]
@@ -59,8 +62,14 @@ class WSGI:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="pounce-wsgi")
         files = self._sends_files or "http.response.zerocopysend" in scope.get("extensions", ())
-        request = _Request(self.app, scope, receive, send, files)
+        request = _Request(self, scope, receive, send, files)
         await request.run(self._pool)
+
+    def leave_out(self, name: str) -> None:
+        """A field of the next hop is not sent; the log says so once. From any thread."""
+        if name not in self._told:
+            self._told.add(name)
+            log.warning("The WSGI application sets %s, which is the server's to say: it is not sent (PEP 3333)", name)
 
     def close(self) -> None:
         """Take no more requests; threads end when theirs do."""
@@ -71,8 +80,8 @@ class WSGI:
 class _Request:
     """One request: what its thread does, and what it asks of the loop."""
 
-    def __init__(self, app: WSGIApp, scope: Scope, receive: Any, send: Any, sends_files: bool) -> None:
-        self._app = app
+    def __init__(self, bridge: WSGI, scope: Scope, receive: Any, send: Any, sends_files: bool) -> None:
+        self._bridge = bridge
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -134,7 +143,7 @@ class _Request:
         """Run the application; what is left to send is returned."""
         body = _Body(self, *self._fetched)
         environ = _environ(self._scope, body)
-        result: Any = self._app(environ, self._start_response)
+        result: Any = self._bridge.app(environ, self._start_response)
         try:
             return self._answer(result)
         except CancelledError as exc:
@@ -197,7 +206,8 @@ class _Request:
         for name, value in headers:
             lower = name.lower()
             if lower in HOP_BY_HOP:
-                raise AppError(f"a WSGI application must not send {name}", code="POUNCE_APP_BAD_HEADER")
+                self._bridge.leave_out(lower)
+                continue
             if lower == "content-length" and value.isascii() and value.isdigit():
                 self._length = int(value)
             fields.append((lower.encode("latin-1"), value.encode("latin-1")))
