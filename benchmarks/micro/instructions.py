@@ -4,8 +4,9 @@ Each server runs under callgrind, in a process and an environment as `benchmarks
 one after the other on one connection. What is counted are the instructions of its user space in all its threads,
 between two dumps; the kernel's work is not among them. Unlike requests per second this does not bend with the machine.
 `bare` is the least that can be built, for the loads without a body (`micro/bare.py`).
-With `connections` in place of a load each request comes on a connection of its own. `upload-20m` has a body of
-20 MB, and `file` and `tls-file` are sent by their path, which the application of `file-read` does not do.
+With `connections` in place of a load each request comes on a connection of its own. `upload-20m` has a body of 20 MB,
+`websocket-64` and `websocket-16k` are messages that come back, and `file` and `tls-file` are sent by their path, which
+the application of `file-read` does not do.
 """
 
 import argparse
@@ -22,9 +23,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.load import websocket_client
 from benchmarks.load.peers import peers_python
 from benchmarks.load.servers import SERVERS, Running, Server
 from benchmarks.micro.requests import LOADS, MORE
+from benchmarks.micro.requests import Counted as Load
 
 WARM_UP = 300
 SETTLING = 30
@@ -84,12 +87,13 @@ def _is_counted(pid: int) -> bool:
 class Client:
     """Asks one request after the other; with `keep` on one connection."""
 
-    def __init__(self, port: int, request: Callable[[int], bytes], keep: bool, tls: bool) -> None:
-        self._address = ("127.0.0.1", port)
-        self._request = request
+    def __init__(self, port: int, load: Load, keep: bool) -> None:
+        self._port = port
+        self._request = load.request
         self._keep = keep
+        self._websocket = load.websocket
         self._tls: ssl.SSLContext | None = None
-        if tls:
+        if load.tls:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             self._tls.check_hostname = False
             self._tls.verify_mode = ssl.CERT_NONE
@@ -99,15 +103,24 @@ class Client:
     def ask(self, count: int) -> None:
         for _ in range(count):
             if self._socket is None:
-                self._socket = socket.create_connection(self._address, 60)
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if self._tls is not None:
-                    self._socket = self._tls.wrap_socket(self._socket)
+                self._socket = self._connect()
             self._number += 1
-            self._socket.sendall(self._request(self._number))
-            self._read(self._socket)
+            request = self._request(self._number)
+            self._socket.sendall(request)
+            if self._websocket:
+                # The same without its mask.
+                websocket_client.read(self._socket, len(request) - 4)
+            else:
+                self._read(self._socket)
             if not self._keep:
                 self.close()
+
+    def _connect(self) -> socket.socket:
+        if self._websocket:
+            return websocket_client.connect(self._port)
+        sock = socket.create_connection(("127.0.0.1", self._port), 60)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock if self._tls is None else self._tls.wrap_socket(sock)
 
     def close(self) -> None:
         if self._socket is not None:
@@ -133,7 +146,8 @@ def measure(server: str, load: str, python: Path, flags: str = "", idle: bool = 
     """Instructions of one request, those of the busiest thread first; `flags` are added to what our own server is
     started with. Without `idle` what a server does in the same time when nobody asks is not counted: under callgrind
     that comes fifty times as often for each request."""
-    app, request, kind, tls, count = KNOWN["hello" if load == "connections" else load]
+    asked = KNOWN["hello" if load == "connections" else load]
+    count = asked.count
     chosen = COUNTED[server]
     if flags and not chosen.peer:
         arguments = chosen.arguments
@@ -141,8 +155,8 @@ def measure(server: str, load: str, python: Path, flags: str = "", idle: bool = 
             # The command line says the contrary of both, and each may be said once.
             arguments = arguments.replace("--no-access-log --log-level warning", "")
         chosen = replace(chosen, arguments=f"{arguments} {flags}")
-    with Counted(chosen, python, app, tls=tls, kind=kind) as running:
-        client = Client(running.port, request, load != "connections", tls)
+    with Counted(chosen, python, asked.app, tls=asked.tls, kind=asked.kind) as running:
+        client = Client(running.port, asked, load != "connections")
         deadline = time.monotonic() + PATIENCE
         while True:
             try:

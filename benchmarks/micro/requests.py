@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from benchmarks.load.loads import WEBSOCKET
+from benchmarks.load.websocket_client import masked
+
 __all__ = ["LOADS", "MORE", "Counted"]
 
 BROWSER = (
@@ -61,6 +64,11 @@ def uploaded(number: int) -> bytes:
     return POST % number + b"Content-Length: %d\r\n\r\n" % len(UPLOAD) + UPLOAD
 
 
+def message(size: int) -> Callable[[int], bytes]:
+    """A message of a WebSocket, all letters of which differ from those before."""
+    return lambda number: masked(b"%c" % (97 + number % 26) * size)
+
+
 def accepts_encodings(number: int) -> bytes:
     return b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n\r\n"
 
@@ -81,6 +89,8 @@ class Counted(NamedTuple):
     tls: bool = False
     count: int = 300
     """Requests that are counted by callgrind."""
+    websocket: bool = False
+    """What is sent, and comes back, are messages on one WebSocket."""
 
 
 UPLOAD = b"x" * 20_000_000
@@ -101,6 +111,8 @@ MORE: dict[str, Counted] = {
     "file": Counted(RAW + "sends_path", get, kind="pathsend"),
     "file-read": Counted(RAW + "reads_path", get),
     "tls-file": Counted(RAW + "sends_path", get, kind="pathsend", tls=True),
+    "websocket-64": Counted(WEBSOCKET + "echo", message(64), websocket=True),
+    "websocket-16k": Counted(WEBSOCKET + "echo", message(2**14), websocket=True),
     "upload-20m": Counted(RAW + "takes_all", uploaded, kind="upload", count=6),
 }
 """Those of which bytecodes tell little: the work is OpenSSL's, the kernel's or that of threads; and those of

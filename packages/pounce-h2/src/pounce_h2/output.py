@@ -132,12 +132,16 @@ class Output:
         connection = self.connection
         if not connection.writable:
             connection.added += self._cork_size
+        size = self._cork_size
         self._cork = []
         self._cork_size = 0
         transport = connection.transport
         if transport.is_closing():
             return
-        transport.write(cork[0] if len(cork) == 1 else b"".join(cork))
+        if len(cork) == 1:
+            transport.write(cork[0])
+        else:
+            connection.write_pieces(cork, size)
         if not connection.writable and transport.get_write_buffer_size() > UNSENT_MAX:
             connection.service.count("h2_unread", "h2: the peer makes us answer and reads nothing, closing")
             connection.abort()

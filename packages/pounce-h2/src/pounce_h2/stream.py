@@ -144,7 +144,8 @@ class H2Stream:
             output.send_window -= size
             output.data_frames += 1
             head = output.pack_head(size << 8, 0 if more else END_STREAM, self.id)
-            output.emit(b"".join((frames, head, cast(bytes, body))))
+            # Added, not joined: compilers may do that byte by byte.
+            output.emit(frames + head + cast(bytes, body))
             if not more:
                 self._end()
         else:
@@ -273,7 +274,8 @@ class H2Stream:
         output.data_frames += 1
         done = not self.parked_size
         ends = done and self.sending == LAST and self.trailer_block is None
-        output.emit(b"".join((output.pack_head(size << 8, END_STREAM if ends else 0, self.id), *pieces)))
+        head = output.pack_head(size << 8, END_STREAM if ends else 0, self.id)
+        output.emit(head + pieces[0] if len(pieces) == 1 else b"".join((head, *pieces)))
         if done:
             self.wait = None
             output.has_nothing_to_send(self)

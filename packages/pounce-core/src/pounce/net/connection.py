@@ -17,7 +17,7 @@ import asyncio
 import functools
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, cast
 
@@ -50,6 +50,10 @@ __all__ = [
 
 CORK_LIMIT = 16384
 """Bytes that are gathered into one write at the most."""
+GATHERED = 8192
+"""Bytes of several pieces from which on it takes longer to join them than to hand them over one by one."""
+TLS_GATHERED = 32_768
+"""The same where each of them may be a record, above TLS other than our own, or is written by itself."""
 RECV_MAX = 65536
 """Bytes read at once."""
 TLS_RECV_MAX = 262_144
@@ -523,16 +527,29 @@ class Connection(asyncio.Protocol):
             data = data[sent:]
         self.transport.write(data)
 
+    def write_pieces(self, pieces: Sequence[bytes], size: int) -> None:
+        """Write several pieces, of that many bytes together, as one; they are not gathered with others."""
+        if size < GATHERED or (size < TLS_GATHERED and self._fd < 0 and not hasattr(self.transport, "takes_pieces")):
+            self._write(b"".join(pieces))
+        elif self._direct or (self._fd >= 0 and not self.transport.get_write_buffer_size()):
+            try:
+                sent = os.writev(self._fd, pieces)
+            except OSError:
+                # As above; or they are too many.
+                sent = 0
+            self._direct = sent == size
+            if not self._direct:
+                self.transport.write(b"".join(pieces)[sent:])
+        else:
+            self.transport.writelines(pieces)
+
     def send_pieces(self, *pieces: bytes) -> None:
         """Write several pieces as one."""
         if self.corked:
             for piece in pieces:
                 self.send(piece)
-        elif sum(map(len, pieces)) < CORK_LIMIT:
-            self._write(b"".join(pieces))
         else:
-            self._direct = False
-            self.transport.writelines(pieces)
+            self.write_pieces(pieces, sum(map(len, pieces)))
 
     def send_file_at_once(self, fd: int, offset: int, count: int) -> int:
         """Send as much of a file as the kernel takes without waiting, and tell how much that was. What follows is for
@@ -555,11 +572,8 @@ class Connection(asyncio.Protocol):
                 self.added += self._cork_size
             if len(cork) == 1:
                 self._write(cork[0])
-            elif self._cork_size < CORK_LIMIT * 2:
-                self._write(b"".join(cork))
             else:
-                self._direct = False
-                self.transport.writelines(cork)
+                self.write_pieces(cork, self._cork_size)
             cork.clear()
             self._cork_size = 0
 

@@ -19,6 +19,7 @@ It stands on what asyncio has below its documented surface in CPython 3.14, as t
 import os
 import socket
 from asyncio import sslproto, trsock
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pounce.net.direct_transport import DirectTransport
@@ -32,6 +33,8 @@ AGAIN: Any = sslproto.SSLAgainErrors
 
 RECORD = 16_384
 """Bytes of a record (RFC 8446 5.1), of which OpenSSL gives one at a time."""
+SHORT = 2048
+"""Bytes that are not worth a record of their own."""
 RECV_MAX = 20_480
 """Bytes read at once: a whole record is among them if there is one."""
 TURN_MAX = 102_400
@@ -68,11 +71,14 @@ class Below(DirectTransport):
 class Above(transport_base):  # type: ignore[misc]
     """The transport that protocols see."""
 
+    takes_pieces = True
+    """Nobody need join what is written together."""
+
     def write(self, data: Any) -> None:
         protocol = self._ssl_protocol
         if (
             type(data) is bytes
-            and 0 < len(data) <= RECORD
+            and data
             and protocol._state is WRAPPED
             and not protocol._write_backlog
             and not protocol._ssl_writing_paused
@@ -82,8 +88,21 @@ class Above(transport_base):  # type: ignore[misc]
             super().write(data)
 
     def writelines(self, list_of_data: Any) -> None:
-        # Each of them would be a record.
-        self.write(b"".join(list_of_data))
+        self._ssl_protocol.write_pieces(_without_short_ones(list_of_data))
+
+
+def _without_short_ones(pieces: Iterable[bytes]) -> list[bytes]:
+    """The same bytes in pieces that are worth a record; short ones go with what follows them."""
+    found = []
+    held = b""
+    for piece in pieces:
+        held += piece
+        if len(held) >= SHORT:
+            found.append(held)
+            held = b""
+    if held:
+        found.append(held)
+    return found
 
 
 class DirectTLS(protocol_base):  # type: ignore[misc]
@@ -257,18 +276,38 @@ class DirectTLS(protocol_base):  # type: ignore[misc]
     # Writing
 
     def write_at_once(self, data: bytes) -> None:
-        """Write a record, while nothing waits to be encrypted, nor to be sent."""
+        """Write what is not empty, while nothing waits to be encrypted, nor to be sent."""
+        try:
+            if self._encrypted(data):
+                self._process_outgoing()
+        except Exception as exc:  # noqa: BLE001 - as in asyncio
+            self._fatal_error(exc, "Fatal error on SSL protocol")
+
+    def write_pieces(self, pieces: Sequence[bytes]) -> None:
+        """Write pieces that are not empty, each in records of its own."""
+        if self._state is not WRAPPED or self._write_backlog or self._ssl_writing_paused:
+            self._write_appdata(pieces)
+            return
+        try:
+            for at, data in enumerate(pieces, 1):
+                if not self._encrypted(data):
+                    self._write_appdata(pieces[at:])
+                    return
+            self._process_outgoing()
+        except Exception as exc:  # noqa: BLE001 - as in asyncio
+            self._fatal_error(exc, "Fatal error on SSL protocol")
+
+    def _encrypted(self, data: bytes) -> bool:
+        """Encrypt it; where that cannot be done now, what is left of it goes the way of asyncio, which is that of all
+        that follows then."""
         try:
             sent = self._encrypt(data)
             if sent == len(data):
-                self._process_outgoing()
-                return
+                return True
         except AGAIN:
             sent = 0
-        except Exception as exc:  # noqa: BLE001 - as in asyncio
-            self._fatal_error(exc, "Fatal error on SSL protocol")
-            return
         self._write_appdata((data[sent:],))
+        return False
 
     def _process_outgoing(self) -> None:
         if not self._ssl_writing_paused:

@@ -31,6 +31,9 @@ type Kind = tuple[int, int, int]
 class DirectTransport(base):  # type: ignore[misc]
     """A connected socket on an `EpollLoop`, TCP or Unix, without TLS."""
 
+    takes_pieces = True
+    """Nobody need join what is written together."""
+
     # What is set for each connection: asyncio's attributes are too many for CPython to find by their place.
     __slots__ = (
         "_buffer",
