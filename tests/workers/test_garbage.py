@@ -91,6 +91,16 @@ def test_program_that_has_a_server_in_it_keeps_its_collector() -> None:
         assert gc.get_freeze_count() <= before[1]
 
 
+def test_commands_that_are_not_for_serving_have_their_collector() -> None:
+    code = (
+        "import gc, pounce_cli.main as main, pounce_cli.commands as commands\n"
+        "commands.run = lambda *args, **kwargs: print(gc.get_threshold()) or 0\n"
+        "main.main(['bench'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tuple(DEFAULT)}\n"
+
+
 def test_command_that_fails_leaves_the_collector_as_it_was(tmp_path: Path) -> None:
     code = "import gc; from pounce_cli.main import main; print(main(['serve', 'nowhere:app']), gc.get_threshold())"
     line = [sys.executable, "-c", code]

@@ -221,6 +221,40 @@ def test_process_that_asks_for_another_one_during_a_reload_gets_it(tmp_path: Pat
         server.wait_for_message(f"Process {next(pid for pid in new if asked[pid] > 40)} is replaced")
 
 
+ASKS_EARLY = (
+    APP
+    + """
+import gc
+import threading
+from pounce.supervisor.process import ServerProcess
+
+asked = threading.Event()
+ask = ServerProcess._ask_for_another
+
+def ask_and_tell(self, reason):
+    ask(self, reason)
+    asked.set()
+
+def wait(phase, info):
+    # The run at the end of the start; workers serve by then.
+    if phase == "start" and info["generation"] == 2:
+        gc.callbacks.remove(wait)
+        asked.wait(60)
+
+ServerProcess._ask_for_another = ask_and_tell
+gc.callbacks.append(wait)
+"""
+)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_process_that_asks_for_another_one_before_it_is_ready_itself_gets_it(mode: str, tmp_path: Path) -> None:
+    command = ["-m", "pounce_cli", "serve", "main:app", "--port", "0", "--log-format", "json", "--max-lifetime", "0.01"]
+    command += [*FEWEST[mode], "--recycle-jitter", "0"]
+    with Running(tmp_path, app=ASKS_EARLY, command=command) as server:
+        server.wait_for_message(f"Process {server.children()[0]} is replaced")
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_end_during_a_reload_ends_all(mode: str, tmp_path: Path) -> None:
     with Running(tmp_path, *FEWEST[mode]) as server:

@@ -31,7 +31,6 @@ def main(arguments: Sequence[str] | None = None, *, discover: Callable[[], Regis
     `discover` finds the plugins that may bring commands, by default the installed ones; it is not called for `serve`.
     """
     words = _joined(sys.argv[1:] if arguments is None else arguments)
-    hold()
     try:
         return _run(respelled(words), discover)
     except KeyboardInterrupt:
@@ -58,6 +57,7 @@ def _joined(words: Sequence[str]) -> list[str]:
 
 def _run(words: list[str], discover: Callable[[], Registry] | None) -> int:
     if words[:1] == ["serve"]:
+        hold()
         from pounce_cli.plain_line import read
 
         given = read(words[1:])

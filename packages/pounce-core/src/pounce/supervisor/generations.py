@@ -198,6 +198,8 @@ class Generations:
                 self.share_datagrams()
                 if before is not None:
                     self._drain(before)
+                if child.recycle is not None:
+                    self.recycle(child, child.recycle)
         if self.coming and all(place.child is not None for place in self.coming):
             self._take_over()
         if not self.serves and all(place.child is not None for place in self.places):
@@ -278,8 +280,8 @@ class Generations:
 
     def recycle(self, child: Child, reason: str) -> None:
         """See `ChildEvents`."""
-        if any(place.child is child for place in self.coming):
-            # It asks once.
+        if child.ready is None or any(place.child is child for place in self.coming):
+            # It asks once. Before it is ready: its workers serve already when it says so.
             child.recycle = reason
             return
         place = next((place for place in self.places if place.child is child), None)
