@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.deploy.images import instructions, listed
+from tests.workers.running import eventually
 
 from pounce_cli.new_project import DOCKERFILE, DOCKERIGNORE
 
@@ -72,8 +73,11 @@ def test_process_1_is_healthy_and_ends_at_the_signal(folder: Path) -> None:
         )  # fmt: skip
         try:
             # As an engine does, until it is healthy.
-            while subprocess.run(health, env=environment, cwd=folder, capture_output=True).returncode:
+            def is_healthy() -> bool:
                 assert process.poll() is None, (folder / "log").read_text()
+                return not subprocess.run(health, env=environment, cwd=folder, capture_output=True).returncode
+
+            eventually(is_healthy)
             [first] = subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()
             os.kill(int(first), getattr(signal, last("STOPSIGNAL")))
             assert process.wait(PATIENCE) == 0, (folder / "log").read_text()

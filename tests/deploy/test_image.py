@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 from tests.deploy.images import Image, build, sent
 from tests.deploy.proxies import DEPLOY, PATIENCE
+from tests.workers.running import eventually
 
 from pounce_cli.new_project import init_project
 
@@ -163,8 +163,7 @@ def running(image: Image) -> Iterator[Running]:
     with ExitStack() as stack:
         container = Running(image, image.root.parent / "log", stack)
         # As an engine does, until it is healthy.
-        while not container.healthy():
-            pass
+        eventually(container.healthy)
         yield container
 
 
@@ -182,10 +181,8 @@ def test_orphans_are_waited_for(running: Running) -> None:
     orphan = running.get("/orphan").strip()
     [pid] = [pid for pid in run("pgrep", "-x", "sleep").split() if inner_pid(pid) == orphan]
     os.kill(int(pid), signal.SIGKILL)
-    over = time.monotonic() + PATIENCE
     # A process that nobody waits for stays there.
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < over
+    eventually(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def inner_pid(pid: str) -> str:

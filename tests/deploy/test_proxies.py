@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from tests.deploy.proxies import PATIENCE, PROXIES, Proxy, client_context, own_addresses
+from tests.workers.running import eventually
 from websockets.asyncio.client import connect
 
 from pounce.testing import TestServer
@@ -120,8 +122,7 @@ def end(front: Front) -> None:
 def wait_until_healthy(front: Front) -> None:
     """A proxy that checks its servers may not have found them yet."""
     with front.client() as client:
-        while client.get("/").status_code != 200:
-            pass
+        eventually(lambda: client.get("/").status_code == 200)
 
 
 def test_browsers_speak_http2_and_the_application_hears_who_asks(front: Front) -> None:
@@ -199,14 +200,19 @@ def test_one_server_after_the_other_is_restarted_and_nothing_is_lost(front: Fron
             before = front.served[number]
             front.servers[number].start()
             # Who goes on before the proxy has found it again has none left for a moment.
-            while front.served[number] == before:
-                wait_for_more(counts, threads)
+            eventually(partial(is_back, front, number, before, counts, threads))
         wait_for_more(counts, threads)
     finally:
         over.set()
         for thread in threads:
             thread.join(PATIENCE)
     assert faults == []
+
+
+def is_back(front: Front, number: int, before: int, counts: list[int], threads: list[threading.Thread]) -> bool:
+    """Whether the proxy has a server answer again, after some more of all answers."""
+    wait_for_more(counts, threads)
+    return front.served[number] != before
 
 
 def wait_for_more(counts: list[int], threads: list[threading.Thread]) -> None:

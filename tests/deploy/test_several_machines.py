@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.deploy.proxies import DEPLOY, PATIENCE, replaced
+from tests.workers.running import eventually
 
 POUNCE = Path(sys.executable).with_name("pounce")
 NET = "10.213.77"
@@ -130,8 +131,7 @@ class Load:
     def until(self, said: str, count: int = 200) -> None:
         """Until so many further answers have said this."""
         wanted = self.answers[said] + count
-        while self.answers[said] < wanted:
-            self._over.wait(0.01)
+        eventually(lambda: self.answers[said] >= wanted)
 
     def end(self) -> None:
         self._over.set()

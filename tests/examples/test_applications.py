@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.workers.running import eventually
 from websockets.sync.client import connect
 
 from pounce import create_static_handler
@@ -149,8 +150,7 @@ def test_background_work_ends_in_good_order(
     monkeypatch.chdir(tmp_path)
     with TestServer(example("background_app").app) as server, client(server) as http:
         assert http.post("/").json() == {"job": 0}
-        while not http.get("/").json()["0"]:
-            pass
+        eventually(lambda: http.get("/").json()["0"])
     kept = json.loads((tmp_path / "jobs.json").read_text())
     assert 0 < kept["0"] < example("background_app").STEPS
 

@@ -228,10 +228,14 @@ def test_death_of_a_process_costs_its_connections_only(start: Start, connect: Co
     # An idle timeout would tell it later than the test waits.
     with start("process", "--http3-idle-timeout", "300") as server:
         clients: dict[int, H3Client] = {}
-        while len(clients) < 2:
+
+        def has_both() -> bool:
             client = connect(server, idle_timeout=4 * PATIENCE)
             if clients.setdefault(answer(client)["pid"], client) is not client:
                 client.close()
+            return len(clients) == 2
+
+        eventually(has_both)
         dying, living = clients
         os.kill(dying, signal.SIGKILL)
         server.wait_for_message("was killed by")

@@ -214,8 +214,12 @@ def test_process_that_asks_for_another_one_during_a_reload_gets_it(tmp_path: Pat
         # Before old ones ask for others too, which come with the same number.
         new = set(server.children()) - old
         asked: Counter[int] = Counter()
-        while not any(asked[pid] > 40 for pid in new):
-            asked[server.get()["pid"]] += 1
+
+        def one_has_served() -> bool:
+            asked.update(server.get()["pid"] for _ in range(10))
+            return any(asked[pid] > 40 for pid in new)
+
+        eventually(one_has_served)
         (tmp_path / "go on").touch()
         server.wait_for_message("Reloaded")
         server.wait_for_message(f"Process {next(pid for pid in new if asked[pid] > 40)} is replaced")
