@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -121,15 +122,16 @@ def _after_the_first(config: pytest.Config) -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put long files first, then those that wait, which leave the CPU to others, then those with the most tests: so no
-    file is alone at the end. Each process takes the next file of the list (`--no-loadscope-reorder`)."""
+    """Put long files first, then those with the most tests, so that no file is alone at the end; and between two of
+    those that wait one that does not, which takes the CPU that they leave. Each process takes the next file of the list
+    (`--no-loadscope-reorder`)."""
     counts = Counter(item.path for item in items)
-
-    def place(item: pytest.Item) -> tuple[bool, bool, int, str]:
-        path = item.path
-        return path.name not in LONG, path.parent.name not in WAITING, -counts[path], str(path)
-
-    items.sort(key=place)
+    waiting: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(counts, key=lambda path: (path.name not in LONG, -counts[path], path)):
+        (waiting if path.parent.name in WAITING else others).append(path)
+    places = {path: place for place, path in enumerate(itertools.chain(*itertools.zip_longest(waiting, others)))}
+    items.sort(key=lambda item: places[item.path])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
