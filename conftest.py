@@ -26,7 +26,10 @@ WORTH_TELLING = 0.05
 """Seconds that a set-up takes which `--durations` should know of."""
 WAITING = ("workers", "deploy", "interop")
 """Folders whose tests wait for processes."""
-LONG = ("test_sequences.py", "test_differential.py", "test_site.py", "test_docs.py")
+LONG = (
+    "test_differential.py", "test_docs.py", "test_ordinary_clients.py", "test_sequences.py", "test_site.py",
+    "test_webtransport_clients.py",
+)  # fmt: skip
 """Files that take long with few tests."""
 
 
