@@ -7,13 +7,12 @@ by a scan of all fields, or by encoding anew what was encoded before.
 import asyncio
 import io
 import logging
-import sys
-import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.bytecodes import counted, switch
 
 import pounce
 from pounce.config import ServerConfig
@@ -26,11 +25,6 @@ SOURCE = Path(pounce.__file__).parent
 REQUEST = b"GET / HTTP/1.1\r\nHost: example.org\r\nUser-Agent: test\r\nAccept: */*\r\n%b\r\n"
 FORWARDED = b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n"
 REQUESTS = 8
-TOOL = 4
-"""An id that no tool of Python's own has."""
-
-monitoring = sys.monitoring
-
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
     fields = [(b"content-type", b"text/plain"), (b"content-length", b"13")]
@@ -41,22 +35,17 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 def executed(fields: bytes = b"", **settings: Any) -> Counter[str]:
     """Bytecodes of one request, by file."""
     found: Counter[str] = Counter()
-    this_thread = threading.get_ident()
     names: dict[str, str | None] = {}
 
-    def count(code: Any, offset: int) -> object:
-        if threading.get_ident() != this_thread:
-            # A server that another test has left running.
-            return None
+    def tell(code: Any) -> bool:
         name = names.get(code.co_filename, "")
         if name == "":
             path = Path(code.co_filename)
             name = str(path.relative_to(SOURCE)) if path.is_relative_to(SOURCE) else None
             names[code.co_filename] = name
-        if name is None:
-            return monitoring.DISABLE
-        found[name] += 1
-        return None
+        if name is not None:
+            found[name] += 1
+        return name is not None
 
     async def serve() -> None:
         given = {"access_log": False, "compression": False, "http_parser": "h11"} | settings
@@ -66,19 +55,13 @@ def executed(fields: bytes = b"", **settings: Any) -> Counter[str]:
         )
         for number in range(2 * REQUESTS):
             if number == REQUESTS:
-                monitoring.set_events(TOOL, monitoring.events.INSTRUCTION)
+                switch(True)
             connection.protocol.data_received(REQUEST % fields)
-        monitoring.set_events(TOOL, 0)
+        switch(False)
         assert connection.received.endswith(b"Hello, World!")
 
-    monitoring.use_tool_id(TOOL, "cost")
-    monitoring.register_callback(TOOL, monitoring.events.INSTRUCTION, count)
-    try:
+    with counted(tell):
         asyncio.run(serve())
-    finally:
-        monitoring.set_events(TOOL, 0)
-        monitoring.register_callback(TOOL, monitoring.events.INSTRUCTION, None)
-        monitoring.free_tool_id(TOOL)
     return Counter({name: round(number / REQUESTS) for name, number in found.items()})
 
 
