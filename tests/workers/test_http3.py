@@ -66,7 +66,9 @@ def four(
 
 @pytest.fixture
 def connect(tls_files: tuple[str, str]) -> Callable[..., H3Client]:
-    return lambda server, **settings: H3Client(*server.address, tls_files[0], **settings)
+    # On a busy machine nothing may come for long.
+    patient = {"idle_timeout": 4 * PATIENCE}
+    return lambda server, **settings: H3Client(*server.address, tls_files[0], **(patient | settings))
 
 
 Connect = Callable[..., H3Client]
@@ -230,7 +232,7 @@ def test_death_of_a_process_costs_its_connections_only(start: Start, connect: Co
         clients: dict[int, H3Client] = {}
 
         def has_both() -> bool:
-            client = connect(server, idle_timeout=4 * PATIENCE)
+            client = connect(server)
             if clients.setdefault(answer(client)["pid"], client) is not client:
                 client.close()
             return len(clients) == 2
