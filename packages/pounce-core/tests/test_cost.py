@@ -26,6 +26,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: example.org\r\nUser-Agent: test\r\nAccept: *
 FORWARDED = b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n"
 REQUESTS = 8
 
+
 async def hello(scope: Any, receive: Any, send: Any) -> None:
     fields = [(b"content-type", b"text/plain"), (b"content-length", b"13")]
     await send({"type": "http.response.start", "status": 200, "headers": fields})

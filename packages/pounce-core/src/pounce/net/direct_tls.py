@@ -4,7 +4,7 @@ Theory of operation. Handshakes, ends, pauses, errors and whatever waits for a p
 state machine for all of it, and stays the base class. But it has two transports, and for each request it reads until
 OpenSSL raises that there is no more, and looks several times at buffers that are empty. So while a connection is open
 and nothing waits, the loop calls `read_ready()`, which reads the socket, decrypts and calls the protocol; and
-`write_at_once()` encrypts and writes to it. What does not fit goes the way of asyncio.
+`write_pieces()` encrypts and writes to it. What does not fit goes the way of asyncio.
 
 OpenSSL takes from the buffer before it no more than the record that it is about to give (`read_ahead` is off). So once
 that buffer is empty there is nothing to be had, and it need not be asked, which would raise.
@@ -75,20 +75,14 @@ class Above(transport_base):  # type: ignore[misc]
     """Nobody need join what is written together."""
 
     def write(self, data: Any) -> None:
-        protocol = self._ssl_protocol
-        if (
-            type(data) is bytes
-            and data
-            and protocol._state is WRAPPED
-            and not protocol._write_backlog
-            and not protocol._ssl_writing_paused
-        ):
-            protocol.write_at_once(data)
+        if type(data) is bytes and data:
+            self._ssl_protocol.write_pieces((data,))
         else:
             super().write(data)
 
     def writelines(self, list_of_data: Any) -> None:
-        self._ssl_protocol.write_pieces(_without_short_ones(list_of_data))
+        if pieces := _without_short_ones(list_of_data):
+            self._ssl_protocol.write_pieces(pieces)
 
 
 def _without_short_ones(pieces: Iterable[bytes]) -> list[bytes]:
@@ -275,39 +269,27 @@ class DirectTLS(protocol_base):  # type: ignore[misc]
 
     # Writing
 
-    def write_at_once(self, data: bytes) -> None:
-        """Write what is not empty, while nothing waits to be encrypted, nor to be sent."""
-        try:
-            if self._encrypted(data):
-                self._process_outgoing()
-        except Exception as exc:  # noqa: BLE001 - as in asyncio
-            self._fatal_error(exc, "Fatal error on SSL protocol")
-
     def write_pieces(self, pieces: Sequence[bytes]) -> None:
-        """Write pieces that are not empty, each in records of its own."""
-        if self._state is not WRAPPED or self._write_backlog or self._ssl_writing_paused:
-            self._write_appdata(pieces)
-            return
-        try:
-            for at, data in enumerate(pieces, 1):
-                if not self._encrypted(data):
-                    self._write_appdata(pieces[at:])
+        """Write pieces, at least one and none of them empty, each in records of its own: at once, while nothing waits
+        to be encrypted, nor to be sent."""
+        at = sent = 0
+        if self._state is WRAPPED and not self._write_backlog and not self._ssl_writing_paused:
+            try:
+                for data in pieces:
+                    sent = 0
+                    sent = self._encrypt(data)
+                    if sent != len(data):
+                        break
+                    at += 1
+                else:
+                    self._process_outgoing()
                     return
-            self._process_outgoing()
-        except Exception as exc:  # noqa: BLE001 - as in asyncio
-            self._fatal_error(exc, "Fatal error on SSL protocol")
-
-    def _encrypted(self, data: bytes) -> bool:
-        """Encrypt it; where that cannot be done now, what is left of it goes the way of asyncio, which is that of all
-        that follows then."""
-        try:
-            sent = self._encrypt(data)
-            if sent == len(data):
-                return True
-        except AGAIN:
-            sent = 0
-        self._write_appdata((data[sent:],))
-        return False
+            except AGAIN:
+                pass
+            except Exception as exc:  # noqa: BLE001 - as in asyncio
+                self._fatal_error(exc, "Fatal error on SSL protocol")
+                return
+        self._write_appdata((pieces[at][sent:], *pieces[at + 1 :]))
 
     def _process_outgoing(self) -> None:
         if not self._ssl_writing_paused:
