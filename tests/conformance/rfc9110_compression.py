@@ -1,10 +1,14 @@
 """Compression by the server over every wire."""
 
+import asyncio
 import gzip
 from compression import zstd
 from typing import Any
 
+import pytest
 from tests.conformance.wires import Wire
+
+from pounce.middleware import Compression
 
 TEXT = b"the quick brown fox jumps over the lazy dog. " * 400
 HEADERS = [(b"content-type", b"text/plain"), (b"etag", b'"v"')]
@@ -20,6 +24,9 @@ def app(pieces: int = 1) -> Any:
             await send({"type": "http.response.body", "body": body, "more_body": index < pieces - 1})
 
     return sends
+
+
+oops = app()
 
 
 def test_client_that_accepts_it_gets_it_coded(wire: Wire) -> None:
@@ -72,3 +79,64 @@ def test_small_static_file_is_coded_and_a_part_of_it_is_not(wire: Wire, tmp_path
         }
         part = client.request("GET", "/static/a.css", [(b"accept-encoding", b"zstd"), (b"range", b"bytes=0-999")])
         assert (part.status, part.body) == (206, TEXT[:1000])
+
+
+@pytest.mark.parametrize("size", [0, 20, 499, 500, 5000])
+@pytest.mark.parametrize("length", [True, False])
+def test_exchange_asks_for_the_same_as_the_middleware_makes(wire: Wire, size: int, length: bool) -> None:
+    """Where compression is the outermost, the exchange asks it; under another middleware it wraps the application."""
+
+    async def sends(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        headers = [*HEADERS, (b"content-length", b"%d" % size)] if length else HEADERS
+        # May be had only once.
+        await send({"type": "http.response.start", "status": 200, "headers": iter(headers)})
+        await send({"type": "http.response.body", "body": TEXT[:size]})
+
+    def wrapped(app: Any) -> Any:
+        async def outer(scope: Any, receive: Any, send: Any) -> None:
+            await coded(scope, receive, send)
+
+        coded = Compression(app)
+        return outer
+
+    with (
+        wire.share(sends).connect() as client,
+        wire.share(sends, compression=False, middleware=(wrapped,)).connect() as other,
+    ):
+        for method in ("GET", "HEAD"):
+            for fields in ([], [(b"accept-encoding", b"gzip")], [(b"accept-encoding", b"zstd;q=0, br")]):
+                found = client.request(method, "/", fields)
+                expected = other.request(method, "/", fields)
+                assert found.body == expected.body
+                own = (b"date", b"alt-svc")
+                assert [each for each in found.headers if each[0] not in own] == [
+                    each for each in expected.headers if each[0] not in own
+                ]
+
+
+def test_what_the_application_does_not_answer_is_left_as_it_is(wire: Wire) -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            raise RuntimeError("on purpose")
+
+    with wire.share(fails, error_pages={"500": f"{__name__}:oops"}).connect() as client:
+        answer = client.request("GET", "/", [(b"accept-encoding", b"gzip")])
+        assert (answer.status, answer.body) == (500, TEXT)
+        assert b"content-encoding" not in dict(answer.headers)
+
+
+def test_pieces_of_several_tasks_are_coded_as_one(wire: Wire) -> None:
+    async def sends(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(40):
+                tasks.create_task(send({"type": "http.response.body", "body": TEXT, "more_body": True}))
+        await send({"type": "http.response.body", "body": b""})
+
+    with wire.share(sends).connect() as client:
+        coded = client.request("GET", "/", [(b"accept-encoding", b"gzip")])
+        assert gzip.decompress(coded.body) == TEXT * 40

@@ -14,7 +14,7 @@ from pounce.exchange.draining import DrainNotice
 from pounce.exchange.error_pages import ErrorPages
 from pounce.exchange.response_headers import ResponseHeaders
 
-__all__ = ["ErrorApps", "Host"]
+__all__ = ["Compression", "ErrorApps", "Host"]
 
 
 class ErrorApps(Protocol):
@@ -31,10 +31,23 @@ class ErrorApps(Protocol):
     ) -> bool: ...
 
 
+class Compression(Protocol):
+    """What codes the answers of an application; see `pounce.middleware.compression`."""
+
+    min_size: int
+    """Below it an answer is not to be coded, whatever else it says."""
+
+    def sender(self, scope: dict[str, Any], send: Any, /) -> Any:
+        """The `send` for the application of this request; what it makes of an answer goes to `send`."""
+
+
 class Host(wire.Service, Protocol):
     """`pounce.exchange.service.Service` as the requests see it that it opens: their files stand below its own."""
 
     app: wire.ASGIApp
+    compressed: wire.ASGIApp | None
+    """The application whose answers `compression` is asked about."""
+    compression: Compression | None
     crossing: Crossing
     described: dict[str, Any]
     disconnects: bool

@@ -86,6 +86,7 @@ class HttpExchange:
         "_body_state",
         "_client_waits",
         "_completed",
+        "_compressing",
         "_expected",
         "_file",
         "_half_closed",
@@ -135,6 +136,8 @@ class HttpExchange:
         self._lost: Exception | None = None
         self._half_closed = False
         self._completed = False
+        # False where nothing is compressed, None until an answer has begun that may be; then its `send()`.
+        self._compressing: Any = False
         self._portion = PORTION
         self._readers: list[asyncio.Future[None]] | None = None
         self._writers: list[asyncio.Future[None]] | None = None
@@ -208,6 +211,8 @@ class HttpExchange:
     async def run(self, app: ASGIApp) -> None:
         """Run an application to its end and settle what it leaves behind."""
         self.running = True
+        if app is self.service.compressed:
+            self._compressing = None
         try:
             await app(http_scope(self.service, self.head, self.stream), self.receive, self.send)
         except asyncio.CancelledError:
@@ -363,12 +368,40 @@ class HttpExchange:
             await self.service.crossing.call(self.send, message)
             return
         kind = message["type"]
+        if self._compressing is not False:
+            if self._compressing is not None:
+                await self._compressing(message)
+                return
+            if kind == "http.response.start" and type(message.get("headers", ())) is not list:
+                # More than one looks at them, and they may be had only once.
+                message = {**message, "headers": list(message.get("headers", ()))}
         if kind == "http.response.start":
             self._send_start(message)
+            if self._compressing:
+                await self._compressing(message)
             return
         if kind == "http.response.body":
             self._send_body(message.get("body", b""), message.get("more_body", False))
-        elif kind == "http.response.pathsend":
+            if self.answer != DONE or not self.stream.writable:
+                await self._wait_for_turn()
+        else:
+            await self._send_other(kind, message)
+
+    async def _pass_on(self, message: dict[str, Any]) -> None:
+        """Take what compression has made of messages."""
+        if self._lost is not None:
+            raise ClientGone(CLIENT_GONE) from self._lost
+        kind = message["type"]
+        if kind == "http.response.start":
+            self._send_start(message)
+        elif kind == "http.response.body":
+            self._send_body(message.get("body", b""), message.get("more_body", False))
+            await self._wait_for_turn()
+        else:
+            await self._send_other(kind, message)
+
+    async def _send_other(self, kind: str, message: dict[str, Any]) -> None:
+        if kind == "http.response.pathsend":
             await self._send_path(message["path"])
         elif kind == "http.response.zerocopysend":
             await self._send_open_file(message)
@@ -381,6 +414,10 @@ class HttpExchange:
             await self._send_part(message)
         else:
             raise AppError(f"unknown ASGI message {kind!r}", code="POUNCE_APP_BAD_MESSAGE")
+        await self._wait_for_turn()
+
+    async def _wait_for_turn(self) -> None:
+        """Wait after a piece of the answer until another one may follow."""
         if not self.stream.writable:
             await self._wait_until_writable()
         elif self.answer != DONE:
@@ -404,9 +441,17 @@ class HttpExchange:
             return
         if status > 999:
             raise AppError(f"{status} is not an HTTP status", code="POUNCE_APP_BAD_MESSAGE")
-        self._headers, self._expected = self.service.response_headers.complete(
-            message.get("headers", ()), self.stream.connection
-        )
+        service = self.service
+        headers, expected = service.response_headers.complete(message.get("headers", ()), self.stream.connection)
+        if self._compressing is None:
+            compression: Any = service.compression
+            if expected is None or expected >= compression.min_size:
+                # It gives this, and what follows, to `_pass_on()`.
+                head = self.head
+                scope = {"type": "http", "method": head.method.decode("ascii"), "headers": head.headers}
+                self._compressing = compression.sender(scope, self._pass_on)
+                return
+        self._headers, self._expected = headers, expected
         if message.get("trailers"):
             self._trailers = []
         self.status = status
@@ -659,7 +704,7 @@ class HttpExchange:
                 raise AppError("the file became shorter while it was sent", code="POUNCE_APP_BAD_LENGTH")
             offset += len(piece)
             count -= len(piece)
-            await self.send({"type": "http.response.body", "body": piece, "more_body": more or count > 0})
+            await self._pass_on({"type": "http.response.body", "body": piece, "more_body": more or count > 0})
 
     def _out_of_order(self, kind: str) -> AppError:
         return AppError(

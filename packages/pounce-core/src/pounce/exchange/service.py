@@ -22,7 +22,7 @@ from pounce.errors import BadRequest
 from pounce.exchange.crossing import Crossing
 from pounce.exchange.draining import DrainNotice
 from pounce.exchange.error_pages import ErrorPages, plugin_failed
-from pounce.exchange.host import ErrorApps
+from pounce.exchange.host import Compression, ErrorApps
 from pounce.exchange.http import HELD, HttpExchange
 from pounce.exchange.own_binds import own_binds
 from pounce.exchange.response_headers import ResponseHeaders
@@ -137,6 +137,8 @@ class Service:
         "body_came",
         "budget",
         "completers",
+        "compressed",
+        "compression",
         "concurrency",
         "config",
         "connections",
@@ -342,10 +344,15 @@ class Service:
 
             self.connections = WatchedConnections(self)
             self.exchange_class = own_class(watched(exchange_class, self), "receive", "send")
+        self.compression: Compression | None = None
+        """What exchanges ask about answers of `compressed` that are not small."""
+        self.compressed: ASGIApp | None = None
         if middleware:
             from pounce.exchange.pipeline import wrapped
 
-            self.app = wrapped(self, app, middleware)
+            self.app, self.compression = wrapped(self, app, middleware)
+            if self.compression is not None:
+                self.compressed = self.app
 
     def _take_settings(
         self,

@@ -114,13 +114,16 @@ class Compression(Middleware):
     def __call__(self, scope: Scope, receive: Any, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
             return self.app(scope, receive, send)
-        headers = scope["headers"]
         if self.dictionaries is not None:
             endpoint = self.dictionaries.endpoint(scope)
             if endpoint is not None:
                 return endpoint(scope, receive, send)
+        return self.app(scope, receive, self.sender(scope, send))
+
+    def sender(self, scope: Scope, send: Send) -> Send:
+        """The `send` for the application of this request; what it makes of an answer goes to `send`."""
         # What is accepted matters only if the answer is large enough.
-        return self.app(scope, receive, _Answer(self, scope, headers, send).send)
+        return _Answer(self, scope, scope["headers"], send).send
 
     def choose(self, accepted: bytes) -> bytes | None:
         """The coding that a client likes best, between equals the best one; None where it is to have none."""
