@@ -80,6 +80,12 @@ _SMALL_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,4})\r\n")
 _VALUE_BYTES = frozenset((9, *range(32, 127), *range(128, 256)))
 # A table for `translate`: NUL for what a value must not have. Looking for NUL then takes a third of any other check.
 _WRONG_TO_NUL = bytes(1 if byte in _VALUE_BYTES else 0 for byte in range(256))
+# The same for a target: VCHAR, and no fragment.
+_NO_TARGET_TO_NUL = bytes(1 if 33 <= byte < 127 and byte != 35 else 0 for byte in range(256))
+
+USUAL_METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"QUERY")
+USUAL_METHOD_MAX = 9
+"""Bytes of the longest one of them and what is behind it."""
 
 PRIVATE = frozenset((b"cookie", b"authorization", b"proxy-authorization"))
 """Fields that are each client's own, and nobody else's business: not kept."""
@@ -135,6 +141,7 @@ class LineTable:
         "field_name",
         "hits",
         "kinds",
+        "methods",
         "misses",
         "names",
         "old",
@@ -150,6 +157,7 @@ class LineTable:
         self.request_line = _REQUEST_LINE.fullmatch
         self.usual_line = _USUAL_LINE.fullmatch
         self.small_chunk = _SMALL_CHUNK.match
+        self.methods = {bytes(bytearray(method)): method for method in USUAL_METHODS}
         self.young: dict[bytes, tuple[bytes, bytes]] = {}
         self.old: dict[bytes, tuple[bytes, bytes]] = {}
         self.names: dict[bytes, Name] = {}
@@ -414,10 +422,27 @@ class FastParser:
                 return None
         # The first line ends here or, in a request without fields, where the head does.
         line_end = buffer.find(b"\r\n", at)
-        match = self._lines.usual_line(buffer, at, line_end)
-        if match is None:
-            return self._unusual_head(line_end)
-        method, target = match.groups()
+        # What `usual_line` matches, of the methods that nearly all requests have: it takes twice as long.
+        target_end = line_end - 9
+        if buffer.startswith(b"GET /", at):
+            method: bytes | None = b"GET"
+            start = at + 4
+        else:
+            start = buffer.find(b" /", at, at + USUAL_METHOD_MAX) + 1
+            method = self._lines.methods.get(bytes(buffer[at : start - 1])) if start else None
+        target = buffer[start:target_end]
+        if (
+            method is None
+            or target_end <= start
+            or not buffer.startswith(b" HTTP/1.1", target_end)
+            or 0 in target.translate(_NO_TARGET_TO_NUL)
+        ):
+            match = self._lines.usual_line(buffer, at, line_end)
+            if match is None:
+                return self._unusual_head(line_end)
+            method, target = match.groups()
+        elif type(target) is not bytes:
+            target = bytes(target)
         while True:
             # With the CRLF before its first line and that after its last one.
             block = buffer[line_end : end + 2]

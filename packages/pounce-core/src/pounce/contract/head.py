@@ -28,11 +28,13 @@ class AnswerFields(list[tuple[bytes, bytes]]):
     `encoded` is for the wire that sends them: what it made of them, to be had again for the next answer.
     """
 
-    __slots__ = ("by_name", "encoded")
+    __slots__ = ("by_name", "encoded", "left_for")
 
     def __init__(self, fields: Headers) -> None:
         super().__init__(fields)
         self.encoded: Any = None
+        self.left_for = 0
+        """Status of an answer with them that compression leaves as it is."""
         self.by_name: dict[bytes, bytes] | None = None
         """The same once somebody has looked for a name; see `names()`."""
 

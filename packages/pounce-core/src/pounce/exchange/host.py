@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from pounce.contract import wire
-from pounce.contract.head import RequestHead
+from pounce.contract.head import Headers, RequestHead
 from pounce.contract.pieces import Observer
 from pounce.contract.stream import Exchange, RunsApp, Stream
 from pounce.errors import BadRequest, PounceError
@@ -36,6 +36,9 @@ class Compression(Protocol):
 
     min_size: int
     """Below it an answer is not to be coded, whatever else it says."""
+
+    def leaves(self, status: int, fields: Headers) -> bool:
+        """Whether an answer with these fields is left as it is, whatever its client accepts."""
 
     def sender(self, scope: dict[str, Any], send: Any, /) -> Any:
         """The `send` for the application of this request; what it makes of an answer goes to `send`."""

@@ -396,7 +396,8 @@ class HttpExchange:
             self._send_start(message)
         elif kind == "http.response.body":
             self._send_body(message.get("body", b""), message.get("more_body", False))
-            await self._wait_for_turn()
+            if self.answer != DONE or not self.stream.writable:
+                await self._wait_for_turn()
         else:
             await self._send_other(kind, message)
 
@@ -445,12 +446,18 @@ class HttpExchange:
         headers, expected = service.response_headers.complete(message.get("headers", ()), self.stream.connection)
         if self._compressing is None:
             compression: Any = service.compression
-            if expected is None or expected >= compression.min_size:
+            if (
+                (expected is None or expected >= compression.min_size)
+                and headers.left_for != status
+                and not compression.leaves(status, headers)
+            ):
                 # It gives this, and what follows, to `_pass_on()`.
                 head = self.head
                 scope = {"type": "http", "method": head.method.decode("ascii"), "headers": head.headers}
                 self._compressing = compression.sender(scope, self._pass_on)
                 return
+            headers.left_for = status
+            self._compressing = False
         self._headers, self._expected = headers, expected
         if message.get("trailers"):
             self._trailers = []

@@ -162,6 +162,23 @@ class Compression(Middleware):
         self._types[content_type] = found
         return found
 
+    def leaves(self, status: int, fields: Headers) -> bool:
+        """Whether an answer with these fields is left as it is, whatever its client accepts. One of 304 is not."""
+        if status == 304:
+            return False
+        kind = None
+        for name, value in fields:
+            name = name.lower()
+            if name == b"content-length":
+                if value.isdigit() and int(value) < self.min_size:
+                    return True
+            elif name == b"content-type":
+                kind = value
+            elif name in _FORBID or (name == b"cache-control" and b"no-transform" in value.lower()):
+                if name != b"content-encoding" or value.lower() != b"identity":
+                    return True
+        return kind is None or status in _NEVER or not self.shrinks(kind)
+
     def coder(self, coding: bytes, size: int | None) -> Coder:
         """A new coder; `size` is that of the body, where it is known."""
         return self._coders[coding](size)
@@ -246,25 +263,11 @@ class _Answer:
         if status == 304:
             self._state = PASSING
             return self._send(self._not_modified(message, fields))
-        length = kind = None
-        for name, value in fields:
-            name = name.lower()
-            if name == b"content-length":
-                length = value
-            elif name == b"content-type":
-                kind = value
-            elif name in _FORBID or (name == b"cache-control" and b"no-transform" in value.lower()):
-                if name != b"content-encoding" or value.lower() != b"identity":
-                    kind = None
-                    break
-        if (
-            kind is None
-            or status in _NEVER
-            or (length is not None and length.isdigit() and int(length) < compression.min_size)
-            or not compression.shrinks(kind)
-        ):
+        if compression.leaves(status, fields):
             self._state = PASSING
             return self._send(self._with_links(message))
+        to_head = self._scope["method"] == "HEAD"
+        has_length = to_head and any(name.lower() == b"content-length" for name, _ in fields)
         accepted = self._given(b"accept-encoding")
         self._coding = compression.choose(accepted) if accepted is not None else None
         self._coder = None
@@ -281,7 +284,7 @@ class _Answer:
         self._start = self._with_vary(self._with_links(message))
         self._state = HELD
         # Of an answer to HEAD its length tells whether GET would have it coded, else what the application gives.
-        return self._head(True) if length is not None and self._scope["method"] == "HEAD" else _nothing()
+        return self._head(True) if has_length else _nothing()
 
     def _not_modified(self, message: dict[str, Any], fields: Headers) -> dict[str, Any]:
         """With the ETag and the Vary of the answer that the client has (RFC 9110 15.4.5): its tag is weak if that was
