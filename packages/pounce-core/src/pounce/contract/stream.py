@@ -53,7 +53,7 @@ def unmapped(host: str) -> str:
 class ConnectionInfo:
     """What is known of the connection under a stream; built once for each connection."""
 
-    __slots__ = ("alpn", "bound", "id", "local", "peer", "proxy", "scheme", "share", "tls")
+    __slots__ = ("alpn", "bound", "id", "local", "peer", "proxy", "scheme", "scope", "share", "tls")
 
     peer: tuple[str, int] | None
     """Address and port of the client, behind a proxy if the PROXY protocol says so; None where it has none (Unix
@@ -74,6 +74,8 @@ class ConnectionInfo:
     """Port or path of the bind that it arrived at, whatever a proxy says of `local`."""
     share: Share
     """What the connection may still have done in this turn of the loop, by all of its streams together."""
+    scope: dict[str, Any] | None
+    """What the ASGI scopes of its requests begin with, once it had one. For the request core alone."""
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class ConnectionInfo:
         share: Share | None = None,
     ) -> None:
         self.id = id
+        self.scope = None
         if peer is not None and ":" in peer[0]:
             peer = unmapped(peer[0]), peer[1]
         self.peer = peer

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from pounce.config import ServerConfig
 from pounce.contract.head import AnswerFields, Headers
@@ -49,6 +50,8 @@ class ResponseHeaders:
         self._complete: dict[
             tuple[tuple[bytes, bytes] | None, tuple[Iterable[bytes], ...]], tuple[AnswerFields, int | None]
         ] = {}
+        self._complete_plain: dict[tuple[Iterable[bytes], ...], tuple[AnswerFields, int | None]] = {}
+        """The same without Alt-Svc: a key that is looked up faster."""
         self._server = (b"server", config.server_header.encode()) if config.server_header else None
         self._date_header = config.date_header
         self._defaults = [self._checked(*_split(text))[0] for text in config.headers]
@@ -69,6 +72,7 @@ class ResponseHeaders:
                 self._second = now
                 self._date = (b"date", http_date(now))
                 self._complete.clear()
+                self._complete_plain.clear()
 
     def complete(self, given: Iterable[Iterable[bytes]], connection: ConnectionInfo) -> tuple[AnswerFields, int | None]:
         """The fields to send on a connection, and the Content-Length that the application set, if any.
@@ -78,16 +82,19 @@ class ResponseHeaders:
         """
         pairs = tuple(given)
         alt_svc = self._alt_svc_of(connection) if connection.scheme == "https" else None
-        key = alt_svc, pairs
+        table: dict[Any, tuple[AnswerFields, int | None]] = self._complete_plain
+        key: tuple[Any, ...] = pairs
+        if alt_svc is not None:
+            table, key = self._complete, (alt_svc, pairs)
         try:
-            found = self._complete.get(key)
+            found = table.get(key)
         except TypeError, ValueError:
             # Lists, bytes that may change, or something that is not bytes.
             return self._completed(pairs, alt_svc)
         if found is None:
             found = self._completed(pairs, alt_svc)
-            if len(self._complete) < _COMPLETE_MAX and all(self._is_known(pair) for pair in pairs):
-                self._complete[key] = found
+            if len(table) < _COMPLETE_MAX and all(self._is_known(pair) for pair in pairs):
+                table[key] = found
         return found
 
     def _alt_svc_of(self, connection: ConnectionInfo) -> tuple[bytes, bytes] | None:

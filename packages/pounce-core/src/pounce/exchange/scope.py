@@ -6,7 +6,7 @@ from urllib.parse import quote, unquote
 
 if TYPE_CHECKING:
     from pounce.contract.head import RequestHead
-    from pounce.contract.stream import Stream
+    from pounce.contract.stream import ConnectionInfo, Stream
     from pounce.exchange.host import Host
 
 __all__ = ["METHODS", "http_scope", "offered_extensions", "split_target", "websocket_scope"]
@@ -43,17 +43,36 @@ def http_scope(service: Host, head: RequestHead, stream: Stream) -> dict[str, An
         text = path.decode("utf-8", "replace")
     if "%" in text:
         text = unquote(text)
+    template = connection.scope
+    if template is None:
+        template = connection.scope = _template(connection)
+    scope = template.copy()
+    scope["asgi"] = {"version": "3.0", "spec_version": HTTP_VERSION}
+    if head.version != "1.1":
+        scope["http_version"] = head.version
+    if head.method != b"GET":
+        scope["method"] = service.methods.get(head.method) or head.method.decode("ascii")
+    if head.scheme != connection.scheme:
+        scope["scheme"] = head.scheme
     origin = head.origin
     if origin is None:
-        client, server, root_path = connection.peer, connection.local, service.config.root_path
+        root_path: str = service.config.root_path
     else:
-        client, server, root_path = origin.peer, origin.local, origin.root_path
+        root_path = origin.root_path
+        scope["client"], scope["server"] = origin.peer, origin.local
     if root_path:
         if path == b"*":
             # It is no path, so nothing is mounted above it.
             root_path = ""
         else:
             text, path = root_path + text, quote(root_path).encode() + path
+        scope["root_path"] = root_path
+    scope["path"] = text
+    scope["raw_path"] = path
+    if query:
+        scope["query_string"] = query
+    scope["headers"] = head.headers
+    scope["state"] = service.state.copy()
     extensions: dict[str, Any] = {
         "pounce.worker.draining": service.drain_notice,
         "pounce.worker": service.described.copy(),
@@ -68,21 +87,28 @@ def http_scope(service: Host, head: RequestHead, stream: Stream) -> dict[str, An
         extensions["pounce.proxy"] = connection.proxy.copy()
     if head.extensions is not None:
         extensions.update(head.extensions)
+    scope["extensions"] = extensions
+    return scope
+
+
+def _template(connection: ConnectionInfo) -> dict[str, Any]:
+    """What the scopes of a connection's requests have in common, with the values that most have of what they have not:
+    a copy of it takes less than half of the time. What is None is given to each."""
     return {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": HTTP_VERSION},
-        "http_version": head.version,
-        "method": service.methods.get(head.method) or head.method.decode("ascii"),
-        "scheme": head.scheme,
-        "path": text,
-        "raw_path": path,
-        "query_string": query,
-        "root_path": root_path,
-        "headers": head.headers,
-        "client": client,
-        "server": server,
-        "state": service.state.copy(),
-        "extensions": extensions,
+        "asgi": None,
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": connection.scheme,
+        "path": None,
+        "raw_path": None,
+        "query_string": b"",
+        "root_path": "",
+        "headers": None,
+        "client": connection.peer,
+        "server": connection.local,
+        "state": None,
+        "extensions": None,
     }
 
 

@@ -101,7 +101,19 @@ class EpollLoop(asyncio.SelectorEventLoop):
     """The loop of a worker where there is epoll."""
 
     # What is looked up in each turn: asyncio's attributes are too many for CPython to find by their place.
-    __slots__ = ("_context", "_direct", "_key_of", "_keys", "_poll", "_readers", "_register", "_unregister", "time")
+    __slots__ = (
+        "_context",
+        "_direct",
+        "_key_of",
+        "_keys",
+        "_poll",
+        "_readers",
+        "_register",
+        "_unregister",
+        "get_debug",
+        "is_running",
+        "time",
+    )
 
     transport = DirectTransport
     """What connections have that it has accepted; see `pounce.net.opening`."""
@@ -122,6 +134,8 @@ class EpollLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.time = time.monotonic  # type: ignore[method-assign]
         """As asyncio's method, by one call less."""
+        # Each task asks for both. What C calls without a way through Python takes a third.
+        self.get_debug = self.is_running = False.__bool__
         self._readers: dict[int, Callable[[], object]] = {}
         """Of descriptors that are read directly. Without a key of asyncio's they are registered for reading alone."""
         self._direct: dict[int, DirectTransport] = {}
@@ -270,6 +284,18 @@ class EpollLoop(asyncio.SelectorEventLoop):
         except BlockingIOError, InterruptedError:
             pass
 
+    def set_debug(self, enabled: bool) -> None:
+        super().set_debug(enabled)
+        self.get_debug = bool(enabled).__bool__
+
+    def _run_forever_setup(self) -> None:
+        super()._run_forever_setup()  # type: ignore[misc]
+        self.is_running = True.__bool__
+
+    def _run_forever_cleanup(self) -> None:
+        self.is_running = False.__bool__
+        super()._run_forever_cleanup()  # type: ignore[misc]
+
     def call_soon[*Ts](
         self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
@@ -287,41 +313,47 @@ class EpollLoop(asyncio.SelectorEventLoop):
             super()._run_once()  # type: ignore[misc]
             return
         ready = self._ready
-        scheduled = self._scheduled
-        if scheduled and (scheduled[0]._cancelled or len(scheduled) > CANCELLED_MIN):
-            self._forget_cancelled()
-            scheduled = self._scheduled
-        if ready or self._stopping:
-            wait = 0.0
-        elif scheduled:
-            wait = scheduled[0]._when - self.time()
-            if wait < 0.0:
-                wait = 0.0
-            elif wait > LONGEST_WAIT:
-                wait = LONGEST_WAIT
-        else:
-            wait = -1.0
-        try:
-            found = self._poll(wait, BATCH)
-        except InterruptedError:
-            found = []
         readers = self._readers
-        if len(found) == 1 and not ready:
+        while True:
+            scheduled = self._scheduled
+            if scheduled and (scheduled[0]._cancelled or len(scheduled) > CANCELLED_MIN):
+                self._forget_cancelled()
+                scheduled = self._scheduled
+            if ready or self._stopping:
+                wait = 0.0
+            elif scheduled:
+                wait = scheduled[0]._when - self.time()
+                if wait < 0.0:
+                    wait = 0.0
+                elif wait > LONGEST_WAIT:
+                    wait = LONGEST_WAIT
+            else:
+                wait = -1.0
+            try:
+                found = self._poll(wait, BATCH)
+            except InterruptedError:
+                found = []
+            if len(found) != 1 or ready:
+                break
             # Nearly always there is nothing else to be done.
             fd, event = found[0]
-            if event == EPOLLIN and (not scheduled or scheduled[0]._when >= self.time() + self._clock_resolution):
-                reader = readers.get(fd)
-                if reader is not None:
-                    try:
-                        reader()
-                    except SystemExit, KeyboardInterrupt:
-                        raise
-                    except BaseException as exc:  # noqa: BLE001 - as asyncio's handles do
-                        self._reader_failed(exc)
-                    if not ready or self._stopping:
-                        return
-                    # Whoever waited for what has come goes on before the loop looks for more.
-                    found = []
+            if event != EPOLLIN or (scheduled and scheduled[0]._when < self.time() + self._clock_resolution):
+                break
+            reader = readers.get(fd)
+            if reader is None:
+                break
+            try:
+                reader()
+            except SystemExit, KeyboardInterrupt:
+                raise
+            except BaseException as exc:  # noqa: BLE001 - as asyncio's handles do
+                self._reader_failed(exc)
+            if self._stopping or self._debug:
+                return
+            if ready:
+                # Whoever waited for what has come goes on before the loop looks for more.
+                found = []
+                break
         direct = []
         for fd, event in found:
             if event == EPOLLIN and fd in readers:
