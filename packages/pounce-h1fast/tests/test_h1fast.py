@@ -1,5 +1,6 @@
 """What is special to FastParser: the table of lines, the fields that repeat, and bodies that are not copied."""
 
+import random
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -109,6 +110,38 @@ def test_same_fields_under_another_request_line_make_another_request(
 )
 def test_same_fields_do_not_excuse_a_bad_request_line(line: bytes, status: int) -> None:
     assert error_of(request(), request(), request(b"", line)).status == status
+
+
+def read_line(line: bytes, before: bytes, behind: bytes) -> tuple[bytes, bytes, str] | int:
+    """What the first line of a request is taken for, with these bytes around it that belong to others: method, target
+    and version, or the status of the refusal."""
+    reader = alone()
+    try:
+        reader.receive_data(before + line + b"\r\n" + HOST + b"\r\n" + behind)
+        if before:
+            assert reader.next_event() is not None
+        head = reader.next_event()
+    except BadRequest as error:
+        return error.status
+    assert isinstance(head, RequestHead)
+    return head.method, head.target, head.version
+
+
+def test_request_lines_mean_what_the_grammar_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual ones are read by their ends, the others by a regular expression."""
+    chosen = random.Random(7)
+    parts = (
+        *(b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"PROPFIND", b"HTTP/1.1", b"/1.1", b"P/1.1", b"T"),
+        *(b" ", b" ", b"/", b" /", b" / HTTP/1.1", b" HTTP/1.1", b" HTTP/1.0", b"#", b"?x", b"\x00", b"\x7f", b"\xff"),
+    )
+    lines = {b"".join(chosen.choices(parts, k=chosen.randrange(1, 6))) for _ in range(3000)}
+    lines |= {b"GET /HTTP/1.1", b"GET HTTP/1.1", b"GET / HTTP/1.1 HTTP/1.1", b"GET /", b"POST / ", b"PUT /P/1.1"}
+    around = [(b"", b""), (request(), b""), (b"", request()), (request(), b"GET / HTTP/1.1")]
+    found = {(line, where): read_line(line, *where) for line in lines for where in around}
+    monkeypatch.setattr(h1fast, "USUAL_METHOD_MAX", 0)
+    monkeypatch.setattr(h1fast, "_NO_TARGET_TO_NUL", bytes(256))
+    assert found == {(line, where): read_line(line, *where) for line in lines for where in around}
+    assert sum(type(each) is tuple for each in found.values()) > 50
 
 
 @pytest.mark.parametrize(

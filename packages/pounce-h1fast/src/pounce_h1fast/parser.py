@@ -423,31 +423,29 @@ class FastParser:
         # The first line ends here or, in a request without fields, where the head does.
         line_end = buffer.find(b"\r\n", at)
         # What `usual_line` matches, of the methods that nearly all requests have: it takes twice as long.
-        target_end = line_end - 9
+        method: bytes | None = b"GET"
+        target: Any
         if buffer.startswith(b"GET /", at):
-            method: bytes | None = b"GET"
-            start = at + 4
+            target = buffer[at + 4 : line_end - 9]
         else:
             start = buffer.find(b" /", at, at + USUAL_METHOD_MAX) + 1
-            method = self._lines.methods.get(bytes(buffer[at : start - 1])) if start else None
-        target = buffer[start:target_end]
+            target = buffer[start : line_end - 9] if start else b""
+            method = self._lines.methods.get(bytes(buffer[at : start - 1])) if target else None
+        # A line that is too short for both of its ends has not both: none is a part of the other, nor overlaps it.
         if (
             method is None
-            or target_end <= start
-            or not buffer.startswith(b" HTTP/1.1", target_end)
+            or not buffer.startswith(b" HTTP/1.1", line_end - 9)
             or 0 in target.translate(_NO_TARGET_TO_NUL)
         ):
             match = self._lines.usual_line(buffer, at, line_end)
             if match is None:
                 return self._unusual_head(line_end)
             method, target = match.groups()
-        elif type(target) is not bytes:
-            target = bytes(target)
         while True:
             # With the CRLF before its first line and that after its last one.
             block = buffer[line_end : end + 2]
             if type(block) is not bytes:
-                block = bytes(block)
+                block, target = bytes(block), bytes(target)
             for pattern in kinds:
                 if pattern.pieces:
                     headers = pattern.read(block)

@@ -135,7 +135,7 @@ class EpollLoop(asyncio.SelectorEventLoop):
         self.time = time.monotonic  # type: ignore[method-assign]
         """As asyncio's method, by one call less."""
         # Each task asks for both. What C calls without a way through Python takes a third.
-        self.get_debug = self.is_running = False.__bool__
+        self.get_debug = self.is_running = False.__bool__  # type: ignore[method-assign]
         self._readers: dict[int, Callable[[], object]] = {}
         """Of descriptors that are read directly. Without a key of asyncio's they are registered for reading alone."""
         self._direct: dict[int, DirectTransport] = {}
@@ -286,14 +286,14 @@ class EpollLoop(asyncio.SelectorEventLoop):
 
     def set_debug(self, enabled: bool) -> None:
         super().set_debug(enabled)
-        self.get_debug = bool(enabled).__bool__
+        self.get_debug = bool(enabled).__bool__  # type: ignore[method-assign]
 
     def _run_forever_setup(self) -> None:
         super()._run_forever_setup()  # type: ignore[misc]
-        self.is_running = True.__bool__
+        self.is_running = True.__bool__  # type: ignore[method-assign]
 
     def _run_forever_cleanup(self) -> None:
-        self.is_running = False.__bool__
+        self.is_running = False.__bool__  # type: ignore[method-assign]
         super()._run_forever_cleanup()  # type: ignore[misc]
 
     def call_soon[*Ts](
