@@ -381,7 +381,8 @@ class HttpExchange:
                 await self._compressing(message)
             return
         if kind == "http.response.body":
-            self._send_body(message.get("body", b""), message.get("more_body", False))
+            # To ask whether it is there takes half as long as `get()`.
+            self._send_body(message.get("body", b""), "more_body" in message and message["more_body"])
             if self.answer != DONE or not self.stream.writable:
                 await self._wait_for_turn()
         else:
@@ -459,7 +460,7 @@ class HttpExchange:
             headers.left_for = status
             self._compressing = False
         self._headers, self._expected = headers, expected
-        if message.get("trailers"):
+        if "trailers" in message and message["trailers"]:  # noqa: RUF019 - twice as fast
             self._trailers = []
         self.status = status
         self.answer = HELD

@@ -19,13 +19,12 @@ WEBSOCKET_VERSION = "2.5"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
 
 
-def offered_extensions(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+def offered_extensions(names: Iterable[str]) -> tuple[tuple[str, str], ...] | None:
     """What scopes offer of these extensions for answers; with each the attribute of a stream that says whether it can,
-    empty where all can."""
+    empty where all can. None where there are none."""
     needs = {"trailers": "has_trailers", "zerocopysend": "sends_files", "sendfile": "sends_files"}
-    return tuple(
-        (f"http.response.{name}" if name != "sendfile" else "pounce.sendfile", needs.get(name, "")) for name in names
-    )
+    full = ((f"http.response.{name}" if name != "sendfile" else "pounce.sendfile", name) for name in names)
+    return tuple((extension, needs.get(name, "")) for extension, name in full) or None
 
 
 def http_scope(service: Host, head: RequestHead, stream: Stream) -> dict[str, Any]:
@@ -77,9 +76,10 @@ def http_scope(service: Host, head: RequestHead, stream: Stream) -> dict[str, An
         "pounce.worker.draining": service.drain_notice,
         "pounce.worker": service.described.copy(),
     }
-    for name, needs in service.offered:
-        if not needs or getattr(stream, needs):
-            extensions[name] = {}
+    if service.offered is not None:
+        for name, needs in service.offered:
+            if not needs or getattr(stream, needs):
+                extensions[name] = {}
     if connection.tls is not None:
         chain: Any = connection.tls.get("client_cert_chain", ())
         extensions["tls"] = connection.tls | {"client_cert_chain": list(chain)}

@@ -270,7 +270,21 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                     self._await_bytes()
                     return
                 if reading < BODY:
-                    self._open(event)  # type: ignore[arg-type] # a parser gives a head, or raises
+                    # A parser gives a head here, or raises.
+                    head: RequestHead = event  # type: ignore[assignment]
+                    self.requests += 1
+                    self.head = head
+                    if self._scheme is not None:
+                        head.scheme = self._scheme
+                    self.has_trailers = head.version != "1.0"
+                    self._keep_alive = head.keep_alive and self.requests < self._most_requests
+                    if head.content_length != 0:
+                        self._open_with_body(head)
+                        continue
+                    self.reading = DONE
+                    self.deadline = inf
+                    if head.upgrade is None or not self._switched(head):
+                        self.service.open(head, self)
                 elif type(event) is bytes:
                     self._body_received(event)
                     self.share.left -= PIECE_STEPS
@@ -281,21 +295,6 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                     self._body_ended(event)
         except BadRequest as error:
             self._refuse(error)
-
-    def _open(self, head: RequestHead) -> None:
-        self.requests += 1
-        self.head = head
-        if self._scheme is not None:
-            head.scheme = self._scheme
-        self.has_trailers = head.version != "1.0"
-        self._keep_alive = head.keep_alive and self.requests < self._most_requests
-        if head.content_length == 0:
-            self.reading = DONE
-            self.deadline = inf
-            if head.upgrade is None or not self._switched(head):
-                self.service.open(head, self)
-        else:
-            self._open_with_body(head)
 
     def _open_with_body(self, head: RequestHead) -> None:
         self._unconsumed = self._body_read = 0
