@@ -109,10 +109,12 @@ def test_nothing_of_a_connection_goes_to_the_next_one(wire: Callable[..., Watche
         watched, following = (int(url.rpartition(":")[2]) for url in server.info.urls)
         # Before the other, so that the number of that one's connection is the next free one.
         second = socket.socket()
-        with socket.create_connection(("127.0.0.1", watched), PATIENCE) as one, second as two:
-            one.sendall(first + b"bytes")
+        with socket.socket() as one, second as two:
+            one.settimeout(PATIENCE)
             with contextlib.suppress(OSError):
                 # The server may have broken it off already, where its wire has failed.
+                one.connect(("127.0.0.1", watched))
+                one.sendall(first + b"bytes")
                 one.shutdown(socket.SHUT_WR)
             assert has_ended.wait(PATIENCE)
             two.settimeout(PATIENCE)
