@@ -47,6 +47,7 @@ from typing import Any, cast
 from pounce.contract.head import Headers, RequestHead
 from pounce.errors import BadRequest
 from pounce.exchange.fields import is_forwarding
+from pounce.exchange.scope import METHODS
 from pounce.h1.framing import (
     CHUNK_LINE_MAX,
     METHOD_MAX,
@@ -83,9 +84,8 @@ _WRONG_TO_NUL = bytes(1 if byte in _VALUE_BYTES else 0 for byte in range(256))
 # The same for a target: VCHAR, and no fragment.
 _NO_TARGET_TO_NUL = bytes(1 if 33 <= byte < 127 and byte != 35 else 0 for byte in range(256))
 
-USUAL_METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"QUERY")
-USUAL_METHOD_MAX = 9
-"""Bytes of the longest one of them and what is behind it."""
+USUAL_METHOD_MAX = max(map(len, METHODS)) + len(b" /")
+"""Bytes of the longest method that is usual, and of what is behind it."""
 
 PRIVATE = frozenset((b"cookie", b"authorization", b"proxy-authorization"))
 """Fields that are each client's own, and nobody else's business: not kept."""
@@ -157,7 +157,7 @@ class LineTable:
         self.request_line = _REQUEST_LINE.fullmatch
         self.usual_line = _USUAL_LINE.fullmatch
         self.small_chunk = _SMALL_CHUNK.match
-        self.methods = {bytes(bytearray(method)): method for method in USUAL_METHODS}
+        self.methods = {method.encode(): method.encode() for method in METHODS}
         self.young: dict[bytes, tuple[bytes, bytes]] = {}
         self.old: dict[bytes, tuple[bytes, bytes]] = {}
         self.names: dict[bytes, Name] = {}

@@ -386,24 +386,19 @@ class HttpExchange:
             if self.answer != DONE or not self.stream.writable:
                 await self._wait_for_turn()
         else:
-            await self._send_other(kind, message)
+            await self._pass_on(message)
 
     async def _pass_on(self, message: dict[str, Any]) -> None:
-        """Take what compression has made of messages."""
+        """Take a message on the loop that this belongs to, after compression if there is any."""
         if self._lost is not None:
             raise ClientGone(CLIENT_GONE) from self._lost
         kind = message["type"]
         if kind == "http.response.start":
             self._send_start(message)
-        elif kind == "http.response.body":
+            return
+        if kind == "http.response.body":
             self._send_body(message.get("body", b""), message.get("more_body", False))
-            if self.answer != DONE or not self.stream.writable:
-                await self._wait_for_turn()
-        else:
-            await self._send_other(kind, message)
-
-    async def _send_other(self, kind: str, message: dict[str, Any]) -> None:
-        if kind == "http.response.pathsend":
+        elif kind == "http.response.pathsend":
             await self._send_path(message["path"])
         elif kind == "http.response.zerocopysend":
             await self._send_open_file(message)
@@ -447,17 +442,14 @@ class HttpExchange:
         headers, expected = service.response_headers.complete(message.get("headers", ()), self.stream.connection)
         if self._compressing is None:
             compression: Any = service.compression
-            if (
-                (expected is None or expected >= compression.min_size)
-                and headers.left_for != status
-                and not compression.leaves(status, headers)
-            ):
-                # It gives this, and what follows, to `_pass_on()`.
-                head = self.head
-                scope = {"type": "http", "method": head.method.decode("ascii"), "headers": head.headers}
-                self._compressing = compression.sender(scope, self._pass_on)
-                return
-            headers.left_for = status
+            if (expected is None or expected >= compression.min_size) and headers.left_for != status:
+                if not compression.leaves(status, headers):
+                    # It gives this, and what follows, to `_pass_on()`.
+                    head = self.head
+                    scope = {"type": "http", "method": head.method.decode("ascii"), "headers": head.headers}
+                    self._compressing = compression.sender(scope, self._pass_on)
+                    return
+                headers.left_for = status
             self._compressing = False
         self._headers, self._expected = headers, expected
         if "trailers" in message and message["trailers"]:  # noqa: RUF019 - twice as fast

@@ -23,8 +23,10 @@ def offered_extensions(names: Iterable[str]) -> tuple[tuple[str, str], ...] | No
     """What scopes offer of these extensions for answers; with each the attribute of a stream that says whether it can,
     empty where all can. None where there are none."""
     needs = {"trailers": "has_trailers", "zerocopysend": "sends_files", "sendfile": "sends_files"}
-    full = ((f"http.response.{name}" if name != "sendfile" else "pounce.sendfile", name) for name in names)
-    return tuple((extension, needs.get(name, "")) for extension, name in full) or None
+    offered = tuple(
+        (f"http.response.{name}" if name != "sendfile" else "pounce.sendfile", needs.get(name, "")) for name in names
+    )
+    return offered or None
 
 
 def http_scope(service: Host, head: RequestHead, stream: Stream) -> dict[str, Any]:

@@ -9,7 +9,8 @@ descriptors, a connection that is to be written to, has an error or was hung up,
 One turn of the loop: look for events, make ready what timers are due, run what is ready, then the readers; one that was
 taken away in the meantime is not called. In asyncio a reader comes before the timers of its turn. Nothing can rely on
 that, since it is the network that decides in which turn bytes come. Where there is one reader to call and nothing else,
-what it makes ready is run at once: in the next turn it would come first, whatever the loop had found before it.
+what it makes ready is run at once: in the next turn it would come first, whatever the loop had found before it. Where
+it makes nothing ready, the next turn begins without a way through asyncio.
 
 At most `BATCH` events are taken at a time. asyncio takes all there are, and looks for new ones only when it is through
 with them. A request that comes in just too late then waits for two rounds over all busy connections instead of one:
