@@ -136,6 +136,144 @@ def test_connection_follows_its_client_to_three_further_addresses(pair: Pair, ad
         assert pair.server.peer == moved
 
 
+class Download:
+    """A client that moves in the midst of an answer, and only waits for the rest of it."""
+
+    def __init__(self, pair: Pair, size: int = 200_000) -> None:
+        self.pair = pair
+        self.size = size
+        self.received = 0
+        self.address = CLIENT
+        self.lost = self.lost_up = 0
+        """Turns of which nothing arrives at the client, or the server."""
+        self._proved = {CLIENT}
+        self._gave: dict[Any, int] = {}
+        self._got: dict[Any, int] = {}
+        """Bytes that came from an address, and that went there."""
+        pair.client.send_stream_data(0, b"ask", True)
+        pair.up()
+        pair.server.write(0, bytes(size), True)
+
+    def move(self, address: tuple[str, int], lost: int = 0, lost_up: int = 0) -> None:
+        self.address = address
+        self.lost, self.lost_up = lost, lost_up
+        self.pair.client.send_ping(1)
+
+    def receive(self, datagrams: list[bytes], address: tuple[str, int]) -> None:
+        self._gave[address] = self._gave.get(address, 0) + sum(map(len, datagrams))
+        self.pair.server.receive(datagrams, address, self.pair.now)
+        self.pair.server.events()
+        self._proved.add(self.pair.server.peer)  # type: ignore[arg-type]
+
+    def turn(self) -> None:
+        """Ten milliseconds, at the end of which what has left arrives."""
+        pair = self.pair
+        pair.now += 0.01
+        for timer, side in ((pair.client.get_timer(), pair.client), (pair.server.timer, pair.server)):
+            if timer is not None and timer <= pair.now:
+                side.handle_timer(pair.now)
+        datagrams = [data for data, _ in pair.client.datagrams_to_send(pair.now)]
+        if datagrams and not self.lost_up:
+            self.receive(datagrams, self.address)
+        elif datagrams:
+            self.lost_up -= 1
+        answers = pair.server.datagrams_to_send(pair.now)
+        for data, address in answers:
+            self._got[address] = self._got.get(address, 0) + len(data)
+            assert address in self._proved or self._got[address] <= 3 * self._gave[address]
+            if address == self.address and not self.lost:
+                pair.client.receive_datagram(data, SERVER, pair.now)
+        if self.lost and any(address == self.address for _, address in answers):
+            self.lost -= 1
+        while (event := pair.client.next_event()) is not None:
+            if isinstance(event, StreamDataReceived):
+                self.received += len(event.data)
+
+    def is_complete(self) -> bool:
+        for _ in range(700):
+            if self.received == self.size:
+                return True
+            self.turn()
+        return False
+
+
+ELSEWHERE = [("192.0.2.9", 5000), ("192.0.2.1", 50001), ("192.0.2.9", 5001)]
+
+
+@pytest.mark.parametrize("lost", range(4))
+@pytest.mark.parametrize("turns", range(4))
+def test_client_whose_new_address_is_not_reached_at_first_gets_the_rest(pair: Pair, turns: int, lost: int) -> None:
+    download = Download(pair)
+    for _ in range(turns):
+        download.turn()
+    # What is on its way when it moves is lost, too.
+    download.lost = 1
+    download.turn()
+    download.move(ELSEWHERE[0], lost)
+    assert download.is_complete()
+
+
+@pytest.mark.parametrize("lost", range(1, 4))
+def test_client_whose_answer_to_the_challenge_is_lost_gets_the_rest(pair: Pair, lost: int) -> None:
+    download = Download(pair)
+    download.lost = 1
+    download.turn()
+    download.move(ELSEWHERE[0])
+    download.turn()
+    download.lost_up = lost
+    assert download.is_complete()
+
+
+@pytest.mark.parametrize("addresses", [1, 2, 3])
+def test_client_that_comes_back_gets_the_rest_there(pair: Pair, addresses: int) -> None:
+    download = Download(pair, 2_000_000)
+    for address in 3 * [*ELSEWHERE[:addresses], CLIENT]:
+        download.turn()
+        download.turn()
+        download.move(address)
+        for _ in range(5):
+            download.turn()
+        assert pair.server.peer == address
+    assert download.is_complete()
+
+
+def test_client_that_moves_on_before_it_has_proved_an_address_gets_the_rest(pair: Pair) -> None:
+    download = Download(pair)
+    for address in ELSEWHERE:
+        download.move(address, 1)
+        download.turn()
+    assert download.is_complete()
+    assert pair.server.peer == ELSEWHERE[-1]
+
+
+@pytest.mark.parametrize("addresses", [1, 2, 3, 5])
+def test_packets_that_somebody_else_sends_on_do_not_keep_a_client_from_the_rest(pair: Pair, addresses: int) -> None:
+    """RFC 9000 9.3.2: they come from elsewhere, and before those of the client."""
+    download = Download(pair, 2_000_000)
+    for number in range(addresses):
+        download.turn()
+        pair.now += 0.01
+        pair.client.send_ping(1)
+        datagrams = [data for data, _ in pair.client.datagrams_to_send(pair.now)]
+        download.receive(datagrams, ("198.51.100.1", 1000 + number))
+        download.receive(datagrams, CLIENT)
+    assert download.is_complete()
+    assert pair.server.peer == CLIENT
+
+
+def test_packets_that_cannot_be_read_move_nobody(pair: Pair) -> None:
+    download = Download(pair)
+    download.turn()
+    download.move(ELSEWHERE[0])
+    for _ in range(5):
+        download.turn()
+    forged = b"\x40" + pair.server._quic.host_cid + os.urandom(40)  # type: ignore[attr-defined]
+    for address in (CLIENT, *ELSEWHERE):
+        pair.server.receive([forged], address, pair.now)
+        assert pair.server.peer == ELSEWHERE[0]
+    assert download.is_complete()
+
+
 @pytest.mark.parametrize("lost", [1, 2, 3])
 def test_end_that_comes_after_the_last_byte_arrives_whatever_is_lost(pair: Pair, lost: int) -> None:
     for stream in (0, 4):

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pounce.contract.wire import Certificates
     from pounce.exchange.budget import Budget
     from pounce.plugin import Address, DatagramSocket, Service
+    from pounce_h3.qh3_moves import Moves
 
 __all__ = ["Qh3Engine", "open_socket"]
 
@@ -78,8 +79,8 @@ HELD_EVENTS = 8192
 """Events that may wait in qh3 while nothing is given out: several times those of a peer that uses up its credit. Beyond
 that packets are still taken that are `SMALL`, such as those that acknowledge, and up to twice as many events."""
 SMALL = 100
-EVENTS_AT = 5
-"""Where the number of events is in what qh3's core reports of packets."""
+NEW_AT, EVENTS_AT = 2, 5
+"""Where the numbers of packets that were read and are not known, and of events, are in what qh3's core reports."""
 IN_FLIGHT_SLACK = 32_768
 """Bytes unacknowledged beyond twice the congestion window, which holds what a connection may send of its own accord. A
 peer that makes it answer, and acknowledges nothing, fills the memory otherwise (CVE-2024-22189)."""
@@ -231,13 +232,18 @@ class Quic(QuicConnection):
         # What ends a connection is among the events of its core, which are looked at unless they are held back.
         return self.held and self._core is not None and self._core.state in ("closing", "draining", "terminated")
 
-    def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
-        """As `receive_many_datagrams`, without what only a handshake or a log need."""
-        if self._quic_logger is not None or not self._handshake_complete:
+    def receive(self, datagrams: list[bytes], address: Address, now: float) -> tuple[int, ...]:
+        """As `receive_many_datagrams`, without what only a handshake needs. What the core reports of them; nothing
+        before the handshake is complete."""
+        if not self._handshake_complete:
             self.receive_many_datagrams(datagrams, address, now)
-            return
-        self._call_core(self._require_core().receive_many_datagrams, datagrams, address, now)
+            return ()
+        if self._quic_logger is not None:
+            for data in datagrams:
+                self._log_datagram("datagrams_received", data)
+        report = self._call_core(self._require_core().receive_many_datagrams, datagrams, address, now)
         self._drain_core()
+        return report
 
     def to_send(self, now: float) -> list[tuple[bytes, Address]]:
         """As `datagrams_to_send`, which looks into each datagram though nobody has asked for a log."""
@@ -302,10 +308,14 @@ def initial_secrets(connection_id: bytes, version: int = VERSION_1) -> tuple[byt
 class Qh3Connection:
     """See `pounce_h3.engine.QuicConnection`."""
 
-    __slots__ = ("_cost", "_ends", "_held_events", "_quic", "_stops")
+    __slots__ = ("_cost", "_ends", "_first", "_held_events", "_moves", "_quic", "_stops")
 
     def __init__(self, quic: Quic) -> None:
         self._quic = quic
+        self._first: Address | None = None
+        """Where the first packet came from."""
+        self._moves: Moves | None = None
+        """There once one has come from elsewhere."""
         self._held_events = 0
         """What waits in qh3 since the connection is held."""
         self._cost = 0.0
@@ -323,6 +333,8 @@ class Qh3Connection:
 
     @property
     def peer(self) -> Address:
+        if self._moves is not None:
+            return self._moves.at
         core = self._quic._core
         assert core is not None
         return core.active_path[2]
@@ -336,7 +348,9 @@ class Qh3Connection:
         count = len(datagrams)
         # Of this thread: that others run meanwhile is nobody's fault.
         began = time.thread_time()
-        if quic.held:
+        if address != self._first or self._moves is not None:
+            self._receive_moved(datagrams, address, now)
+        elif quic.held:
             self._receive_held(datagrams, address, now)
         else:
             quic.receive(datagrams, address, now)
@@ -348,22 +362,49 @@ class Qh3Connection:
         ):
             quic.close(H3_EXCESSIVE_LOAD, reason_phrase="packets that cost too much")
 
-    def _receive_held(self, datagrams: list[bytes], address: Address, now: float) -> None:
+    def _receive_moved(self, datagrams: list[bytes], address: Address, now: float) -> None:
+        """Take the first packet, or what a client has sent that was heard from several addresses."""
+        quic = self._quic
+        if self._first is None:
+            self._first = address
+            quic.receive(datagrams, address, now)
+            return
+        moves = self._moves
+        if moves is None:
+            from pounce_h3.qh3_moves import Moves
+
+            moves = self._moves = Moves(self._first)
+        name = moves.name(address, now)
+        size = sum(map(len, datagrams))
+        datagrams = moves.enlarged(datagrams, name)
+        report = self._receive_held(datagrams, name, now) if quic.held else quic.receive(datagrams, name, now)
+        core = quic._core
+        if report and core is not None:
+            active = core.active_path[2]
+            if active != moves.active:
+                # What is on its way to the old address is missed once something is acknowledged that was sent later.
+                self.ping()
+            moves.received(address, name, size, active, report[NEW_AT] > 0, now)
+
+    def _receive_held(self, datagrams: list[bytes], address: Address, now: float) -> tuple[int, ...]:
         """Take what comes of a peer of which nothing is given out, as far as there is room; the rest is lost, as the
         network may lose it.
 
         Its credit bounds the bytes of its streams, but neither their number nor its datagrams, and qh3 keeps all of it.
+        What the core reports of them, nothing where none were taken.
         """
         if self._held_events > 2 * HELD_EVENTS:
-            return
+            return ()
         if self._held_events > HELD_EVENTS:
             datagrams = [data for data in datagrams if len(data) <= SMALL]
+        if not datagrams:
+            return ()
         quic = self._quic
-        if datagrams:
-            report = quic._call_core(quic._require_core().receive_many_datagrams, datagrams, address, now)
-            self._held_events += report[EVENTS_AT]
-            # Where it is over.
-            quic._drain_core()
+        report = quic._call_core(quic._require_core().receive_many_datagrams, datagrams, address, now)
+        self._held_events += report[EVENTS_AT]
+        # Where it is over.
+        quic._drain_core()
+        return report
 
     def events(self) -> list[QuicEvent]:
         found: list[QuicEvent] = []
@@ -411,7 +452,7 @@ class Qh3Connection:
                 datagrams += quic.to_send(now)
         except QuicConnectionError:
             return []
-        return datagrams
+        return datagrams if self._moves is None else self._moves.to_send(datagrams)
 
     def _end_streams(self) -> None:
         first = min(self._outstanding(), default=None)
