@@ -87,17 +87,12 @@ class Moves:
 
     def name(self, address: Address, now: float) -> Address:
         """The path on which qh3 is to take what has come from this address."""
-        is_proved = address in self._proved
+        if address in self._proved:
+            return self._left() or self.active
         own: Address | None = None
         for name, path in self._challenged.items():
             if path.where == address:
                 own = name
-                continue
-            path.elsewhere += 1
-            if is_proved and path.elsewhere >= LEFT_AFTER:
-                path.is_left = True
-        if is_proved:
-            return self._left() or self.active
         if own is not None and (now < self._challenged[own].since + RENEWED_AFTER or len(self._names) == PATHS):
             return own
         # What is the name of another path cannot be that of a new one.
@@ -130,13 +125,19 @@ class Moves:
                 self.at = path.where
                 for other in self._challenged.values():
                     other.is_left = other.is_left or other.where == path.where
-        if address in self._proved:
-            if is_new:
-                self.at = address
+        if not is_new:
+            return
+        is_proved = address in self._proved
+        for path in self._challenged.values():
+            if path.where != address:
+                path.elsewhere += 1
+                path.is_left = path.is_left or (is_proved and path.elsewhere >= LEFT_AFTER)
+        if is_proved:
+            self.at = address
             return
         own = self._challenged.get(name)
         if own is None:
-            if not is_new or len(self._names) == PATHS:
+            if len(self._names) == PATHS:
                 return
             own = self._challenged[name] = Challenged(address, now)
             self._names.add(name)
