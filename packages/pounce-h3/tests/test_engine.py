@@ -31,6 +31,7 @@ from pounce_h3.engine import Connected, DatagramReceived, IdIssued, Initial, Str
 from pounce_h3.frames import varint
 from pounce_h3.ids import ID_LENGTH
 from pounce_h3.qh3_engine import DATAGRAM_MAX, HELD_EVENTS, Qh3Connection, Qh3Engine
+from pounce_h3.qh3_moves import LEFT_AFTER, Moves
 from pounce_h3.qh3_tls import HANDSHAKE_MAX, RETRY_RANDOM
 
 from .forged import initial_packet, short_packet
@@ -259,6 +260,29 @@ def test_packets_that_somebody_else_sends_on_do_not_keep_a_client_from_the_rest(
         download.receive(datagrams, CLIENT)
     assert download.is_complete()
     assert pair.server.peer == CLIENT
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_address_is_not_proved_by_a_challenge_that_was_sent_to_another(times: int) -> None:
+    """RFC 9000 21.5.4: who can send under a false address must not have its answers sent there."""
+    victim, active = ELSEWHERE[0], CLIENT
+    moves = Moves(CLIENT)
+    for _ in range(times):
+        name = moves.name(victim, 1.0)
+        moves.received(victim, name, 30, active, True, 1.0)
+        assert moves.to_send([(b"challenge", name)]) == [(b"challenge", victim)]
+        for _ in range(LEFT_AFTER):
+            moves.received(CLIENT, moves.name(CLIENT, 1.0), 30, active, True, 1.0)
+        # The client, which has left the address, is asked where it is.
+        assert moves.to_send([(b"challenge", name)]) == [(b"challenge", CLIENT)]
+        # What it sends under that address after that is no answer there, and what it answers proves nothing of it.
+        other = moves.name(victim, 1.0)
+        assert other != name
+        moves.received(victim, other, 30, active, True, 1.0)
+        moves.received(CLIENT, name, 30, name, True, 1.0)
+        active = name
+        assert moves.at == CLIENT
+        assert moves.to_send([(b"answer", name)]) == [(b"answer", CLIENT)]
 
 
 def test_packets_that_cannot_be_read_move_nobody(pair: Pair) -> None:

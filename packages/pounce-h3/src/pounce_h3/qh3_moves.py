@@ -1,7 +1,7 @@
 """Moves: where the client of a qh3 connection is, once it was heard from another address than its first.
 
 qh3 has a path for each address, goes over to one when the client answers its challenge there (RFC 9000 8.2), and stays
-with that. Three things it lacks are done here. What qh3 calls a path by is a *name* then, and not always where the
+with that. Four things it lacks are done here. What qh3 calls a path by is a *name* then, and not always where the
 client of that path is.
 
 - A client that comes back to an address which it has proved gets there what it is due: qh3 goes on with the path that
@@ -13,6 +13,8 @@ client of that path is.
   sends such a challenge again and again, and nothing at all on any path as soon as it may send no more on that one. So
   it is told of more bytes than came there, and how many may be sent is counted here. Once the client is heard from an
   address which is proved, a path whose challenge it leaves open is taken to be that address: it answers there.
+- An answer may be lost. qh3 takes it that the peer sends it again, as it does itself; others do not (RFC 9000 13.3).
+  After a while the address is a new one for qh3, under another name.
 
 An address is proved by the handshake, or by the answer to a challenge that was sent to it. Before, it gets no more than
 three times what came from it. qh3 has four paths and forgets none, so of new addresses it takes three.
@@ -65,7 +67,8 @@ class Challenged:
         self.elsewhere = 0
         """How often the client was heard from another address since it was from this one."""
         self.is_left = False
-        """It is elsewhere, at an address that is proved, and the path is taken to be that."""
+        """It is elsewhere, at an address that is proved, and the path is that from now on: who answers need not be
+        where it was."""
 
 
 class Moves:
@@ -91,7 +94,7 @@ class Moves:
             return self._left() or self.active
         own: Address | None = None
         for name, path in self._challenged.items():
-            if path.where == address:
+            if path.where == address and not path.is_left:
                 own = name
         if own is not None and (now < self._challenged[own].since + RENEWED_AFTER or len(self._names) == PATHS):
             return own
@@ -101,6 +104,7 @@ class Moves:
     def _left(self) -> Address | None:
         """A path that is left: that on which qh3 has sent its challenge last, else each in turn."""
         if self._asked in self._challenged:
+            # Only one that is left is ever asked there, and it stays so.
             return self._asked
         for name, path in self._challenged.items():
             if path.is_left:
@@ -143,7 +147,6 @@ class Moves:
             self._names.add(name)
         own.allowed += AMPLIFICATION * size
         own.elsewhere = 0
-        own.is_left = False
         own.is_due = bool(own.sent)
 
     def to_send(self, datagrams: list[tuple[bytes, Address]]) -> list[tuple[bytes, Address]]:
