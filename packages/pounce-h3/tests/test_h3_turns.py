@@ -228,7 +228,11 @@ async def test_deadline_stands_still_while_events_wait() -> None:
 
 
 class Sent:
-    """The transport of an endpoint, whose datagrams nobody gets."""
+    """The transport of an endpoint whose siblings do not answer; it keeps what all were asked and what strangers got."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+        self.answers: list[bytes] = []
 
     def get_extra_info(self, name: str) -> Any:
         return {"worker": 256, "secret": bytes(32)}[name]
@@ -236,9 +240,11 @@ class Sent:
     def hand_on(self, data: bytes, address: Any, worker: int) -> bool:
         return False
 
-    def ask(self, data: bytes, address: Any) -> None: ...
+    def ask(self, data: bytes, address: Any) -> None:
+        self.asked.append(data)
 
-    def sendto(self, data: bytes, address: Any) -> None: ...
+    def sendto(self, data: bytes, address: Any) -> None:
+        self.answers.append(data)
 
     def send_many(self, datagrams: list[bytes], address: Any) -> None: ...
 
@@ -252,14 +258,38 @@ def first_packet() -> bytes:
     return client.datagrams_to_send(0.0)[0][0]
 
 
-@in_loop
-async def test_handshakes_are_begun_a_few_in_each_turn(tls_files: tuple[str, str]) -> None:
+def an_endpoint(tls_files: tuple[str, str], sent: Sent) -> Endpoint:
     service = memory_service(
         Counting(), Registry.of(h1, plugin), http3_enabled=True, ssl_certfile=tls_files[0], ssl_keyfile=tls_files[1]
     )
     service.tls = ServerTLS(service.config, [])
     endpoint = Endpoint(service, SERVER)
-    endpoint.connection_made(cast("asyncio.BaseTransport", Sent()))
+    endpoint.connection_made(cast("asyncio.BaseTransport", sent))
+    return endpoint
+
+
+@in_loop
+async def test_id_that_names_a_worker_which_is_not_there_may_be_anybodys(tls_files: tuple[str, str]) -> None:
+    """The engine's and the clients' own ids look like ones that name a worker by chance, the worker's that has gone
+    name one that no longer is: siblings are asked for the one, and the client of the other is told."""
+    sent = Sent()
+    endpoint = an_endpoint(tls_files, sent)
+    name = endpoint._keys.new_id(3)
+    packet = b"\x40" + name + bytes(91)
+    endpoint.datagrams_received([(packet, ("192.0.2.1", 50000))])
+    assert sent.asked == [packet]
+    [answer] = sent.answers
+    assert answer[-16:] == endpoint._keys.reset_token(name)
+    # A claim of one that has gone holds nobody up either.
+    other = b"\x40" + bytes(len(name)) + bytes(91)
+    endpoint.claimed(bytes(len(name)), 4)
+    endpoint.datagrams_received([(other, ("192.0.2.1", 50000))])
+    assert sent.asked == [packet, other]
+
+
+@in_loop
+async def test_handshakes_are_begun_a_few_in_each_turn(tls_files: tuple[str, str]) -> None:
+    endpoint = an_endpoint(tls_files, Sent())
     # Each says so twice, as a client does that gets no answer.
     packets = [(first_packet(), ("192.0.2.1", 50000 + number)) for number in range(20)] * 2
     endpoint.datagrams_received(packets)

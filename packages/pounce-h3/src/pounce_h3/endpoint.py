@@ -187,14 +187,19 @@ class Endpoint(asyncio.DatagramProtocol):
             self._handed_on -= 1
             if self._transport.hand_on(data, address, worker):
                 return None
-            # It is gone.
+            # It is gone, or was never there: one in 256 ids that are drawn anywhere looks as if it were ours.
             self._claimed.pop(name, None)
+            if not packets.is_initial(data):
+                self._ask(data, address)
         elif worker != self._worker and not packets.is_initial(data):
-            if self._asked > 0:
-                self._asked -= 1
-                self._transport.ask(data, address)
+            self._ask(data, address)
             return None
         return self._open_for(data, address)
+
+    def _ask(self, data: bytes, address: Address) -> None:
+        if self._asked > 0:
+            self._asked -= 1
+            self._transport.ask(data, address)
 
     def _open_for(self, data: bytes, address: Address) -> H3Connection | None:
         """The connection that is opened for the packet of one that no worker has, if it can be."""
