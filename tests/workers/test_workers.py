@@ -392,17 +392,30 @@ def test_port_in_use_ends_the_server(lasting: Running, tmp_path: Path) -> None:
 
 
 def test_signal_drains_all_workers(server: Running) -> None:
-    clients = [server.connect() for _ in range(8)]
-    for client in clients:
-        client.sendall(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
-    server.reached(len(clients))
-    children = server.children()
-    server.kill(signal.SIGTERM)
-    server.wait_for_message("Shutting down")
-    server.release()
-    assert [read_answer(client)["close"] for client in clients] == [True] * 8
-    for client in clients:
-        client.close()
+    with ExitStack() as stack:
+
+        def asking(path: bytes) -> socket.socket:
+            client = stack.enter_context(server.connect())
+            client.sendall(b"GET %s HTTP/1.1\r\nHost: test\r\n\r\n" % path)
+            return client
+
+        clients = [asking(b"/held") for _ in range(8)]
+        server.reached(len(clients))
+        idle: dict[int, socket.socket] = {}
+
+        def has_one_of_each() -> bool:
+            client = asking(b"/")
+            idle[read_answer(client)["worker"]["worker_id"]] = client
+            return len(idle) == 2
+
+        eventually(has_one_of_each)
+        children = server.children()
+        server.kill(signal.SIGTERM)
+        # A worker that has begun to drain leaves idle connections at once.
+        for client in idle.values():
+            assert client.recv(1) == b""
+        server.release()
+        assert [read_answer(client)["close"] for client in clients] == [True] * 8
     assert server.wait() == 0
     assert not any(map(is_running, children))
 
