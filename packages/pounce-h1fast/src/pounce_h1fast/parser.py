@@ -329,6 +329,7 @@ class FastParser:
         "_remaining",
         "_scanned",
         "_state",
+        "buffered",
     )
 
     def __init__(self, limits: ParserLimits) -> None:
@@ -339,6 +340,8 @@ class FastParser:
         """What came and is not all read: the bytes that came, or an array once they trickle in. Empty at the end."""
         self._at = 0
         """How far it is read."""
+        self.buffered = 0
+        """Bytes behind that."""
         self._scanned = 0
         """How far it was looked through for the end of what comes next."""
         self._state = HEAD
@@ -352,7 +355,9 @@ class FastParser:
         buffer = self._buffer
         if not buffer:
             self._buffer = data
+            self.buffered = len(data)
             return
+        self.buffered += len(data)
         at = self._at
         if len(buffer) - at <= len(data):
             # No more is copied than has come.
@@ -367,10 +372,6 @@ class FastParser:
         self._at = 0
         self._scanned -= at
 
-    @property
-    def buffered(self) -> int:
-        return len(self._buffer) - self._at
-
     def take_rest(self) -> bytes:
         rest = bytes(self._buffer[self._at :])
         self._consume(len(self._buffer))
@@ -378,7 +379,8 @@ class FastParser:
 
     def _consume(self, at: int) -> None:
         """What stands before `at` is read. Nothing is copied for it: much more may follow, of many requests."""
-        if at == len(self._buffer):
+        self.buffered = len(self._buffer) - at
+        if not self.buffered:
             self._buffer = b""
             at = 0
         self._at = self._scanned = at
@@ -472,7 +474,8 @@ class FastParser:
                     self._overhead = 0
                 # As `_consume()` does.
                 end += 4
-                if end == len(buffer):
+                self.buffered = left = len(buffer) - end
+                if not left:
                     self._buffer = b""
                     end = 0
                 self._at = self._scanned = end
@@ -596,7 +599,8 @@ class FastParser:
         self._remaining = 0
         self._state = HEAD
         # As `_consume()` does.
-        if after == len(buffer):
+        self.buffered = left = len(buffer) - after
+        if not left:
             self._buffer = b""
             after = 0
         self._at = self._scanned = after

@@ -163,14 +163,8 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
             raise WireFailed(str(exc)) from exc
         finally:
             self.corked = False
-            cork = self._cork
-            if cork:
-                if len(cork) == 1 and self.writable:
-                    # As `flush()` does.
-                    self._cork_size = 0
-                    self._write(cork.pop())
-                else:
-                    self.flush()
+            if self._cork:
+                self.flush()
 
     def _may_not_read(self) -> None:
         self._forget_body()
@@ -504,8 +498,7 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                 encoded, own = headers.shared.encoded, headers.own  # type: ignore[attr-defined]
             if (
                 type(encoded) is AnswerHead
-                and encoded.complete
-                and encoded.status == status
+                and encoded.usual_for == status
                 and self._keep_alive
                 and self.has_trailers
                 and len(body) < COPY_MAX
@@ -516,14 +509,15 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                 self._framing = LENGTH
                 self.writing = SENT
                 data = encoded.whole + body if own is None else encoded.with_fields(own) + b"\r\n" + body
-                if self.corked and not self._cork:
-                    # It leaves when all that has come is read, and is less than `CORK_LIMIT`.
-                    self._cork.append(data)
-                    self._cork_size = len(data)
-                    return
-                self.send(data)
-                if not (self.corked and self._cork):
-                    self._sent()
+                if self._cork or self.parser.buffered:
+                    self.send(data)
+                    if not (self.corked and self._cork):
+                        self._sent()
+                else:
+                    # Nothing follows in this turn that it could be gathered with.
+                    self._write(data)
+                    if not self.corked:
+                        self._sent()
                 return
         self._start(status, headers, body, more)
 

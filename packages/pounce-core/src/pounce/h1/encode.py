@@ -6,7 +6,7 @@ from pounce.contract.head import AnswerFields, ExtendedFields, Headers
 
 __all__ = ["LAST_CHUNK", "AnswerHead", "chunk_head", "encode_fields", "encode_head", "status_line"]
 
-COMPLETE_MAX = 8192
+USUAL_MAX = 8192
 """Bytes of a head that is sent without a look at how much it is; fields of a request's own, such as an id, come on
 top."""
 LAST_CHUNK = b"0\r\n\r\n"
@@ -32,9 +32,9 @@ def chunk_head(count: int) -> bytes:
 class AnswerHead:
     """The encoded part of a head that does not depend on the connection: status line and the exchange's fields."""
 
-    __slots__ = ("closes", "complete", "data", "has_length", "status", "whole")
+    __slots__ = ("closes", "data", "has_length", "status", "usual_for", "whole")
 
-    def __init__(self, status: int, data: bytes, has_length: bool, closes: bool, complete: bool) -> None:
+    def __init__(self, status: int, data: bytes, has_length: bool, closes: bool, usual_for: int) -> None:
         self.status = status
         self.data = data
         self.whole = data + b"\r\n"
@@ -43,8 +43,8 @@ class AnswerHead:
         """Content-Length is among the fields."""
         self.closes = closes
         """The application asked for the connection to be closed."""
-        self.complete = complete
-        """Where the connection goes on as usual, `whole` is all that there is to send, and not much."""
+        self.usual_for = usual_for
+        """`status`, if `whole` is all that there is to send where the connection goes on as usual, and not much; else 0."""
 
     def with_fields(self, fields: Headers) -> bytes:
         """`data` with these fields behind its own."""
@@ -55,7 +55,7 @@ class AnswerHead:
 
     def extended(self, fields: Headers) -> AnswerHead:
         """The same with these fields behind its own."""
-        return AnswerHead(self.status, self.with_fields(fields), self.has_length, self.closes, self.complete)
+        return AnswerHead(self.status, self.with_fields(fields), self.has_length, self.closes, self.usual_for)
 
 
 def encode_head(status: int, headers: Headers) -> AnswerHead:
@@ -80,5 +80,5 @@ def _encode(status: int, headers: Headers) -> AnswerHead:
         fields.append((b"connection", b"upgrade"))
     has_length = any(name == b"content-length" for name, _ in fields)
     data = status_line(status) + encode_fields(fields)
-    complete = has_length and not closes and len(data) < COMPLETE_MAX
-    return AnswerHead(status, data, has_length, closes, complete)
+    is_usual = has_length and not closes and len(data) < USUAL_MAX
+    return AnswerHead(status, data, has_length, closes, status if is_usual else 0)
