@@ -11,6 +11,7 @@ import sys
 import threading
 import unittest
 from collections.abc import Iterator
+from contextlib import ExitStack
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,32 @@ def test_whoever_waits_for_a_single_reader_goes_on_before_the_loop_looks_for_mor
     data, then, after = loop.run_until_complete(wait())
     loop.close()
     assert (data, after - then) == (b"a", 0)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_timer_is_not_put_off_by_what_there_always_is_to_read(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = EpollLoop()
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)
+    seen: list[str] = []
+
+    def read() -> None:
+        nonlocal now
+        now += 1.0
+        seen.append("read")
+        if len(seen) > 6 * count:
+            loop.stop()
+
+    with ExitStack() as stack:
+        for _ in range(count):
+            ours, theirs = map(stack.enter_context, socket.socketpair())
+            theirs.send(b"a")
+            loop.read_directly(ours.fileno(), read)
+        loop.call_later(0.5 + count, seen.append, "timer")
+        loop.run_forever()
+        loop.close()
+    # The second turn makes it due.
+    assert seen.index("timer") == 2 * count
 
 
 def test_nothing_runs_once_a_reader_has_stopped_the_loop(

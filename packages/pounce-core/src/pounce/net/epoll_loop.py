@@ -324,7 +324,7 @@ class EpollLoop(asyncio.SelectorEventLoop):
                 wait = 0.0
             elif scheduled:
                 wait = scheduled[0]._when - self.time()
-                if wait < 0.0:
+                if wait <= 0.0:
                     wait = 0.0
                 elif wait > LONGEST_WAIT:
                     wait = LONGEST_WAIT
@@ -334,11 +334,12 @@ class EpollLoop(asyncio.SelectorEventLoop):
                 found = self._poll(wait, BATCH)
             except InterruptedError:
                 found = []
-            if len(found) != 1 or ready:
+            if not wait or len(found) != 1:
                 break
-            # Nearly always there is nothing else to be done.
+            # Nearly always there is nothing else to be done. A timer that has become due meanwhile comes next, before
+            # what is found then.
             fd, event = found[0]
-            if event != EPOLLIN or (scheduled and scheduled[0]._when < self.time() + self._clock_resolution):
+            if event != EPOLLIN:
                 break
             reader = readers.get(fd)
             if reader is None:
