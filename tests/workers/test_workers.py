@@ -411,7 +411,7 @@ def test_signal_drains_all_workers(server: Running) -> None:
         eventually(has_one_of_each)
         children = server.children()
         server.kill(signal.SIGTERM)
-        # A worker that has begun to drain leaves idle connections at once.
+        # A worker that drains leaves idle connections.
         for client in idle.values():
             assert client.recv(1) == b""
         server.release()

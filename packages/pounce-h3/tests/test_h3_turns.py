@@ -228,7 +228,7 @@ async def test_deadline_stands_still_while_events_wait() -> None:
 
 
 class Sent:
-    """The transport of an endpoint whose siblings do not answer; it keeps what all were asked and what strangers got."""
+    """The transport of an endpoint whose siblings do not answer; it keeps what they were asked and strangers got."""
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []

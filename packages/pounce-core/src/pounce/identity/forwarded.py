@@ -75,16 +75,7 @@ class Forwarding:
         end would be a guess.
         """
         if not self._networks.has(connection.peer):
-            where = head.relayed
-            if type(where) is tuple:
-                headers = head.headers
-                for at in where:
-                    del headers[at]
-                # The places are not theirs any more.
-                head.relayed = True
-                return False
-            kinds = self._of_others
-            head.headers = [field for field in head.headers if not kinds[field[0]]]
+            self.take_away(head, connection)
             return False
         kinds = self._of_trusted
         said = tuple([field for field in head.headers if kinds[field[0]]])
@@ -105,6 +96,19 @@ class Forwarding:
             head.scheme = judged.scheme
             head.origin = judged.origin
         return True
+
+    def take_away(self, head: RequestHead, connection: ConnectionInfo) -> None:
+        """Make the head of a peer that is not believed what the application is to see."""
+        where = head.relayed
+        if type(where) is tuple:
+            headers = head.headers
+            for at in where:
+                del headers[at]
+            # The places are not theirs any more.
+            head.relayed = True
+            return
+        kinds = self._of_others
+        head.headers = [field for field in head.headers if not kinds[field[0]]]
 
     def _judge(self, said: tuple[Field, ...], scheme: str, connection: ConnectionInfo) -> _Judged:
         believed: dict[bytes, list[bytes]] = {}

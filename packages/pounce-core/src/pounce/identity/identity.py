@@ -35,6 +35,9 @@ class Identity:
         """Whether the peer of a connection is a proxy that is believed; None where none is."""
         if self._trusts_any and self._forwarding is not None:
             self.trusts = self._forwarding.trusts
+        if self._forwarding is not None and not self.always:
+            # Comes to the same where nobody is believed, and nothing named.
+            self.identify = self._forwarding.take_away  # type: ignore[method-assign]
 
     def keep_alive_timeout(self, connection: ConnectionInfo) -> float:
         """Seconds that a connection may be idle between two requests."""

@@ -40,7 +40,8 @@ class Networks:
         """Whether a peer is among them; None stands for the peer of a Unix socket."""
         if peer is None:
             return self.unix
-        return self.everybody or self._known.get(peer[0]) or self.names(peer[0])
+        found = self._known.get(peer[0])
+        return self.everybody or (self.names(peer[0]) if found is None else found)
 
     def names(self, address: str) -> bool:
         """Whether an address is one of them by itself, and not because everybody is."""
