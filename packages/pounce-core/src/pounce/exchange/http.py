@@ -146,7 +146,10 @@ class HttpExchange:
 
     def data_received(self, data: bytes) -> None:
         if self.answer == DONE or self._lost is not None:
-            self._consumed(len(data))
+            try:
+                self.stream.consumed(len(data))
+            except BaseException as exc:  # noqa: BLE001 - logged there
+                self._stream_failed(exc)
             return
         self.bytes_received += len(data)
         if self.bytes_received > self.service.max_request_size > 0:
@@ -164,6 +167,15 @@ class HttpExchange:
         self._request_trailers = trailers
         if self._readers is not None:
             self._wake_readers()
+
+    def whole_received(self, data: bytes) -> None:
+        """All of the body, before the application has been started: as `data_received()` and `eof_received()` do."""
+        self.bytes_received = len(data)
+        self._body_state = COMPLETE
+        if len(data) > self.service.max_request_size > 0:
+            self.stream_lost(self.service.too_large())
+        elif data:
+            self._body = [data]
 
     def half_closed(self) -> None:
         self._half_closed = True
@@ -335,18 +347,13 @@ class HttpExchange:
             self._body_state = TAKEN
             if self._request_trailers:
                 message["trailers"] = self._request_trailers
-        if count and self._lost is None and not self._consumed(count):
-            return None
+        if count and self._lost is None:
+            try:
+                self.stream.consumed(count)
+            except BaseException as exc:  # noqa: BLE001 - logged there
+                self._stream_failed(exc)
+                return None
         return message
-
-    def _consumed(self, count: int) -> bool:
-        """Room for as much more; False when the stream fails over it."""
-        try:
-            self.stream.consumed(count)
-        except BaseException as exc:  # noqa: BLE001 - logged there
-            self._stream_failed(exc)
-            return False
-        return True
 
     def _put_back(self, message: dict[str, Any]) -> None:
         """A message was taken for somebody who does not want it any more: the next one gets it."""

@@ -430,13 +430,14 @@ class Service:
             if other is not None:
                 return self._leave_to(other, body, ended)
         exchange = self.exchange_class(self, head, stream)
-        if body:
-            exchange.data_received(body)
+        if body or ended:
+            if ended:
+                exchange.whole_received(body)
+            else:
+                exchange.data_received(body)
             if exchange.status:
                 # It is too large, and answered.
                 return exchange
-        if ended:
-            exchange.eof_received()
         if start is None:
             self.start_app(exchange, app)
         else:

@@ -68,17 +68,17 @@ class BodyConnection(Connection):
 
     def consumed(self, count: int) -> None:
         """The application has taken `count` bytes."""
-        self._unconsumed -= count
-        if self._unconsumed <= BUFFER_LOW:
+        self._unconsumed = left = self._unconsumed - count
+        if left <= BUFFER_LOW:
             if not self._most:
                 self._most = RECV_MAX
-            if not self._unconsumed and self._body_read >= RECV_MAX and self.deadline != inf:
+            if not left and self._body_read >= RECV_MAX and self.deadline != inf:
                 self._most = BODY_RECV_MAX
-        if self._paused_at and self._unconsumed <= BUFFER_LOW:
-            self._body_deadline_base += self.loop.time() - self._paused_at
-            self._paused_at = 0.0
-            self.resume_reading()
-            self._body_goes_on()
+            if self._paused_at:
+                self._body_deadline_base += self.loop.time() - self._paused_at
+                self._paused_at = 0.0
+                self.resume_reading()
+                self._body_goes_on()
 
     def postpone(self, seconds: float) -> None:
         super().postpone(seconds)
