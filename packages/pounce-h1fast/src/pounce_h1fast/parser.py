@@ -23,8 +23,8 @@ What is taken from an earlier request, and why that equals reading anew. Three t
    read there as `content_length()` reads it, and nothing else depends on it, because such a pattern has neither Upgrade
    nor Expect nor Transfer-Encoding, and its first request had a body, as each that fits it has.
 
-Where a head ends may be guessed, from the end of what has come, and then be looked for only if nothing fits: neither
-the texts of a pattern nor its values have an empty line, so in a section that fits it there is none before its end.
+Where a head ends is looked for only if it fits no pattern: the texts of a pattern have one empty line, which is the end
+of the last one, and its values have none, so that a section that fits ends there and not before.
 
 A pattern is made at once, of a section that was accepted, and never changed: no state of it stands for "nothing yet"
 and could be taken for a section that is short or empty. One without values to read has that whole section as its only
@@ -112,8 +112,6 @@ PATTERN_MAX = 8
 """Values that may differ from request to request without each being read from scratch."""
 LENGTH_DIGITS = 18
 """Of a Content-Length that is taken as it is."""
-LONG_HEAD = 256
-"""Bytes from which it takes longer to look for the end of a head than to guess where it is."""
 KINDS_MAX = 4
 """Patterns of one connection."""
 
@@ -213,8 +211,8 @@ class Pattern:
     """What requests of a connection have in common: the bytes of their fields, but for some values. Never changed.
 
     Its texts are those in `pieces`, each of which ends where a value begins, and `end`; they have the CRLF before their
-    lines, and the last one that at the end of the section. Without pieces there is one text, the field section of an
-    accepted request.
+    lines, and the last one that at the end of the section and the empty line. Without pieces there is one text, the
+    field section of an accepted request.
     """
 
     __slots__ = ("content_length", "end", "headers", "keep_alive", "length_at", "pieces", "relayed", "size", "upgrade")
@@ -245,24 +243,23 @@ class Pattern:
             last = len(headers) - 1
             self.relayed = tuple([last - at for at, (name, _) in enumerate(reversed(headers)) if is_forwarding(name)])
 
-    def read(self, block: bytes) -> Headers | None:
-        """The fields of a section that fits; None when it does not."""
-        headers = self.headers.copy()
-        at = 0
+    def read(self, buffer: bytes, at: int, headers: list[Any]) -> int:
+        """Where a section ends that begins at `at` and fits, whose values go into a copy of `headers`; -1 when it does
+        not."""
         values = []
         for text, size, index, name in self.pieces:
-            if not block.startswith(text, at):
-                return None
+            if not buffer.startswith(text, at):
+                return -1
             at += size
-            # There is one: the section ends with it, and the text in a colon.
-            end = block.find(b"\r\n", at)
-            value = block[at:end]
+            # Where the line has no end, -1: no text fits there.
+            end = buffer.find(b"\r\n", at)
+            value = buffer[at:end]
             at = end
             headers[index] = (name, value.strip(b" \t"))
             values.append(value)
-        if block[at:] != self.end or 0 in b"".join(values).translate(_WRONG_TO_NUL):
-            return None
-        return headers
+        if not buffer.startswith(self.end, at) or 0 in b"".join(values).translate(_WRONG_TO_NUL):
+            return -1
+        return at + len(self.end)
 
     def with_values_of(self, block: bytes) -> Pattern | None:
         """What this one, which has no pieces, has in common with another section; None when that is not enough."""
@@ -407,100 +404,110 @@ class FastParser:
             return None
         at = self._at
         kinds = self._kinds
-        guessed = False
-        if len(buffer) > LONG_HEAD and not at and kinds and kinds[0].content_length == 0:
-            # What ends like a head is one and no more, if it fits a pattern: with an end before it would not.
-            guessed = buffer.endswith(b"\r\n\r\n")
-        end = len(buffer) - 4 if guessed else buffer.find(b"\r\n\r\n", self._scanned)
-        if end < 0 or end + 4 - at > self._max_head:
+        method: bytes | None = None
+        target = b""
+        line_end = -1
+        if kinds and self._scanned == at and type(buffer) is bytes:
+            # The first line ends here or, in a request without fields, where the head does. Where it has no end, -1: no
+            # text of a pattern fits there.
+            line_end = buffer.find(b"\r\n", at)
+            # What `usual_line` matches, of the methods that nearly all requests have: it takes twice as long.
+            if buffer.startswith(b"GET /", at):
+                method = b"GET"
+                target = buffer[at + 4 : line_end - 9]
+            else:
+                start = buffer.find(b" /", at, at + USUAL_METHOD_MAX) + 1
+                if start:
+                    target = buffer[start : line_end - 9]
+                    method = self._lines.methods.get(buffer[at : start - 1])
+            # A line that is too short for both of its ends has not both: none is a part of the other, nor overlaps it.
+            if (
+                method is None
+                or not buffer.startswith(b" HTTP/1.1", line_end - 9)
+                or 0 in target.translate(_NO_TARGET_TO_NUL)
+            ):
+                match = self._lines.usual_line(buffer, at, line_end)
+                method, target = match.groups() if match is not None else (None, b"")
+            if method is not None:
+                for pattern in kinds:
+                    if pattern.pieces:
+                        headers = pattern.headers.copy()
+                        end = pattern.read(buffer, line_end, headers)
+                        if end < 0:
+                            continue
+                    elif buffer.startswith(pattern.end, line_end):
+                        headers = pattern.headers.copy()
+                        end = line_end + pattern.size
+                    else:
+                        continue
+                    length = pattern.content_length
+                    if pattern.length_at >= 0:
+                        length = _length(headers[pattern.length_at][1])
+                        if not length:
+                            continue
+                    if end - at > self._max_head:
+                        break
+                    if pattern is not kinds[0]:
+                        # The others keep their order: those that take turns are found where they were.
+                        kinds.remove(pattern)
+                        kinds.insert(0, pattern)
+                    if length:
+                        self._state = LENGTH_BODY
+                        self._remaining = length
+                    elif length is None:
+                        self._state = CHUNK_LINE
+                        self._overhead = 0
+                    # As `_consume()` does.
+                    self.buffered = left = len(buffer) - end
+                    if not left:
+                        self._buffer = b""
+                        end = 0
+                    self._at = self._scanned = end
+                    head = RequestHead(
+                        method, target, headers, "1.1", "http", pattern.upgrade, length, False, pattern.keep_alive
+                    )
+                    if pattern.relayed:
+                        head.relayed = pattern.relayed
+                    return head
+        return self._new_head(line_end, method, target)
+
+    def _new_head(self, line_end: int, method: bytes | None, target: bytes) -> RequestHead | bytes | EndOfBody | None:
+        """A head that fits no pattern, or was not held against any; None until all of it is here. Where it has a
+        `method`, the line that ends there is a usual one."""
+        buffer = self._buffer
+        at = self._at
+        end = buffer.find(b"\r\n\r\n", self._scanned) + 4
+        if end < 4 or end - at > self._max_head:
             if self._skip_empty_lines():
                 return self.next_event()
-            if guessed:
-                guessed = False
-                end = buffer.find(b"\r\n\r\n", self._scanned)
-            if end < 0 or end + 4 - at > self._max_head:
-                check_section(buffer, at, self._scanned, len(buffer) if end < 0 else end + 4, self._max_head, True)
-                self._wait(3)
-                return None
-        # The first line ends here or, in a request without fields, where the head does.
-        line_end = buffer.find(b"\r\n", at)
-        # What `usual_line` matches, of the methods that nearly all requests have: it takes twice as long.
-        method: bytes | None = b"GET"
-        target: Any
-        if buffer.startswith(b"GET /", at):
-            target = buffer[at + 4 : line_end - 9]
-        else:
-            start = buffer.find(b" /", at, at + USUAL_METHOD_MAX) + 1
-            target = buffer[start : line_end - 9] if start else b""
-            method = self._lines.methods.get(bytes(buffer[at : start - 1])) if target else None
-        # A line that is too short for both of its ends has not both: none is a part of the other, nor overlaps it.
-        if (
-            method is None
-            or not buffer.startswith(b" HTTP/1.1", line_end - 9)
-            or 0 in target.translate(_NO_TARGET_TO_NUL)
-        ):
-            match = self._lines.usual_line(buffer, at, line_end)
-            if match is None:
-                return self._unusual_head(line_end)
-            method, target = match.groups()
-        while True:
-            # With the CRLF before its first line and that after its last one.
-            block = buffer[line_end : end + 2]
-            if type(block) is not bytes:
-                block, target = bytes(block), bytes(target)
-            for pattern in kinds:
-                if pattern.pieces:
-                    headers = pattern.read(block)
-                    if headers is None:
-                        continue
-                elif block == pattern.end:
-                    headers = pattern.headers.copy()
-                else:
-                    continue
-                length = pattern.content_length
-                if pattern.length_at >= 0:
-                    length = _length(headers[pattern.length_at][1])
-                    if not length:
-                        continue
-                if pattern is not kinds[0]:
-                    # The others keep their order: those that take turns are found where they were.
-                    kinds.remove(pattern)
-                    kinds.insert(0, pattern)
-                if length:
-                    self._state = LENGTH_BODY
-                    self._remaining = length
-                elif length is None:
-                    self._state = CHUNK_LINE
-                    self._overhead = 0
-                # As `_consume()` does.
-                end += 4
-                self.buffered = left = len(buffer) - end
-                if not left:
-                    self._buffer = b""
-                    end = 0
-                self._at = self._scanned = end
-                head = RequestHead(
-                    method, target, headers, "1.1", "http", pattern.upgrade, length, False, pattern.keep_alive
-                )
-                if pattern.relayed:
-                    head.relayed = pattern.relayed
-                return head
-            if not guessed:
-                return self._new_head(line_end, method, target, b"1.1")
-            guessed = False
-            end = buffer.find(b"\r\n\r\n", self._scanned)
-
-    def _unusual_head(self, line_end: int) -> RequestHead | bytes | EndOfBody | None:
-        """What begins with a line that is not the usual one."""
-        if self._skip_empty_lines():
+            check_section(buffer, at, self._scanned, len(buffer) if end < 4 else end, self._max_head, True)
+            self._wait(3)
+            return None
+        if self._kinds and (self._scanned != at or type(buffer) is not bytes):
+            # It came in several pieces, and may still fit one.
+            self._buffer = bytes(buffer)
+            self._scanned = at
             return self.next_event()
-        buffer, at = self._buffer, self._at
-        match = self._lines.request_line(buffer, at, line_end)
-        if match is None:
-            end = buffer.find(b"\r\n\r\n", self._scanned) + 4
-            found = bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
-            raise refusal(bytes(buffer[at:end]), self._limits.max_headers, found)
-        return self._new_head(line_end, *match.groups())
+        version = b"1.1"
+        if method is None:
+            line_end = buffer.find(b"\r\n", at)
+            match = self._lines.usual_line(buffer, at, line_end)
+            if match is not None:
+                method, target = match.groups()
+            elif self._skip_empty_lines():
+                return self.next_event()
+            else:
+                match = self._lines.request_line(buffer, at, line_end)
+                if match is None:
+                    found = bad("The request line is not valid", "MALFORMED_REQUEST_LINE")
+                    raise refusal(bytes(buffer[at:end]), self._limits.max_headers, found)
+                method, target, version = match.groups()
+        try:
+            head = self._checked_head(method, target, version, bytes(buffer[line_end:end]))
+        except BadRequest as found:
+            raise refusal(bytes(buffer[at:end]), self._limits.max_headers, found) from None
+        self._consume(end)
+        return head
 
     def _skip_empty_lines(self) -> bool:
         """Whether there were any in front of a request line (RFC 9112 2.2)."""
@@ -523,22 +530,10 @@ class FastParser:
         table.hits += len(lines) - (table.misses - misses)
         return fields
 
-    def _new_head(self, line_end: int, method: bytes, target: bytes, version: bytes) -> RequestHead:
-        """The head whose first line ends there, read from scratch."""
-        buffer = self._buffer
-        end = buffer.find(b"\r\n\r\n", self._scanned)
-        block = bytes(buffer[line_end : end + 2])
-        try:
-            head = self._checked_head(method, target, version, block)
-        except BadRequest as found:
-            raise refusal(bytes(buffer[self._at : end + 4]), self._limits.max_headers, found) from None
-        self._consume(end + 4)
-        return head
-
     def _checked_head(self, method: bytes, target: bytes, version: bytes, block: bytes) -> RequestHead:
         lines = block.split(b"\r\n")
         # What stands around the CRLFs at both ends.
-        del lines[0], lines[-1]
+        del lines[0], lines[-2:]
         limit = self._limits.max_headers
         if len(lines) > limit:
             raise too_many_fields(limit)

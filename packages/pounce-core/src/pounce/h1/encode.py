@@ -44,7 +44,7 @@ class AnswerHead:
         self.closes = closes
         """The application asked for the connection to be closed."""
         self.usual_for = usual_for
-        """`status` if, where the connection goes on as usual, `whole` is all that there is to send, and not much; or 0."""
+        """`status` if `whole` is all that there is to send where the connection goes on as usual, and little; or 0."""
 
     def with_fields(self, fields: Headers) -> bytes:
         """`data` with these fields behind its own."""
