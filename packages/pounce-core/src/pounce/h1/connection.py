@@ -420,14 +420,13 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
     def _next_request(self) -> bool:
         """Make ready for the next request; False when nothing of it is here, or this was the last one."""
         buffered = self.parser.buffered
-        if not (buffered or self._paused_at or self._held_back or self._ended_by_peer or self.service.draining):
-            if self._keep_alive:
-                # What follows comes to the same.
-                self.exchange = self.head = None  # type: ignore[assignment]
-                self.reading = IDLE
-                self.writing = READY
-                self.deadline = self.loop.time() + self._idle_timeout
-                return False
+        if self._keep_alive and not (buffered or self._paused or self._ended_by_peer or self.service.draining):
+            # What follows comes to the same.
+            self.exchange = self.head = None  # type: ignore[assignment]
+            self.reading = IDLE
+            self.writing = READY
+            self.deadline = self.loop.time() + self._idle_timeout
+            return False
         self.exchange = cast(Exchange, None)
         head, self.head = self.head, None
         if not self._keep_alive or (not buffered and (self.service.draining or self._ended_by_peer)):
@@ -490,12 +489,11 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
 
     def start(self, status: int, headers: Headers, body: Body, more: bool) -> None:
         if not more and self.reading == DONE and type(body) is bytes:
-            kind = type(headers)
             encoded = own = None
-            if kind is AnswerFields:
-                encoded = headers.encoded  # type: ignore[attr-defined]
-            elif kind is ExtendedFields:
-                encoded, own = headers.shared.encoded, headers.own  # type: ignore[attr-defined]
+            if type(headers) is AnswerFields:
+                encoded = headers.encoded
+            elif type(headers) is ExtendedFields:
+                encoded, own = headers.shared.encoded, headers.own
             if (
                 type(encoded) is AnswerHead
                 and encoded.usual_for == status
@@ -505,8 +503,8 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                 and not self._ended_by_peer
                 and not self.service.draining
             ):
-                # What follows comes to the same. To HEAD, or with 204 or 304, there is no body here.
-                self._framing = LENGTH
+                # What follows comes to the same, but for `_framing`, which is of use for other answers alone. To HEAD, or
+                # with 204 or 304, there is no body here.
                 self.writing = SENT
                 data = encoded.whole + body if own is None else encoded.with_fields(own) + b"\r\n" + body
                 if self._cork or self.parser.buffered:
