@@ -31,7 +31,7 @@ from pounce_h3.engine import Connected, DatagramReceived, IdIssued, Initial, Str
 from pounce_h3.frames import varint
 from pounce_h3.ids import ID_LENGTH
 from pounce_h3.qh3_engine import DATAGRAM_MAX, HELD_EVENTS, Qh3Connection, Qh3Engine
-from pounce_h3.qh3_moves import LEFT_AFTER, Moves
+from pounce_h3.qh3_moves import LEFT_AFTER, LEFT_FOR, Moves
 from pounce_h3.qh3_tls import HANDSHAKE_MAX, RETRY_RANDOM
 
 from .forged import initial_packet, short_packet
@@ -247,6 +247,28 @@ def test_client_that_moves_on_before_it_has_proved_an_address_gets_the_rest(pair
     assert pair.server.peer == ELSEWHERE[-1]
 
 
+@pytest.mark.parametrize("late", [1, 3, 5])
+def test_client_whose_packets_from_before_it_moved_come_late_gets_the_rest(pair: Pair, late: int) -> None:
+    """They are no sign that it has left its new address, of which qh3 has as many as it takes by then."""
+    download = Download(pair, 2_000_000)
+    for address in ELSEWHERE:
+        download.turn()
+        download.turn()
+        before, held = download.address, []
+        for _ in range(late):
+            pair.now += 0.001
+            pair.client.send_ping(1)
+            held += [data for data, _ in pair.client.datagrams_to_send(pair.now)]
+        download.move(address)
+        download.turn()
+        for data in held:
+            download.receive([data], before)
+        for _ in range(8):
+            download.turn()
+    assert download.is_complete()
+    assert pair.server.peer == ELSEWHERE[-1]
+
+
 @pytest.mark.parametrize("addresses", [1, 2, 3, 5])
 def test_packets_that_somebody_else_sends_on_do_not_keep_a_client_from_the_rest(pair: Pair, addresses: int) -> None:
     """RFC 9000 9.3.2: they come from elsewhere, and before those of the client."""
@@ -267,19 +289,21 @@ def test_address_is_not_proved_by_a_challenge_that_was_sent_to_another(times: in
     """RFC 9000 21.5.4: who can send under a false address must not have its answers sent there."""
     victim, active = ELSEWHERE[0], CLIENT
     moves = Moves(CLIENT)
-    for _ in range(times):
-        name = moves.name(victim, 1.0)
-        moves.received(victim, name, 30, active, True, 1.0)
+    for number in range(times):
+        now = 1.0 + number * LEFT_FOR
+        name = moves.name(victim, now)
+        moves.received(victim, name, 30, active, True, now)
         assert moves.to_send([(b"challenge", name)]) == [(b"challenge", victim)]
+        now += LEFT_FOR
         for _ in range(LEFT_AFTER):
-            moves.received(CLIENT, moves.name(CLIENT, 1.0), 30, active, True, 1.0)
+            moves.received(CLIENT, moves.name(CLIENT, now), 30, active, True, now)
         # The client, which has left the address, is asked where it is.
         assert moves.to_send([(b"challenge", name)]) == [(b"challenge", CLIENT)]
         # What it sends under that address after that is no answer there, and what it answers proves nothing of it.
-        other = moves.name(victim, 1.0)
+        other = moves.name(victim, now)
         assert other != name
-        moves.received(victim, other, 30, active, True, 1.0)
-        moves.received(CLIENT, name, 30, name, True, 1.0)
+        moves.received(victim, other, 30, active, True, now)
+        moves.received(CLIENT, name, 30, name, True, now)
         active = name
         assert moves.at == CLIENT
         assert moves.to_send([(b"answer", name)]) == [(b"answer", CLIENT)]

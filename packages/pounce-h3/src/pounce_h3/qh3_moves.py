@@ -38,6 +38,8 @@ PATHS = 4
 """Of a connection in qh3."""
 LEFT_AFTER = 3
 """How often the client is heard from a proved address before it has left those that it has not proved."""
+LEFT_FOR = 0.1
+"""Seconds that it is not heard from one meanwhile: what it sent before it moved there may come late."""
 RENEWED_AFTER = 1.0
 """Seconds after which a challenge that was not answered is followed by another one (RFC 9000 8.2.4)."""
 KEPT = 2
@@ -53,11 +55,11 @@ def _ahead(connection_id: bytes) -> bytes:
 class Challenged:
     """A path to an address that is not proved."""
 
-    __slots__ = ("allowed", "elsewhere", "is_due", "is_left", "sent", "since", "where")
+    __slots__ = ("allowed", "elsewhere", "heard", "is_due", "is_left", "sent", "since", "where")
 
     def __init__(self, where: Address, now: float) -> None:
         self.where = where
-        self.since = now
+        self.since = self.heard = now
         self.allowed = 0
         """Bytes that may be sent there."""
         self.sent: list[bytes] = []
@@ -135,7 +137,8 @@ class Moves:
         for path in self._challenged.values():
             if path.where != address:
                 path.elsewhere += 1
-                path.is_left = path.is_left or (is_proved and path.elsewhere >= LEFT_AFTER)
+                if is_proved and path.elsewhere >= LEFT_AFTER and now >= path.heard + LEFT_FOR:
+                    path.is_left = True
         if is_proved:
             self.at = address
             return
@@ -147,6 +150,7 @@ class Moves:
             self._names.add(name)
         own.allowed += AMPLIFICATION * size
         own.elsewhere = 0
+        own.heard = now
         own.is_due = bool(own.sent)
 
     def to_send(self, datagrams: list[tuple[bytes, Address]]) -> list[tuple[bytes, Address]]:
