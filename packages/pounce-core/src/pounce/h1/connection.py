@@ -503,8 +503,8 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                 and not self._ended_by_peer
                 and not self.service.draining
             ):
-                # What follows comes to the same, but for `_framing`, which only other answers need. To HEAD, or with 204 or
-                # 304, there is no body here.
+                # What follows comes to the same, but for `_framing`, which other answers need. To HEAD, or with 204
+                # or 304, there is no body here.
                 self.writing = SENT
                 data = encoded.whole + body if own is None else encoded.with_fields(own) + b"\r\n" + body
                 if self._cork or self.parser.buffered:
