@@ -25,6 +25,7 @@ from qh3.tls import CipherSuite, cipher_suite_hash, hkdf_expand_label
 
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
+from pounce.net.self_signed import create
 from pounce.net.tls import ServerTLS
 from pounce_h3 import qh3_engine
 from pounce_h3.engine import Connected, DatagramReceived, IdIssued, Initial, StreamData
@@ -702,6 +703,37 @@ def test_client_of_one_group_gets_in(engine: Qh3Engine, group: tls.Group) -> Non
     pair = offering((group,), has_keys=True)(engine)
     pair.connect()
     assert cast(Retrying, pair.client.tls).retries == 0
+
+
+@pytest.mark.parametrize("issuers", [0, 4, 8])
+def test_first_flight_leaves_as_far_as_it_may(tmp_path: Path, issuers: int) -> None:
+    """RFC 9000 8.1: three times what the client has sent, whose key is small; the rest follows when it answers."""
+
+    class Small(Offering):
+        groups = (tls.Group.X25519,)
+
+    class SmallPair(Pair):
+        client_class = Small
+
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    certificate, own_key = create()
+    chain.write_bytes(certificate + b"".join(create()[0] for _ in range(issuers)))
+    key.write_bytes(own_key)
+    config = ServerConfig(ssl_certfile=str(chain), ssl_keyfile=str(key))
+    pair = SmallPair(Qh3Engine(config, ServerTLS(config, [])))
+    hello = [data for data, _ in pair.client.datagrams_to_send(pair.now)]
+    assert len(hello) == 1
+    pair.server.receive(hello, CLIENT, pair.now)
+    flight = [data for data, _ in pair.server.datagrams_to_send(pair.now)]
+    assert flight
+    assert sum(map(len, flight)) <= 3 * len(hello[0])
+    # Without waiting for any timer.
+    for data in flight:
+        pair.client.receive_datagram(data, SERVER, pair.now)
+    for _ in range(3):
+        pair.up()
+        pair.down()
+    assert any(isinstance(event, Connected) for event in pair.seen)
 
 
 @pytest.mark.parametrize("group", [tls.Group.SECP256R1, tls.Group.SECP384R1])

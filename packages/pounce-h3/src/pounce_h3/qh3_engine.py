@@ -13,7 +13,7 @@ from qh3.quic import events
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection, QuicConnectionError
 from qh3.quic.crypto import CIPHER_SUITES, derive_key_iv_hp
-from qh3.quic.packet import QuicErrorCode, pull_quic_transport_parameters, push_quic_transport_parameters
+from qh3.quic.packet import pull_quic_transport_parameters, push_quic_transport_parameters
 from qh3.quic.tls_bridge import QuicTlsBridge
 from qh3.tls import CipherSuite, Epoch, ExtensionType, cipher_suite_hash, hkdf_expand_label
 
@@ -246,17 +246,23 @@ class Quic(QuicConnection):
         return report
 
     def to_send(self, now: float) -> list[tuple[bytes, Address]]:
-        """As `datagrams_to_send`, which looks into each datagram though nobody has asked for a log."""
+        """What there is to send, as far as it may leave. `datagrams_to_send` gives none of it where the core has no
+        room for what comes next, such as the rest of a handshake (RFC 9000 8.1), and looks into each datagram."""
         core = self._core
-        if self._quic_logger is not None or core is None:
-            return self.datagrams_to_send(now)
         found: list[tuple[bytes, Address]] = []
+        if core is None:
+            return found
+        is_logged = self._quic_logger is not None
         poll = core.poll_transmit
         try:
             while (datagram := poll(now)) is not None:
                 found.append((datagram[0], datagram[1]))
-        except RuntimeError as exc:
-            raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, None, str(exc)) from exc
+                if is_logged:
+                    self._log_datagram("datagrams_sent", datagram[0])
+                    self._log_packets("packet_sent", datagram[0])
+        except RuntimeError:
+            # What was found has been counted as sent.
+            pass
         return found
 
     def write(self, stream_id: int, data: bytes, end: bool) -> None:
@@ -441,6 +447,7 @@ class Qh3Connection:
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         quic = self._quic
+        datagrams: list[tuple[bytes, Address]] = []
         try:
             if self._ends:
                 self._end_streams()
@@ -451,7 +458,8 @@ class Qh3Connection:
                 self._tell_stops()
                 datagrams += quic.to_send(now)
         except QuicConnectionError:
-            return []
+            # It is over.
+            pass
         return datagrams if self._moves is None else self._moves.to_send(datagrams)
 
     def _end_streams(self) -> None:
