@@ -15,6 +15,7 @@ from tests.conformance.wires import answer
 from pounce.contract.turns import STEPS
 from pounce.h1.plugin import plugin as h1
 from pounce.net.tls import ServerTLS
+from pounce.plugin import API_VERSION, Plugin, Upgrade
 from pounce.registry import Registry
 from pounce.testing.memory import memory_service
 from pounce.worker.ticker import Ticker
@@ -222,6 +223,58 @@ async def test_deadline_stands_still_while_events_wait() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
     assert b"done" in peer.quic.written[0]
+
+
+# Tunnels
+
+
+class Told:
+    """What an upgrade opens: it accepts when it is told to, and keeps what it gets."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.got: list[bytes] = []
+        stream.exchange = self
+
+    def data_received(self, data: bytes) -> None:
+        self.got.append(data)
+
+    def eof_received(self, trailers: Any = None) -> None:
+        self.got.append(b"the end")
+
+    def resume_writing(self) -> None: ...
+
+    def stream_lost(self, exc: Exception | None) -> None: ...
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("waits", [False, True])
+@in_loop
+async def test_what_a_tunnel_gets_stays_in_order_when_it_is_accepted(ends: bool, waits: bool) -> None:
+    """What has come before is given to it a turn later."""
+    opened: list[Told] = []
+
+    def open_it(service: Any, head: Any, stream: Any) -> Any:
+        opened.append(Told(stream))
+        return opened[0]
+
+    upgrade = Upgrade(token=b"echo", open=open_it)
+    registry = Registry.of(h1, plugin, Plugin(name="echo", api=API_VERSION, upgrades=(upgrade,)))
+    peer = Peer(service=memory_service(Counting(), registry))
+    fields = [
+        (b":method", b"CONNECT"), (b":protocol", b"echo"), (b":scheme", b"https"), (b":authority", b"a"),
+        (b":path", b"/"),
+    ]  # fmt: skip
+    peer.feed(StreamData(0, frame(HEADERS, literal_section(fields)) + frame(DATA, b"first"), False))
+    [told] = opened
+    assert told.got == []
+    told.stream.tunnel([])
+    if waits:
+        await asyncio.sleep(0)
+    peer.feed(StreamData(0, b"" if ends else frame(DATA, b"second"), ends))
+    await asyncio.sleep(0)
+    assert told.got == [b"first", b"the end" if ends else b"second"]
+    peer.h3.abort()
 
 
 # Strangers

@@ -418,7 +418,7 @@ class H3Stream:
         # Nothing follows a head that was the end of its stream.
         assert upload is not None
         upload.add(data)
-        if upload.is_tunnel and self.reading != TUNNEL:
+        if upload.is_tunnel and (self.reading != TUNNEL or upload.early):
             upload.early.append(data)
         else:
             self.exchange.data_received(data)
@@ -433,7 +433,10 @@ class H3Stream:
             self._end_body(None)
         elif reading == TUNNEL:
             self.reading = DONE
-            self.exchange.eof_received()
+            if self.upload is not None and self.upload.early:
+                self._tunnel_begins(self.upload)
+            if self.exchange is not None:
+                self.exchange.eof_received()
         else:
             self.reading = DONE
         self.table.ended(self)
