@@ -137,6 +137,10 @@ class ScriptedQuic:
         return self._waits(stream_id)
 
     @property
+    def unsent_in_all(self) -> int:
+        return sum(map(self._waits, self._waiting))
+
+    @property
     def unacknowledged(self) -> int:
         return sum(map(self._waits, self._waiting))
 

@@ -842,6 +842,22 @@ def test_largest_datagram_arrives(tls_files: tuple[str, str]) -> None:
     assert [len(event.data) for event in pair.down() if isinstance(event, DatagramFrameReceived)] == [DATAGRAM_MAX]
 
 
+@pytest.mark.parametrize("size", [16_000, 60_000])
+def test_stream_is_given_up_also_when_its_end_was_written(engine: Qh3Engine, size: int) -> None:
+    """RFC 9000 3.1."""
+    pair = Pair(engine, max_stream_data=1000)
+    pair.connect()
+    pair.client.send_stream_data(0, b"ask", True)
+    pair.up()
+    pair.server.write(0, bytes(size), True)
+    pair.quiet()
+    assert pair.server.unsent(0)
+    assert pair.server.unsent_in_all == pair.server.unsent(0)
+    pair.server.reset(0, 0x10C)
+    assert pair.server.unsent(0) == 0
+    assert [event.error_code for event in pair.down() if isinstance(event, QuicStreamReset)] == [0x10C]
+
+
 def test_streams_of_the_server_wait_for_the_client_s_credit(pair: Pair) -> None:
     opened = 0
     while pair.server.may_open(False):

@@ -19,6 +19,7 @@ from pounce.plugin import API_VERSION, Plugin, Upgrade
 from pounce.registry import Registry
 from pounce.testing.memory import memory_service
 from pounce.worker.ticker import Ticker
+from pounce_h3.codes import H3_GENERAL_PROTOCOL_ERROR
 from pounce_h3.connection import BATCH, DATAGRAM_STEPS, LATE_MAX
 from pounce_h3.endpoint import OPEN_STEPS, STRANGERS_MAX, Endpoint
 from pounce_h3.engine import Closed, QuicEvent, StreamData, StreamReset
@@ -26,7 +27,7 @@ from pounce_h3.frames import DATA, HEADERS, PRIORITY_UPDATE, frame, varint
 from pounce_h3.peer_streams import PeerStreams
 from pounce_h3.plugin import plugin
 
-from .scripted import CONTROL, SERVER, ScriptedConnection
+from .scripted import CONTROL, SERVER, ScriptedConnection, ScriptedQuic
 
 
 def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -359,3 +360,17 @@ async def test_handshakes_are_begun_a_few_in_each_turn(tls_files: tuple[str, str
     for connection in tuple(endpoint._open):
         connection.abort()
     await asyncio.sleep(0)
+
+
+@in_loop
+async def test_client_that_allows_too_few_streams_of_ours_has_broken_the_protocol(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """RFC 9114 6.2: it MUST allow three."""
+    service = memory_service(Counting(), Registry.of(h1, plugin))
+    monkeypatch.setattr(ScriptedQuic, "may_open", lambda quic, unidirectional: False)
+    peer = Peer(service=service)
+    assert peer.quic.closed is not None
+    assert peer.quic.closed[0] == H3_GENERAL_PROTOCOL_ERROR
+    assert service.counts["h3_protocol_error"] == 1
+    assert "plugin_error" not in service.counts

@@ -138,6 +138,34 @@ async def test_stream_that_is_granted_nothing_is_given_up_after_write_timeout(ti
     await peer.end()
 
 
+@pytest.mark.parametrize("each", [0, 1, RATE + 1])
+@pytest.mark.parametrize("size", [300, 16_000, 16_385, 60_000, 200_000])
+@in_loop
+async def test_answer_that_was_given_in_one_piece_has_the_same_time(size: int, each: int, time: Time) -> None:
+    """Whatever of it the engine has; and it counts among what waits."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    time.hold()
+    peer = Peer(app)
+    peer.get(0)
+    await peer.settle()
+    peer.grant(0, 50)
+    assert peer.h3.buffered >= size - 50
+    await time.go_by(peer, 2 * TIMEOUT, lambda: peer.grant(0, each))
+    goes_on = each > RATE
+    assert peer.quic.resets == ({} if goes_on else {0: H3_REQUEST_CANCELLED})
+    assert peer.service.counts.get("write_timeout", 0) == int(not goes_on)
+    if goes_on:
+        peer.grant(0, MUCH)
+        await time.go_by(peer, 2 * TIMEOUT)
+    assert not peer.quic.resets or not goes_on
+    assert not peer.service.tasks
+    await peer.end()
+
+
 @in_loop
 async def test_last_bytes_of_an_answer_have_the_same_time(time: Time) -> None:
     time.hold()

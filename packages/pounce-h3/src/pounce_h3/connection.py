@@ -366,8 +366,11 @@ class H3Connection(Connection):
         if quic.is_over:
             if not self.held_since:
                 self._over()
-        elif output.waiting:
-            output.resume()
+        else:
+            if output.waiting:
+                output.resume()
+            if output.has_rests:
+                output.look_at_rests(now)
         self._arm(quic.timer, now)
         if self.streams.goaway is not None:
             self.ending.close_when_done(bool(self.held_since))

@@ -268,6 +268,10 @@ class QuicConnection(Protocol):
         """Bytes written that have not left for the first time."""
 
     @property
+    def unsent_in_all(self) -> int:
+        """Those of all streams."""
+
+    @property
     def unacknowledged(self) -> int:
         """Bytes written that the peer has not acknowledged, about."""
 

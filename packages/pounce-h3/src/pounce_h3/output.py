@@ -15,7 +15,8 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from pounce.exchange.priority import Priority
-from pounce_h3.codes import H3_REQUEST_CANCELLED
+from pounce_h3.codes import H3_GENERAL_PROTOCOL_ERROR, H3_REQUEST_CANCELLED
+from pounce_h3.engine import QuicError
 from pounce_h3.failures import Failing, failed, isolated, log_failure
 from pounce_h3.frames import varint
 
@@ -97,7 +98,9 @@ class Output:
         "_codec",
         "_critical",
         "_given",
+        "_handed",
         "_queue",
+        "_rests",
         "_send",
         "_soon",
         "_stuck",
@@ -143,15 +146,24 @@ class Output:
         """Those of the queue for which the peer gives no credit, until it is heard of again."""
         self._given = 0
         """Bytes of streams that the engine was given."""
+        self._handed: list[int] = []
+        """Streams that the engine was given to their end since it was last looked at, whether their bytes may leave or
+        not."""
+        self._rests: dict[int, Wait] = {}
+        """Those whose bytes have not left, which nobody else remembers."""
         self._broken: list[tuple[int, int]] = []
         self._soon: asyncio.Handle | None = None
 
     # Unidirectional streams
 
     def begin(self, settings: bytes) -> None:
-        """Say what we speak (RFC 9114 6.2.1)."""
+        """Say what we speak (RFC 9114 6.2.1). Raises `QuicError` where the peer does not let us."""
         quic = self.quic
-        self._critical = tuple(quic.open_stream(True) for _ in range(3))
+        for _ in range(3):
+            if not quic.may_open(True):
+                # RFC 9114 6.2: it MUST allow three.
+                raise QuicError(H3_GENERAL_PROTOCOL_ERROR, "fewer than three unidirectional streams are allowed")
+            self._critical += (quic.open_stream(True),)
         for stream_id, data in zip(
             self._critical, (varint(CONTROL) + settings, varint(ENCODER), varint(DECODER)), strict=True
         ):
@@ -176,6 +188,8 @@ class Output:
             # Most answers are one small piece: what is last on its stream is handed over without asking the engine.
             if not self._queue and size <= PIECE and (end or quic.unsent(stream.id) + size <= AHEAD_MAX):
                 self._given += size
+                if end:
+                    self._handed.append(stream.id)
                 for piece in pieces[:-1]:
                     quic.write(stream.id, piece, False)
                 quic.write(stream.id, pieces[-1] if pieces else b"", end)
@@ -201,7 +215,8 @@ class Output:
     @property
     def held(self) -> int:
         """Bytes of streams that wait for the peer."""
-        return sum(stream.pending_size for stream in self._queue) + sum(map(self.unsent, self.waiting))
+        held = sum(stream.pending_size for stream in self._queue) + sum(map(self.unsent, self.waiting))
+        return held + sum(map(self.quic.unsent, self._rests)) if self._rests else held
 
     def reset(self, stream_id: int, code: int) -> None:
         """Give up our half of a stream at once."""
@@ -263,21 +278,31 @@ class Output:
                 if wait.deadline <= now:
                     isolated(self.service, stream, functools.partial(self._time_is_up, stream, wait))
                 self._watch(wait.deadline)
+        for stream_id, wait in tuple(self._rests.items()):
+            if wait.deadline <= now and not self._goes_on(wait, self.quic.unsent(stream_id), stream_id):
+                del self._rests[stream_id]
+                self.reset_soon(stream_id, H3_REQUEST_CANCELLED)
+            else:
+                self._watch(wait.deadline)
 
     def _time_is_up(self, stream: Sender, wait: Wait) -> None:
-        unsent = stream.pending_size + self.unsent(stream)
-        if wait.unsent - unsent >= self.service.least_taken or not self._is_held_up(stream, wait):
-            wait.unsent = unsent
-            wait.deadline = self.loop.time() + self._write_timeout
-        else:
+        if not self._goes_on(wait, stream.pending_size + self.unsent(stream), stream.id):
             wait.deadline = inf
-            self.service.count("write_timeout", "h3: peer takes too little, giving a request up")
             stream.fail(H3_REQUEST_CANCELLED)
 
-    def _is_held_up(self, stream: Sender, wait: Wait) -> bool:
+    def _goes_on(self, wait: Wait, unsent: int, stream_id: int) -> bool:
+        """Whether the peer takes enough of a stream; then it has as much time again."""
+        if wait.unsent - unsent >= self.service.least_taken or not self._is_held_up(stream_id, wait):
+            wait.unsent = unsent
+            wait.deadline = self.loop.time() + self._write_timeout
+            return True
+        self.service.count("write_timeout", "h3: peer takes too little, giving a request up")
+        return False
+
+    def _is_held_up(self, stream_id: int, wait: Wait) -> bool:
         """Whether it is because of the peer that so little of a stream has left."""
         quic = self.quic
-        if not quic.unsent(stream.id):
+        if not quic.unsent(stream_id):
             # Others have their turn.
             return False
         if not quic.is_congested:
@@ -349,6 +374,27 @@ class Output:
         for stream in tuple(self.waiting):
             isolated(self.service, stream, stream.bytes_left)
 
+    def look_at_rests(self, now: float) -> None:
+        """Remember the streams of which something is left that the engine was given to their end, until it leaves."""
+        quic, rests = self.quic, self._rests
+        handed, self._handed = self._handed, []
+        try:
+            for stream_id in tuple(rests):
+                if not quic.unsent(stream_id):
+                    del rests[stream_id]
+            if handed and quic.unsent_in_all:
+                for stream_id in handed:
+                    if unsent := quic.unsent(stream_id):
+                        rests[stream_id] = wait = Wait(now + self._write_timeout, unsent)
+                        self._watch(wait.deadline)
+        except BaseException:  # noqa: BLE001
+            log_failure(self.service)
+
+    @property
+    def has_rests(self) -> bool:
+        """There may be something to look at."""
+        return bool(self._handed or self._rests)
+
     def heard(self) -> None:
         """The peer was heard of: it may have given credit."""
         self._stuck.clear()
@@ -413,6 +459,7 @@ class Output:
         """The connection is over."""
         self._queue.clear()
         self.waiting.clear()
+        self._rests.clear()
         self.datagrams.clear()
 
     def cancel(self) -> None:

@@ -520,6 +520,10 @@ class Qh3Connection:
         return self._quic.get_send_buffer_size(stream_id)
 
     @property
+    def unsent_in_all(self) -> int:
+        return self._quic.get_send_buffer_size()
+
+    @property
     def unacknowledged(self) -> int:
         core = self._quic._core
         return 0 if core is None else core.bytes_in_flight + self._quic.get_send_buffer_size()
@@ -537,7 +541,8 @@ class Qh3Connection:
     def reset(self, stream_id: int, code: int) -> None:
         self._ends.pop(stream_id, None)
         quic = self._quic
-        if not quic.is_over and quic._stream_can_send(stream_id):
+        # RFC 9000 3.1: also when its end was given, but not all before it has left.
+        if not quic.is_over and (quic._stream_can_send(stream_id) or quic.get_send_buffer_size(stream_id)):
             quic.reset_stream(stream_id, code)
 
     def stop(self, stream_id: int, code: int) -> None:

@@ -315,6 +315,10 @@ class ZoomiesConnection:
         return sum(len(data) for queued, data, _ in self._quic._stream_send_queue if queued == stream_id)
 
     @property
+    def unsent_in_all(self) -> int:
+        return int(self._quic._stream_send_queue_bytes)
+
+    @property
     def unacknowledged(self) -> int:
         return int(self._quic._stream_send_queue_bytes + self._quic._cc.bytes_in_flight)
 
