@@ -406,6 +406,25 @@ def test_match_is_compared_strongly(site: Site, condition: str, status: int) -> 
     assert (answer.status, answer.body) == (status, b"0123456789" if status == 200 else b"")
 
 
+@pytest.mark.parametrize(
+    "date",
+    ["{0}, {0}", "Sun, 06 Nov 2039 08:49:37 +0200", "1 Jan 2039 0:0", "Sun, 6 Nov 2039 08:49:37 GMT", "2039-01-01"],
+)
+def test_what_is_no_single_http_date_is_ignored(site: Site, date: str) -> None:
+    """RFC 9110 13.1.3, 13.1.4."""
+    date = date.format(site.get("/static/a.txt").headers["last-modified"])
+    assert site.get("/static/a.txt", if_modified_since=date).status == 200
+    assert site.get("/static/a.txt", if_unmodified_since=date.replace("2039", "1999")).status == 200
+
+
+@pytest.mark.parametrize(
+    "date", ["Sun, 06 Nov 2039 08:49:37 GMT", "Sunday, 06-Nov-39 08:49:37 GMT", "Sun Nov  6 08:49:37 2039"]
+)
+def test_each_form_of_an_http_date_is_taken(site: Site, date: str) -> None:
+    """RFC 9110 5.6.7."""
+    assert site.get("/static/a.txt", if_modified_since=date).status == 304
+
+
 def test_unmodified_since_fails_for_what_was_modified(site: Site) -> None:
     modified = site.get("/static/a.txt").headers["last-modified"]
     assert site.get("/static/a.txt", if_unmodified_since=modified).status == 200
@@ -501,6 +520,23 @@ def test_kept_file_is_read_again_once_it_has_changed(site: Site, folder: Path, m
     assert second.headers["etag"] != first.headers["etag"]
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_file_of_the_same_size_and_time_is_read_again(
+    site: Site, folder: Path, monkeypatch: Any, replaced: bool
+) -> None:
+    """As tar, cp -p and builds that can be repeated leave it; the number of a file that is gone is used again."""
+    monkeypatch.setattr(served, "LOOK_INTERVAL", 0.0)
+    path = folder / "a.txt"
+    os.utime(path, (1, 1))
+    first = site.get("/static/a.txt")
+    if replaced:
+        path.unlink()
+    path.write_bytes(bytes(reversed(first.body)))
+    os.utime(path, (1, 1))
+    second = site.get("/static/a.txt", if_none_match=first.headers["etag"])
+    assert (second.status, second.body) == (200, bytes(reversed(first.body)))
+
+
 def test_kept_file_is_gone_once_it_is_removed(site: Site, folder: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(served, "LOOK_INTERVAL", 0.0)
     site.get("/static/a.txt")
@@ -554,6 +590,25 @@ def test_fallback_is_for_pages_alone(pages: Site) -> None:
     assert pages.get("/missing.js", accept="*/*").body == b"app"
     assert pages.get("/missing.js", accept="text/html", sec_fetch_mode="no-cors").body == b"app"
     assert pages.get("/missing", "POST", accept="text/html").body == b"app"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"accept": "text/html"}, 200),
+        ({"accept": "*/*"}, 404),
+        ({"accept": "text/html", "sec_fetch_mode": "cors"}, 404),
+    ],
+)
+def test_caches_are_told_what_the_fallback_depends_on(
+    folder: Path, loop: asyncio.Runner, fields: dict[str, str], status: int
+) -> None:
+    """RFC 9111 4.1: else they give the page to whoever asks for a script."""
+    alone = Site(loop, StaticFiles(mounts=[StaticMount("/", str(folder), fallback="index.html")]))
+    answer = alone.get("/missing", **fields)
+    assert answer.status == status
+    assert {"accept", "sec-fetch-mode"} <= {name.strip() for name in answer.headers["vary"].split(",")}
+    assert "sec-fetch-mode" not in alone.get("/a.txt", **fields).headers.get("vary", "")
 
 
 def test_application_comes_before_the_fallback(pages: Site) -> None:

@@ -6,7 +6,7 @@ Small files are answered from memory. What is larger is sent by the server where
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -219,6 +219,8 @@ class StaticFiles:
     async def _miss(self, scope: Scope, receive: Receive, send: Send, served: Served | None = None) -> None:
         """Nothing is there: the application's turn, and then, for a page of a browser, the fallback's."""
         fallback = served.mount.fallback if served is not None else None
+        if fallback is not None:
+            plain, send = send, _varying(send, (404,))
         if served is None or fallback is None or not _is_navigation(scope):
             if self._app is not None:
                 await self._app(scope, receive, send)
@@ -235,7 +237,7 @@ class StaticFiles:
             await refuse(scope, send, 404, b"Not Found")
             return
         try:
-            await self._answer(scope, send, entry)
+            await self._answer(scope, _varying(plain), entry)
         finally:
             entry.close()
 
@@ -293,6 +295,20 @@ def _chosen(entry: Entry, headers: Iterable[tuple[bytes, bytes]]) -> Variant:
         if accepted.names(b"identity") and accepted.of(b"identity") > best:
             chosen = entry.plain
     return chosen
+
+
+def _varying(send: Send, statuses: Container[int] = range(200, 1000)) -> Send:
+    """A `send` for answers with one of these, which depend on whether a browser goes to a page: caches are told."""
+
+    async def varying(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start" and message["status"] in statuses:
+            others = [(name, value) for name, value in message.get("headers", ()) if name != b"vary"]
+            said = [value for name, value in message.get("headers", ()) if name == b"vary"]
+            vary = (b"vary", b", ".join((*said, b"accept, sec-fetch-mode")))
+            message = {**message, "headers": [*others, vary]}
+        await send(message)
+
+    return varying
 
 
 def _is_navigation(scope: Scope) -> bool:

@@ -15,6 +15,13 @@ STRONG_AFTER = 60
 
 # RFC 9110 8.8.3: entity-tag = [ "W/" ] DQUOTE *etagc DQUOTE
 _tag = re.compile(rb'[ \t]*(?:(W/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*)?(?:,|\Z)').match
+# RFC 9110 5.6.7: IMF-fixdate, and the two that are obsolete; no other form, and no second date behind it.
+_TIME = rb"\d\d:\d\d:\d\d"
+_DAY, _MONTH = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)", rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_date = re.compile(
+    rb"%b, \d\d %b \d{4} %b GMT|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day, \d\d-%b-\d\d %b GMT|%b %b [ \d]\d %b \d{4}"
+    % (_DAY, _MONTH, _TIME, _MONTH, _TIME, _DAY, _MONTH, _TIME)
+).fullmatch
 # RFC 9110 14.1.1: range-set = 1#range-spec
 _range = re.compile(rb"(\d{0,19})-(\d{0,19})").fullmatch
 
@@ -125,6 +132,8 @@ def _is_current(if_range: bytes, validators: Validators, now: float) -> bool:
 
 def _seconds(date: bytes) -> int | None:
     """Unix time of an HTTP date in any of its three formats (RFC 9110 5.6.7); None for what is none: it is ignored."""
+    if _date(date.strip(b" \t")) is None:
+        return None
     try:
         moment = parsedate_to_datetime(date.decode("ascii"))
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
