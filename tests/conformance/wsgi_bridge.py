@@ -248,6 +248,29 @@ def test_file_is_sent_whole(serve: Callable[..., Started], tmp_path: Path) -> No
         assert response.body == path.read_bytes()[5:]
 
 
+def test_file_behind_what_was_written_is_as_long_as_the_rest(serve: Callable[..., Started], tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"f" * 200)
+
+    def app(environ: Any, start_response: Any) -> Any:
+        write = start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "100")])
+        write(b"0123456789")
+        return environ["wsgi.file_wrapper"](path.open("rb"), 4096)
+
+    response = serve(app).request("GET", "/")
+    assert (response.body, response.complete) == (b"0123456789" + b"f" * 90, True)
+
+
+def test_last_line_of_errors_needs_no_end(serve: Callable[..., Started], caplog: pytest.LogCaptureFixture) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        environ["wsgi.errors"].write("first\nlast")
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"done"]
+
+    assert serve(app).request("GET", "/").body == b"done"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == ["first", "last"]
+
+
 def test_number_of_threads_is_bounded_and_all_are_answered(serve: Callable[..., Started]) -> None:
     running, most = 0, 0
     lock = threading.Lock()

@@ -92,6 +92,8 @@ class _Request:
         self._start: Message | None = None
         self._begun = False
         self._length: int | None = None
+        self._written = 0
+        """Bytes of the body that have been sent."""
         self._fetched = b"", False
         """What was received of the body before the application started, and whether that is all."""
 
@@ -142,16 +144,21 @@ class _Request:
     def _call(self) -> list[Message]:
         """Run the application; what is left to send is returned."""
         body = _Body(self, *self._fetched)
-        environ = _environ(self._scope, body)
-        result: Any = self._bridge.app(environ, self._start_response)
+        errors = _Errors()
+        environ = _environ(self._scope, body, errors)
         try:
-            return self._answer(result)
-        except CancelledError as exc:
-            raise ClientGone("the request was given up") from exc
+            result: Any = self._bridge.app(environ, self._start_response)
+            try:
+                return self._answer(result)
+            except CancelledError as exc:
+                raise ClientGone("the request was given up") from exc
+            finally:
+                close = getattr(result, "close", None)
+                if close is not None:
+                    close()
         finally:
-            close = getattr(result, "close", None)
-            if close is not None:
-                close()
+            # A last line without an end, too.
+            errors.flush()
 
     def _answer(self, result: Any) -> list[Message]:
         if isinstance(result, (list, tuple)) and len(result) <= 1 and not self._begun:
@@ -160,6 +167,8 @@ class _Request:
             return [start, *self._only(body)]
         if isinstance(result, FileWrapper) and self._sends_files and (file := result.regular_file()) is not None:
             return self._file(*file)
+        if isinstance(result, FileWrapper) and self._length is not None:
+            result = _first(result, self._length - self._written)
         for piece in result:
             # PEP 3333: headers are sent with the first piece that is not empty.
             if piece:
@@ -176,7 +185,7 @@ class _Request:
 
     def _file(self, fd: int, offset: int, count: int) -> list[Message]:
         if self._length is not None:
-            count = min(count, self._length)
+            count = max(min(count, self._length - self._written), 0)
         if not self._begun:
             start = self._head()
             self._begun = True
@@ -220,6 +229,7 @@ class _Request:
         return self._start
 
     def _write(self, data: bytes) -> None:
+        self._written += len(data)
         if not self._begun:
             start = self._head()
             self._begun = True
@@ -318,6 +328,15 @@ class _Body:
         return taken
 
 
+def _first(pieces: Iterable[bytes], count: int) -> Iterator[bytes]:
+    """So many bytes of them, if there are, as of a file that the server sends itself."""
+    for piece in pieces:
+        yield piece[:count]
+        count -= len(piece)
+        if count <= 0:
+            return
+
+
 class _Errors:
     """`wsgi.errors`: text for the log, a record for each line."""
 
@@ -370,7 +389,7 @@ def _bytes(piece: Any) -> bytes:
     return plain
 
 
-def _environ(scope: Scope, body: _Body) -> dict[str, Any]:
+def _environ(scope: Scope, body: _Body, errors: _Errors) -> dict[str, Any]:
     """The environment of a request (PEP 3333, RFC 3875 4.1)."""
     root = scope.get("root_path", "")
     raw = scope.get("raw_path")
@@ -393,7 +412,7 @@ def _environ(scope: Scope, body: _Body) -> dict[str, Any]:
         "wsgi.url_scheme": scope.get("scheme", "http"),
         "wsgi.input": body,
         "wsgi.input_terminated": True,
-        "wsgi.errors": _Errors(),
+        "wsgi.errors": errors,
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
