@@ -259,6 +259,20 @@ def test_nothing_hangs_and_nothing_is_lost_while_the_store_fails_under_load(
     assert ["answers again" in line for line in said] == [number % 2 == 1 for number in range(len(said))]
 
 
+@pytest.mark.parametrize("command", [("RPUSH", "x"), ("SET", "garbage"), ("SET", "nan"), ("SET", "inf")], ids=" ".join)
+def test_key_that_holds_no_bucket_is_replaced_by_one(
+    redis: RedisServer, command: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings: dict[str, Any] = {"rate_limit_store": redis.url, "rate_limit_store_timeout": PATIENCE}
+    limit: dict[str, Any] = {"rate_limit_enabled": True, "rate_limit_requests_per_second": 0.001, "rate_limit_burst": 3}
+    with TestServer(Counting(), **settings, **limit) as server, Client(server.port) as client:
+        assert client.ask()
+        redis.call("DEL", "pounce:rate:127.0.0.1")
+        redis.call(command[0], "pounce:rate:127.0.0.1", command[1])
+        assert [client.ask() for _ in range(4)] == [True, True, True, False]
+    assert "does not answer" not in caplog.text
+
+
 def test_store_that_has_lost_its_memory_begins_anew(redis: RedisServer) -> None:
     settings: dict[str, Any] = {"rate_limit_store": redis.url, "rate_limit_store_timeout": PATIENCE}
     limit = {"rate_limit_enabled": True, "rate_limit_burst": 3, "rate_limit_requests_per_second": 0.001}
@@ -284,12 +298,12 @@ def test_bucket_outlives_a_restart_of_the_server_and_not_its_own_filling(redis: 
 def test_store_that_cannot_do_it_is_said_and_the_process_limits_by_itself(
     redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    redis.call("LPUSH", "pounce:rate:127.0.0.1", "no", "number")
+    redis.call("CONFIG", "SET", "min-replicas-to-write", "1")
     settings: dict[str, Any] = {"rate_limit_store": redis.url, "rate_limit_store_timeout": PATIENCE}
     limit = {"rate_limit_enabled": True, "rate_limit_burst": 2, "rate_limit_requests_per_second": 0.001}
     with TestServer(Counting(), **settings, **limit) as server, Client(server.port) as client:
         assert [client.ask() for _ in range(3)] == [True, True, False]
-    assert "WRONGTYPE" in caplog.text
+    assert "NOREPLICAS" in caplog.text
 
 
 @pytest.fixture

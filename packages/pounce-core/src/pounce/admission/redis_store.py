@@ -60,8 +60,10 @@ local period, span = tonumber(ARGV[1]), tonumber(ARGV[2])
 local function keep(full)
     redis.call('SET', KEYS[1], string.format('%.3f', full), 'PX', math.ceil((full - now) / 1000) + 1)
 end
-local full = tonumber(redis.call('GET', KEYS[1]) or now)
-if full < now then full = now end
+-- What is no bucket of ours is replaced by one.
+local given = redis.pcall('GET', KEYS[1])
+local full = type(given) == 'string' and tonumber(given) or now
+if not (full >= now and full < math.huge) then full = now end
 local wait = full + period - span - now
 if wait > period * 2 + 2 then
     -- Nobody takes more than there is: the clock has gone back, or the limit has been another one.
