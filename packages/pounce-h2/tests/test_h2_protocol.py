@@ -291,6 +291,7 @@ MALFORMED: dict[str, list[tuple[bytes, bytes]]] = {
     "* for GET": request(path=b"*"),
     "a fragment": request(path=b"/#x"),
     "a blank in :path": request(path=b"/a b"),
+    "a byte beyond ASCII in :path": request(path=b"/\xc3\xa9"),
     "a control in :path": request(path=b"/a\x01"),
     "a bad method": request(b"GE T"),
     "an empty method": request(b""),

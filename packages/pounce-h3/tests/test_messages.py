@@ -79,6 +79,7 @@ MALFORMED = {
     "empty path": [METHOD, SCHEME, AUTHORITY, (b":path", b"")],
     "path without a slash": [METHOD, SCHEME, AUTHORITY, (b":path", b"a")],
     "path with a blank": [METHOD, SCHEME, AUTHORITY, (b":path", b"/a b")],
+    "path beyond ASCII": [METHOD, SCHEME, AUTHORITY, (b":path", b"/\xc3\xa9")],
     "path with a fragment": [METHOD, SCHEME, AUTHORITY, (b":path", b"/a#b")],
     "asterisk with GET": [METHOD, SCHEME, AUTHORITY, (b":path", b"*")],
     "no authority": [METHOD, SCHEME, PATH],

@@ -40,7 +40,8 @@ _value = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x
 _token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 # RFC 3986 3.2.2 and 3.2.3, without userinfo (RFC 9113 8.3.1), and without the comma that would make a list of it.
 _authority = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~%!$&'()*+;=]+)(?::[0-9]{0,5})?").fullmatch
-_path = re.compile(rb"/[\x21\x22\x24-\x7e\x80-\xff]*").fullmatch
+# RFC 9113 8.3.1, without a fragment; as in a request line, no byte beyond ASCII (RFC 3986 2).
+_path = re.compile(rb"/[\x21\x22\x24-\x7e]*").fullmatch
 _digits = re.compile(rb"[0-9]{1,19}").fullmatch
 
 PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
