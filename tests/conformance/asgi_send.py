@@ -459,11 +459,12 @@ class OddEnd(BaseException):
     [
         SystemExit(3),
         KeyboardInterrupt(),
+        GeneratorExit(),
         OddEnd(),
         BaseExceptionGroup("group", [SystemExit(3)]),
         ExceptionGroup("group", [ValueError()]),
     ],
-    ids=["SystemExit", "KeyboardInterrupt", "BaseException", "BaseExceptionGroup", "ExceptionGroup"],
+    ids=["SystemExit", "KeyboardInterrupt", "GeneratorExit", "BaseException", "BaseExceptionGroup", "ExceptionGroup"],
 )
 @pytest.mark.parametrize("eager", [True, False], ids=["at-once", "later"])
 def test_whatever_an_application_raises_is_a_500_and_the_worker_lives(

@@ -55,6 +55,26 @@ def test_stream_is_coded_as_one(wire: Wire) -> None:
         assert gzip.decompress(coded.body) == TEXT * 5
 
 
+@pytest.mark.parametrize("coding", [b"gzip", b"zstd", b"identity"])
+@pytest.mark.parametrize("pieces", [(TEXT, TEXT), (TEXT, TEXT, b"")], ids=["2", "3"])
+@pytest.mark.parametrize("more", [-1, 1])
+def test_body_of_another_length_than_was_said_does_not_look_whole(
+    wire: Wire, coding: bytes, pieces: tuple[bytes, ...], more: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    length = b"%d" % (len(b"".join(pieces)) - more)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        fields = [(b"content-type", b"text/plain"), (b"content-length", length)]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        for at, piece in enumerate(pieces):
+            await send({"type": "http.response.body", "body": piece, "more_body": at < len(pieces) - 1})
+
+    server = wire.start(app, lifespan="off")
+    assert not server.request("GET", "/", [(b"accept-encoding", coding)]).complete
+    server.stop()
+    assert f"is {'longer' if more > 0 else 'shorter'} than its Content-Length" in caplog.text
+
+
 def test_it_can_be_switched_off(wire: Wire) -> None:
     with wire.share(app(), compression=False).connect() as client:
         plain = client.request("GET", "/", [(b"accept-encoding", b"gzip")])

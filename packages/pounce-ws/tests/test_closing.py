@@ -94,11 +94,14 @@ async def test_application_that_returns_closes_with_1000() -> None:
     assert peer.ended
 
 
+@pytest.mark.parametrize("error", [RuntimeError("on purpose"), GeneratorExit(), SystemExit(3)], ids=repr)
 @in_loop
-async def test_application_that_raises_closes_with_1011_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_application_that_raises_closes_with_1011_and_is_logged(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     class Raises(App):
         async def serve(self) -> None:
-            raise RuntimeError("on purpose")
+            raise error
 
     peer = await opened(Raises())
     assert (await peer.one()).close[0] == 1011

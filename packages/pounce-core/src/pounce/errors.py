@@ -26,6 +26,7 @@ __all__ = [
     "TLSError",
     "WorkerError",
     "comes_from_client_gone",
+    "wrong_length",
 ]
 
 
@@ -142,6 +143,15 @@ class AppError(PounceError):
     """The application broke the ASGI contract: a message out of order, a wrong type, a wrong length."""
 
     default_code = "POUNCE_APP_E"
+
+
+def wrong_length(sent: int, expected: int) -> AppError:
+    """The error for a body of which there is another number of bytes than its Content-Length says."""
+    return AppError(
+        f"response body is {'longer' if sent > expected else 'shorter'} than its Content-Length"
+        f" ({sent} of {expected} bytes)",
+        code="POUNCE_APP_BAD_LENGTH",
+    )
 
 
 class LifespanError(PounceError):

@@ -276,9 +276,11 @@ class WebSocketExchange(Refusing):
         except asyncio.CancelledError:
             self._settle(shutting_down(), 1012)
             raise
-        except GeneratorExit:
-            raise
-        except BaseException as exc:  # noqa: BLE001 - whatever else an application raises ends here
+        except BaseException as exc:
+            if isinstance(exc, GeneratorExit) and running_loop() is not self.service.loop:
+                # This is closed because its loop is.
+                raise
+            # Whatever else an application raises ends here.
             if self._closing.told is None or not comes_from_client_gone(exc):
                 self.service.app_failed(exc)
             self._settle(app_failed(), 1011)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from pounce.contract.head import BODILESS
 from pounce.contract.stream import FileRange
-from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_from_client_gone
+from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_from_client_gone, wrong_length
 from pounce.exchange.crossing import running_loop
 from pounce.exchange.error_pages import SHUTTING_DOWN, app_failed, app_gave_no_answer, shutting_down
 from pounce.exchange.scope import http_scope
@@ -230,9 +230,11 @@ class HttpExchange:
         except asyncio.CancelledError:
             self._app_ended("was cancelled before it completed its response")
             raise
-        except GeneratorExit:
-            raise
-        except BaseException as exc:  # noqa: BLE001 - whatever else an application raises ends here
+        except BaseException as exc:
+            if isinstance(exc, GeneratorExit) and running_loop() is not self.service.loop:
+                # This is closed because its loop is.
+                raise
+            # Whatever else an application raises ends here.
             self._app_failed(exc)
         else:
             if self.answer != DONE:
@@ -576,11 +578,7 @@ class HttpExchange:
         if expected is not None:
             sent = self.bytes_sent + count
             if sent > expected or (not more and sent != expected):
-                raise AppError(
-                    f"response body is {'longer' if sent > expected else 'shorter'} than its Content-Length"
-                    f" ({sent} of {expected} bytes)",
-                    code="POUNCE_APP_BAD_LENGTH",
-                )
+                raise wrong_length(sent, expected)
 
     def _send_trailers(self, message: dict[str, Any]) -> None:
         if self._trailers is None or (self.answer != TRAILERS and self.answer != MUTED):

@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, cast
 
-from pounce.errors import AppError, ConfigError
+from pounce.errors import AppError, ConfigError, wrong_length
 from pounce.exchange.accept import Qualities, qualities
 from pounce.exchange.small_files import SMALL_FILE, read_at_once
 from pounce.exchange.values import plain_bytes
@@ -192,16 +192,22 @@ class _Answer:
         "_coding",
         "_compression",
         "_headers",
+        "_length",
         "_scope",
         "_send",
         "_start",
         "_state",
+        "_taken",
     )
 
     _coding: bytes | None
     """Set with the next two when the head has decided that there may be one."""
     _coder: Coder | None
     _start: dict[str, Any]
+    _length: int | None
+    """Of the body, where the application has said so; what is sent is no longer held to it by others."""
+    _taken: int
+    """How much of it there has been."""
 
     def __init__(self, compression: Compression, scope: Scope, headers: Headers, send: Send) -> None:
         self._compression = compression
@@ -283,6 +289,8 @@ class _Answer:
             return self._send(self._with_vary(self._with_links(message)))
         self._start = self._with_vary(self._with_links(message))
         self._state = HELD
+        given = [value for name, value in fields if name.lower() == b"content-length" and value.isdigit()]
+        self._length, self._taken = int(given[0]) if given else None, 0
         # Of an answer to HEAD its length tells whether GET would have it coded, else what the application gives.
         return self._head(True) if has_length else _nothing()
 
@@ -322,6 +330,7 @@ class _Answer:
         if to_head:
             await self._head(more)
             return
+        self._take(len(body), more)
         if not body and more:
             # The application wants its head to be seen.
             self._state = CODING
@@ -342,11 +351,19 @@ class _Answer:
         assert coder is not None
         if more and not body:
             return
+        self._take(len(body), more)
         coded = await _coded(coder, body, more)
         if not more:
             self._state = PASSING
         if coded or not more:
             await self._send({"type": "http.response.body", "body": coded, "more_body": more})
+
+    def _take(self, count: int, more: bool) -> None:
+        """Hold the application to the Content-Length it gave, of which the coded body tells nothing."""
+        self._taken += count
+        length = self._length
+        if length is not None and (self._taken > length or (not more and self._taken != length)):
+            raise wrong_length(self._taken, length)
 
     async def _file(self, message: dict[str, Any]) -> None:
         """A file that the server would send in place of the body, or of a part of it."""

@@ -311,9 +311,11 @@ class WebTransportExchange(Refusing):
         except asyncio.CancelledError:
             self._settle(shutting_down(), failed=False)
             raise
-        except GeneratorExit:
-            raise
-        except BaseException as exc:  # noqa: BLE001 - whatever else an application raises ends here
+        except BaseException as exc:
+            if isinstance(exc, GeneratorExit) and running_loop() is not self.service.loop:
+                # This is closed because its loop is.
+                raise
+            # Whatever else an application raises ends here.
             is_ours = self._told is None or not comes_from_client_gone(exc)
             if is_ours:
                 self.service.app_failed(exc)
