@@ -210,28 +210,29 @@ _tables = _Tables()
 class Pattern:
     """What requests of a connection have in common: the bytes of their fields, but for some values. Never changed.
 
-    Its texts are those in `pieces`, each of which ends where a value begins, and `end`; they have the CRLF before their
-    lines, and the last one that at the end of the section and the empty line. Without pieces there is one text, the
-    field section of an accepted request.
+    Its texts are `first` and, behind each of `values`, another one. Each but the last ends where a value begins; they
+    have the CRLF before their lines, and the last one that at the end of the section and the empty line. Without values
+    there is one text, the field section of an accepted request.
     """
 
-    __slots__ = ("content_length", "end", "headers", "keep_alive", "length_at", "pieces", "relayed", "size", "upgrade")
+    __slots__ = (
+        "content_length", "first", "headers", "keep_alive", "length_at", "relayed", "size", "upgrade", "values",
+    )  # fmt: skip
 
     def __init__(
         self,
         like: RequestHead | Pattern,
         headers: list[Any],
-        pieces: list[tuple[bytes, int, int, bytes]],
-        end: bytes,
+        first: bytes,
+        values: list[tuple[int, bytes, bytes]],
         length_at: int = -1,
     ) -> None:
-        self.size = len(end) + sum([size for _, size, _, _ in pieces])
-        self.pieces = pieces
-        """The text before a value and its size, and index and name of the field that it belongs to."""
+        self.first = first
+        self.values = [(index, name, text, len(text)) for index, name, text in values]
+        """Index and name of the field that a value belongs to, and the text behind it with its size."""
+        self.size = len(first) + sum([size for _, _, _, size in self.values])
         self.length_at = length_at
         """Index of the Content-Length that is to be read; -1 where `content_length` is that of all that fit."""
-        self.end = end
-        """The text after the last value."""
         self.headers = headers
         """The fields; None in the place of one whose value is to be read."""
         self.content_length: int | None = like.content_length
@@ -244,30 +245,28 @@ class Pattern:
             self.relayed = tuple([last - at for at, (name, _) in enumerate(reversed(headers)) if is_forwarding(name)])
 
     def read(self, buffer: bytes, at: int, headers: list[Any]) -> int:
-        """Where a section ends that begins at `at` and fits, whose values go into a copy of `headers`; -1 when it does
-        not."""
+        """Where a section ends whose first value begins at `at`, if it fits: its values go into a copy of `headers`; -1
+        when it does not."""
         values = []
-        for text, size, index, name in self.pieces:
-            if not buffer.startswith(text, at):
-                return -1
-            at += size
+        for index, name, text, size in self.values:
             # Where the line has no end, -1: no text fits there.
             end = buffer.find(b"\r\n", at)
+            if not buffer.startswith(text, end):
+                return -1
             value = buffer[at:end]
-            at = end
             headers[index] = (name, value.strip(b" \t"))
             values.append(value)
-        if not buffer.startswith(self.end, at) or 0 in b"".join(values).translate(_WRONG_TO_NUL):
-            return -1
-        return at + len(self.end)
+            at = end + size
+        return -1 if 0 in b"".join(values).translate(_WRONG_TO_NUL) else at
 
     def with_values_of(self, block: bytes) -> Pattern | None:
-        """What this one, which has no pieces, has in common with another section; None when that is not enough."""
-        if block.count(b"\r\n") != self.end.count(b"\r\n"):
+        """What this one, which has no values, has in common with another section; None when that is not enough."""
+        if block.count(b"\r\n") != self.first.count(b"\r\n"):
             return None
-        lines, before = block.split(b"\r\n"), self.end.split(b"\r\n")
+        lines, before = block.split(b"\r\n"), self.first.split(b"\r\n")
         headers = self.headers.copy()
-        pieces: list[tuple[bytes, int, int, bytes]] = []
+        texts: list[bytes] = []
+        fields: list[tuple[int, bytes]] = []
         start = read = 0
         length_at = -1
         for index, line in enumerate(lines):
@@ -281,14 +280,16 @@ class Pattern:
                     if lower != b"content-length" or not self._may_differ_in_length():
                         return None
                     length_at = index - 1
-                if len(pieces) == PATTERN_MAX:
+                if len(fields) == PATTERN_MAX:
                     return None
                 headers[index - 1] = None
-                text = block[read : start + len(name) + 1]
-                pieces.append((text, len(text), index - 1, lower))
+                texts.append(block[read : start + len(name) + 1])
+                fields.append((index - 1, lower))
                 read = start + len(line)
             start += len(line) + 2
-        return Pattern(self, headers, pieces, block[read:], length_at)
+        first, *others = *texts, block[read:]
+        values = [(*field, text) for field, text in zip(fields, others, strict=True)]
+        return Pattern(self, headers, first, values, length_at)
 
     def _may_differ_in_length(self) -> bool:
         """Nothing but the length of a body depends on the value of Content-Length. (There is one of them, and no
@@ -430,16 +431,15 @@ class FastParser:
                 method, target = match.groups() if match is not None else (None, b"")
             if method is not None:
                 for pattern in kinds:
-                    if pattern.pieces:
-                        headers = pattern.headers.copy()
-                        end = pattern.read(buffer, line_end, headers)
+                    first = pattern.first
+                    if not buffer.startswith(first, line_end):
+                        continue
+                    headers = pattern.headers.copy()
+                    end = line_end + len(first)
+                    if pattern.values:
+                        end = pattern.read(buffer, end, headers)
                         if end < 0:
                             continue
-                    elif buffer.startswith(pattern.end, line_end):
-                        headers = pattern.headers.copy()
-                        end = line_end + pattern.size
-                    else:
-                        continue
                     length = pattern.content_length
                     if pattern.length_at >= 0:
                         length = _length(headers[pattern.length_at][1])
@@ -448,9 +448,9 @@ class FastParser:
                     if end - at > self._max_head:
                         break
                     if pattern is not kinds[0]:
-                        # The others keep their order: those that take turns are found where they were.
-                        kinds.remove(pattern)
-                        kinds.insert(0, pattern)
+                        # Of those that take turns the next one is second then.
+                        while kinds[0] is not pattern:
+                            kinds.append(kinds.pop(0))
                     if length:
                         self._state = LENGTH_BODY
                         self._remaining = length
@@ -548,7 +548,7 @@ class FastParser:
             self._remaining = length
         if version == b"1.1" and target[0] == 47 and len(block) <= BLOCK_MAX and not head.expect_continue:
             # The head's own list goes to the application.
-            self._learn(Pattern(head, headers.copy(), [], block), PRIVATE.isdisjoint([name for name, _ in headers]))
+            self._learn(Pattern(head, headers.copy(), block, []), PRIVATE.isdisjoint([name for name, _ in headers]))
         return head
 
     def _learn(self, pattern: Pattern, is_for_all: bool) -> None:
@@ -557,8 +557,8 @@ class FastParser:
         kinds = self._kinds
         before: Pattern | None = None
         for index, earlier in enumerate(kinds):
-            if not earlier.pieces:
-                common = earlier.with_values_of(pattern.end)
+            if not earlier.values:
+                common = earlier.with_values_of(pattern.first)
                 if common is not None:
                     pattern, before = common, earlier
                     del kinds[index]
