@@ -404,11 +404,10 @@ class FastParser:
         if not buffer:
             return None
         at = self._at
-        kinds = self._kinds
-        method: bytes | None = None
-        target = b""
-        line_end = -1
-        if kinds and self._scanned == at and type(buffer) is bytes:
+        method: bytes | None
+        if self._scanned != at or type(buffer) is not bytes:
+            line_end, method, target = -1, None, b""
+        else:
             # The first line ends here or, in a request without fields, where the head does. Where it has no end, -1: no
             # text of a pattern fits there.
             line_end = buffer.find(b"\r\n", at)
@@ -418,9 +417,8 @@ class FastParser:
                 target = buffer[at + 4 : line_end - 9]
             else:
                 start = buffer.find(b" /", at, at + USUAL_METHOD_MAX) + 1
-                if start:
-                    target = buffer[start : line_end - 9]
-                    method = self._lines.methods.get(buffer[at : start - 1])
+                target = buffer[start : line_end - 9]
+                method = self._lines.methods.get(buffer[at : start - 1]) if start else None
             # A line that is too short for both of its ends has not both: none is a part of the other, nor overlaps it.
             if (
                 method is None
@@ -430,6 +428,7 @@ class FastParser:
                 match = self._lines.usual_line(buffer, at, line_end)
                 method, target = match.groups() if match is not None else (None, b"")
             if method is not None:
+                kinds = self._kinds
                 for pattern in kinds:
                     first = pattern.first
                     if not buffer.startswith(first, line_end):
