@@ -9,8 +9,8 @@ from benchmarks.micro.bytecodes import CONNECTIONS, count, each
 
 from pounce.worker.loop import HAS_OWN
 
-BOUNDS = {"hello": 1480, "browser-like": 1930, "echo": 1980, "mixed": 2090, "chunked": 2040}
-CONNECTION_BOUND = 3250
+BOUNDS = {"hello": 1430, "browser-like": 1630, "echo": 1850, "mixed": 1890, "chunked": 1870}
+CONNECTION_BOUND = 2700
 
 
 @pytest.mark.parametrize("load", BOUNDS)
