@@ -369,7 +369,7 @@ class H3Connection(Connection):
         else:
             if output.waiting:
                 output.resume()
-            if output.has_rests:
+            if output.handed or output.rests:
                 output.look_at_rests(now)
         self._arm(quic.timer, now)
         if self.streams.goaway is not None:

@@ -98,18 +98,18 @@ class Output:
         "_codec",
         "_critical",
         "_given",
-        "_handed",
         "_queue",
-        "_rests",
         "_send",
         "_soon",
         "_stuck",
         "_write_timeout",
         "corked",
         "datagrams",
+        "handed",
         "loop",
         "owner",
         "quic",
+        "rests",
         "service",
         "streams",
         "waiting",
@@ -146,10 +146,10 @@ class Output:
         """Those of the queue for which the peer gives no credit, until it is heard of again."""
         self._given = 0
         """Bytes of streams that the engine was given."""
-        self._handed: list[int] = []
+        self.handed: list[int] = []
         """Streams that the engine was given to their end since it was last looked at, whether their bytes may leave or
         not."""
-        self._rests: dict[int, Wait] = {}
+        self.rests: dict[int, Wait] = {}
         """Those whose bytes have not left, which nobody else remembers."""
         self._broken: list[tuple[int, int]] = []
         self._soon: asyncio.Handle | None = None
@@ -189,7 +189,7 @@ class Output:
             if not self._queue and size <= PIECE and (end or quic.unsent(stream.id) + size <= AHEAD_MAX):
                 self._given += size
                 if end:
-                    self._handed.append(stream.id)
+                    self.handed.append(stream.id)
                 for piece in pieces[:-1]:
                     quic.write(stream.id, piece, False)
                 quic.write(stream.id, pieces[-1] if pieces else b"", end)
@@ -216,7 +216,7 @@ class Output:
     def held(self) -> int:
         """Bytes of streams that wait for the peer."""
         held = sum(stream.pending_size for stream in self._queue) + sum(map(self.unsent, self.waiting))
-        return held + sum(map(self.quic.unsent, self._rests)) if self._rests else held
+        return held + sum(map(self.quic.unsent, self.rests)) if self.rests else held
 
     def reset(self, stream_id: int, code: int) -> None:
         """Give up our half of a stream at once."""
@@ -278,9 +278,9 @@ class Output:
                 if wait.deadline <= now:
                     isolated(self.service, stream, functools.partial(self._time_is_up, stream, wait))
                 self._watch(wait.deadline)
-        for stream_id, wait in tuple(self._rests.items()):
+        for stream_id, wait in tuple(self.rests.items()):
             if wait.deadline <= now and not self._goes_on(wait, self.quic.unsent(stream_id), stream_id):
-                del self._rests[stream_id]
+                del self.rests[stream_id]
                 self.reset_soon(stream_id, H3_REQUEST_CANCELLED)
             else:
                 self._watch(wait.deadline)
@@ -376,24 +376,22 @@ class Output:
 
     def look_at_rests(self, now: float) -> None:
         """Remember the streams of which something is left that the engine was given to their end, until it leaves."""
-        quic, rests = self.quic, self._rests
-        handed, self._handed = self._handed, []
+        quic, rests = self.quic, self.rests
+        handed, self.handed = self.handed, []
         try:
+            if not quic.unsent_in_all:
+                rests.clear()
+                return
             for stream_id in tuple(rests):
                 if not quic.unsent(stream_id):
                     del rests[stream_id]
-            if handed and quic.unsent_in_all:
+            if handed:
                 for stream_id in handed:
                     if unsent := quic.unsent(stream_id):
                         rests[stream_id] = wait = Wait(now + self._write_timeout, unsent)
                         self._watch(wait.deadline)
         except BaseException:  # noqa: BLE001
             log_failure(self.service)
-
-    @property
-    def has_rests(self) -> bool:
-        """There may be something to look at."""
-        return bool(self._handed or self._rests)
 
     def heard(self) -> None:
         """The peer was heard of: it may have given credit."""
@@ -459,7 +457,7 @@ class Output:
         """The connection is over."""
         self._queue.clear()
         self.waiting.clear()
-        self._rests.clear()
+        self.rests.clear()
         self.datagrams.clear()
 
     def cancel(self) -> None:

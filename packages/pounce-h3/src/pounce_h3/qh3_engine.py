@@ -521,7 +521,9 @@ class Qh3Connection:
 
     @property
     def unsent_in_all(self) -> int:
-        return self._quic.get_send_buffer_size()
+        # Without what `get_send_buffer_size()` looks at before a handshake.
+        core = self._quic._core
+        return 0 if core is None else core.get_send_buffer_size(None)
 
     @property
     def unacknowledged(self) -> int:
