@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -392,6 +393,28 @@ def test_command_serves_the_application_and_measures_it(
         assert each["steady"]["errors"] == 0
         assert each["command"][:2] == [sys.executable, "-m"]
     assert "<svg" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGHUP, 128 + signal.SIGHUP), (signal.SIGINT, 130),
+     pytest.param(signal.SIGKILL, -signal.SIGKILL,
+                  marks=pytest.mark.skipif(sys.platform != "linux", reason="the kernel does it"))],
+)  # fmt: skip
+def test_server_ends_with_the_command_whatever_ends_that(pounce: Any, tmp_path: Path, number: int, code: int) -> None:
+    """The application has a connection to the test for as long as its process is there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)
+        address = listener.getsockname()
+        (tmp_path / "held.py").write_text(
+            f"import socket\nfrom main import app\nheld = socket.create_connection({address!r})\n"
+        )
+        process = pounce.start("bench", "held:app", "--quiet", "--duration", "120s")
+        server, _ = listener.accept()
+    with server:
+        server.settimeout(60)
+        assert process.stop(number) == code
+        assert server.recv(1) == b""
 
 
 def test_command_measures_what_runs(server: TestServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,5 @@
 """Starts the servers that are measured, each in a process of its own, with the settings that make them comparable: no
-access log, the same number of workers, everything else as it comes.
+access log, the same number of workers, everything else as it comes. They end with the process that has started them.
 """
 
 import os
@@ -7,11 +7,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 from pounce.errors import ConfigError
@@ -21,6 +24,17 @@ __all__ = ["COMMANDS", "Running", "serving"]
 
 START_TIMEOUT = 60.0
 END_TIMEOUT = 20.0
+ENDS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a process without another word of it."""
+ENDS_WITH_PARENT = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit()
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes the command behind the parent's process id, which the kernel ends with the parent, however that ends."""
 
 
 class Running(NamedTuple):
@@ -83,13 +97,44 @@ def serving(name: str, app: str, workers: int, python: str) -> Iterator[Running]
     version = _version(python, "pounce-core" if name == "pounce" else name)
     port = _free_port()
     command = [python, "-m", *make(app, port, workers)]
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+    with tempfile.TemporaryFile() as said, _leaving_by_signals():
+        process = subprocess.Popen(
+            _ending_with_us(command), stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+        )
         try:
             _wait_until_it_accepts(process, port, name, said)
             yield Running(name, version, command, port, process.pid)
         finally:
             _end(process)
+
+
+@contextmanager
+def _leaving_by_signals() -> Iterator[None]:
+    """Signals that end the process leave by `SystemExit`, once, with the exit code that shells have for them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # Under nohup one is ignored, and stays so.
+    ours = [number for number in ENDS if signal.getsignal(number) is signal.SIG_DFL]
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        for each in ours:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in ours:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _ending_with_us(command: list[str]) -> list[str]:
+    if sys.platform != "linux":
+        return command
+    return [sys.executable, "-ISc", ENDS_WITH_PARENT, str(os.getpid()), *command]
 
 
 def _version(python: str, distribution: str) -> str:
