@@ -238,3 +238,26 @@ def test_what_is_no_program_is_told_so(
 ) -> None:
     assert main(["run", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [("nopkg", "No module named nopkg"), ("nopkg.part", "No module named 'nopkg'"),
+     ("empty", "'empty' is a package and cannot be directly executed"), ("main.py", "Try using 'main' instead")],
+)  # fmt: skip
+def test_module_that_is_not_there_to_be_run_is_told_without_a_traceback(pounce: Any, module: str, said: str) -> None:
+    (pounce.folder / "empty").mkdir()
+    (pounce.folder / "empty/__init__.py").touch()
+    code, err = pounce.fails("run", "-m", module, POUNCE_LOG_FORMAT="text")
+    assert code == 2
+    assert f"Error: -m {module} cannot be run: " in err
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_module_that_raises_itself_keeps_its_traceback(pounce: Any) -> None:
+    (pounce.folder / "raises.py").write_text("def fail():\n    import gone_away\n\n\nfail()\n")
+    code, err = pounce.fails("run", "-m", "raises")
+    assert code == 1
+    assert 'raises.py", line 2, in fail' in err
+    assert "ModuleNotFoundError: No module named 'gone_away'" in err

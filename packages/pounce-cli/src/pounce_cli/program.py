@@ -4,6 +4,7 @@ What environment and configuration file say of settings stands above what the pr
 """
 
 import os
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,18 @@ def run(words: Sequence[str], config: str | None) -> None:
     from pounce.compat.uvicorn import install, run_program
 
     install(_overrides(config))
-    run_program(words)
+    try:
+        run_program(words)
+    except ImportError as exc:
+        if words[0] != "-m" or not _is_of_the_search(exc):
+            raise
+        raise UsageError(f"-m {words[1]} cannot be run: {exc}", hint="For a file: pounce run program.py") from exc
+
+
+def _is_of_the_search(error: ImportError) -> bool:
+    """Whether it was raised by who looks for the module, and not by code of the program."""
+    raised_in = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    return raised_in <= {__name__, "pounce.compat.uvicorn", "runpy"}
 
 
 def _overrides(config: str | None) -> dict[str, Any]:
