@@ -213,17 +213,50 @@ def test_what_a_bind_trusts_is_trusted_at_its_port(tmp_path: Path) -> None:
     assert "12 of 12 connections to port 8000" in finding.what
 
 
-# The GIL
+# The application
 
 
-def test_module_that_switches_the_gil_on_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_module_that_switches_the_gil_on_is_named(tmp_path: Path) -> None:
     said = "The global interpreter lock (GIL) has been enabled to load module 'old.part', which has not declared"
-    (tmp_path / "app_with_gil.py").write_text(f"import sys\nsys.stderr.write({said!r})\n")
-    monkeypatch.setattr(doctor_module, "gil_enabled", lambda: False)
-    monkeypatch.setattr(doctor_module.sys, "abiflags", "t")
+    (tmp_path / "app_with_gil.py").write_text(f"import sys\nsys.stderr.write({said!r})\napp = print\n")
     at = machine(tmp_path, app="app_with_gil:app")
-    [finding] = doctor_module.gil(ServerConfig(app_dir=str(tmp_path)), at)
+    [finding] = doctor_module.application(ServerConfig(app_dir=str(tmp_path)), at)
     assert finding.what == "old.part, which the application imports, switches the GIL on"
+
+
+@pytest.mark.parametrize(
+    ("app", "what", "do"),
+    [("nomod:app", "there is no module 'nomod'", "Start in the folder of the application, or give it with --app-dir."),
+     ("broken:app", "broken could not be imported: KeyError: 'x' ({root}/broken.py:2)",
+      "pounce check broken:app shows more"),
+     ("good:none", "good has no attribute 'none'", "It has app."),
+     ("ends:app", "the import of ends:app ended its process", "pounce check ends:app shows more")],
+)  # fmt: skip
+def test_application_that_cannot_be_imported_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], app: str, what: str, do: str
+) -> None:
+    (tmp_path / "broken.py").write_text("print('hello')\n{}['x']\n")
+    (tmp_path / "good.py").write_text("app = print\n")
+    (tmp_path / "ends.py").write_text("import os\nos._exit(3)\n")
+    monkeypatch.setattr(doctor_module, "LOOKS", (doctor_module.application,))
+    assert main(["doctor", app, "--json"]) == 1
+    [finding] = json.loads(capsys.readouterr().out)
+    assert (finding["level"], finding["what"], finding["do"]) == ("problem", what.format(root=tmp_path), do)
+
+
+def test_application_whose_import_does_not_end_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_module, "IMPORT_TIMEOUT", 0.0)
+    [finding] = doctor_module.application(ServerConfig(), machine(tmp_path, app="main:app"))
+    assert (finding.level, finding.what) == ("problem", "main:app is not imported after 0 s")
+
+
+def test_application_that_can_be_imported_is_none(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text("app = print\n")
+    at = machine(tmp_path, app="good:app")
+    assert list(doctor_module.application(ServerConfig(app_dir=str(tmp_path)), at)) == []
+
+
+# The GIL
 
 
 @pytest.mark.parametrize(

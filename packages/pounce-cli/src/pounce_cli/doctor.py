@@ -49,6 +49,19 @@ PLATFORMS = {
 }  # fmt: skip
 """Variables by which platforms with a proxy in front are known."""
 GOOD_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page", "xen")
+IMPORT_TIMEOUT = 120.0
+IMPORT = """
+import sys
+from pounce.config import ServerConfig
+from pounce.errors import AppImportError
+from pounce.importer import import_factory
+
+try:
+    import_factory(sys.argv[1], ServerConfig(app_dir=sys.argv[2]))
+except AppImportError as exc:
+    sys.exit(f"\\0{exc.message}\\1{exc.hint or ''}")
+"""
+"""What imports an application as the server does. What it has against it comes last, behind whatever that prints."""
 PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -326,24 +339,37 @@ def gil(config: ServerConfig, machine: Machine) -> Iterator[Finding]:
             "problem", "the GIL is on in this process", "Something that was imported has switched it on.",
             "pounce plugins shows which plugin did, python -X importtime which module",
         )  # fmt: skip
-    if machine.app is not None:
-        for module in _who_switches_it_on(machine.app, config):
-            yield Finding(
-                "problem",
-                f"{module}, which the application imports, switches the GIL on",
-                "One thread runs at a time from then on: more workers do not serve more.",
-                f"take a {module.partition('.')[0]} for free-threaded Python; PYTHON_GIL=0 keeps it off at your risk",
-            )
 
 
-def _who_switches_it_on(app: str, config: ServerConfig) -> list[str]:
-    """Modules that say so when the application is imported, in a process of its own."""
-    code = f"import sys; sys.path.insert(0, {config.app_dir!r}); import {app.partition(':')[0]}"
+def application(config: ServerConfig, machine: Machine) -> Iterator[Finding]:
+    """What is seen when it is imported, in a process of its own."""
+    if machine.app is None:
+        return
+    check = f"pounce check {machine.app} shows more"
     try:
-        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        ran = subprocess.run(
+            [sys.executable, "-Pc", IMPORT, machine.app, config.app_dir],
+            capture_output=True, encoding="utf-8", errors="replace", timeout=IMPORT_TIMEOUT,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return []
-    return re.findall(r"\(GIL\) has been enabled to load module '([\w.]+)'", ran.stderr)
+        yield Finding(
+            "problem",
+            f"{machine.app} is not imported after {IMPORT_TIMEOUT:g} s",
+            "The server does not serve before it is.",
+            f"python -X importtime -c 'import {machine.app.partition(':')[0]}' shows what takes so long",
+        )
+        return
+    if ran.returncode:
+        _, marked, told = ran.stderr.rstrip().rpartition("\0")
+        what, _, hint = told.partition("\1") if marked else (f"the import of {machine.app} ended its process", "", "")
+        yield Finding("problem", what, "The server does not start.", hint or check)
+    for module in re.findall(r"\(GIL\) has been enabled to load module '([\w.]+)'", ran.stderr):
+        yield Finding(
+            "problem",
+            f"{module}, which the application imports, switches the GIL on",
+            "One thread runs at a time from then on: more workers do not serve more.",
+            f"take a {module.partition('.')[0]} for free-threaded Python; PYTHON_GIL=0 keeps it off at your risk",
+        )
 
 
 def loop(config: ServerConfig, machine: Machine) -> Iterator[Finding]:
@@ -468,6 +494,7 @@ def names(config: ServerConfig, machine: Machine) -> Iterator[Finding]:
 
 
 LOOKS: tuple[Callable[[ServerConfig, Machine], Iterator[Finding]], ...] = (
-    open_files, backlog, certificates, balancer, proxies, gil, loop, clock, watching, control_groups, names,
+    open_files, backlog, certificates, balancer, proxies, application, gil, loop, clock, watching,
+    control_groups, names,
 )  # fmt: skip
 """Everything that is looked at."""

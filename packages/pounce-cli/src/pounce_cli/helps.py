@@ -126,7 +126,7 @@ pounce info --json
 
 It takes the flags of pounce serve, and names for each finding what was seen, why it matters, and what to type: \
 limits, queues of the kernel, certificates, proxies and balancers in front, the GIL, the clock, control groups. With \
-an application it says which module switches the GIL on. Nothing is changed.
+an application it says whether that can be imported, and which module switches the GIL on. Nothing is changed.
 
 Exit codes: 0 no problem, 1 one or more, 2 settings that are wrong.
 
