@@ -224,7 +224,10 @@ def test_limit_of_requests_is_not_said_to_have_them_wait() -> None:
     ("words", "said"),
     [(["nginx"], "begins with no server that is known"), (["uvicorn", "a:b", "--prot", "1"], "no option --prot"),
      (["gunicorn", "-c", "gone.py"], "gone.py cannot be read"), (["uvicorn 'a"], "is no command line"),
-     (["pounce", "serve", "--config", "pounce.toml"], "a file of this server too")],
+     (["pounce", "serve", "--config", "pounce.toml"], "a file of this server too"),
+     (["gone.toml"], "there is no file gone.toml"), (["gunicorn.conf.py"], "there is no file gunicorn.conf.py"),
+     (["Procfile"], "there is no file Procfile"), (["./x.service"], "there is no file ./x.service"),
+     (["deploy/Dockerfile"], "there is no file deploy/Dockerfile")],
 )  # fmt: skip
 def test_what_cannot_be_read_is_an_error(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
     assert main(["migrate", *words]) == 2

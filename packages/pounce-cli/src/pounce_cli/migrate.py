@@ -133,7 +133,16 @@ def migrate(words: Sequence[str]) -> Migration:
     """What a command line means here, or the file that is its only word. Raises `ConfigError`."""
     if len(words) == 1 and os.path.isfile(words[0]):
         return of_file(words[0])
+    if len(words) == 1 and _is_like_a_file(words[0]) and _server_in(words) is None:
+        raise UsageError(
+            f"there is no file {words[0]}", hint="For a command line: pounce migrate uvicorn main:app --workers 4"
+        )
     return of_words(words)
+
+
+def _is_like_a_file(word: str) -> bool:
+    name = os.path.basename(word)
+    return " " not in word and (name != word or "." in name or name in ("Procfile", "Dockerfile", "Containerfile"))
 
 
 def of_file(path: str) -> Migration:
