@@ -51,6 +51,12 @@ LINES: dict[str, tuple[str | None, dict[str, object]]] = {
     "gunicorn 'mysite:create()' -k sync": ("mysite:create()", {"interface": "wsgi", "wsgi_threads": 1}),
     "gunicorn mysite:app -k gthread --threads 8 --bind 0.0.0.0:80,[::]:81": (
         "mysite:app", {"wsgi_threads": 8, "bind": ("0.0.0.0:80", "[::]:81")}),
+    "gunicorn a:b --timeout 60": ("a:b", {"app_timeout": 60.0}),
+    "gunicorn a:b -k sync --threads 1 -t 60": ("a:b", {"interface": "wsgi", "wsgi_threads": 1, "app_timeout": 60.0}),
+    "gunicorn a:b --timeout 60 --threads 8": ("a:b", {"worker_timeout": 60.0, "wsgi_threads": 8}),
+    "gunicorn a:b --timeout 60 -k gthread": ("a:b", {"worker_timeout": 60.0}),
+    "gunicorn a:b --timeout 60 -k uvicorn.workers.UvicornWorker": (
+        "a:b", {"worker_timeout": 60.0, "interface": "asgi"}),
     "gunicorn a:b --graceful-timeout 20 --keep-alive 3 --access-logfile - --error-logfile e.log --pid p": (
         "a:b", {"shutdown_timeout": 20.0, "keep_alive_timeout": 3.0, "access_log_file": "-",
                 "error_log_file": "e.log", "pid_file": "p"}),
@@ -141,6 +147,19 @@ def test_gunicorn_s_own_file_is_run_and_read(tmp_path: Path, capsys: pytest.Capt
     assert [each.what for each in migration.remarks] == ["post_fork"]
     # It is read without being named, and the line is nearer.
     assert migrate(["gunicorn", "-w", "7"]).settings["workers"] == 7
+
+
+def test_timeout_of_gunicorn_has_a_note_that_fits_its_workers() -> None:
+    notes = {
+        line: [each.why for each in of_words(line.split()).notes]
+        for line in ("gunicorn a:b -t 60", "gunicorn a:b -t 60 -k asgi")
+    }
+    assert notes == {
+        "gunicorn a:b -t 60": ["The client gets 504; no worker is ended, and a thread goes on until its view returns."],
+        "gunicorn a:b -t 60 -k asgi": [
+            "How long an event loop may stand still; of sync workers it is --app-timeout."
+        ],
+    }
 
 
 def test_hypercorn_s_file_is_read(tmp_path: Path) -> None:

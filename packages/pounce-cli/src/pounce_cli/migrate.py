@@ -473,6 +473,12 @@ def _settle(migration: Migration, given: Given) -> None:
         settings.pop("wsgi_threads", None)
     elif "threads" in given:
         settings["wsgi_threads"] = given["threads"][1]
+    if "worker_timeout" in settings and migration.server.name == "gunicorn" and _is_sync(settings, given):
+        written = given["timeout"][0]
+        settings["app_timeout"] = settings.pop("worker_timeout")
+        migration.notes[:] = [each for each in migration.notes if each.what != written]
+        why = "The client gets 504; no worker is ended, and a thread goes on until its view returns."
+        migration.notes.append(Remark(written, why))
     if settings.get("ssl_cert_reqs", "none") == "none":
         settings.pop("ssl_cert_reqs", None)
         if settings.pop("ssl_ca_certs", None) is not None:
@@ -483,6 +489,12 @@ def _settle(migration: Migration, given: Given) -> None:
             settings.pop(name, None)
     if "port" in settings and settings.get("host") == "":
         settings["host"] = "0.0.0.0"
+
+
+def _is_sync(settings: Mapping[str, Any], given: Given) -> bool:
+    """Whether a worker of gunicorn has one request at a time: so it is by default, and with threads it is another."""
+    has_class = "worker_class" in given and settings.get("interface") != "wsgi"
+    return not has_class and (_number(given.get("threads", ("", 1))[1]) or 1) == 1
 
 
 def _number(value: Any) -> int | None:
