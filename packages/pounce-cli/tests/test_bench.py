@@ -454,10 +454,15 @@ def test_server_that_does_not_start_is_told_with_what_it_said(capsys: pytest.Cap
     assert "nowhere" in err
 
 
-def test_server_that_is_not_known_or_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    from pounce_cli.bench.servers import serving
-
-    with pytest.raises(Exception, match="no server 'nginx'"), serving("nginx", "a:b", 1, sys.executable):
-        pass
-    with pytest.raises(Exception, match="no interpreter"), serving("uvicorn", "a:b", 1, "/nowhere/python"):
-        pass
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--compare", "nginx"], "no server 'nginx'"),
+     (["--compare", "uvicorn,nginx"], "no server 'nginx'"),
+     (["--compare", "uvicorn", "--python", "/nowhere/python"], "no interpreter /nowhere/python")],
+)  # fmt: skip
+def test_server_that_cannot_be_compared_is_told_before_anything_starts(
+    capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    """The application is none, which the first server would have told."""
+    assert main(["bench", "nowhere:app", "--quiet", *words]) == 2
+    assert said in capsys.readouterr().err

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pounce.gil import gil_enabled
 from pounce_cli.bench.client import Request
 from pounce_cli.bench.load import Plan, Seen, Target, run_load
-from pounce_cli.bench.servers import serving
+from pounce_cli.bench.servers import serving, version_of
 
 __all__ = ["PERCENTILES", "Measured", "Order", "Outcome", "measure", "measure_url", "of_outcome"]
 
@@ -67,8 +67,9 @@ def measure(order: Order, app: str, servers: Sequence[tuple[str, str]], progress
     """Start each of the servers, by name and interpreter, on the application, and measure it.
 
     `progress` is called with what comes next, and gives what is told how far it is. Raises `ConfigError` and
-    `LoadError`.
+    `LoadError`, the former before anything is started.
     """
+    versions = [version_of(name, python) for name, python in servers]
     began = datetime.now(UTC).isoformat(timespec="seconds")
     full: dict[str, Seen] = {}
     if not order.plan.rate:
@@ -77,11 +78,11 @@ def measure(order: Order, app: str, servers: Sequence[tuple[str, str]], progress
                 full[name] = run_load(_target(order, running.port), order.plan, progress(f"{name}, as fast as it goes"))
     rate = order.plan.rate or _half_of_the_slowest(full.values())
     measured = []
-    for name, python in servers:
+    for (name, python), version in zip(servers, versions, strict=True):
         with serving(name, app, order.workers, python) as running:
             steady = _steady(order, running.port, rate, progress, name)
             measured.append(
-                Measured(name, running.version, tuple(running.command), full.get(name), steady, running.memory())
+                Measured(name, version, tuple(running.command), full.get(name), steady, running.memory())
             )
     return Outcome(order, rate, tuple(measured), began, _machine())
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from pounce.errors import ConfigError
 from pounce_cli.bench.load import LoadError
 
-__all__ = ["COMMANDS", "Running", "serving"]
+__all__ = ["COMMANDS", "Running", "serving", "version_of"]
 
 START_TIMEOUT = 60.0
 END_TIMEOUT = 20.0
@@ -40,8 +40,6 @@ os.execvp(sys.argv[2], sys.argv[2:])
 class Running(NamedTuple):
     """A server that accepts connections."""
 
-    name: str
-    version: str
     command: list[str]
     port: int
     pid: int
@@ -87,23 +85,35 @@ COMMANDS: dict[str, Callable[[str, int, int], list[str]]] = {
 """The words behind `python -m`, by server."""
 
 
+def version_of(name: str, python: str) -> str:
+    """The version of this server that an interpreter has. Raises `ConfigError` where it has none, or there is none."""
+    if name not in COMMANDS:
+        raise ConfigError(f"there is no server {name!r} to compare with", hint=f"There are {', '.join(COMMANDS)}.")
+    if shutil.which(python) is None:
+        raise ConfigError(f"there is no interpreter {python}", hint="--python names that of an environment.")
+    distribution = "pounce-core" if name == "pounce" else name
+    code = f"from importlib.metadata import version; print(version({distribution!r}))"
+    found = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    if found.returncode:
+        raise ConfigError(
+            f"{distribution} is not installed for {python}",
+            hint=f"pip install {distribution}, or name with --python the interpreter of an environment that has it.",
+        )
+    return found.stdout.strip()
+
+
 @contextmanager
 def serving(name: str, app: str, workers: int, python: str) -> Iterator[Running]:
-    """A server of this name, started with an interpreter of an environment that has it. Raises `ConfigError` where that
-    has none, `LoadError` where it does not start."""
-    make = COMMANDS.get(name)
-    if make is None:
-        raise ConfigError(f"there is no server {name!r} to compare with", hint=f"There are {', '.join(COMMANDS)}.")
-    version = _version(python, "pounce-core" if name == "pounce" else name)
+    """A server that `version_of` knows, started with that interpreter. Raises `LoadError` where it does not start."""
     port = _free_port()
-    command = [python, "-m", *make(app, port, workers)]
+    command = [python, "-m", *COMMANDS[name](app, port, workers)]
     with tempfile.TemporaryFile() as said, _leaving_by_signals():
         process = subprocess.Popen(
             _ending_with_us(command), stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
         )
         try:
             _wait_until_it_accepts(process, port, name, said)
-            yield Running(name, version, command, port, process.pid)
+            yield Running(command, port, process.pid)
         finally:
             _end(process)
 
@@ -135,19 +145,6 @@ def _ending_with_us(command: list[str]) -> list[str]:
     if sys.platform != "linux":
         return command
     return [sys.executable, "-ISc", ENDS_WITH_PARENT, str(os.getpid()), *command]
-
-
-def _version(python: str, distribution: str) -> str:
-    if shutil.which(python) is None:
-        raise ConfigError(f"there is no interpreter {python}", hint="--python names that of an environment.")
-    code = f"from importlib.metadata import version; print(version({distribution!r}))"
-    found = subprocess.run([python, "-c", code], capture_output=True, text=True)
-    if found.returncode:
-        raise ConfigError(
-            f"{distribution} is not installed for {python}",
-            hint=f"pip install {distribution}, or name with --python the interpreter of an environment that has it.",
-        )
-    return found.stdout.strip()
 
 
 def _free_port() -> int:
