@@ -9,7 +9,7 @@ from pounce.config import describe
 from pounce_cli import second_spellings
 from pounce_cli.commands import BUILT_IN
 from pounce_cli.flags import flags, plugin_options, spellings, switched_off_by
-from pounce_cli.foreign import COMMANDS, FLAGS, SHARED, VALUES, about_flag
+from pounce_cli.foreign import COMMANDS, FLAGS, OF_COMMANDS, SHARED, VALUES, about_flag
 from pounce_cli.main import main
 from pounce_cli.peers import SERVERS, Server, all_flags
 
@@ -65,6 +65,33 @@ def test_flag_of_another_server_has_its_hint_and_none_by_its_spelling(
     said = capsys.readouterr().err
     assert f"there is no option {word.partition('=')[0]}" in said
     assert said.endswith(f"Hint: {FLAGS[LINES[word]]}\n")
+
+
+OF_TOOLS = {
+    "info --output-format json": "Write --json, or neither for text.",
+    "info --format=json": "Write --json, or neither for text.",
+    "info --no-color": FLAGS["--no-color"],
+    "info -o x": FLAGS["-o"],
+    "bench main:app --output-format json": "Write --json, or neither for text.",
+    "config show --output-format json": "Write --json, or neither for text.",
+    "config schema --output-format toml-template": OF_COMMANDS["config schema", "--output-format"],
+    "check main:app --output-format json": "Write --json, or neither for text.",
+    "serve main:app --output-format json": FLAGS["--output-format"],
+    "init --directory q": OF_COMMANDS["init", "--directory"],
+    "init --force": OF_COMMANDS["init", "--force"],
+    "config show --force": FLAGS["--force"],
+}
+
+
+@pytest.mark.parametrize("line", OF_TOOLS)
+def test_flag_of_the_older_package_has_the_hint_of_its_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setenv("POUNCE_LOG_FORMAT", "text")
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err
+    assert "there is no option -" in said
+    assert said.endswith(f"Hint: {OF_TOOLS[line]}\n")
 
 
 def test_letters_that_servers_differ_about_are_told_apart() -> None:

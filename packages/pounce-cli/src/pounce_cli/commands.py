@@ -30,7 +30,7 @@ from pounce_cli.flags import (
     switched_off_by,
     value_name,
 )
-from pounce_cli.foreign import COMMANDS, about_flag
+from pounce_cli.foreign import COMMANDS, about_flag, about_flag_of_command
 from pounce_cli.helps import GROUPS, HELPS
 from pounce_cli.second_spellings import COMMANDS as OF_SERVER
 from pounce_cli.tools import TOOLS, separated
@@ -501,8 +501,11 @@ def _usage_error(
         case cyclopts.UnknownOptionError(token=token):
             flag = token.keyword or token.value
             names = [name for argument in error.argument_collection for name in argument.names]
-            hint = about_flag(*_with_value(flag, words)) if of_server else None
-            hint = hint or did_you_mean(flag.partition("=")[0], names)
+            name = flag.partition("=")[0]
+            command = " ".join(words[: 1 + (words[0] == "config")])
+            hint = about_flag_of_command(command, name, names) if words[0] in BUILT_IN else None
+            hint = hint or (about_flag(*_with_value(flag, words)) if of_server else None)
+            hint = hint or did_you_mean(name, names)
             return UsageError(f"there is no option {flag}", hint=hint)
         case cyclopts.CoercionError(token=token) if token is not None and error.target_type is bool:
             return UsageError(f"{token.keyword} must be true or false (got {token.value!r})")

@@ -6,9 +6,10 @@ that is one thing for one server and another for the next is in `SHARED` as well
 """
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["COMMANDS", "FLAGS", "SHARED", "VALUES", "about_flag"]
+__all__ = ["COMMANDS", "FLAGS", "OF_COMMANDS", "SHARED", "VALUES", "about_flag", "about_flag_of_command"]
 
 _VARIABLES = "Write --env-file FILE, or set them before the start."
 _STDERR = "Not there: what an application prints goes where the server's own stdout and stderr go."
@@ -46,6 +47,7 @@ _STDIO = "Not needed: processes of the server have its stdout and stderr."
 _CHECK = "Write pounce check; pounce config show has every setting."
 _EACH_CPU = "Write 0: one for each CPU that the process may use."
 _NO_OUTPUT = "Not there: pounce config show prints TOML, pounce status and pounce plugins take --json."
+_NO_FILE = "Not there: send the output on with >file."
 
 FLAGS = {
     # uvicorn
@@ -231,11 +233,18 @@ FLAGS = {
     "--quiet": "Write --log-level warning and --signage off.",
     "--no-color": _COLORS,
     "--dry-run": _CHECK,
-    "-o": "Not there: send the output on with >file.",
-    "--output-file": "Not there: send the output on with >file.",
-    "--force": "Not there, because no command writes a file that could be in the way.",
+    "-o": _NO_FILE,
+    "--output-file": _NO_FILE,
+    "--force": "Not there: pounce config init alone has it, as nothing else writes over what is there.",
 }  # fmt: skip
 """What to write instead, or why there is nothing of the kind."""
+
+OF_COMMANDS = {
+    ("config schema", "--output-format"): "Not there: it prints JSON. pounce config init --print prints TOML.",
+    ("init", "--directory"): "Write the folder alone: pounce init FOLDER.",
+    ("init", "--force"): "Not there, because what is there is never written over.",
+}
+"""The same where it depends on the command."""
 
 COMMANDS = {
     "start": "Write pounce serve.",
@@ -326,6 +335,16 @@ def about_flag(word: str, following: str = "") -> str | None:
         if flag in SHARED:
             return _by_value(SHARED[flag], value if equals else "" if following.startswith("-") else following)
     return _answer(word.partition("=")[0]) or _answer(flag)
+
+
+def about_flag_of_command(command: str, flag: str, names: Sequence[str]) -> str | None:
+    """What is to be said of a flag of bengal-pounce that is no setting; None of a stranger. `names` are the flags that
+    the command has."""
+    if (command, flag) in OF_COMMANDS:
+        return OF_COMMANDS[command, flag]
+    if flag in ("--format", "--output-format"):
+        return "Write --json, or neither for text." if "--json" in names else _NO_OUTPUT
+    return {"-o": _NO_FILE, "--output-file": _NO_FILE, "--no-color": _COLORS}.get(flag)
 
 
 def _by_value(meanings: tuple[Meaning, ...], value: str) -> str:
