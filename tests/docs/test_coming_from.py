@@ -1,10 +1,14 @@
 """Whoever comes from bengal-pounce finds every setting again; run as a program this writes the table of the page."""
 
+import importlib
+import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pounce
 from pounce.config import ServerConfig, describe
 
 PAGE = Path(__file__).parents[2] / "docs" / "coming-from-bengal-pounce.md"
@@ -49,6 +53,26 @@ DIFFERENT = {
 NAMES = {item.name for item in describe()}
 
 
+NAMES_OF_THE_PACKAGE = """
+ASGIApp BufferedCollector CORSMiddleware ClientDisconnected ConnectionCompleted ConnectionOpened DisplayConfig
+LifecycleCollector LifecycleEvent LifespanError LoggingCollector Middleware NoopCollector PounceError Receive
+ReloadError RequestStarted Response ResponseCompleted Scope SecurityHeadersMiddleware Send ServerConfig
+ServerConfigKwargs StaticFiles SupervisorError TLSError __version__ create_static_handler run
+"""
+NAMES_OF_MODULES = {
+    "config": "ServerConfig",
+    "display": "CliDisplayOverrides DisplayConfig resolve_display_config",
+    "lifecycle": "BufferedCollector ClientDisconnected ConnectionCompleted ConnectionOpened LifecycleCollector "
+    "LoggingCollector NoopCollector RequestStarted ResponseCompleted StreamClosed StreamOpened monotonic_ns "
+    "next_connection_id",
+    "metrics": "PrometheusCollector",
+    "server": "Server",
+    "sync_protocol": "RawRequest RawResponse SyncApp",
+    "testing": "RoundRobinTestProxy TestServer pounce_server serve",
+}
+"""Those that were documented."""
+
+
 def plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, frozenset | list) else value
 
@@ -60,6 +84,20 @@ def test_there_are_as_many_settings_as_there_were() -> None:
 def test_a_setting_that_is_gone_is_on_the_page() -> None:
     page = PAGE.read_text()
     assert [name for name in FIELDS if name not in NAMES and f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("name", NAMES_OF_THE_PACKAGE.split())
+def test_a_name_of_the_package_is_there(name: str) -> None:
+    assert hasattr(pounce, name)
+
+
+@pytest.mark.parametrize("module", NAMES_OF_MODULES)
+def test_a_name_of_a_module_is_there_or_on_the_page(module: str) -> None:
+    spec = importlib.util.find_spec(f"pounce.{module}")
+    there = dir(importlib.import_module(f"pounce.{module}")) if spec is not None else []
+    in_python = PAGE.read_text(encoding="utf-8").partition("## In Python")[2]
+    told = re.findall(r"\w+", " ".join(re.findall("`[^`]+`", in_python)))
+    assert {*NAMES_OF_MODULES[module].split()} - {*there, *told} == set()
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from pounce.middleware.cors import CORSMiddleware
     from pounce.middleware.dictionaries import load_dictionary
+    from pounce.middleware.factories import Middleware
     from pounce.middleware.security_headers import SecurityHeadersMiddleware
     from pounce.middleware.static import StaticFiles, create_static_handler
     from pounce.server import Server, StartInfo, run
@@ -74,6 +75,7 @@ __all__ = [
     "LifespanError",
     "LimitError",
     "LoggingCollector",
+    "Middleware",
     "NoopCollector",
     "ParseError",
     "PluginError",
@@ -118,6 +120,7 @@ _HOMES = {
     "Send": "pounce.contract.wire",
     "Response": "pounce.contract.pieces",
     "CORSMiddleware": "pounce.middleware.cors",
+    "Middleware": "pounce.middleware.factories",
     "SecurityHeadersMiddleware": "pounce.middleware.security_headers",
     "StaticFiles": "pounce.middleware.static",
     "create_static_handler": "pounce.middleware.static",

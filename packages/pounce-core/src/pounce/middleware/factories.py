@@ -26,7 +26,10 @@ from pounce.importer import import_object
 from pounce.middleware.hooks import AfterException, BeforeAnswer, BeforeRequest
 from pounce.middleware_failure import defined_at
 
-__all__ = ["middleware_of"]
+__all__ = ["Middleware", "middleware_of"]
+
+type Middleware = Callable[..., Any]
+"""A middleware or a hook: an item of the setting `middleware` that is neither an import string nor a pair."""
 
 type Factory = Callable[[ASGIApp], ASGIApp]
 
