@@ -67,13 +67,24 @@ def test_hooks_are_told_of_the_life_of_the_server(mode: str, tmp_path: Path) -> 
         ended = [each for each in events if each["name"] == "worker_exit"]
         assert len(ended) == 2
         assert {each["exit_code"] for each in ended} == {0}
+        assert (events[-1]["urls"], events[-1]["generation"]) == (events[1]["urls"], 1)
 
 
 def test_hooks_are_called_without_a_supervisor_too(tmp_path: Path) -> None:
     (tmp_path / "hooks.py").write_text(HOOKS)
     with Running(tmp_path, *HOOK_FLAGS) as server:
+        url = f"http://127.0.0.1:{server.address[1]}"
         assert server.end() == 0
-    assert [each["name"] for each in told(tmp_path)] == ["on_starting", "when_ready", "on_exit"]
+    events = told(tmp_path)
+    assert [each["name"] for each in events] == ["on_starting", "when_ready", "on_exit"]
+    assert [each["urls"] for each in events] == [[], [url], [url]]
+
+
+def test_an_upgrade_is_a_generation_of_its_own_to_hooks(tmp_path: Path) -> None:
+    (tmp_path / "hooks.py").write_text(HOOKS)
+    with Running(tmp_path, *FEWEST["process"], "--when-ready", "hooks:note") as server:
+        server.upgrade()
+        assert [each["generation"] for each in told(tmp_path)] == [0, 1]
 
 
 def test_a_hook_that_fails_is_logged_and_ends_a_start_alone(tmp_path: Path) -> None:

@@ -597,7 +597,8 @@ class Server:
         if loop is not None:
             self._notifier.start_watchdog(loop)
         if self._hooks is not None:
-            self._hooks.call("when_ready", urls=info.urls)
+            self._hooks.urls = info.urls
+            self._hooks.call("when_ready")
         if self._on_ready is not None:
             self._on_ready(info)
 

@@ -46,6 +46,9 @@ class ServerHooks:
     """
 
     def __init__(self, config: ServerConfig) -> None:
+        self.urls: tuple[str, ...] = ()
+        """What all are told of the server from now on, as is the generation."""
+        self.generation = 0
         self._hooks: dict[str, Any] = {}
         for name in HOOKS:
             hook = getattr(config, name)
@@ -58,7 +61,7 @@ class ServerHooks:
         if hook is None:
             return
         try:
-            hook(ServerEvent(name, os.getpid(), **told))
+            hook(ServerEvent(name, os.getpid(), self.urls, self.generation, **told))
         except BaseException as exc:
             if is_from_outside(exc):
                 raise

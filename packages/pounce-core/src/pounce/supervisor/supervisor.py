@@ -273,6 +273,8 @@ class Supervisor:
         self._urls = [listener.url(scheme) for listener in self._sockets.first]
         if self._predecessor is not None:
             self._open_control()
+        if self._hooks is not None:
+            self._hooks.generation = self._generations.number
         self._on_ready(description, self._sockets.first)
         if self._predecessor is not None:
             # Nothing of the other one's is touched before nothing can fail any more.
@@ -305,7 +307,8 @@ class Supervisor:
 
     def _call_hook(self, name: str, **told: Any) -> None:
         if self._hooks is not None:
-            self._hooks.call(name, urls=tuple(self._urls), generation=self._generations.number, **told)
+            self._hooks.generation = self._generations.number
+            self._hooks.call(name, **told)
 
     def reload_overtaken(self) -> None:
         """See `GenerationEvents`."""
