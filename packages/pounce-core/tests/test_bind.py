@@ -528,7 +528,7 @@ def test_descriptor_that_is_closed_is_an_error() -> None:
 
 @pytest.mark.parametrize("bind", ["fd://9", "systemd:http"])
 def test_inherited_socket_is_in_one_bind_only(bind: str) -> None:
-    with pytest.raises(ConfigError, match="two binds"):
+    with pytest.raises(ConfigError, match="inherited socket twice"):
         open_listeners(ServerConfig(bind=(bind, bind)))
 
 

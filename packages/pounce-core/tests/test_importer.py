@@ -132,7 +132,7 @@ def test_call_that_is_more_than_a_name_is_told_what_to_write_and_nothing_is_impo
 
 def test_object_that_is_named_by_a_call_is_told_that_nothing_is_called(folder: Path) -> None:
     with pytest.raises(AppImportError, match="nothing is called here") as caught:
-        import_object("pounce_sample_app:create()", ServerConfig(app_dir=str(folder)))
+        import_object("pounce_sample_app:create()", ServerConfig(app_dir=str(folder)), "middleware")
     assert "Write pounce_sample_app:create, " in (caught.value.hint or "")
 
 

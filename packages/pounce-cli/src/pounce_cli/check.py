@@ -18,7 +18,7 @@ from pounce.idle_settings import idle_settings
 from pounce.observe.logs import Logs, escaped_line
 from pounce.supervisor.modes import check_workers, mode_of, workers_of
 from pounce_cli.flags import Given
-from pounce_cli.sources import app_of, config_of, find
+from pounce_cli.sources import app_of, config_of, find, naming_places
 
 __all__ = ["check"]
 
@@ -55,6 +55,16 @@ def _print_json(found: list[Found], error: dict[str, str | None] | None) -> None
 
 
 def _look(given: Given, *, sockets: bool) -> Iterator[Found]:
+    settings = find(given)
+    app, config = app_of(given, settings), config_of(given, settings)
+    places = [*settings.settings.values(), *filter(None, [settings.app])]
+    origins = {at.origin.partition(":")[0] for at in places if not at.origin.startswith("-")}
+    yield Found("configuration", ", ".join(sorted(origins)) or "defaults and the command line")
+    with naming_places(settings.settings):
+        yield from _start(app, config, sockets=sockets)
+
+
+def _start(app: str, config: ServerConfig, *, sockets: bool) -> Iterator[Found]:
     from pounce.net.bind import binds_of, open_listeners
     from pounce.net.tls import with_certificate
     from pounce.supervisor.privileges import Privileges
@@ -63,11 +73,6 @@ def _look(given: Given, *, sockets: bool) -> Iterator[Found]:
     from pounce.worker.shared import prepare
     from pounce.worker.worker import Worker
 
-    settings = find(given)
-    app, config = app_of(given, settings), config_of(given, settings)
-    places = [*settings.settings.values(), *filter(None, [settings.app])]
-    origins = {at.origin.partition(":")[0] for at in places if not at.origin.startswith("-")}
-    yield Found("configuration", ", ".join(sorted(origins)) or "defaults and the command line")
     if idle := idle_settings(config):
         yield Found("configuration", f"these settings do nothing: {idle}", warning=True)
     binds = ", ".join(bind.place for bind in binds_of(config))

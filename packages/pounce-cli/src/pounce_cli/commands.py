@@ -184,12 +184,14 @@ def _doctor_command(options: Sequence[Option], settings: Sequence[inspect.Parame
         **written: Any,
     ) -> int:
         from pounce_cli.doctor import Machine, doctor
-        from pounce_cli.sources import config_of, find
+        from pounce_cli.sources import config_of, find, naming_places
 
         given = serving(static, _given(options, written))
         found = find(given)
         named = target or app or (str(found.app.value) if found.app is not None else None)
-        return doctor(config_of(given, found), Machine(app=named), as_json=bool(as_json))
+        config = config_of(given, found)
+        with naming_places(found.settings):
+            return doctor(config, Machine(app=named), as_json=bool(as_json))
 
     own = [_parameter("as_json", Annotated[bool | None, Parameter(name="--json", negative=(), help="Print JSON.")])]
     return _with_parameters(command, [*_app_parameters(), *own, *settings])

@@ -8,7 +8,7 @@ from pounce.display import display_of
 from pounce.observe.logs import wants_json
 from pounce.server import StartInfo, run_alone
 from pounce_cli.flags import Given
-from pounce_cli.sources import Found, app_of, config_of, find
+from pounce_cli.sources import Found, app_of, config_of, find, naming_places
 
 __all__ = ["serve"]
 
@@ -19,6 +19,11 @@ def serve(given: Given) -> None:
     """Serve until the process is told to end. Raises a `PounceError` when it cannot start."""
     found = find(given)
     app, config = app_of(given, found), config_of(given, found)
+    with naming_places(found.settings):
+        _serve(app, config, found)
+
+
+def _serve(app: str, config: ServerConfig, found: Found) -> None:
     # What the application says of it is known when it is imported.
     if display_of(config).signage == "off" or wants_json(config):
         run_alone(app, config=config, on_ready=lambda info: _tell_ignored(found))

@@ -14,10 +14,11 @@ answers it; what places behind it say of another kind does not count.
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from pounce.config import ServerConfig, describe
-from pounce.errors import ConfigError
+from pounce.errors import ConfigError, PounceError
 from pounce.options import Option, parse_option, unknown_setting
 from pounce.spelling import did_you_mean
 from pounce.variables import load_env_files
@@ -35,6 +36,7 @@ __all__ = [
     "config_of",
     "find",
     "log_format",
+    "naming_places",
     "settings_of",
     "variable_of",
 ]
@@ -89,13 +91,31 @@ def config_of(given: Given, found: Found | None = None) -> ServerConfig:
         (tables.setdefault(plugin, {}) if dot else settings)[field] = setting.value
     if tables:
         settings["plugin_settings"] = tables
-    try:
+    with naming_places(at):
         return ServerConfig.of(settings)
-    except ConfigError as exc:
+
+
+@contextmanager
+def naming_places(settings: Mapping[str, Setting]) -> Iterator[None]:
+    """Have errors of what is within say where the settings were given that they name."""
+    try:
+        yield
+    except PounceError as exc:
         # Two that contradict each other may come from different places.
-        origins = [f"{name}: {each.origin}" for name, each in at.items() if re.search(rf"\b{name}\b", exc.message)]
-        exc.hint = " ".join(filter(None, [exc.hint, f"({', '.join(origins)})" if origins else None]))
+        origins = [f"{name}: {at.origin}" for name, at in settings.items() if _is_about(exc, name)]
+        exc.hint = " ".join(filter(None, [exc.hint, f"({', '.join(origins)})" if origins else None])) or None
         raise
+
+
+def _is_about(error: PounceError, name: str) -> bool:
+    """Whether an error names this setting; one that is not about settings alone does so with its first word.
+
+    What is quoted is a value, and `host:port` is a form of one.
+    """
+    text = re.sub(r"(?<!\w)'[^']*'", "", error.message)
+    if not isinstance(error, ConfigError):
+        return re.match(rf"{re.escape(name)}\b", text) is not None
+    return re.search(rf"(?<![\w:]){re.escape(name)}(?!\w|:\w)", text) is not None
 
 
 def app_of(given: Given, found: Found) -> str:

@@ -6,6 +6,8 @@ The type of an exception says who has to act: the peer (`BadRequest` and its kin
 says what to do.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "TLSError",
     "WorkerError",
     "comes_from_client_gone",
+    "concerning",
     "wrong_length",
 ]
 
@@ -192,6 +195,15 @@ class AppImportError(PounceError, ImportError):
 
     default_code = "POUNCE_APP_IMPORT"
     exit_code = 4
+
+
+@contextmanager
+def concerning(setting: str) -> Iterator[None]:
+    """Have a `ConfigError` or `AppImportError` of what is within begin with the name of the setting that it is of."""
+    try:
+        yield
+    except (ConfigError, AppImportError) as exc:
+        raise type(exc)(f"{setting}: {exc.message}", code=exc.code, hint=exc.hint) from exc.__cause__
 
 
 class BindError(PounceError, OSError):

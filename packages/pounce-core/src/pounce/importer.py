@@ -18,7 +18,7 @@ from typing import Any
 
 from pounce.app_failure import in_words, is_from_outside, is_ours
 from pounce.config import ServerConfig
-from pounce.errors import AppImportError, LifespanError, PounceError, SupervisorError
+from pounce.errors import AppImportError, LifespanError, PounceError, SupervisorError, concerning
 from pounce.gil import gil_enabled
 from pounce.interface import check_factory, check_interface, seems_wsgi
 from pounce.middleware_failure import middleware_failed
@@ -95,8 +95,13 @@ def made_by(factory: Any, path: str, config: ServerConfig) -> Any:
     return adapted(called(factory, path), config, path)
 
 
-def import_object(path: str, config: ServerConfig) -> Any:
-    """What `module:attribute` names. Raises `AppImportError`."""
+def import_object(path: str, config: ServerConfig, setting: str) -> Any:
+    """What `module:attribute` names, the value of that setting. Raises `AppImportError`."""
+    with concerning(setting):
+        return _imported(path, config)
+
+
+def _imported(path: str, config: ServerConfig) -> Any:
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
         raise AppImportError(

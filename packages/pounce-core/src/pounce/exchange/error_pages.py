@@ -145,7 +145,10 @@ def is_application(key: str, page: str) -> bool:
 
 def _check(key: str) -> None:
     if not (len(key) == 3 and key[0] in "45" and (key[1:] == "xx" or key.isdigit())):
-        raise ConfigError(f"error_pages has {key!r}, which is no status", hint="For example 404, 503, 4xx or 5xx.")
+        raise ConfigError(
+            f"error_pages must be files or applications by status (got {key!r} for a status)",
+            hint="For example 404=missing.html; 503, 4xx and 5xx are others.",
+        )
 
 
 def _own(key: str, path: str) -> tuple[bytes, bytes]:
@@ -154,7 +157,7 @@ def _own(key: str, path: str) -> tuple[bytes, bytes]:
         with open(path, "rb") as file:
             body = file.read()
     except OSError as exc:
-        raise ConfigError(f"the error page {path} for {key} cannot be read: {exc.strerror}") from exc
+        raise ConfigError(f"error_pages: {path} for {key} cannot be read: {exc.strerror}") from exc
     ending = path[path.rfind(".") :].lower()
     return TYPES.get(ending, TYPES[".html"]), body
 

@@ -101,7 +101,9 @@ class Compression(Middleware):
         try:
             self._is_type = re.compile(types).match
         except re.error as exc:
-            raise ConfigError(f"the types to compress are no regular expression: {exc} (got {types!r})") from exc
+            raise ConfigError(
+                f"types (compression_types) must be a regular expression: {exc} (got {types!r})"
+            ) from exc
         self._coders = _coders({b"zstd": zstd_level, b"br": br_level, b"gzip": gzip_level})
         self.dictionaries = Dictionaries(given, zstd_level or 3) if given else None
         self.small = 0 if given else min_size

@@ -46,7 +46,7 @@ def _sync_app(config: ServerConfig) -> MiddlewareChoice:
     from pounce.sync_protocol import SyncApp, answered_first_by
 
     given = config.sync_app
-    sync_app = import_object(given, config) if isinstance(given, str) else given
+    sync_app = import_object(given, config, "sync_app") if isinstance(given, str) else given
     if not isinstance(sync_app, SyncApp):
         raise ConfigError(f"sync_app must have a method handle_sync (got {type(sync_app).__name__})")
     return MiddlewareChoice(
@@ -58,7 +58,7 @@ def _choice(item: Any, config: ServerConfig) -> MiddlewareChoice:
     factory, settings = item if _is_pair(item) else (item, {})
     name = factory if isinstance(factory, str) else getattr(factory, "__qualname__", type(factory).__qualname__)
     if isinstance(factory, str):
-        factory = import_object(factory, config)
+        factory = import_object(factory, config, "middleware")
     make = _factory(factory, name, settings)
 
     def create(service: Service, app: ASGIApp) -> ASGIApp:

@@ -25,7 +25,10 @@ class AllowedHosts(Middleware):
         self._remember(app, names=names)
         for name in names:
             if _name(name) is None:
-                raise ConfigError(f"{name!r} is no name of a host", hint="For example example.org or *.example.org.")
+                raise ConfigError(
+                    f"names (server_names) must be names of hosts (got {name!r})",
+                    hint="For example example.org or *.example.org.",
+                )
         self._everybody = "*" in names
         self._names = {name.lower().encode() for name in names}
         self._below = tuple(name[1:].lower().encode() for name in names if name.startswith("*."))

@@ -312,7 +312,7 @@ def binds_of(config: ServerConfig) -> list[Bind]:
             _check_http3(bind, config)
     taken = [(bind.fd, bind.systemd) for bind in binds if bind.fd is not None or bind.systemd is not None]
     if len(set(taken)) < len(taken):
-        raise ConfigError("a socket that is inherited is in two binds", hint="Name each descriptor or socket once.")
+        raise ConfigError("bind has an inherited socket twice", hint="Name each descriptor or socket once.")
     return binds
 
 

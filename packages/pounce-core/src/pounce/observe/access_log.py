@@ -190,7 +190,7 @@ def _filter_of(config: ServerConfig) -> Callable[[str, str, int], Any] | None:
     if isinstance(found, str):
         from pounce.importer import import_object
 
-        found = import_object(found, config)
+        found = import_object(found, config, "access_log_filter")
         if not callable(found):
             raise ConfigError(f"access_log_filter {config.access_log_filter!r} is no function")
     asked: Callable[[str, str, int], Any] | None = found

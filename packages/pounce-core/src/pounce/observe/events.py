@@ -34,7 +34,7 @@ def collectors_of(config: ServerConfig) -> list[LifecycleCollector]:
     given = config.lifecycle_collector
     several = isinstance(given, list | tuple) and not hasattr(given, "record")
     for each in given if several else [given] if given is not None else []:
-        collector = import_object(each, config) if isinstance(each, str) else each
+        collector = import_object(each, config, "lifecycle_collector") if isinstance(each, str) else each
         if isinstance(collector, type):
             collector = collector()
         if not callable(getattr(collector, "record", None)):

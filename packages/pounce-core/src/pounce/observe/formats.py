@@ -355,9 +355,11 @@ def _reader(name: str, picks: list[str]) -> Write:
     elif name in _TIMES:
         return _TIMES[name]()
     else:
-        close = meant(name, (*_ATOMS, *_TIMES, *_PICKED))
+        names = (*_ATOMS, *_TIMES, *_PICKED)
+        close = meant(name, names)
+        there = f"There are {', '.join(names)}, and fields such as %({{user-agent}}i)s."
         raise ConfigError(
-            f"access_log_format has no value {name!r}", hint=f"Did you mean %({close})s?" if close else None
+            f"access_log_format has no value {name!r}", hint=f"Did you mean %({close})s?" if close else there
         )
     if name not in picks:
         picks.append(name)

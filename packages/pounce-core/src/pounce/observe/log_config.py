@@ -216,7 +216,10 @@ def _read(path: str) -> Mapping[str, Any] | ConfigParser:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as exc:
-        raise ConfigError(f"the file {path} of log_config cannot be read: {exc.strerror or exc}") from exc
+        raise ConfigError(
+            f"the file {path} of log_config cannot be read: {exc.strerror or exc}",
+            hint="It is the name of a file in TOML, JSON, YAML or INI.",
+        ) from exc
     form = path.rpartition(".")[2].lower()
     try:
         found: Any = _parsed(text, form)

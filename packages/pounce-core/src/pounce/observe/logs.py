@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, Self, TextIO
 
 from pounce.config import ServerConfig
-from pounce.errors import PounceError
+from pounce.errors import PounceError, concerning
 from pounce.observe.access_entry import AccessEntry, escaped_line
 from pounce.observe.formats import LOGGER, access_fields, access_format, timestamp
 from pounce.observe.losses import losses
@@ -149,11 +149,13 @@ class Logs:
 
 def _outputs(config: ServerConfig, stream: TextIO | None) -> tuple[Lines, Lines | None]:
     """Of the log and, where it goes elsewhere, of the access log. Raises `ConfigError`."""
-    log = _output(config, config.error_log_file, stream or sys.stderr)
+    with concerning("error_log_file"):
+        log = _output(config, config.error_log_file, stream or sys.stderr)
     if config.access_log_file is None or config.access_log_file == config.error_log_file or not config.access_log:
         return log, None
     try:
-        return log, _output(config, config.access_log_file, sys.stdout)
+        with concerning("access_log_file"):
+            return log, _output(config, config.access_log_file, sys.stdout)
     except BaseException:
         log.close()
         raise

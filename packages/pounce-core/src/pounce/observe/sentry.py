@@ -62,7 +62,7 @@ def _make_client(config: ServerConfig) -> None:
         Dsn(dsn or "")
     except BadDsn as exc:
         hint = "The settings of the project in Sentry show it."
-        raise ConfigError(f"sentry_dsn is none: {exc}", hint=hint) from exc
+        raise ConfigError(f"sentry_dsn must be that of a project, https://KEY@HOST/NUMBER: {exc}", hint=hint) from exc
     personal = config.sentry_send_default_pii
     # Without it is the same as False, and what later versions of the SDK prefer.
     asked: dict[str, Any] = {"send_default_pii": True} if personal else {}

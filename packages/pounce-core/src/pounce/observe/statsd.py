@@ -111,11 +111,17 @@ def _socket(address: str) -> socket.socket:
             target: Any = address.removeprefix("unix:")
         else:
             host, _, port = address.rpartition(":")
+            if not (host and port.isascii() and port.isdecimal() and int(port) < 65536):
+                raise ConfigError(
+                    f"statsd_address must be host:port or unix:/path (got {address!r})",
+                    hint="For example 127.0.0.1:8125 or unix:/run/statsd.",
+                )
             [(family, _, _, _, target), *_] = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
             sock = socket.socket(family, socket.SOCK_DGRAM)
-    except (OSError, ValueError) as exc:
+    except (OSError, UnicodeError) as exc:
         raise ConfigError(
-            f"statsd_address {address!r} cannot be had: {exc}", hint="For example 127.0.0.1:8125 or unix:/run/statsd."
+            f"statsd_address {address!r} cannot be had: {getattr(exc, 'strerror', None) or exc}",
+            hint="It is host:port or unix:/path, for example 127.0.0.1:8125 or unix:/run/statsd.",
         ) from exc
     try:
         sock.setblocking(False)

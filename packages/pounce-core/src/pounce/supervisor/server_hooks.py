@@ -53,7 +53,7 @@ class ServerHooks:
         for name in HOOKS:
             hook = getattr(config, name)
             if hook is not None:
-                self._hooks[name] = _checked(name, import_object(hook, config) if isinstance(hook, str) else hook)
+                self._hooks[name] = _checked(name, import_object(hook, config, name) if isinstance(hook, str) else hook)
 
     def call(self, name: str, **told: Any) -> None:
         """Call it, if there is one; what it raises is logged. `on_starting` raises `SupervisorError`."""

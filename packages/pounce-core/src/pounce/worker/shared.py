@@ -242,7 +242,7 @@ def _change(config: ServerConfig) -> Any:
     given: Any = config.ssl_context
     if given is None:
         return None
-    hook = import_object(given, config) if isinstance(given, str) else given
+    hook = import_object(given, config, "ssl_context") if isinstance(given, str) else given
 
     def change(context: Any) -> None:
         try:

@@ -13,7 +13,7 @@ from pounce.app_failure import in_words
 from pounce.config import ServerConfig
 from pounce.contract.parser import Parser, ParserLimits
 from pounce.contract.pieces import MiddlewareChoice
-from pounce.errors import LifespanError
+from pounce.errors import LifespanError, concerning
 from pounce.exchange.error_pages import is_application
 from pounce.exchange.service import Admit, ASGIApp, Service
 from pounce.net.bind import Bind, Listener
@@ -140,7 +140,8 @@ def _error_apps_of(config: ServerConfig) -> dict[str, ASGIApp]:
         return {}
     from pounce.importer import import_app
 
-    return {key: import_app(name, config)[0] for key, name in names.items()}
+    with concerning("error_pages"):
+        return {key: import_app(name, config)[0] for key, name in names.items()}
 
 
 class Worker:

@@ -42,22 +42,27 @@ class StaticMount:
     def __post_init__(self) -> None:
         if not self.url_path.startswith("/"):
             raise ConfigError(
-                f"a mount of static files must begin with / (got {self.url_path!r})",
-                hint='For example "/static" = "public".',
+                f"url_path (static_files) must begin with / (got {self.url_path!r})",
+                hint="For example /static=public.",
             )
         directory = os.path.abspath(os.fspath(self.directory))
         if not os.path.isdir(directory):
             raise ConfigError(
-                f"static files for {self.url_path}: there is no directory {os.fspath(self.directory)!r}",
+                f"static_files for {self.url_path}: there is no directory {os.fspath(self.directory)!r}",
                 code="POUNCE_STATIC_NO_DIRECTORY",
             )
         try:
             re.compile(self.immutable)
         except re.error as exc:
-            raise ConfigError(f"immutable is no regular expression: {exc} (got {self.immutable!r})") from exc
-        for name in (self.index_file, self.fallback):
+            raise ConfigError(
+                f"immutable (static_immutable) must be a regular expression: {exc} (got {self.immutable!r})"
+            ) from exc
+        for field_name in ("index_file", "fallback"):
+            name = getattr(self, field_name)
             if name is not None and (not name or name.startswith((".", "/")) or "\0" in name):
-                raise ConfigError(f"static files for {self.url_path}: {name!r} is no name of a file below it")
+                raise ConfigError(
+                    f"{field_name} (static_{field_name}) must be the name of a file in the directory (got {name!r})"
+                )
         object.__setattr__(self, "url_path", self.url_path.rstrip("/"))
         object.__setattr__(self, "directory", directory)
         object.__setattr__(self, "extra_mime_types", {k.lower(): v for k, v in self.extra_mime_types.items()})
@@ -69,5 +74,5 @@ def ordered(mounts: Iterable[StaticMount]) -> tuple[StaticMount, ...]:
     paths = [mount.url_path for mount in found]
     for path in paths:
         if paths.count(path) > 1:
-            raise ConfigError(f"static files are mounted twice at {path or '/'}")
+            raise ConfigError(f"static_files are mounted twice at {path or '/'}")
     return tuple(found)
