@@ -299,10 +299,29 @@ def test_run_says_whether_there_are_colors(monkeypatch: pytest.MonkeyPatch, on: 
     assert other not in os.environ
 
 
-def test_unknown_setting_is_refused_with_a_suggestion() -> None:
+async def never_called(scope: Any, receive: Any, send: Any) -> None:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **settings: ServerConfig.of(settings),
+        lambda **settings: pounce.run("main:app", **settings),
+        lambda **settings: TestServer(never_called, **settings),
+    ],
+    ids=["of", "run", "TestServer"],
+)
+def test_unknown_setting_is_refused_with_a_suggestion(make: Any) -> None:
     with pytest.raises(ConfigError, match="prot is not a setting") as caught:
-        ServerConfig.of({"prot": 1})
+        make(prot=1)
     assert caught.value.hint == "Did you mean port?"
+
+
+def test_call_with_an_unknown_setting_is_refused_as_any_call() -> None:
+    unknown: dict[str, Any] = {"prot": 1}
+    with pytest.raises(TypeError, match="prot"):
+        ServerConfig(**unknown)
 
 
 @pytest.mark.parametrize(
