@@ -423,11 +423,11 @@ def forget(monkeypatch):
 
 
 def test_file_of_variables_sets_what_is_not_set(write, monkeypatch, forget):
-    write('POUNCE_PORT=1\nexport OF_THE_APPLICATION="a b" # why\nSET=no\n', ".env")
+    write('export POUNCE_BACKLOG=3\nPOUNCE_PORT=1\nexport OF_THE_APPLICATION="a b" # why\nSET=no\n', ".env")
     write("POUNCE_PORT=2\n", "local.env")
     monkeypatch.setenv("SET", "yes")
     found = settings_of(Given(env_files=(".env", "local.env")))
-    assert found == {"port": (2, "POUNCE_PORT")}
+    assert found == {"port": (2, "POUNCE_PORT"), "backlog": (3, "POUNCE_BACKLOG")}
     assert (os.environ["OF_THE_APPLICATION"], os.environ["SET"]) == ("a b", "yes")
 
 
