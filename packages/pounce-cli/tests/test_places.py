@@ -16,6 +16,7 @@ WRONG = [
     ("error_pages", "999=x", "must be files or applications by status", []),
     ("error_pages", "404=nope.html", "nope.html for 404 cannot be read", []),
     ("bind", "127.0.0.1", "must be [wire://]host:port", []),
+    ("ipv6", "only", "Give an address of IPv6 such as ::", ["--host=127.0.0.1"]),
     ("trusted_hosts", "10.0.0.0/99", "must be addresses, networks or", []),
     ("access_log_format", "%(x)s", "There are h, l, r", []),
     ("headers", "abc", "must be Name:Value", []),

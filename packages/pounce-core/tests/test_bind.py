@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from pounce import BindError, ConfigError, PounceError, ServerConfig
-from pounce.net.bind import Bind, Listener, open_listeners, parse_bind
+from pounce.net.bind import Bind, Listener, binds_of, open_listeners, parse_bind
 from pounce.net.holder import holder_of
 from pounce.net.unix_socket import _alone_at
 
@@ -236,9 +236,20 @@ def test_ipv6_off_uses_none() -> None:
         assert {listener.sock.family for listener in listeners} == {socket.AF_INET}
 
 
-def test_ipv6_address_with_ipv6_off_is_an_error() -> None:
-    with pytest.raises(BindError):
-        open_listeners(ServerConfig(host="::1", port=0, ipv6="off"))
+@pytest.mark.parametrize(
+    ("ipv6", "host", "said", "hint"),
+    [
+        ("off", "::1", "ipv6 is off, and ::1 is an address of IPv6", "such as 0.0.0.0, or set ipv6 to dual or only"),
+        ("off", "::", "ipv6 is off, and :: is an address of IPv6", "such as 0.0.0.0, or set ipv6 to dual or only"),
+        ("only", "127.0.0.1", "ipv6 is only, and 127.0.0.1 is", "such as :: or ::1, or set ipv6 to dual or off"),
+    ],
+)
+def test_address_of_a_family_that_is_not_to_be_used_is_refused_by_the_setting(
+    ipv6: Any, host: str, said: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        binds_of(ServerConfig(host=host, port=0, ipv6=ipv6))
+    assert hint in (caught.value.hint or "")
 
 
 @ipv6
@@ -298,6 +309,11 @@ def test_name_that_cannot_be_resolved_is_an_error(host: str) -> None:
     with pytest.raises(BindError, match="cannot resolve") as caught:
         open_listeners(ServerConfig(host=host, port=0))
     assert caught.value.code == "POUNCE_BIND_UNKNOWN_HOST"
+
+
+def test_name_that_has_no_address_of_the_family_is_told_why() -> None:
+    with pytest.raises(BindError, match=r"as a name of IPv6 \(ipv6 is only\)"):
+        open_listeners(ServerConfig(host="no-such-host.invalid", port=0, ipv6="only"))
 
 
 # Unix sockets

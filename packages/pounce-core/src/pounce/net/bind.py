@@ -304,6 +304,8 @@ def binds_of(config: ServerConfig) -> list[Bind]:
     binds += _quic_binds(config)
     binds += _binds_of_endpoints(config, {bind.place for bind in binds if bind.port})
     for bind in binds:
+        if config.ipv6 != "dual":
+            _check_family(bind, config.ipv6)
         if bind.tls and not (config.uses_tls or bind.has_certificate):
             raise ConfigError(
                 "a bind asks for TLS and there is no certificate", hint="Give ssl_certfile and ssl_keyfile."
@@ -314,6 +316,20 @@ def binds_of(config: ServerConfig) -> list[Bind]:
     if len(set(taken)) < len(taken):
         raise ConfigError("bind has an inherited socket twice", hint="Name each descriptor or socket once.")
     return binds
+
+
+def _check_family(bind: Bind, ipv6: str) -> None:
+    """Raises `ConfigError` for an address of the family that is not to be used."""
+    if ipv6 == "off" and ":" in bind.host:
+        raise ConfigError(
+            f"ipv6 is off, and {bind.host} is an address of IPv6",
+            hint="Give an address of IPv4 such as 0.0.0.0, or set ipv6 to dual or only.",
+        )
+    if ipv6 == "only" and bind.host.replace(".", "").isdecimal():
+        raise ConfigError(
+            f"ipv6 is only, and {bind.host} is an address of IPv4",
+            hint="Give an address of IPv6 such as :: or ::1, or set ipv6 to dual or off.",
+        )
 
 
 def _binds_of_endpoints(config: ServerConfig, taken: set[str]) -> Iterable[Bind]:
@@ -537,8 +553,9 @@ def _resolve(bind: Bind, config: ServerConfig) -> list[tuple[int, str]]:
     try:
         found = socket.getaddrinfo(bind.host, bind.port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as exc:
+        families = {"dual": "", "only": " as a name of IPv6 (ipv6 is only)", "off": " as a name of IPv4 (ipv6 is off)"}
         raise BindError(
-            f"cannot resolve {bind.host!r}: {getattr(exc, 'strerror', None) or exc}",
+            f"cannot resolve {bind.host!r}{families[config.ipv6]}: {getattr(exc, 'strerror', None) or exc}",
             code="POUNCE_BIND_UNKNOWN_HOST",
             hint="Use an address or a name of this machine, for example 127.0.0.1, 0.0.0.0 or ::.",
         ) from exc
