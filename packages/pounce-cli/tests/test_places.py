@@ -29,6 +29,7 @@ WRONG = [
     ("static_files", "/static=nope", "there is no directory", []),
     ("static_immutable", "(", "must be a regular expression", ["--static-files=/=."]),
     ("static_index_file", "../x", "must be the name of a file in the directory", ["--static-files=/=."]),
+    ("static_fallback", "nope.html", "must be the name of a file in the directory", ["--static-files=/=."]),
     ("server_names", "http://x", "must be names of hosts", []),
     ("compression_types", "(", "must be a regular expression", []),
     ("on_exit", "foo", "Write module:attribute.", []),

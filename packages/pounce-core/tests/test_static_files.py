@@ -586,6 +586,18 @@ def test_page_that_nobody_has_is_the_fallback(pages: Site) -> None:
     assert (answer.status, answer.body) == (200, b"<p>home")
 
 
+def test_fallback_that_is_not_there_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"static_fallback\) must be the name of a file .*'nope.html'"):
+        StaticFiles(mounts=[StaticMount("/", str(folder), fallback="nope.html")])
+
+
+def test_fallback_need_not_be_in_every_directory(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "without_index"
+    other.mkdir()
+    mounts = [StaticMount(path, str(each), fallback="index.html") for path, each in (("/", folder), ("/o", other))]
+    StaticFiles(mounts=mounts)
+
+
 def test_fallback_is_for_pages_alone(pages: Site) -> None:
     assert pages.get("/missing.js", accept="*/*").body == b"app"
     assert pages.get("/missing.js", accept="text/html", sec_fetch_mode="no-cors").body == b"app"

@@ -69,10 +69,20 @@ class StaticMount:
 
 
 def ordered(mounts: Iterable[StaticMount]) -> tuple[StaticMount, ...]:
-    """The longest path first, so that the first that fits is the nearest. Raises `ConfigError` for a path twice."""
+    """The longest path first, so that the first that fits is the nearest.
+
+    Raises `ConfigError` for a path twice, and for a fallback that none of the mounts which name it has.
+    """
     found = sorted(mounts, key=lambda mount: len(mount.url_path), reverse=True)
     paths = [mount.url_path for mount in found]
     for path in paths:
         if paths.count(path) > 1:
             raise ConfigError(f"static_files are mounted twice at {path or '/'}")
+    for fallback in {mount.fallback for mount in found if mount.fallback is not None}:
+        folders = [mount.directory for mount in found if mount.fallback == fallback]
+        if not any(os.path.isfile(os.path.join(folder, fallback)) for folder in folders):
+            raise ConfigError(
+                f"fallback (static_fallback) must be the name of a file in the directory (got {fallback!r})",
+                hint=f"There is none of this name in {' or '.join(folders)}.",
+            )
     return tuple(found)
