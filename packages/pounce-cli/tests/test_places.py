@@ -32,6 +32,7 @@ WRONG = [
     ("static_fallback", "nope.html", "must be the name of a file in the directory", ["--static-files=/=."]),
     ("server_names", "http://x", "must be names of hosts", []),
     ("compression_types", "(", "must be a regular expression", []),
+    ("websocket_origins", "example.org", "must be scheme://host[:port]", []),
     ("on_exit", "foo", "Write module:attribute.", []),
     ("middleware", "foo", "Write module:attribute.", []),
     ("lifecycle_collector", "foo", "Write module:attribute.", []),

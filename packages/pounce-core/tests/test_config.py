@@ -299,6 +299,30 @@ def test_run_says_whether_there_are_colors(monkeypatch: pytest.MonkeyPatch, on: 
     assert other not in os.environ
 
 
+@pytest.mark.parametrize(
+    "origin", ["https://example.org", "HTTP://localhost:5173", "http://[::1]:80", "chrome-extension://abc", "null"]
+)
+def test_websocket_origins_are_what_browsers_send(origin: str) -> None:
+    assert ServerConfig(websocket_origins=(origin,)).websocket_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    ("origin", "hint"),
+    [
+        ("example.org", "For example https://example.org"),
+        ("//example.org", "For example"),
+        ("https://example.org/", "without a path"),
+        ("https://", "For example"),
+        ("https://*.example.org", "For example"),
+        ("*", "Leave it out to allow all."),
+    ],
+)
+def test_websocket_origin_that_no_browser_sends_is_refused(origin: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match="websocket_origins must be scheme://host") as caught:
+        ServerConfig(websocket_origins=("https://example.org", origin))
+    assert hint in (caught.value.hint or "")
+
+
 async def never_called(scope: Any, receive: Any, send: Any) -> None:
     raise NotImplementedError
 

@@ -88,6 +88,13 @@ def check_together(config: ServerConfig) -> None:
         raise ConfigError("preload and reload exclude each other", hint="What is imported once does not change.")
     if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", config.request_id_header) is None:
         raise ConfigError(f"request_id_header must be the name of a field (got {config.request_id_header!r})")
+    for origin in config.websocket_origins:
+        if _origin(origin) is None:
+            hint = "For example https://example.org, without a path."
+            raise ConfigError(
+                f"websocket_origins must be scheme://host[:port], as browsers send them (got {origin!r})",
+                hint="Leave it out to allow all." if origin == "*" else hint,
+            )
     if not config.host:
         raise ConfigError("host must not be empty", hint="Use 127.0.0.1 for this machine, 0.0.0.0 or :: for all.")
     for name, path in (("uds", config.uds), ("control_socket", config.control_socket)):
@@ -122,6 +129,10 @@ def check_together(config: ServerConfig) -> None:
             f"root_path must start with / and not end with it (got {config.root_path!r})",
             hint="For example --root-path /api.",
         )
+
+
+_origin = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*?#@]+|null", re.IGNORECASE).fullmatch
+"""RFC 6454 6.2; `null` is that of pages without one, such as files."""
 
 
 def _checked_display(given: Any) -> Any:
