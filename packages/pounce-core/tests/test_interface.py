@@ -229,6 +229,27 @@ def test_middleware_is_put_together_once() -> None:
     assert lazy.built == 1
 
 
+@pytest.mark.parametrize(
+    ("candidate", "said", "hint"),
+    [
+        (app, "an ASGI application", "Leave interface at auto"),
+        (Application(), "an ASGI application", "Leave interface at auto"),
+        (lambda: wsgi, "something that takes other arguments, ()", "def app(environ, start_response)"),
+    ],
+)
+def test_what_is_no_wsgi_application_is_refused_where_it_is_to_be_one(candidate: Any, said: str, hint: str) -> None:
+    with pytest.raises(AppImportError, match="main:app is no WSGI application") as caught:
+        adapted(candidate, ServerConfig(interface="wsgi"), "main:app")
+    assert said in caught.value.message
+    assert hint in (caught.value.hint or "")
+    assert caught.value.code == "POUNCE_APP_NOT_WSGI"
+
+
+@pytest.mark.parametrize("candidate", [Mock(), passes_on, type("AsClass", (), {"__init__": lambda self, e, s: None})])
+def test_what_may_be_a_wsgi_application_is_let_pass(candidate: Any) -> None:
+    assert adapted(candidate, ServerConfig(interface="wsgi")).app is candidate
+
+
 @pytest.mark.parametrize(("interface", "wrapped"), [("auto", True), ("wsgi", True), ("asgi", False)])
 @pytest.mark.parametrize("candidate", [wsgi, WSGI()])
 def test_wsgi_application_is_served_unless_it_is_to_be_asgi(candidate: Any, interface: Any, wrapped: bool) -> None:

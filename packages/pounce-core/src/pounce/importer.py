@@ -20,7 +20,7 @@ from pounce.app_failure import in_words, is_from_outside, is_ours
 from pounce.config import ServerConfig
 from pounce.errors import AppImportError, LifespanError, PounceError, SupervisorError, concerning
 from pounce.gil import gil_enabled
-from pounce.interface import check_factory, check_interface, seems_wsgi
+from pounce.interface import check_factory, check_interface, check_wsgi, seems_wsgi
 from pounce.middleware_failure import middleware_failed
 from pounce.spelling import meant
 
@@ -294,8 +294,7 @@ def adapted(app: Any, config: ServerConfig, path: str | None = None) -> Any:
     request.
     """
     if config.interface == "wsgi" or (config.interface == "auto" and seems_wsgi(app)):
-        if not callable(app):
-            check_interface(app, path)
+        check_wsgi(app, path)
         from pounce.middleware.wsgi import WSGI
 
         return WSGI(app, threads=config.wsgi_threads, sends_files=True)

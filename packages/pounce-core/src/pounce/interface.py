@@ -9,7 +9,7 @@ from typing import Any
 
 from pounce.errors import AppImportError
 
-__all__ = ["check_factory", "check_interface", "seems_wsgi"]
+__all__ = ["check_factory", "check_interface", "check_wsgi", "seems_wsgi"]
 
 SCOPE, RECEIVE, SEND = object(), object(), object()
 _ASGI_2 = "Have it wrapped: asgiref.compatibility.guarantee_single_callable(app)."
@@ -35,6 +35,22 @@ def check_interface(app: Any, path: str | None = None) -> None:
     if _takes(app, SCOPE, RECEIVE, SEND) is not False and not _is_factory(app):
         return
     raise _refusal(app, path)
+
+
+def check_wsgi(app: Any, path: str | None = None) -> None:
+    """Raise `AppImportError` for what cannot be called with environ and start_response: what is no WSGI application."""
+    if not callable(app):
+        check_interface(app, path)
+    if not inspect.isclass(app) and (_is_async(app) or _takes(app, SCOPE, RECEIVE) is False):
+        is_asgi = _takes(app, SCOPE, RECEIVE, SEND) is not False
+        what = "an ASGI application" if is_asgi else f"something that takes other arguments, {_signature(app)}"
+        raise AppImportError(
+            f"{path or 'app'} is no WSGI application: it seems to be {what}",
+            code="POUNCE_APP_NOT_WSGI",
+            hint="Leave interface at auto, or set it to asgi."
+            if is_asgi
+            else "A WSGI application takes two arguments: def app(environ, start_response).",
+        )
 
 
 def check_factory(factory: Any, path: str) -> None:
