@@ -61,6 +61,15 @@ def test_an_error_names_setting_place_and_what_is_allowed(
     assert allowed in message + hint
 
 
+@pytest.mark.parametrize(
+    ("written", "form"),
+    [("--static-files=/static", "For example /static=public"), ("--error-pages=404", "For example 404=missing.html")],
+)
+def test_table_without_an_equals_sign_is_answered_with_its_form(capsys, written, form):
+    assert main(["check", APP, "--log-format=text", written]) == 2
+    assert form in capsys.readouterr().err
+
+
 def test_a_start_names_the_place_too(monkeypatch, capsys):
     monkeypatch.setenv("POUNCE_HEADERS", "abc")
     assert main(["serve", APP, "--port=0", "--log-format=text"]) == 2

@@ -306,13 +306,17 @@ def _hint(item: Option, value: Any) -> str | None:
         return VALUES[item.name, str(value).lower()]
     if item.choices:
         return did_you_mean(str(value), item.choices)
-    return _EXAMPLES.get(item.unit)
+    return _FORMS.get(item.name) or _EXAMPLES.get(item.unit)
 
 
 _EXAMPLES: dict[str | None, str] = {
     "seconds": "For example 30, 30s, 5m or 500ms.",
     "bytes": "For example 65536, 64KiB or 16MiB.",
     "octal": "For example 660.",
+}
+_FORMS = {
+    "static_files": "For example /static=public: the path, and the directory that is served there.",
+    "error_pages": "For example 404=missing.html: a status, and the page that is sent with it.",
 }
 
 
