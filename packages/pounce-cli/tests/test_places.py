@@ -70,6 +70,37 @@ def test_table_without_an_equals_sign_is_answered_with_its_form(capsys, written,
     assert form in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "environ", "file"),
+    [
+        (["--h2-max-frame-size=64KiB"], {}, ""),
+        (["--no-h2-upgrade"], {}, ""),
+        (["--set", "h2.max_frame_size=64KiB"], {}, ""),
+        ([], {"POUNCE_H2_MAX_FRAME_SIZE": "64KiB"}, ""),
+        ([], {}, "[h2]\nmax_frame_size = 65536\n"),
+    ],
+    ids=["flag", "switch", "set", "variable", "file"],
+)
+def test_a_setting_of_a_plugin_that_is_not_installed_names_its_package(
+    tmp_path, monkeypatch, capsys, words, environ, file
+):
+    monkeypatch.setattr("pounce.registry.installed_options", lambda wanted: ())
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "pounce.toml").write_text(file)
+    assert main(["check", APP, "--log-format=text", *words]) == 2
+    assert "pip install pounce-h2" in capsys.readouterr().err
+
+
+def test_a_wrong_name_of_a_plugin_that_is_installed_names_no_package(monkeypatch, capsys):
+    monkeypatch.setenv("POUNCE_LOG_FORMAT", "text")
+    assert main(["check", APP, "--h2-max-frame-sise=64KiB"]) == 2
+    assert "Hint: Did you mean --h2-max-frame-size?" in capsys.readouterr().err
+    monkeypatch.setenv("POUNCE_H2_MAX_FRAME_SISE", "64KiB")
+    assert main(["check", APP]) == 2
+    assert "Hint: Did you mean POUNCE_H2_MAX_FRAME_SIZE?" in capsys.readouterr().err
+
+
 def test_a_start_names_the_place_too(monkeypatch, capsys):
     monkeypatch.setenv("POUNCE_HEADERS", "abc")
     assert main(["serve", APP, "--port=0", "--log-format=text"]) == 2

@@ -22,6 +22,7 @@ from pounce_cli.flags import (
     HELP,
     Given,
     flags,
+    package_of,
     plugin_flags,
     plugin_options,
     serving,
@@ -507,7 +508,7 @@ def _usage_error(
             command = " ".join(words[: 1 + (words[0] == "config")])
             hint = about_flag_of_command(command, name, names) if words[0] in BUILT_IN else None
             hint = hint or (about_flag(*_with_value(flag, words)) if of_server else None)
-            hint = hint or did_you_mean(name, names)
+            hint = hint or package_of(flag, names) or did_you_mean(name, names)
             return UsageError(f"there is no option {flag}", hint=hint)
         case cyclopts.CoercionError(token=token) if token is not None and error.target_type is bool:
             return UsageError(f"{token.keyword} must be true or false (got {token.value!r})")

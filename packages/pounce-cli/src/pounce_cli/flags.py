@@ -4,6 +4,7 @@ Nothing here lists a setting: names, values, help and defaults come from `pounce
 that are installed.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ __all__ = [
     "app_of",
     "flag_of",
     "flags",
+    "package_of",
     "plugin_flags",
     "plugin_options",
     "serving",
@@ -27,6 +29,8 @@ __all__ = [
 ]
 
 HELP = ("--help", "-h")
+PACKAGES = {"h2": "pounce-h2", "h3": "pounce-h3"}
+"""Of this server's own plugins with settings, which need not be installed."""
 NO_APPLICATION = "pounce.middleware.static:no_application"
 
 
@@ -86,6 +90,15 @@ def plugin_options(wanted: Callable[[str], bool]) -> tuple[Option, ...]:
                 code="POUNCE_PLUGIN_CONFLICT",
             )
     return found
+
+
+def package_of(name: str, known: Iterable[str]) -> str | None:
+    """What to do for a flag, variable or setting that is none of the `known`, where its plugin is missing."""
+    for plugin, package in PACKAGES.items():
+        begins = re.compile(rf"(--(no-)?|POUNCE_)?{plugin}[-_.]", re.IGNORECASE).match
+        if begins(name) and not any(map(begins, known)):
+            return f"It comes with the plugin {plugin}: pip install {package}"
+    return None
 
 
 def _own_spellings() -> set[str]:

@@ -22,7 +22,7 @@ from pounce.errors import ConfigError, PounceError
 from pounce.options import Option, parse_option, unknown_setting
 from pounce.spelling import did_you_mean
 from pounce.variables import load_env_files
-from pounce_cli.flags import Config, Given, flag_of, flags, plugin_options
+from pounce_cli.flags import Config, Given, flag_of, flags, package_of, plugin_options
 from pounce_cli.flags import app_of as named_app
 
 __all__ = [
@@ -159,7 +159,9 @@ def find(given: Given) -> Found:
     converted: dict[str, Setting] = {}
     for variable, text, origin in in_environment:
         if variable not in by_variable:
-            raise unknown_setting(variable, by_variable)
+            error = unknown_setting(variable, by_variable)
+            error.hint = package_of(variable, by_variable) or error.hint
+            raise error
         name = by_variable[variable]
         if name in converted:
             raise _given_twice(converted[name].origin, origin)
@@ -293,7 +295,8 @@ def _unknown(known: Mapping[str, Option], written: Written) -> ConfigError:
     if written.name == "tool.pounce":
         error.hint = "In this file settings stand at the top; [tool.pounce] is for pyproject.toml."
     elif plugin and not any(name.startswith(plugin + ".") for name in known):
-        error.hint = f"No plugin {plugin} with settings is installed."
+        missing = f"No plugin {plugin} with settings is installed."
+        error.hint = package_of(written.name, ()) or missing
     elif written.name in {item.name for item in describe()}:
         error.hint = "It can be set from Python alone."
     return error
