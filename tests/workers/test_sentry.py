@@ -170,7 +170,7 @@ def test_a_profiler_that_is_not_safe_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 def test_an_address_that_is_none_is_refused() -> None:
     service = SimpleNamespace(config=ServerConfig(sentry_dsn="nonsense"), on_end=set())
-    with pytest.raises(ConfigError, match="sentry_dsn is none"):
+    with pytest.raises(ConfigError, match="sentry_dsn must be that of a project"):
         sentry.reported(service, app)
 
 

@@ -224,6 +224,9 @@ def of_library(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
     monkeypatch.setattr(logger, "propagate", False)
     monkeypatch.setattr(logger, "handlers", [])
     monkeypatch.setattr(logging.getLogger("opentelemetry.baggage.propagation"), "level", logging.NOTSET)
+    # As a configuration of logging leaves what there is when it comes.
+    for each in (logger, logger.getChild("sdk"), logging.getLogger("opentelemetry.baggage.propagation")):
+        monkeypatch.setattr(each, "disabled", False)
     return logger
 
 
