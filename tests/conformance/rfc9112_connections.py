@@ -22,6 +22,7 @@ from tests.conformance.rfc9112_support import (
     reply,
 )
 
+from pounce.errors import ClientGone
 from pounce.net.linger import LINGER_MAX
 
 __all__ = ["parser"]
@@ -368,6 +369,42 @@ async def test_a_streamed_answer_reaches_a_client_that_ended_its_half(parser: st
     gate.set()
     answer = await peer.answer()
     assert (answer.body, answer.complete) == (b"one two", True)
+    assert peer.closed
+
+
+@pytest.mark.parametrize("status", [200, 204, 304])
+@in_loop
+async def test_answer_without_a_body_that_comes_in_pieces_keeps_no_other_from_a_client_that_ended_its_half(
+    status: int, parser: str
+) -> None:
+    gate = asyncio.Event()
+    raised: list[type[BaseException]] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET" and scope["raw_path"] == b"/2":
+            await reply(send, b"second")
+            return
+        await send({"type": "http.response.start", "status": status})
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        await gate.wait()
+        try:
+            for _ in range(3):
+                await send({"type": "http.response.body", "body": b"piece", "more_body": True})
+        except OSError as exc:
+            raised.append(type(exc))
+            raise
+
+    peer = connect(app, parser)
+    first = b"HEAD" if status == 200 else b"GET"
+    peer.feed(get("/1").replace(b"GET", first) + get("/2"))
+    peer.feed_eof()
+    await peer.settle()
+    gate.set()
+    await peer.settle()
+    assert peer.received.startswith(b"HTTP/1.1 %d " % status)
+    assert peer.received.endswith(b"second")
+    # Nobody is there to take the pieces, and who sends them is told.
+    assert raised == [ClientGone]
     assert peer.closed
 
 

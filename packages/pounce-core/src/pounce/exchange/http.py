@@ -532,8 +532,9 @@ class HttpExchange:
                 self._end_muted()
             elif self._half_closed:
                 # Nothing will be written that could tell whether the client, with its whole answer, is still there.
-                self.stream_lost(None)
-                self._reset()
+                # Others that it has asked for before it ended its half may follow.
+                self._end_muted()
+                self._lost = self._lost or ClientGone(CLIENT_GONE)
         else:
             raise self._out_of_order("http.response.body")
 

@@ -302,8 +302,9 @@ def _varying(send: Send, statuses: Container[int] = range(200, 1000)) -> Send:
 
     async def varying(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start" and message["status"] in statuses:
-            others = [(name, value) for name, value in message.get("headers", ()) if name != b"vary"]
-            said = [value for name, value in message.get("headers", ()) if name == b"vary"]
+            headers = [tuple(field) for field in message.get("headers", ())]
+            others = [(name, value) for name, value in headers if name != b"vary"]
+            said = [value for name, value in headers if name == b"vary"]
             vary = (b"vary", b", ".join((*said, b"accept, sec-fetch-mode")))
             message = {**message, "headers": [*others, vary]}
         await send(message)
