@@ -167,6 +167,32 @@ async def test_answer_that_was_given_in_one_piece_has_the_same_time(size: int, e
 
 
 @in_loop
+async def test_answer_over_which_the_engine_fails_is_forgotten_and_costs_no_other(
+    time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": bytes(1000)})
+
+    time.hold()
+    peer = Peer(app)
+    peer.get(0)
+    await peer.settle()
+    assert peer.h3.buffered >= 1000
+    peer.quic.fails["unsent"] = RuntimeError("on purpose")
+    assert peer.h3.buffered == 0
+    assert "on purpose" in caplog.text
+    await time.go_by(peer, 2 * TIMEOUT)
+    del peer.quic.fails["unsent"]
+    assert peer.quic.closed is None
+    peer.get(4)
+    await peer.settle()
+    peer.grant(4, MUCH)
+    assert len(peer.quic.written[4]) == peer.quic.left[4] >= 1000
+    await peer.end()
+
+
+@in_loop
 async def test_last_bytes_of_an_answer_have_the_same_time(time: Time) -> None:
     time.hold()
     peer = Peer(sized(100_000))

@@ -212,11 +212,20 @@ class Output:
             self._failed_soon(stream)
             return 0
 
+    def _rest(self, stream_id: int) -> int:
+        """Bytes of one of `rests` that have not left; where the engine fails over it, it is forgotten."""
+        try:
+            return self.quic.unsent(stream_id)
+        except BaseException:  # noqa: BLE001
+            log_failure(self.service)
+            self.rests.pop(stream_id, None)
+            return 0
+
     @property
     def held(self) -> int:
         """Bytes of streams that wait for the peer."""
         held = sum(stream.pending_size for stream in self._queue) + sum(map(self.unsent, self.waiting))
-        return held + sum(map(self.quic.unsent, self.rests)) if self.rests else held
+        return held + sum(map(self._rest, tuple(self.rests))) if self.rests else held
 
     def reset(self, stream_id: int, code: int) -> None:
         """Give up our half of a stream at once."""
@@ -279,11 +288,15 @@ class Output:
                     isolated(self.service, stream, functools.partial(self._time_is_up, stream, wait))
                 self._watch(wait.deadline)
         for stream_id, wait in tuple(self.rests.items()):
-            if wait.deadline <= now and not self._goes_on(wait, self.quic.unsent(stream_id), stream_id):
-                del self.rests[stream_id]
-                self.reset_soon(stream_id, H3_REQUEST_CANCELLED)
-            else:
-                self._watch(wait.deadline)
+            if wait.deadline <= now:
+                rest = self._rest(stream_id)
+                if rest and not self._goes_on(wait, rest, stream_id):
+                    self.reset_soon(stream_id, H3_REQUEST_CANCELLED)
+                    rest = 0
+                if not rest:
+                    self.rests.pop(stream_id, None)
+                    continue
+            self._watch(wait.deadline)
 
     def _time_is_up(self, stream: Sender, wait: Wait) -> None:
         if not self._goes_on(wait, stream.pending_size + self.unsent(stream), stream.id):
@@ -385,11 +398,10 @@ class Output:
             for stream_id in tuple(rests):
                 if not quic.unsent(stream_id):
                     del rests[stream_id]
-            if handed:
-                for stream_id in handed:
-                    if unsent := quic.unsent(stream_id):
-                        rests[stream_id] = wait = Wait(now + self._write_timeout, unsent)
-                        self._watch(wait.deadline)
+            for stream_id in handed:
+                if unsent := quic.unsent(stream_id):
+                    rests[stream_id] = wait = Wait(now + self._write_timeout, unsent)
+                    self._watch(wait.deadline)
         except BaseException:  # noqa: BLE001
             log_failure(self.service)
 
