@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from pounce.errors import AppError
 from pounce.exchange.accept import qualities
-from pounce.middleware.base import App, Scope, Send, refuse
+from pounce.middleware.base import App, Scope, Send, add_vary, refuse
 from pounce.middleware.static import files
 from pounce.middleware.static.conditions import Fields, Span, Validators, judge
 from pounce.middleware.static.mounts import StaticMount, ordered
@@ -302,11 +302,12 @@ def _varying(send: Send, statuses: Container[int] = range(200, 1000)) -> Send:
 
     async def varying(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start" and message["status"] in statuses:
-            headers = [tuple(field) for field in message.get("headers", ())]
-            others = [(name, value) for name, value in headers if name != b"vary"]
-            said = [value for name, value in headers if name == b"vary"]
-            vary = (b"vary", b", ".join((*said, b"accept, sec-fetch-mode")))
-            message = {**message, "headers": [*others, vary]}
+            headers = list(message.get("headers", ()))
+            add_vary(headers, b"accept", b"sec-fetch-mode")
+            # In one field.
+            said = [value for name, value in headers if name.lower() == b"vary"]
+            others = [field for field in headers if field[0].lower() != b"vary"]
+            message = {**message, "headers": [*others, (b"vary", b", ".join(said))]}
         await send(message)
 
     return varying
