@@ -28,7 +28,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_from_client_gone
-from pounce.exchange.crossing import running_loop
+from pounce.exchange.crossing import is_closed_with, running_loop
 from pounce.exchange.error_pages import app_failed, app_gave_no_answer, shutting_down
 from pounce.exchange.http import HttpExchange
 from pounce.exchange.refusing import Refusing
@@ -277,8 +277,7 @@ class WebSocketExchange(Refusing):
             self._settle(shutting_down(), 1012)
             raise
         except BaseException as exc:
-            if isinstance(exc, GeneratorExit) and running_loop() is not self.service.loop:
-                # This is closed because its loop is.
+            if is_closed_with(self.service.loop, exc):
                 raise
             # Whatever else an application raises ends here.
             if self._closing.told is None or not comes_from_client_gone(exc):

@@ -28,7 +28,12 @@ from typing import Any, cast
 
 from pounce.errors import AppError, ClientGone
 
-__all__ = ["Crossing", "running_loop"]
+__all__ = ["Crossing", "is_closed_with", "running_loop"]
+
+
+def is_closed_with(loop: asyncio.AbstractEventLoop, exc: BaseException) -> bool:
+    """Whether a coroutine of this loop ends because it is closed, as when the loop is, and not by what it raises."""
+    return isinstance(exc, GeneratorExit) and running_loop() is not loop
 
 
 class Crossing:

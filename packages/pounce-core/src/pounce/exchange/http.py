@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from pounce.contract.head import BODILESS
 from pounce.contract.stream import FileRange
 from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_from_client_gone, wrong_length
-from pounce.exchange.crossing import running_loop
+from pounce.exchange.crossing import is_closed_with, running_loop
 from pounce.exchange.error_pages import SHUTTING_DOWN, app_failed, app_gave_no_answer, shutting_down
 from pounce.exchange.scope import http_scope
 from pounce.exchange.small_files import SMALL_FILE, SMALLER_FILE, read_at_once
@@ -231,8 +231,7 @@ class HttpExchange:
             self._app_ended("was cancelled before it completed its response")
             raise
         except BaseException as exc:
-            if isinstance(exc, GeneratorExit) and running_loop() is not self.service.loop:
-                # This is closed because its loop is.
+            if is_closed_with(self.service.loop, exc):
                 raise
             # Whatever else an application raises ends here.
             self._app_failed(exc)
