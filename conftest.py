@@ -1,5 +1,6 @@
 """Fixtures of all tests of the workspace."""
 
+import faulthandler
 import fcntl
 import gc
 import itertools
@@ -15,8 +16,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key, get_timeout_config_value
 from benchmarks.load.certificate import certificate_files
 from tests.sequences import COUNTS, FUZZ_SECONDS
+from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
 
 # Container images set it to stay small. Here every process that a test starts would compile all of its modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -149,3 +153,43 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if FUZZ_SECONDS:
         for name, count in COUNTS.items():
             terminalreporter.write_line(f"{count:,} {name}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    """A test that has failed is watched on, as its end may take for ever: pytest stops its watch at a failure, lest it
+    ends who looks into it with a debugger."""
+    if isinstance(node, pytest.Item) and not node.config.getoption("usepdb"):
+        faulthandler.dump_traceback_later(
+            get_timeout_config_value(node.config), exit=True, file=node.config.stash[fault_handler_stderr_fd_key]
+        )
+
+
+class Files(LoadFileScheduling):
+    """Whole files to each process, as xdist does it, but for one that ended in the middle of a test."""
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Returns the test in which a process ended. It is not tried again, in which the next process would end too."""
+        workload = self.assigned_work.pop(node)
+        left = [(unit, test) for unit in workload.values() for test, done in unit.items() if not done]
+        if not left:
+            return None
+        unit, ended = left[0]
+        unit[ended] = True
+        self.workqueue.update((path, unit) for path, unit in workload.items() if not all(unit.values()))
+        for other in self.assigned_work:
+            self._reschedule(other)
+        return ended
+
+    def schedule(self) -> None:
+        """Tells a process that came later, too, when no file is left, without which it waits before its last test."""
+        comes_later = self.collection is not None
+        super().schedule()
+        if comes_later and not self.workqueue:
+            for node in self.nodes:
+                if not node.shutting_down:
+                    node.shutdown()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Files | None:
+    return Files(config, log) if config.getoption("dist") == "loadfile" else None
