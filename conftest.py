@@ -181,6 +181,11 @@ class Files(LoadFileScheduling):
             self._reschedule(other)
         return ended
 
+    def _reschedule(self, node: WorkerController) -> None:
+        """One that still collects is given nothing; it has its turn afterwards."""
+        if node in self.registered_collections:
+            super()._reschedule(node)
+
     def schedule(self) -> None:
         """Tells a process that came later, too, when no file is left, without which it waits before its last test."""
         comes_later = self.collection is not None

@@ -5,6 +5,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +26,9 @@ __all__ = ["H3Client", "H3Request", "literal_section"]
 
 WINDOW = 65536
 """Bytes a stream may have unsent before the next piece is waited with."""
+
+PACED_MAX = 5.0
+"""Seconds for which the end of a connection waits for what has not left yet."""
 
 
 class H3Client:
@@ -210,13 +214,14 @@ class H3Client:
 
     def _send_what_is_paced(self) -> None:
         """What the pacer holds back for a moment leaves ahead of the end of the connection, which would overtake it."""
-        while self.quic.get_send_buffer_size() and self.terminated is None:
+
+        def has_left() -> bool:
             due = self.quic.get_timer()
-            if due is None or due > time.monotonic() + 0.05:
-                # It is the peer who holds it up.
-                return
-            self.wait_until(lambda due=due: time.monotonic() >= due)  # type: ignore[misc]
-            self.flush()
+            held_by_the_peer = due is None or due > time.monotonic() + 0.05
+            return held_by_the_peer or not self.quic.get_send_buffer_size() or self.terminated is not None
+
+        with suppress(TimeoutError):
+            self.wait_until(has_left, PACED_MAX)
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,6 @@
 """RFC 9114 4.1 to 4.3: which messages are requests."""
 
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -404,3 +405,11 @@ def test_giving_up_requests_that_wait_for_the_table_costs_no_other(deaf: H3Clien
             request = deaf.raw(BLOCKED)
             request.abort()
     assert deaf.raw(headers_frame(GOOD), True).response().status == 200
+
+
+def test_client_ends_although_its_timer_is_due(client: H3Client) -> None:
+    client.raw(headers_frame([*GOOD, (b"x-a", b"a" * 300_000)]), True)
+    while (client.quic.get_timer() or 0.0) > time.monotonic():
+        pass
+    client.close()
+    assert client.sock.fileno() == -1
