@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 from tests.conformance.client import PATIENCE, Client, H1Client, H2Client, Response
@@ -101,7 +102,7 @@ class Wire:
         for tests to which its start and its end do not matter. It has no lifespan."""
         key = (str(self.case), repr(sorted(settings.items())))
         server, apps = self._shared.take(key) or self._start_shared(key, settings)
-        started = Borrowed(self, server, apps, app)
+        started = Borrowed(self, server, apps, app, partial(self._shared.give_up, key))
         self._stack.enter_context(started)
         return started
 
@@ -224,6 +225,12 @@ class Shared:
             first = next(iter(self._servers))
             self._servers.pop(first)[2].close()
 
+    def give_up(self, key: tuple[str, str]) -> None:
+        """Have the tests that follow use another one in place of a server in which something is left."""
+        found = self._servers.pop(key, None)
+        if found is not None:
+            found[0].shutdown(force=True)
+
     def __enter__(self) -> Self:
         return self
 
@@ -257,9 +264,12 @@ class OneAfterAnother:
 class Borrowed(Started):
     """A shared server while one test has it. It is given back when nothing of that test is left in it."""
 
-    def __init__(self, wire: Wire, server: TestServer, apps: OneAfterAnother, app: Any) -> None:
+    def __init__(
+        self, wire: Wire, server: TestServer, apps: OneAfterAnother, app: Any, give_up: Callable[[], None]
+    ) -> None:
         super().__init__(wire, server)
         self._apps = apps
+        self._give_up = give_up
         apps.app = app
 
     def __enter__(self) -> Self:
@@ -275,6 +285,7 @@ class Borrowed(Started):
             left.acquire()
             loop.call_soon_threadsafe(self._look, loop, service, left)
             if not left.acquire(timeout=PATIENCE):
+                self._give_up()
                 raise TimeoutError("something of the test is left in the server")
 
     def _look(self, loop: asyncio.AbstractEventLoop, service: Any, left: threading.Lock) -> None:
