@@ -327,6 +327,7 @@ class FastParser:
         "_remaining",
         "_scanned",
         "_state",
+        "_turned",
         "buffered",
     )
 
@@ -348,6 +349,8 @@ class FastParser:
         kinds = self._lines.kinds.get(limits.max_headers)
         self._kinds: list[Pattern] = [] if kinds is None else kinds.copy()
         """What the next request on this connection probably has in common with one before; the last one first."""
+        self._turned: dict[Pattern, list[Pattern]] = {}
+        """The same ones in their order from each on, as far as it was asked for."""
 
     def receive_data(self, data: bytes) -> None:
         buffer = self._buffer
@@ -447,9 +450,7 @@ class FastParser:
                     if end - at > self._max_head:
                         break
                     if pattern is not kinds[0]:
-                        # Of those that take turns the next one is second then.
-                        while kinds[0] is not pattern:
-                            kinds.append(kinds.pop(0))
+                        self._kinds = self._turned.get(pattern) or self._turn(pattern)
                     if length:
                         self._state = LENGTH_BODY
                         self._remaining = length
@@ -469,6 +470,13 @@ class FastParser:
                         head.relayed = pattern.relayed
                     return head
         return self._new_head(line_end, method, target)
+
+    def _turn(self, pattern: Pattern) -> list[Pattern]:
+        """The patterns in their order from this one on: of those that take turns the next one is second then."""
+        kinds = self._kinds
+        place = kinds.index(pattern)
+        turned = self._turned[pattern] = kinds[place:] + kinds[:place]
+        return turned
 
     def _new_head(self, line_end: int, method: bytes | None, target: bytes) -> RequestHead | bytes | EndOfBody | None:
         """A head that fits no pattern, or was not held against any; None until all of it is here. Where it has a
@@ -553,6 +561,7 @@ class FastParser:
     def _learn(self, pattern: Pattern, is_for_all: bool) -> None:
         """Keep the pattern of a section that fitted none, or what it has in common with that of an earlier one; where
         it `is_for_all`, for connections to come as well."""
+        self._turned = {}
         kinds = self._kinds
         before: Pattern | None = None
         for index, earlier in enumerate(kinds):
