@@ -426,6 +426,41 @@ def test_kinds_of_requests_that_take_turns_are_all_known() -> None:
     assert reader._lines.hits + reader._lines.misses == missed
 
 
+def test_a_pattern_learns_of_further_values_that_differ() -> None:
+    reader = parser()
+    table = reader._lines
+    for number in range(30):
+        length = 1 if number < 3 else number
+        data = post(b"%d" % length, b"X-Id: %d\r\n" % number) + bytes(length)
+        wanted = heads(data)[0].headers
+        before = table.hits + table.misses
+        reader.receive_data(data)
+        head = reader.next_event()
+        assert isinstance(head, RequestHead)
+        assert (head.headers, head.content_length) == (wanted, length)
+        assert reader.take_body() == bytes(length)
+        assert len(reader._kinds) == 1
+        # Of the first ones each line was looked up.
+        assert (table.hits + table.misses == before) is (number > 3 or number == 2)
+
+
+def test_a_pattern_that_has_learnt_excuses_nothing() -> None:
+    ends = (b"Accept: a\r\n", b"Accept: b\r\n", b"Accept: c\r\n")
+    before = [like(b"%d" % number, b"%d" % number, end) for number, end in enumerate(ends)]
+    for last in (
+        like(b"5", b"6", b"Accept: d\r\n"),
+        like(b"5", b"6", b"accept: d\r\n"),
+        like(b"5", b"6", b"Accept: d\r\nX: y\r\n"),
+        like(b"5", b"6", b"Accept: d\r\nConnection: close\r\n"),
+        like(b"5\r\nX: y", b"6", b"Accept: d\r\n"),
+        like(b"5", b"6", b""),
+    ):
+        warm, cold = heads(*before, last)[-1], heads(last)[0]
+        assert (warm.headers, warm.keep_alive) == (cold.headers, cold.keep_alive)
+    for bad in (b"Accept: d\0\r\n", b"Accept : d\r\n", b"Accept: d\r\nHost: x\r\n", b"Accept: d\n\r\n"):
+        assert error_of(*before, like(b"5", b"6", bad)).code == error_of(like(b"5", b"6", bad)).code
+
+
 def test_a_connection_keeps_no_more_than_a_few_kinds() -> None:
     reader = parser()
     for number in range(50):

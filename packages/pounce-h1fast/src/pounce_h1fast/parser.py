@@ -260,11 +260,16 @@ class Pattern:
         return -1 if 0 in b"".join(values).translate(_WRONG_TO_NUL) else at
 
     def with_values_of(self, block: bytes) -> Pattern | None:
-        """What this one, which has no values, has in common with another section; None when that is not enough."""
-        if block.count(b"\r\n") != self.first.count(b"\r\n"):
+        """What this one has in common with another section; None when that is not enough."""
+        # A value that is read already is what no line has.
+        known = self.first + b"".join([b"\0" + text for _, _, text, _ in self.values])
+        if block.count(b"\r\n") != known.count(b"\r\n"):
             return None
-        lines, before = block.split(b"\r\n"), self.first.split(b"\r\n")
+        lines, before = block.split(b"\r\n"), known.split(b"\r\n")
         headers = self.headers.copy()
+        for index, lower, _, _ in self.values:
+            headers[index] = (lower, b"")
+        names = [lower for lower, _ in headers]
         texts: list[bytes] = []
         fields: list[tuple[int, bytes]] = []
         start = read = 0
@@ -272,12 +277,14 @@ class Pattern:
         for index, line in enumerate(lines):
             if line != before[index]:
                 name, colon, _ = line.partition(b":")
-                lower = headers[index - 1][0]
+                lower = names[index - 1]
                 # A name in other letters means the same, but is not the one that was checked.
                 if not colon or not before[index].startswith(name + colon):
                     return None
                 if lower in SPECIAL_FIELDS:
-                    if lower != b"content-length" or not self._may_differ_in_length():
+                    # There is one of them, and no Transfer-Encoding, since the section was accepted; and no Expect, of
+                    # which no pattern is made. So nothing but the length of a body depends on its value.
+                    if lower != b"content-length" or not self.content_length or b"upgrade" in names:
                         return None
                     length_at = index - 1
                 if len(fields) == PATTERN_MAX:
@@ -290,11 +297,6 @@ class Pattern:
         first, *others = *texts, block[read:]
         values = [(*field, text) for field, text in zip(fields, others, strict=True)]
         return Pattern(self, headers, first, values, length_at)
-
-    def _may_differ_in_length(self) -> bool:
-        """Nothing but the length of a body depends on the value of Content-Length. (There is one of them, and no
-        Transfer-Encoding, since the section was accepted; and no Expect, of which no pattern is made.)"""
-        return bool(self.content_length) and all(name != b"upgrade" for name, _ in self.headers)
 
 
 def _insert(kinds: list[Pattern], pattern: Pattern) -> None:
@@ -565,12 +567,11 @@ class FastParser:
         kinds = self._kinds
         before: Pattern | None = None
         for index, earlier in enumerate(kinds):
-            if not earlier.values:
-                common = earlier.with_values_of(pattern.first)
-                if common is not None:
-                    pattern, before = common, earlier
-                    del kinds[index]
-                    break
+            common = earlier.with_values_of(pattern.first)
+            if common is not None:
+                pattern, before = common, earlier
+                del kinds[index]
+                break
         _insert(kinds, pattern)
         if is_for_all:
             shared = self._lines.kinds.setdefault(self._limits.max_headers, [])

@@ -334,20 +334,21 @@ class HttpExchange:
     def _next_body(self) -> dict[str, Any] | None:
         """What has arrived; None where the stream fails over it."""
         pieces, self._body = self._body, None
-        body, count = b"", 0
-        if pieces:
+        if not pieces:
+            body, count = b"", 0
+        elif len(pieces) == 1 and type(pieces[0]) is not Returned:
             body = pieces[0]
-            if len(pieces) != 1 or type(body) is Returned:
-                count = sum([len(piece) for piece in pieces if type(piece) is not Returned])
-                body = b"".join(pieces)
-            else:
-                count = len(body)
-        ended = self._body_state == COMPLETE
-        message: dict[str, Any] = {"type": "http.request", "body": body, "more_body": not ended}
-        if ended:
+            count = len(body)
+        else:
+            count = sum([len(piece) for piece in pieces if type(piece) is not Returned])
+            body = b"".join(pieces)
+        if self._body_state == COMPLETE:
             self._body_state = TAKEN
+            message: dict[str, Any] = {"type": "http.request", "body": body, "more_body": False}
             if self._request_trailers:
                 message["trailers"] = self._request_trailers
+        else:
+            message = {"type": "http.request", "body": body, "more_body": True}
         if count and self._lost is None:
             try:
                 self.stream.consumed(count)

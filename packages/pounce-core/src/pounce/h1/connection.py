@@ -34,7 +34,7 @@ from pounce.errors import BadRequest, ClientGone
 from pounce.h1.encode import LAST_CHUNK, AnswerHead, chunk_head, encode_fields, encode_head, status_line
 from pounce.h1.framing import ADD_LENGTH, CHUNKED, CLOSE, LENGTH, NONE, answer_framing
 from pounce.net.body_connection import BUFFER_HIGH, BUFFER_LOW, RATE_GRACE, BodyConnection
-from pounce.net.connection import ENDED, LONG_READ, Connection, WireFailed
+from pounce.net.connection import ENDED, LONG_READ, RECV_MAX, Connection, WireFailed
 from pounce.net.linger import LINGER_TIMEOUT
 
 if TYPE_CHECKING:
@@ -291,19 +291,24 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
             self._refuse(error)
 
     def _open_with_body(self, head: RequestHead) -> None:
-        self._unconsumed = self._body_read = 0
         if self._take_body is not None:
             body = self._take_body()
             if body is not None:
                 if head.content_length is None:
                     self.share.left -= PIECE_STEPS
-                self._body_read = len(body)
-                self._hold(len(body))
+                self._unconsumed = self._body_read = count = len(body)
+                if count > BUFFER_HIGH or self.service.body_came is not None:
+                    self._unconsumed = 0
+                    self._hold(count)
+                else:
+                    # As `_hold()` does.
+                    self._most = RECV_MAX
                 self._client_waits = False
                 self.reading = DONE
                 self.deadline = inf
                 self.service.open(head, self, body, True)
                 return
+        self._unconsumed = self._body_read = 0
         self.reading = BODY
         # RFC 9110 10.1.1: no need for 100 (Continue) once a part of the content is here.
         self._client_waits = head.expect_continue and not self.parser.buffered
