@@ -63,6 +63,7 @@ class Host(wire.Service, Protocol):
     methods: dict[bytes, str]
     observers: tuple[Observer, ...]
     offered: Any
+    offers_hints: bool
     receivers: set[Any]
     """Exchanges whose application waits in `receive()`."""
     request_id_field: bytes

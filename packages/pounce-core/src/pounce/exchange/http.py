@@ -299,63 +299,60 @@ class HttpExchange:
         if running_loop() is not self.service.loop:
             return await self.service.crossing.call(self.receive, undo=self._put_back)
         while self.answer != DONE:
-            if self._body_state == COMPLETE or (self._body and self._lost is None):
-                message = self._next_body()
-                if message is not None:
-                    return message
+            ended = self._body_state == COMPLETE
+            if not ended and (not self._body or self._lost is not None):
+                if await self._wait_for_message():
+                    continue
                 break
-            if self._half_closed and self._lost is None:
-                # From here on the application believes the client to be gone, so the rest must agree.
-                self.stream_lost(None)
-                self._reset()
-            if self._lost is not None:
-                # Half a body must never pass for a whole one: what is left of it is not given out.
-                break
-            if self.service.disconnects:
-                break
-            if self._client_waits:
-                self._client_waits = False
-                if self.answer == WAITING or self.answer == HELD:
-                    try:
-                        self._inform(100, [])
-                    except ClientGone:
-                        break
-            if self._readers is None:
-                self._readers = []
-            receivers = self.service.receivers
-            receivers.add(self)
-            try:
-                await self._wait(self._readers)
-            finally:
-                if not self._readers:
-                    receivers.discard(self)
+            pieces, self._body = self._body, None
+            if not pieces:
+                body, count = b"", 0
+            elif len(pieces) == 1 and type(pieces[0]) is not Returned:
+                body = pieces[0]
+                count = len(body)
+            else:
+                count = sum([len(piece) for piece in pieces if type(piece) is not Returned])
+                body = b"".join(pieces)
+            message: dict[str, Any] = {"type": "http.request", "body": body, "more_body": not ended}
+            if ended:
+                self._body_state = TAKEN
+                if self._request_trailers:
+                    message["trailers"] = self._request_trailers
+            if count and self._lost is None:
+                try:
+                    self.stream.consumed(count)
+                except BaseException as exc:  # noqa: BLE001 - logged there
+                    self._stream_failed(exc)
+                    break
+            return message
         return {"type": "http.disconnect"}
 
-    def _next_body(self) -> dict[str, Any] | None:
-        """What has arrived; None where the stream fails over it."""
-        pieces, self._body = self._body, None
-        if not pieces:
-            body, count = b"", 0
-        elif len(pieces) == 1 and type(pieces[0]) is not Returned:
-            body = pieces[0]
-            count = len(body)
-        else:
-            count = sum([len(piece) for piece in pieces if type(piece) is not Returned])
-            body = b"".join(pieces)
-        if self._body_state == COMPLETE:
-            self._body_state = TAKEN
-            message: dict[str, Any] = {"type": "http.request", "body": body, "more_body": False}
-            if self._request_trailers:
-                message["trailers"] = self._request_trailers
-        else:
-            message = {"type": "http.request", "body": body, "more_body": True}
-        if count and self._lost is None:
-            try:
-                self.stream.consumed(count)
-            except BaseException as exc:  # noqa: BLE001 - logged there
-                self._stream_failed(exc)
-                return None
-        return message
+    async def _wait_for_message(self) -> bool:
+        """Wait until more of the body may be here; false where there is none to come."""
+        if self._half_closed and self._lost is None:
+            # From here on the application believes the client to be gone, so the rest must agree.
+            self.stream_lost(None)
+            self._reset()
+        # Half a body must never pass for a whole one: what is left of it is not given out.
+        if self._lost is not None or self.service.disconnects:
+            return False
+        if self._client_waits:
+            self._client_waits = False
+            if self.answer == WAITING or self.answer == HELD:
+                try:
+                    self._inform(100, [])
+                except ClientGone:
+                    return False
+        if self._readers is None:
+            self._readers = []
+        receivers = self.service.receivers
+        receivers.add(self)
+        try:
+            await self._wait(self._readers)
+        finally:
+            if not self._readers:
+                receivers.discard(self)
+        return True
 
     def _put_back(self, message: dict[str, Any]) -> None:
         """A message was taken for somebody who does not want it any more: the next one gets it."""
@@ -391,8 +388,7 @@ class HttpExchange:
             return
         if kind == "http.response.body":
             # To ask whether it is there takes half as long as `get()`.
-            self._send_body(message.get("body", b""), "more_body" in message and message["more_body"])
-            if self.answer != DONE or not self.stream.writable:
+            if self._send_body(message.get("body", b""), "more_body" in message and message["more_body"]):
                 await self._wait_for_turn()
         else:
             await self._pass_on(message)
@@ -466,7 +462,8 @@ class HttpExchange:
         self.status = status
         self.answer = HELD
 
-    def _send_body(self, body: Body, more: bool) -> None:
+    def _send_body(self, body: Body, more: bool) -> bool:
+        """Returns whether what follows may have to wait."""
         if (
             more
             or self.answer != HELD
@@ -476,7 +473,7 @@ class HttpExchange:
             or (self.status != 200 and self.status in BODILESS)
         ):
             self._send_piece(body, more)
-            return
+            return True
         # Nearly every answer: what `_send_piece()` does with a body that is all there when its head leaves.
         count = len(body)
         if self._expected is not None and self._expected != count:
@@ -496,8 +493,10 @@ class HttpExchange:
                 self._wake_readers()
             if service.observers:
                 service.completed(self)
-        elif not self._completed:
+            return False
+        if not self._completed:
             self.first_byte = monotonic()
+        return True
 
     def _send_piece(self, body: Body, more: bool) -> None:
         if type(body) is not bytes and not isinstance(body, FileRange):

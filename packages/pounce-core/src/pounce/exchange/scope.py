@@ -20,11 +20,13 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
 
 
 def offered_extensions(names: Iterable[str]) -> tuple[tuple[str, str], ...] | None:
-    """What scopes offer of these extensions for answers; with each the attribute of a stream that says whether it can,
-    empty where all can. None where there are none."""
+    """What scopes offer of these extensions for answers, beside early hints; with each the attribute of a stream that
+    says whether it can, empty where all can. None where there are none."""
     needs = {"trailers": "has_trailers", "zerocopysend": "sends_files", "sendfile": "sends_files"}
     offered = tuple(
-        (f"http.response.{name}" if name != "sendfile" else "pounce.sendfile", needs.get(name, "")) for name in names
+        (f"http.response.{name}" if name != "sendfile" else "pounce.sendfile", needs.get(name, ""))
+        for name in names
+        if name != "early_hint"
     )
     return offered or None
 
@@ -78,6 +80,8 @@ def http_scope(service: Host, head: RequestHead, stream: Stream) -> dict[str, An
         "pounce.worker.draining": service.drain_notice,
         "pounce.worker": service.described.copy(),
     }
+    if service.offers_hints:
+        extensions["http.response.early_hint"] = {}
     if service.offered is not None:
         for name, needs in service.offered:
             if not needs or getattr(stream, needs):

@@ -165,6 +165,7 @@ class Service:
         "next_connection_id",
         "observers",
         "offered",
+        "offers_hints",
         "on_drain",
         "on_end",
         "on_tick",
@@ -317,6 +318,7 @@ class Service:
         self.methods = {method.encode(): method for method in METHODS}
         """What scopes call the usual methods."""
         self.offered = offered_extensions(config.asgi_extensions)
+        self.offers_hints = "early_hint" in config.asgi_extensions
         self._take_settings(config, settings, create_parser, identity)
         self.max_connections = config.max_connections
         """This worker's share; 0 sets no limit."""

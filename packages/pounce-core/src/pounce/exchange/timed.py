@@ -65,11 +65,12 @@ class TimedExchange(HttpExchange):
         self._tells_at_the_end = False
         self._extend([(NAME, self._whole())])
 
-    def _send_body(self, body: Any, more: bool) -> None:
+    def _send_body(self, body: Any, more: bool) -> bool:
         is_last = not more and self._tells_at_the_end
-        super()._send_body(body, more)
+        waits = super()._send_body(body, more)
         if is_last and self.answer == TRAILERS and not self._app_has_trailers:
             self._send_trailers({})
+        return waits
 
     def _send_trailers(self, message: dict[str, Any]) -> None:
         if self._tells_at_the_end and not message.get("more_trailers", False):
