@@ -252,7 +252,9 @@ class Running:
 
     def __exit__(self, *exc_info: object) -> None:
         # A supervisor that is killed takes its processes along; not to wait for their orderly end is cheaper.
-        ended = [] if self._leaves_files else _handles_of(self.children())
+        # In the middle of an upgrade one of them is a supervisor too, which would go on.
+        children = self.children()
+        ended = _handles_of([each for each in children if not self._leaves_files or children_of(each)])
         self.process.kill()
         self.process.wait()
         if self.pid != self.process.pid and is_running(self.pid):

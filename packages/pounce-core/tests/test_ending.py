@@ -87,8 +87,8 @@ class Process:
 def process(tmp_path: Path) -> Iterator[Any]:
     started: list[Process] = []
 
-    def start(*arguments: str) -> Process:
-        started.append(Process(tmp_path, *arguments))
+    def start(*arguments: str, **options: Any) -> Process:
+        started.append(Process(tmp_path, *arguments, **options))
         return started[-1]
 
     yield start
@@ -112,25 +112,25 @@ def test_an_application_that_does_not_end_cannot_keep_the_process(process: Any, 
     assert seconds < 60
 
 
-def test_program_goes_on_after_the_server_whose_calls_in_threads_go_on(tmp_path: Path) -> None:
+def test_program_goes_on_after_the_server_whose_calls_in_threads_go_on(process: Any) -> None:
     program = f"{SERVE}\nimport sys; print('goes on', file=sys.stderr)"
-    server = Process(tmp_path, program=program)
-    with server.popen, request(server.port(), "/thread"):
+    server = process(program=program)
+    with request(server.port(), "/thread"):
         server.line_with("called")
         code, _, rest = server.end(signal.SIGTERM)
     assert "goes on" in rest
     assert code == 0
 
 
-def test_threads_of_the_program_around_the_server_are_waited_for(tmp_path: Path) -> None:
+def test_threads_of_the_program_around_the_server_are_waited_for(tmp_path: Path, process: Any) -> None:
     """They would be without the server too, as long as they take: for its own ones the time is over before."""
     release = tmp_path / "release"
     program = (
         f"import os, threading, time\ndef own():\n    while not os.path.exists({str(release)!r}): time.sleep(0.01)"
     )
     program += f"\n    print('own thread ended', flush=True)\nthreading.Thread(target=own).start()\n{SERVE}"
-    server = Process(tmp_path, program=program, stdout=subprocess.PIPE)
-    with server.popen, request(server.port(), "/thread"):
+    server = process(program=program, stdout=subprocess.PIPE)
+    with request(server.port(), "/thread"):
         server.line_with("called")
         os.kill(server.popen.pid, signal.SIGTERM)
         server.line_with("are left")
@@ -139,7 +139,7 @@ def test_threads_of_the_program_around_the_server_are_waited_for(tmp_path: Path)
     assert out == "own thread ended\n"
 
 
-def test_exit_handlers_of_the_program_around_the_server_are_waited_for(tmp_path: Path) -> None:
+def test_exit_handlers_of_the_program_around_the_server_are_waited_for(process: Any) -> None:
     """Those of the application are called before them, and the bound is for those alone."""
     program = """
 import atexit, threading
@@ -153,11 +153,10 @@ def own():
 """
     on_ready = "on_ready=lambda info: atexit.register(print, 'of the application', flush=True)"
     program += SERVE.replace("port=0", f"port=0, {on_ready}")
-    server = Process(tmp_path, program=program, stdout=subprocess.PIPE)
-    with server.popen:
-        server.port()
-        os.kill(server.popen.pid, signal.SIGTERM)
-        out, _ = server.popen.communicate(timeout=120)
+    server = process(program=program, stdout=subprocess.PIPE)
+    server.port()
+    os.kill(server.popen.pid, signal.SIGTERM)
+    out, _ = server.popen.communicate(timeout=120)
     assert out == "of the application\nown handler ended\n"
     assert server.popen.returncode == 0
 
