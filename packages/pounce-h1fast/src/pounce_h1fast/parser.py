@@ -247,7 +247,7 @@ class Pattern:
     def read(self, buffer: bytes, at: int, headers: list[Any]) -> int:
         """Where a section ends whose first value begins at `at`, if it fits: its values go into a copy of `headers`; -1
         when it does not."""
-        values = []
+        values = b""
         for index, name, text, size in self.values:
             # Where the line has no end, -1: no text fits there.
             end = buffer.find(b"\r\n", at)
@@ -255,9 +255,9 @@ class Pattern:
                 return -1
             value = buffer[at:end]
             headers[index] = (name, value.strip(b" \t"))
-            values.append(value)
+            values += value
             at = end + size
-        return -1 if 0 in b"".join(values).translate(_WRONG_TO_NUL) else at
+        return -1 if 0 in values.translate(_WRONG_TO_NUL) else at
 
     def with_values_of(self, block: bytes) -> Pattern | None:
         """What this one has in common with another section; None when that is not enough."""
@@ -600,7 +600,6 @@ class FastParser:
             if end == start or buffer[end:after] != b"\r\n0\r\n\r\n":
                 return None
         data = buffer[start:end]
-        self._remaining = 0
         self._state = HEAD
         # As `_consume()` does.
         self.buffered = left = len(buffer) - after

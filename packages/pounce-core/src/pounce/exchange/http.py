@@ -170,9 +170,9 @@ class HttpExchange:
 
     def whole_received(self, data: bytes) -> None:
         """All of the body, before the application has been started: as `data_received()` and `eof_received()` do."""
-        self.bytes_received = len(data)
+        self.bytes_received = count = len(data)
         self._body_state = COMPLETE
-        if len(data) > self.service.max_request_size > 0:
+        if count > self.service.max_request_size > 0:
             self.stream_lost(self.service.too_large())
         elif data:
             self._body = [data]
