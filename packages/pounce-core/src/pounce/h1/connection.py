@@ -256,7 +256,19 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
             while True:
                 reading = self.reading
                 if reading >= DONE:
-                    if reading != DONE or self.writing != SENT or not self.writable or not self._next_request():
+                    if reading != DONE or self.writing != SENT or not self.writable:
+                        return
+                    buffered = self.parser.buffered
+                    if self._keep_alive and not (
+                        buffered or self._paused or self._ended_by_peer or self.service.draining
+                    ):
+                        # What `_next_request()` does comes to the same.
+                        self.exchange = self.head = None  # type: ignore[assignment]
+                        self.reading = IDLE
+                        self.writing = READY
+                        self.deadline = self.loop.time() + self._idle_timeout
+                        return
+                    if not self._next_request(buffered):
                         return
                     reading = IDLE
                 event = self.parser.next_event()
@@ -422,16 +434,9 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
         else:
             super()._set_body_deadline()
 
-    def _next_request(self) -> bool:
-        """Make ready for the next request; False when nothing of it is here, or this was the last one."""
-        buffered = self.parser.buffered
-        if self._keep_alive and not (buffered or self._paused or self._ended_by_peer or self.service.draining):
-            # What follows comes to the same.
-            self.exchange = self.head = None  # type: ignore[assignment]
-            self.reading = IDLE
-            self.writing = READY
-            self.deadline = self.loop.time() + self._idle_timeout
-            return False
+    def _next_request(self, buffered: int) -> bool:
+        """Make ready for the next request, of which so many bytes are here; False when none are, or this was the last
+        one."""
         self.exchange = cast(Exchange, None)
         head, self.head = self.head, None
         if not self._keep_alive or (not buffered and (self.service.draining or self._ended_by_peer)):
@@ -673,7 +678,7 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                 # Rule 2: not from inside a Stream method.
                 self.loop.call_soon(self._continue)
             else:
-                self._next_request()
+                self._next_request(0)
 
     def _stop_body(self) -> None:
         """The answer came before the body's end: read on in order to use the connection again, or give it up."""
