@@ -33,7 +33,13 @@ def loop() -> Iterator[asyncio.Runner]:
 @pytest.fixture
 def ask(loop: asyncio.Runner) -> Ask:
     def ask(
-        app: Any, method: str = "GET", path: str = "/", kind: str = "http", scheme: str = "", **headers: str
+        app: Any,
+        method: str = "GET",
+        path: str = "/",
+        kind: str = "http",
+        scheme: str = "",
+        state: Any = (),
+        **headers: str,
     ) -> Answer:
         target, _, query = path.partition("?")
         scope = {
@@ -44,7 +50,7 @@ def ask(loop: asyncio.Runner) -> Ask:
             "raw_path": target.encode(),
             "query_string": query.encode(),
             "root_path": "",
-            "state": {},
+            "state": dict(state),
             "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
         }
         messages: list[Any] = []
@@ -331,7 +337,8 @@ def test_path_of_nobody_is_404(ask: Ask) -> None:
     assert ask(Dispatch({"/api": shows("api")}), path="/x").status == 404
 
 
-def lifespan(loop: asyncio.Runner, app: Any) -> list[Any]:
+def lifespan(loop: asyncio.Runner, app: Any, state: Any = None) -> list[Any]:
+    """What is sent in a lifespan whose state is this one."""
     sent: list[Any] = []
 
     async def run() -> None:
@@ -343,7 +350,8 @@ def lifespan(loop: asyncio.Runner, app: Any) -> list[Any]:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {} if state is None else state}
+        await app(scope, receive, send)
 
     loop.run(run())
     return sent
@@ -355,13 +363,98 @@ def test_every_application_has_its_lifespan_and_state(loop: asyncio.Runner, ask:
         await says(b"without")(scope, receive, send)
 
     site = Dispatch({"/a": shows("a"), "/b": shows("b"), "/c": without})
-    assert [message["type"] for message in lifespan(loop, site)] == [
+    state: dict[str, Any] = {}
+    assert [message["type"] for message in lifespan(loop, site, state)] == [
         "lifespan.startup.complete",
         "lifespan.shutdown.complete",
     ]
-    assert ask(site, path="/a", host="x").body == b"a /a /a a"
-    assert ask(site, path="/b", host="x").body == b"b /b /b b"
-    assert ask(site, path="/c", host="x").body == b"without"
+    assert ask(site, path="/a", host="x", state=state).body == b"a /a /a a"
+    assert ask(site, path="/b", host="x", state=state).body == b"b /b /b b"
+    assert ask(site, path="/c", host="x", state=state).body == b"without"
+
+
+def test_loops_have_their_own_lifespans_of_every_application(loop: asyncio.Runner, ask: Ask) -> None:
+    """As workers on threads have, which share the application."""
+    started: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            scope["state"]["name"] = len(started)
+            started.append(scope["state"])
+        await shows("app")(scope | {"state": {}} if scope["type"] == "lifespan" else scope, receive, send)
+
+    site = Dispatch({"/": Dispatch({"/": app})})
+    first: dict[str, Any] = {"of": 1}
+    second: dict[str, Any] = {"of": 2}
+    lifespan(loop, site, first)
+    lifespan(loop, site, second)
+    assert [state["of"] for state in started] == [1, 2]
+    assert [ask(site, host="x", state=state).body for state in (first, second)] == [b"app  / 0", b"app  / 1"]
+
+
+def test_applications_see_nothing_in_their_state_but_theirs(loop: asyncio.Runner, ask: Ask) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            seen.append(scope["state"])
+        await shows("a")(scope, receive, send)
+
+    site = Dispatch({"/": app})
+    state: dict[str, Any] = {"of": 1}
+    lifespan(loop, site, state)
+    ask(site, host="x", state=state)
+    assert seen == [{"of": 1, "name": "a"}]
+
+
+def test_hooks_of_a_worker_call_every_application_with_its_state(loop: asyncio.Runner, ask: Ask) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "pounce.worker.startup":
+            assert scope["worker_id"] == 3
+            scope["state"]["name"] += " begun"
+            return
+        await shows("a")(scope, receive, send)
+
+    site = Dispatch({"/a": app, "/b": app})
+    state: dict[str, Any] = {}
+    lifespan(loop, site, state)
+    # The lifespan of workers on threads may be one, of whose state each has a copy.
+    copies = [dict(state), dict(state)]
+    for each in copies:
+        loop.run(site({"type": "pounce.worker.startup", "worker_id": 3, "state": each}, None, None))
+    for each in copies:
+        assert ask(site, path="/a", host="x", state=each).body == b"a /a /a a begun"
+        assert ask(site, path="/b", host="x", state=each).body == b"a /b /b a begun"
+
+
+def test_mounts_serve_webtransport(ask: Ask) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "webtransport.accept", "mounted": scope["root_path"]})
+
+    site = Dispatch({"/a": app})
+    assert ask(site, path="/a/b", kind="webtransport", host="x").messages[0]["mounted"] == "/a"
+    assert ask(site, path="/b", kind="webtransport", host="x").messages == [{"type": "webtransport.close"}]
+
+
+def test_application_that_raises_in_its_startup_ends_the_start(loop: asyncio.Runner) -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise RuntimeError("the database is down")
+
+    (told,) = lifespan(loop, Dispatch({"/a": shows("a"), "/b": fails}))
+    assert told["type"] == "lifespan.startup.failed"
+    assert told["message"].endswith("RuntimeError: the database is down\n")
+
+
+def test_application_that_ends_its_lifespan_with_an_error_is_told_of_at_the_end(loop: asyncio.Runner) -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        raise RuntimeError("too early")
+
+    told = lifespan(loop, Dispatch({"/a": shows("a"), "/b": fails}))
+    assert [message["type"] for message in told] == ["lifespan.startup.complete", "lifespan.shutdown.failed"]
+    assert told[1]["message"].endswith("RuntimeError: too early\n")
 
 
 def test_application_that_cannot_start_ends_the_start(loop: asyncio.Runner) -> None:

@@ -63,9 +63,9 @@ def add_vary(headers: Headers, *fields: bytes) -> None:
 async def refuse(
     scope: Scope, send: Send, status: int, text: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
-    """Answer a request with a line of text; close a WebSocket handshake, which becomes a 403."""
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close"})
+    """Answer a request with a line of text; close a handshake of WebSocket or WebTransport, which becomes a 403."""
+    if scope["type"] != "http":
+        await send({"type": f"{scope['type']}.close"})
         return
     fields = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text)), *headers]
     await send({"type": "http.response.start", "status": status, "headers": fields})

@@ -1,6 +1,7 @@
 """Several applications behind one server."""
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ __all__ = ["Dispatch"]
 
 
 class _Mounted:
-    """An application, where it is mounted, and the state of its lifespan."""
+    """An application, and where it is mounted."""
 
     def __init__(self, where: str, app: App) -> None:
         host, slash, path = where.partition("/")
@@ -20,7 +21,6 @@ class _Mounted:
         self.host = host.lower().encode()
         self.path = f"/{path}".rstrip("/")
         self.app = app
-        self.state: dict[str, Any] = {}
 
     def fits(self, host: bytes, path: str) -> bool:
         return (not self.host or self.host == host) and (
@@ -35,17 +35,21 @@ class Dispatch:
     A key is a path, or a host and a path: `"api.example.org/"`. The longest path that fits decides, one with a host
     before one without. The application finds its path in `root_path`, as ASGI has it; `path` stays whole. Without one
     that fits the answer is 404. Every application has its lifespan and its state; one that has no lifespan goes
-    without. It works under any server. Raises `ConfigError`.
+    without. The hooks of workers (`worker_hooks`) call all of them. It works under any server. Raises `ConfigError`.
     """
 
     def __init__(self, applications: Mapping[str, App]) -> None:
         mounted = [_Mounted(where, app) for where, app in applications.items()]
         self._mounted = sorted(mounted, key=lambda each: (len(each.path), bool(each.host)), reverse=True)
+        # The states are kept in that of the lifespan, which a server with several loops has one of for each.
+        self._key = f"pounce.middleware.Dispatch {id(self)}"
 
     def __call__(self, scope: Scope, receive: Any, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
             return self._lifespan(scope, receive, send)
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"].startswith("pounce.worker."):
+            return self._tell_all(scope, receive, send)
+        if scope["type"] not in ("http", "websocket", "webtransport"):
             raise NotImplementedError(f"Dispatch knows no scope of type {scope['type']!r}")
         root = scope.get("root_path", "")
         path: str = scope["path"]
@@ -57,12 +61,16 @@ class Dispatch:
             if each.fits(host, below):
                 inner = {**scope, "root_path": root + each.path}
                 if "state" in scope:
-                    inner["state"] = {**scope["state"], **each.state}
+                    inner["state"] = state = dict(scope["state"])
+                    state.update(state.pop(self._key, {}).get(each, {}))
                 return each.app(inner, receive, send)
         return refuse(scope, send, 404, b"Not Found")
 
     async def _lifespan(self, scope: Scope, receive: Any, send: Send) -> None:
-        lifespans = [_Lifespan(each, scope) for each in self._mounted]
+        given = scope.get("state", {})
+        states = {each: dict(given) for each in self._mounted}
+        given[self._key] = states
+        lifespans = [_Lifespan(each.app, {**scope, "state": state}) for each, state in states.items()]
         await receive()
         failures = [why for why in await asyncio.gather(*(each.start() for each in lifespans)) if why is not None]
         if failures:
@@ -77,17 +85,25 @@ class Dispatch:
         else:
             await send({"type": "lifespan.shutdown.complete"})
 
+    async def _tell_all(self, scope: Scope, receive: Any, send: Send) -> None:
+        """Call every application with its own state, which nobody else has: loops may have the lifespan in common."""
+        given = scope["state"]
+        before = given.get(self._key, {})
+        states = {each: dict(before.get(each, given)) for each in self._mounted}
+        given[self._key] = states
+        await asyncio.gather(*(each.app({**scope, "state": states[each]}, receive, send) for each in self._mounted))
+
 
 class _Lifespan:
     """The lifespan of one of the applications."""
 
-    def __init__(self, mounted: _Mounted, scope: Scope) -> None:
-        self._mounted = mounted
+    def __init__(self, app: App, scope: Scope) -> None:
+        self._app = app
+        self._scope = scope
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        mounted.state = dict(scope.get("state", {}))
-        self._scope = {**scope, "state": mounted.state}
         self._task: asyncio.Task[None] | None = None
+        self._knows_lifespans = False
 
     async def start(self) -> str | None:
         """What went wrong; an application that does not know lifespans is none the worse for it."""
@@ -95,14 +111,28 @@ class _Lifespan:
         return await self._ask("lifespan.startup")
 
     async def stop(self) -> str | None:
-        if self._task is None or self._task.done():
+        if self._task is None:
             return None
+        if self._task.done():
+            return self._failure()
         why = await self._ask("lifespan.shutdown")
         await asyncio.wait([self._task])
         return why
 
     async def _run(self) -> None:
-        await self._mounted.app(self._scope, self._messages.get, self._answers.put)
+        await self._app(self._scope, self._receive, self._answers.put)
+
+    async def _receive(self) -> dict[str, Any]:
+        self._knows_lifespans = True
+        return await self._messages.get()
+
+    def _failure(self) -> str | None:
+        """What an application has raised, unless that was to say that it has no lifespan."""
+        task = self._task
+        if task is None or task.cancelled() or not self._knows_lifespans:
+            return None
+        error = task.exception()
+        return "".join(traceback.format_exception(error)) if error is not None else None
 
     async def _ask(self, kind: str) -> str | None:
         task = self._task
@@ -114,7 +144,4 @@ class _Lifespan:
             message = answer.result()
             return str(message.get("message", "")) if message["type"].endswith(".failed") else None
         answer.cancel()
-        if task.cancelled() or task.exception() is None or kind == "lifespan.startup":
-            # It returned, or raised because it has no lifespan.
-            return None
-        return repr(task.exception())
+        return self._failure()
