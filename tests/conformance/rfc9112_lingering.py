@@ -3,6 +3,7 @@
 The clients here send on when they should not, at moments spread over those in which the server closes.
 """
 
+import asyncio
 import os
 import random
 import threading
@@ -118,6 +119,27 @@ def test_clients_that_ask_on_during_a_drain_meet_no_reset_and_no_half_answer(ser
         for client in clients:
             client.join()
         assert [client.error for client in clients if client.error] == []
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["time is over", "at once"])
+def test_nothing_is_begun_behind_a_request_that_the_end_of_a_drain_has_cancelled(serve: Any, force: bool) -> None:
+    begun: list[str] = []
+    running = threading.Event()
+
+    async def slow(scope: Any, receive: Receive, send: Send) -> None:
+        begun.append(scope["path"])
+        running.set()
+        await asyncio.sleep(600)
+
+    site = serve(slow, lifespan="off", shutdown_timeout=60.0 if force else 0.05)
+    with site.client() as client:
+        client.send(b"".join(get(f"/{number}") for number in range(4)))
+        assert running.wait(60)
+        site.server.shutdown(force=force)
+        answers = read_answers(client.rest())
+        site.server.stop()
+    assert [(answer.status, answer.closes) for answer in answers] == [(503, True)]
+    assert begun == ["/0"]
 
 
 class Late(threading.Thread):

@@ -145,6 +145,8 @@ class Service(Protocol):
     """All workers of the server, as its supervisor last said; None where there is none, or nobody asks for it."""
     draining: bool
     """The worker takes no further connections and lets requests finish."""
+    ending: bool
+    """The time for that is over: what runs is being cancelled, and a request that is opened is answered 503."""
     upgrades: Mapping[bytes, Upgrade]
     """By token."""
     switches: Mapping[bytes, Switch]

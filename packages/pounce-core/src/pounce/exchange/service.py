@@ -18,10 +18,10 @@ from pounce.contract.stream import Completed, ConnectionInfo, Exchange, RunsApp,
 from pounce.contract.totals import Totals
 from pounce.contract.turns import Share, Turns
 from pounce.contract.wire import ASGIApp, Certificates, Fleet, LiveConnection, Switch, Upgrade
-from pounce.errors import BadRequest
+from pounce.errors import BadRequest, PounceError
 from pounce.exchange.crossing import Crossing
 from pounce.exchange.draining import DrainNotice
-from pounce.exchange.error_pages import ErrorPages, plugin_failed
+from pounce.exchange.error_pages import ErrorPages, plugin_failed, shutting_down
 from pounce.exchange.host import Compression, ErrorApps
 from pounce.exchange.http import HELD, HttpExchange
 from pounce.exchange.own_binds import own_binds
@@ -150,6 +150,7 @@ class Service:
         "drain_begun",
         "drain_notice",
         "draining",
+        "ending",
         "error_apps",
         "error_pages",
         "exchange_class",
@@ -232,6 +233,8 @@ class Service:
         """How calls from other loops reach what belongs to this one: see there what an exchange has to do about it."""
         self.fleet: Fleet | None = None
         self.draining = False
+        self.ending = False
+        """No more requests begin: what runs is being cancelled."""
         self.drain_begun = asyncio.Event()
         """Set when the worker accepts no more connections."""
         self.drain_notice = DrainNotice(self.drain_begun, self.crossing)
@@ -486,7 +489,7 @@ class Service:
             return self.refuse(head, stream, TOO_EARLY)
         return self.open(head, stream)
 
-    def refuse(self, head: RequestHead | None, stream: Stream, error: BadRequest) -> Exchange:
+    def refuse(self, head: RequestHead | None, stream: Stream, error: PounceError) -> Exchange:
         """Answer a request with an error; `head` is None when it could not even be read.
 
         Wires of another version than HTTP/1.1 give an `unreadable_head()` then.
@@ -613,6 +616,14 @@ class Service:
         self.disconnects = True
         for exchange in tuple(self.receivers):
             exchange.disconnect()
+
+    def end(self) -> None:
+        """From here on requests are answered 503, and no application is started for one."""
+        self.ending = True
+        self._admit = self._refuse_at_the_end
+
+    def _refuse_at_the_end(self, head: RequestHead, stream: Stream) -> Exchange:
+        return self.refuse(head, stream, shutting_down())
 
     def connection_closed(self, connection: LiveConnection) -> None:
         """A connection is gone; called once for each that was added to `connections`."""

@@ -629,7 +629,10 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
 
     def _reusable(self) -> bool:
         """Whether another request can follow, as far as is known when the answer begins."""
-        if not self._keep_alive or ((self.service.draining or self._ended_by_peer) and not self.parser.buffered):
+        service = self.service
+        if not self._keep_alive or service.ending:
+            return False
+        if (service.draining or self._ended_by_peer) and not self.parser.buffered:
             return False
         if self.reading == BODY and self.head is not None:
             # RFC 9112 9.3: the rest of the body has to be read first. A client that waits for 100 (Continue) may

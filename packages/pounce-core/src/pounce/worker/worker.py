@@ -473,6 +473,9 @@ class Worker:
         service = self.service
         for acceptor in self._acceptors:
             acceptor.abort()
+        # A bind may have one of its own.
+        for each in {service, *(getattr(connection, "service", service) for connection in service.connections)}:
+            each.end()
         if service.concurrency is not None:
             service.concurrency.end()
         if service.tasks:
