@@ -1,6 +1,7 @@
 """What is special to FastParser: the table of lines, the fields that repeat, and bodies that are not copied."""
 
 import random
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -444,6 +445,19 @@ def test_a_pattern_learns_of_further_values_that_differ() -> None:
         assert (table.hits + table.misses == before) is (number > 3 or number == 2)
 
 
+def test_new_connections_begin_with_no_more_values_to_read_than_two_requests_differ_in(table: LineTable) -> None:
+    values = [0] * 6
+    for number in range(40):
+        reader = parser()
+        for _ in range(4):
+            values[number % 6] += 1
+            fields = b"".join([b"X-%d: %d\r\n" % each for each in enumerate(values)])
+            reader.receive_data(request(fields))
+            assert isinstance(reader.next_event(), RequestHead)
+    (kinds,) = table.kinds.values()
+    assert max(len(kind.values) for kind in kinds) == 1
+
+
 def test_a_pattern_that_has_learnt_excuses_nothing() -> None:
     ends = (b"Accept: a\r\n", b"Accept: b\r\n", b"Accept: c\r\n")
     before = [like(b"%d" % number, b"%d" % number, end) for number, end in enumerate(ends)]
@@ -537,6 +551,21 @@ def test_an_idle_connection_keeps_no_large_fields() -> None:
         assert isinstance(head, RequestHead)
         assert len(head.headers[1][1]) == size
         assert sum(kind.size for kind in reader._kinds) <= h1fast.BLOCK_MAX
+
+
+@pytest.mark.parametrize("count", [3, 20, 40, 98])
+def test_an_idle_connection_keeps_no_many_fields(count: int) -> None:
+    reader = parser()
+    for number in range(12):
+        fields = [b"%x-%x: %x\r\n" % (number % 4, index, index) for index in range(count)]
+        reader.receive_data(request(b"".join(fields)))
+        assert isinstance(reader.next_event(), RequestHead)
+    kept = sum(
+        sys.getsizeof(kind.first) + sum(sys.getsizeof(each) for field in kind.headers for each in (field, *field))
+        for kind in reader._kinds
+    )
+    assert kept <= h1fast.KINDS_ROOM * 1.1
+    assert (len(reader._kinds) == h1fast.KINDS_MAX) is (count <= 20)
 
 
 @pytest.mark.parametrize("size", [1, 1000, 70_000])

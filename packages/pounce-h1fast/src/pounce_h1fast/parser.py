@@ -105,8 +105,10 @@ GENERATION = 8192
 """Misses after which a new generation begins even if the young one is not full, so that habits may change."""
 BLOCK_MAX = 4096
 """Bytes of the fields that a connection makes a pattern of."""
-KINDS_ROOM = 6144
+KINDS_ROOM = 16_384
 """Bytes of all its patterns: what an idle connection may hold; and of those that connections begin with."""
+FIELD_SIZE = 180
+"""Bytes that a field takes in a pattern, beside its text: a tuple and what is in it."""
 
 PATTERN_MAX = 8
 """Values that may differ from request to request without each being read from scratch."""
@@ -230,7 +232,7 @@ class Pattern:
         self.first = first
         self.values = [(index, name, text, len(text)) for index, name, text in values]
         """Index and name of the field that a value belongs to, and the text behind it with its size."""
-        self.size = len(first) + sum([size for _, _, _, size in self.values])
+        self.size = len(first) + sum([size for _, _, _, size in self.values]) + FIELD_SIZE * len(headers)
         self.length_at = length_at
         """Index of the Content-Length that is to be read; -1 where `content_length` is that of all that fit."""
         self.headers = headers
@@ -575,7 +577,8 @@ class FastParser:
                 del kinds[index]
                 break
         _insert(kinds, pattern)
-        if is_for_all:
+        # What many clients have in common would be next to nothing in the end, with all else to be read.
+        if is_for_all and (before is None or not before.values):
             shared = self._lines.kinds.setdefault(self._limits.max_headers, [])
             if before in shared:
                 shared.remove(before)
