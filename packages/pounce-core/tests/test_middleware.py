@@ -1,6 +1,7 @@
 """CORS, security headers, redirects, allowed hosts and mounts as plain ASGI, without a server."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -371,6 +372,17 @@ def test_every_application_has_its_lifespan_and_state(loop: asyncio.Runner, ask:
     assert ask(site, path="/a", host="x", state=state).body == b"a /a /a a"
     assert ask(site, path="/b", host="x", state=state).body == b"b /b /b b"
     assert ask(site, path="/c", host="x", state=state).body == b"without"
+
+
+def test_nothing_is_logged_of_an_application_without_a_lifespan(
+    loop: asyncio.Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def without(scope: Any, receive: Any, send: Any) -> None:
+        raise NotImplementedError
+
+    lifespan(loop, Dispatch({"/": without}))
+    gc.collect()
+    assert caplog.records == []
 
 
 def test_loops_have_their_own_lifespans_of_every_application(loop: asyncio.Runner, ask: Ask) -> None:

@@ -618,7 +618,8 @@ class Service:
             exchange.disconnect()
 
     def end(self) -> None:
-        """From here on requests are answered 503, and no application is started for one."""
+        """From here on requests are answered 503, and no application is started for one. The service of each bind is
+        told so, too."""
         self.ending = True
         self._admit = self._refuse_at_the_end
 

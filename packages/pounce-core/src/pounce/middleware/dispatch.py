@@ -129,10 +129,8 @@ class _Lifespan:
     def _failure(self) -> str | None:
         """What an application has raised, unless that was to say that it has no lifespan."""
         task = self._task
-        if task is None or task.cancelled() or not self._knows_lifespans:
-            return None
-        error = task.exception()
-        return "".join(traceback.format_exception(error)) if error is not None else None
+        error = None if task is None or task.cancelled() else task.exception()
+        return "".join(traceback.format_exception(error)) if error is not None and self._knows_lifespans else None
 
     async def _ask(self, kind: str) -> str | None:
         task = self._task
