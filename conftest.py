@@ -16,7 +16,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from _pytest.faulthandler import fault_handler_stderr_fd_key, get_timeout_config_value
+from _pytest.faulthandler import (
+    fault_handler_stderr_fd_key,
+    get_exit_on_timeout_config_value,
+    get_timeout_config_value,
+)
 from benchmarks.load.certificate import certificate_files
 from tests.sequences import COUNTS, FUZZ_SECONDS
 from xdist.scheduler import LoadFileScheduling
@@ -159,10 +163,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
     """A test that has failed is watched on, as its end may take for ever: pytest stops its watch at a failure, lest it
     ends who looks into it with a debugger."""
-    if isinstance(node, pytest.Item) and not node.config.getoption("usepdb"):
-        faulthandler.dump_traceback_later(
-            get_timeout_config_value(node.config), exit=True, file=node.config.stash[fault_handler_stderr_fd_key]
-        )
+    seconds = get_timeout_config_value(node.config)
+    if seconds > 0 and isinstance(node, pytest.Item) and not node.config.getoption("usepdb"):
+        stderr = node.config.stash[fault_handler_stderr_fd_key]
+        faulthandler.dump_traceback_later(seconds, exit=get_exit_on_timeout_config_value(node.config), file=stderr)
 
 
 class Files(LoadFileScheduling):

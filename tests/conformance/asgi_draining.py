@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any
 
+import pytest
 from tests.conformance.wires import Wire, answer, read_body
 
 PATIENCE = 60.0
@@ -167,3 +168,44 @@ def test_a_second_shutdown_cuts_the_delay_short(wire: Wire) -> None:
     started.server.shutdown(force=True)
     started.stop()
     assert time.monotonic() - began < PATIENCE
+
+
+def test_request_after_the_end_of_the_drain_is_answered_503_and_starts_nothing(wire: Wire) -> None:
+    asked: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        receive.__self__.service.end()
+        await answer(send, b"last")
+
+    started = wire.start(app, lifespan="off", debug=True)
+    first, second = started.connect(), started.connect()
+    assert first.request("GET", "/first").body == b"last"
+    refused = second.request("POST", "/second", body=b"x")
+    assert (refused.status, b"POUNCE_SHUTTING_DOWN" in refused.body) == (503, True)
+    if wire.case.has_reasons:
+        assert second.read_eof()
+    assert asked == ["/first"]
+
+
+@pytest.mark.parametrize("options", ["", "root_path=/bind"], ids=["as the server", "of its own"])
+def test_service_of_each_bind_knows_of_the_end_when_what_runs_is_cancelled(wire: Wire, options: str) -> None:
+    begun = threading.Event()
+    ending: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        service = receive.__self__.service
+        ending.append(service.ending)
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.append(service.ending)
+
+    started = wire.start(app, options=options, lifespan="off", shutdown_timeout=0.05)
+    with started.connect() as client:
+        request = client.open("GET", "/")
+        assert begun.wait(PATIENCE)
+        started.server.shutdown()
+        assert request.response().status == 503
+    assert ending == [False, True]

@@ -308,13 +308,14 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
             if body is not None:
                 if head.content_length is None:
                     self.share.left -= PIECE_STEPS
-                self._unconsumed = self._body_read = count = len(body)
-                if count > BUFFER_HIGH or self.service.body_came is not None:
+                self._body_read = count = len(body)
+                if count <= BUFFER_HIGH and self.service.body_came is None:
+                    # As `_hold()` does.
+                    self._unconsumed = count
+                    self._most = RECV_MAX
+                else:
                     self._unconsumed = 0
                     self._hold(count)
-                else:
-                    # As `_hold()` does.
-                    self._most = RECV_MAX
                 self._client_waits = False
                 self.reading = DONE
                 self.deadline = inf
