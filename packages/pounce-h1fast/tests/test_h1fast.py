@@ -543,6 +543,28 @@ def test_what_an_application_does_to_its_headers_touches_no_other_request(
         head.headers.append((b"x", b"y"))
 
 
+@pytest.mark.parametrize("fields", [[b"A: b\r\n"] * 3, [b"A: %d\r\n" % number for number in range(3)]])
+@pytest.mark.parametrize(
+    "line", [b"GET / HTTP/1.0", b"GET / HTTP/1.2", b"GET / http/1.1", b"GET /  HTTP/1.1", b"GET /\tHTTP/1.1", b"GET /"]
+)
+def test_fields_seen_before_say_nothing_of_a_version(line: bytes, fields: list[bytes]) -> None:
+    known = parser()
+    for field in fields[:2]:
+        known.receive_data(request(field))
+        assert isinstance(known.next_event(), RequestHead)
+    found = []
+    for reader in (known, parser()):
+        reader.receive_data(request(fields[2], line))
+        try:
+            head = reader.next_event()
+        except BadRequest as error:
+            found.append((error.code, error.status))
+        else:
+            assert isinstance(head, RequestHead)
+            found.append((head.version, head.keep_alive, head.target, head.headers))
+    assert found[0] == found[1]
+
+
 def test_an_idle_connection_keeps_no_large_fields() -> None:
     reader = parser()
     for size in (10, 60_000, 10, 60_000):

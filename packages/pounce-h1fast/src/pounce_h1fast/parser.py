@@ -44,7 +44,7 @@ import re
 import threading
 from typing import Any, cast
 
-from pounce.contract.head import Headers, RequestHead
+from pounce.contract.head import GET, Headers, RequestHead
 from pounce.errors import BadRequest
 from pounce.exchange.fields import is_forwarding
 from pounce.exchange.scope import METHODS
@@ -73,6 +73,8 @@ _REQUEST_LINE = re.compile(rb"([!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,%d}) ([\x21-\x7e]+
 _USUAL_LINE = re.compile(
     rb"(?!CONNECT )([!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,%d}) (/[\x21\x22\x24-\x7e]*) HTTP/1\.1" % METHOD_MAX
 )
+VERSION = b" HTTP/1.1"
+"""What a usual request line ends with, and so the texts of a pattern begin with."""
 # RFC 9112 5: field-line = field-name ":" OWS field-value OWS, and RFC 9110 5.1: field-name = token
 _FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # RFC 9112 7.1: chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF
@@ -210,11 +212,11 @@ _tables = _Tables()
 
 
 class Pattern:
-    """What requests of a connection have in common: the bytes of their fields, but for some values. Never changed.
+    """What requests of a connection share: the bytes from their version on, but for some values. Never changed.
 
-    Its texts are `first` and, behind each of `values`, another one. Each but the last ends where a value begins; they
-    have the CRLF before their lines, and the last one that at the end of the section and the empty line. Without values
-    there is one text, the field section of an accepted request.
+    Its texts are `first`, which begins with the version of the request line, and, behind each of `values`, another one.
+    Each but the last ends where a value begins; they have the CRLF before their lines, and the last one that at the end
+    of the section and the empty line. Without values there is one text, that of an accepted request.
     """
 
     __slots__ = (
@@ -264,7 +266,7 @@ class Pattern:
         return -1 if 0 in values.translate(_WRONG_TO_NUL) else at
 
     def with_values_of(self, block: bytes) -> Pattern | None:
-        """What this one has in common with another section; None when that is not enough."""
+        """What this one has in common with another request, from its version on; None when that is not enough."""
         # A value that is read already is what no line has.
         known = self.first + b"".join([b"\0" + text for _, _, text, _ in self.values])
         if block.count(b"\r\n") != known.count(b"\r\n"):
@@ -418,32 +420,30 @@ class FastParser:
             line_end, method, target = -1, None, b""
         else:
             # The first line ends here or, in a request without fields, where the head does. Where it has no end, -1: no
-            # text of a pattern fits there.
+            # text of a pattern is as short as what ends there.
             line_end = buffer.find(b"\r\n", at)
             # What `usual_line` matches, of the methods that nearly all requests have: it takes twice as long.
             if buffer.startswith(b"GET /", at):
-                method = b"GET"
+                method = GET
                 target = buffer[at + 4 : line_end - 9]
             else:
                 start = buffer.find(b" /", at, at + USUAL_METHOD_MAX) + 1
                 target = buffer[start : line_end - 9]
                 method = self._lines.methods.get(buffer[at : start - 1]) if start else None
-            # A line that is too short for both of its ends has not both: none is a part of the other, nor overlaps it.
-            if (
-                method is None
-                or not buffer.startswith(b" HTTP/1.1", line_end - 9)
-                or 0 in target.translate(_NO_TARGET_TO_NUL)
-            ):
+            # A line that is too short for this and the version, which the text of a pattern begins with, has not both:
+            # none is a part of the other, nor overlaps it.
+            if method is None or 0 in target.translate(_NO_TARGET_TO_NUL):
                 match = self._lines.usual_line(buffer, at, line_end)
                 method, target = match.groups() if match is not None else (None, b"")
             if method is not None:
+                version_at = line_end - 9
                 kinds = self._kinds
                 for pattern in kinds:
                     first = pattern.first
-                    if not buffer.startswith(first, line_end):
+                    if not buffer.startswith(first, version_at):
                         continue
                     headers = pattern.headers.copy()
-                    end = line_end + len(first)
+                    end = version_at + len(first)
                     if pattern.values:
                         end = pattern.read(buffer, end, headers)
                         if end < 0:
@@ -475,6 +475,9 @@ class FastParser:
                     if pattern.relayed:
                         head.relayed = pattern.relayed
                     return head
+                if not buffer.startswith(VERSION, version_at):
+                    # The patterns would have seen it.
+                    method = None
         return self._new_head(line_end, method, target)
 
     def _turn(self, pattern: Pattern) -> list[Pattern]:
@@ -561,7 +564,8 @@ class FastParser:
             self._remaining = length
         if version == b"1.1" and target[0] == 47 and len(block) <= BLOCK_MAX and not head.expect_continue:
             # The head's own list goes to the application.
-            self._learn(Pattern(head, headers.copy(), block, []), PRIVATE.isdisjoint([name for name, _ in headers]))
+            pattern = Pattern(head, headers.copy(), VERSION + block, [])
+            self._learn(pattern, PRIVATE.isdisjoint([name for name, _ in headers]))
         return head
 
     def _learn(self, pattern: Pattern, is_for_all: bool) -> None:

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 __all__ = [
     "BODILESS",
+    "GET",
     "UNREADABLE",
     "AnswerFields",
     "ExtendedFields",
@@ -18,6 +19,8 @@ type Headers = list[tuple[bytes, bytes]]
 
 UNREADABLE = b"-"
 """Target of a head that could not be read; no other has it."""
+GET = b"GET"
+"""Of nearly all requests: whoever gives a head this very object saves others a comparison."""
 BODILESS = frozenset((204, 205, 304))
 """RFC 9110 6.4.1: answers with these have no content; 15.3.6: nor have 205 ones."""
 

@@ -28,7 +28,7 @@ import stat
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pounce.contract.head import BODILESS
+from pounce.contract.head import BODILESS, GET
 from pounce.contract.stream import FileRange
 from pounce.errors import AppError, BadRequest, ClientGone, PounceError, comes_from_client_gone, wrong_length
 from pounce.exchange.crossing import is_closed_with, running_loop
@@ -469,7 +469,7 @@ class HttpExchange:
             or self.answer != HELD
             or type(body) is not bytes
             or self._trailers is not None
-            or self.head.method == b"HEAD"
+            or ((method := self.head.method) is not GET and method == b"HEAD")
             or (self.status != 200 and self.status in BODILESS)
         ):
             self._send_piece(body, more)

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
+from pounce.contract.head import GET
+
 if TYPE_CHECKING:
     from pounce.contract.head import RequestHead
     from pounce.contract.stream import ConnectionInfo, Stream
@@ -53,8 +55,9 @@ def http_scope(service: Host, head: RequestHead, stream: Stream) -> dict[str, An
     scope["asgi"] = {"version": "3.0", "spec_version": HTTP_VERSION}
     if head.version != "1.1":
         scope["http_version"] = head.version
-    if head.method != b"GET":
-        scope["method"] = service.methods.get(head.method) or head.method.decode("ascii")
+    method = head.method
+    if method is not GET and method != GET:
+        scope["method"] = service.methods.get(method) or method.decode("ascii")
     if head.scheme != connection.scheme:
         scope["scheme"] = head.scheme
     origin = head.origin
