@@ -121,9 +121,12 @@ class Site:
         return sum(self.service.peers._counts.values()) if self.service.peers is not None else 0
 
     def end(self) -> None:
-        self.acceptor.stop()
-        for connection in tuple(self.service.connections):
-            connection.abort()
+        async def abort() -> None:
+            self.acceptor.stop()
+            for connection in tuple(self.service.connections):
+                connection.abort()
+
+        self.run(abort())
         self.until(lambda: not self.service.connections)
         # However they ended, and whoever had them.
         assert not self.counted()

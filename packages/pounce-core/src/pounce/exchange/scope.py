@@ -17,6 +17,8 @@ HTTP_VERSION = "2.3"
 """Of the ASGI specification for HTTP. We do what 2.5 says; but where 2.4 or more is announced, Starlette and what is
 built on it no longer listen for `http.disconnect` while they stream. They wait for `send()` to raise, which a source
 of pieces that has nothing to give never calls: it would go on for ever after its client has left."""
+ASGI = {"version": "3.0", "spec_version": HTTP_VERSION}
+"""Each scope has a copy."""
 WEBSOCKET_VERSION = "2.5"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
 
@@ -38,7 +40,10 @@ def http_scope(service: Host, head: RequestHead, stream: Stream) -> dict[str, An
     connection = stream.connection
     target = head.target
     if target[0] == 47:  # /
-        path, _, query = target.partition(b"?")
+        if 63 in target:  # ?
+            path, _, query = target.partition(b"?")
+        else:
+            path, query = target, b""
     else:
         path, query = split_target(target)
     # As UTF-8, what is escaped, too; what is not becomes U+FFFD.
@@ -52,7 +57,7 @@ def http_scope(service: Host, head: RequestHead, stream: Stream) -> dict[str, An
     if template is None:
         template = connection.scope = _template(connection)
     scope = template.copy()
-    scope["asgi"] = {"version": "3.0", "spec_version": HTTP_VERSION}
+    scope["asgi"] = ASGI.copy()
     if head.version != "1.1":
         scope["http_version"] = head.version
     method = head.method

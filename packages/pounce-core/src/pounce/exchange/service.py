@@ -561,13 +561,9 @@ class Service:
         Eagerly, in a task: an application that need not wait is done when this returns, and `asyncio.timeout()`
         and anyio find the current task that they need.
         """
-        # Each has a context of its own: what calls this may itself run in the context of an earlier request.
-        task = self._task_class(
-            exchange.run(app),
-            loop=self.loop,
-            context=self._context.copy(),
-            eager_start=True,
-        )
+        # Each has a context of its own: what calls this may itself run in the context of an earlier request. The loop
+        # is the one that runs: to name it costs more than to have it found.
+        task = self._task_class(exchange.run(app), context=self._context.copy(), eager_start=True)
         if not task.done():
             self.tasks[task] = exchange
             task.add_done_callback(self.tasks.pop)
