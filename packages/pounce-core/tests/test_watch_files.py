@@ -292,6 +292,32 @@ def test_file_that_causes_one_reload_after_another_is_named_and_left_alone(
     found.change("state.json")
 
 
+def test_file_that_was_left_alone_causes_a_reload_again(
+    watching: Callable[..., Watching], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reload_loops, "AFTER_START", -60.0)
+    found = watching(tmp_path)
+    for _ in range(3):
+        found.change("main.py")
+    found.wait(lambda: bool(found.warnings))
+    monkeypatch.setattr(reload_loops, "LOOP_SECONDS", -60.0)
+    # As somebody does who has saved it some times in a row, and comes back to it.
+    found.change("main.py")
+
+
+def test_file_that_was_left_alone_causes_none_right_after_a_start(
+    watching: Callable[..., Watching], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = watching(tmp_path)
+    for _ in range(3):
+        found.change("main.py")
+    found.wait(lambda: bool(found.warnings))
+    monkeypatch.setattr(reload_loops, "LOOP_SECONDS", -60.0)
+    write(tmp_path, "main.py", "written by the application")
+    found.change("other.py")
+    assert found.noticed.count("main.py") == 3
+
+
 def test_file_that_changes_as_often_in_a_longer_time_is_not(
     watching: Callable[..., Watching], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

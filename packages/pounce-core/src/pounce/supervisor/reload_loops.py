@@ -2,7 +2,7 @@
 
 Either has caused three reloads in a short time, and the third is the last:
 
-    one file, whatever becomes of it         it counts no more
+    one file, whatever becomes of it         it counts no more right after a start, nor until it has been left alone
     files with new names, below one folder   what appears there right after a start counts no more, nor what becomes of
     that were there right after a start      it until the start is over; what a person edits there does
 
@@ -56,7 +56,8 @@ class ReloadLoops:
         """When each file has caused the last reloads."""
         self._appearances: dict[str, deque[tuple[float, str]]] = {}
         """When files that appeared below each folder have caused the last reloads, and the newest of them."""
-        self._ignored: set[str] = set()
+        self._ignored: dict[str, float] = {}
+        """Files that the application writes, with the time of their last change."""
         self._own_folders: set[str] = set()
         """Those in which the application makes files with new names."""
         self._made: set[str] = set()
@@ -75,7 +76,8 @@ class ReloadLoops:
 
     def without_own(self, changes: Changes, lag: float) -> Changes:
         """The changes that are to cause a reload, as far as is known; `lag` is how long after a change it may be."""
-        right_after = time.monotonic() <= self._start_over + lag
+        now = time.monotonic()
+        right_after = now <= self._start_over + lag
         found: Changes = {}
         for path, what in changes.items():
             if what == "appeared" and right_after and path not in self._gone:
@@ -86,7 +88,11 @@ class ReloadLoops:
             elif made and not (right_after and what != "gone"):
                 self._made.discard(path)
             own = self._has_own(path) and (made or (what == "gone" and right_after))
-            if path not in self._ignored and not (own and (right_after or what == "gone")):
+            left_alone = True
+            if path in self._ignored:
+                left_alone = not right_after and now - self._ignored[path] > self._short() + lag
+                self._ignored[path] = now
+            if left_alone and not (own and (right_after or what == "gone")):
                 found[path] = what
         return found
 
@@ -97,13 +103,16 @@ class ReloadLoops:
             times = self._causes.setdefault(path, deque(maxlen=LOOP_RELOADS))
             times.append(now)
             if len(times) == LOOP_RELOADS and now - times[0] <= self._short():
-                self._ignored.add(path)
+                self._ignored[path] = now
+                del self._causes[path]
                 log.warning(
-                    "%s has caused %d reloads within %.0f s, as if the application wrote it: it is not watched any"
-                    " more. With --reload-exclude %s it never is",
-                    self._name(path), LOOP_RELOADS, max(1.0, now - times[0]), shlex.quote(self._name(path)),
+                    "%s has caused %d reloads within %.0f s, as if the application wrote it: it counts again when it"
+                    " has been left alone for %.0f s. With --reload-exclude %s it never does",
+                    self._name(path), LOOP_RELOADS, max(1.0, now - times[0]), max(1.0, self._short()),
+                    shlex.quote(self._name(path)),
                 )  # fmt: skip
-        made = [path for path, what in changes.items() if what == "appeared" and path in self._made - self._ignored]
+        fresh = self._made - self._ignored.keys()
+        made = [path for path, what in changes.items() if what == "appeared" and path in fresh]
         made.sort(key=lambda path: (snapshot[path][0] if path in snapshot else 0, path))
         newest = {folder: path for path in made for folder in self._above(path)}
         for folder, path in newest.items():
