@@ -138,6 +138,9 @@ def test_body_is_coded_and_decodes_to_what_was_sent(ask: Ask, coding: str, piece
         ("gzip;q=0.000", None),
         ("gzip;q=bad", None),
         (" GZip ;Q=1 ", "gzip"),
+        ("x-gzip", "gzip"),
+        ("gzip;q=0, x-gzip", None),
+        ("*, x-gzip;q=0, br;q=0, zstd;q=0", None),
         (None, None),
     ],
 )

@@ -325,11 +325,20 @@ def shows(name: str) -> Any:
         ("/apis", "x", b"site  /apis None"),
         ("/api/deep/x", "x", b"deep /api/deep /api/deep/x None"),
         ("/", "Own.example:8000", b"own  / None"),
+        ("/", "own.example.:8000", b"own  / None"),
+        ("/", "own.example.", b"own  / None"),
+        ("/", "dotted.example", b"dotted  / None"),
     ],
 )
 def test_nearest_mount_answers(ask: Ask, path: str, host: str, answered: bytes) -> None:
     site = Dispatch(
-        {"/": shows("site"), "/api": shows("api"), "/api/deep": shows("deep"), "own.example/": shows("own")}
+        {
+            "/": shows("site"),
+            "/api": shows("api"),
+            "/api/deep": shows("deep"),
+            "own.example/": shows("own"),
+            "dotted.example./": shows("dotted"),
+        }
     )
     assert ask(site, path=path, host=host).body == answered
 

@@ -316,6 +316,7 @@ def coded(folder: Path) -> Path:
         ("gzip, zstd", "zstd"),
         ("gzip;q=1, br;q=0.5", "gzip"),
         ("GZIP", "gzip"),
+        ("X-GZip", "gzip"),
         ("*", "br"),
         ("br;q=0, *;q=0.1", "zstd"),
         ("identity;q=1, gzip;q=0.5", None),

@@ -45,7 +45,9 @@ def qualities(headers: Iterable[tuple[bytes, bytes]], field: bytes) -> Qualities
     for member in b",".join(values).split(b","):
         match = _member(member)
         if match is not None:
-            found.setdefault(match[1].lower(), float(match[2]) if match[2] else 1.0)
+            name = match[1].lower()
+            # RFC 9110 8.4.1.3
+            found.setdefault(b"gzip" if name == b"x-gzip" else name, float(match[2]) if match[2] else 1.0)
     return Qualities(found)
 
 

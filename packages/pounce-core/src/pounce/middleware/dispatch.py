@@ -18,7 +18,7 @@ class _Mounted:
         host, slash, path = where.partition("/")
         if not slash:
             raise ConfigError(f"a mount is a path, or a host and a path (got {where!r})", hint='For example "/api".')
-        self.host = host.lower().encode()
+        self.host = host.lower().removesuffix(".").encode()
         self.path = f"/{path}".rstrip("/")
         self.app = app
 
@@ -32,10 +32,11 @@ class _Mounted:
 class Dispatch:
     """An ASGI application that hands requests on by host and path: `Dispatch({"/api": api, "/": site})`.
 
-    A key is a path, or a host and a path: `"api.example.org/"`. The longest path that fits decides, one with a host
-    before one without. The application finds its path in `root_path`, as ASGI has it; `path` stays whole. Without one
-    that fits the answer is 404. Every application has its lifespan and its state; one that has no lifespan goes
-    without. The hooks of workers (`worker_hooks`) call all of them. It works under any server. Raises `ConfigError`.
+    A key is a path, or a host and a path: `"api.example.org/"`. A dot behind a host says nothing. The longest path that
+    fits decides, one with a host before one without. The application finds its path in `root_path`, as ASGI has it;
+    `path` stays whole. Without one that fits the answer is 404. Every application has its lifespan and its state; one
+    that has no lifespan goes without. The hooks of workers (`worker_hooks`) call all of them. It works under any
+    server. Raises `ConfigError`.
     """
 
     def __init__(self, applications: Mapping[str, App]) -> None:
@@ -56,7 +57,7 @@ class Dispatch:
         below = path[len(root) :] if path.startswith(root) else path
         host = next((value for name, value in scope["headers"] if name == b"host"), b"").lower()
         if not host.endswith(b"]"):
-            host = host.rpartition(b":")[0] or host
+            host = (host.rpartition(b":")[0] or host).removesuffix(b".")
         for each in self._mounted:
             if each.fits(host, below):
                 inner = {**scope, "root_path": root + each.path}
