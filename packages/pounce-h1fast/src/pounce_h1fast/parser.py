@@ -407,16 +407,22 @@ class FastParser:
             self._at = 0
         self._scanned = max(0, len(self._buffer) - unsure)
 
-    def next_event(self) -> RequestHead | bytes | EndOfBody | None:
-        state = self._state
-        if state != HEAD:
-            return self._read_length_body() if state == LENGTH_BODY else self._read_chunked()
-        buffer = self._buffer
-        if not buffer:
-            return None
-        at = self._at
+    def next_event(self, data: bytes | None = None) -> RequestHead | bytes | EndOfBody | None:
+        """As the contract has it; with `data` it is `first_event()`."""
         method: bytes | None
-        if self._scanned != at or type(buffer) is not bytes:
+        if data is not None:
+            # There is nothing to keep where the head takes all of it.
+            buffer = data
+            at = 0
+        else:
+            state = self._state
+            if state != HEAD:
+                return self._read_length_body() if state == LENGTH_BODY else self._read_chunked()
+            buffer = self._buffer  # type: ignore[assignment] # or an array, which is asked below
+            if not buffer:
+                return None
+            at = self._at
+        if data is None and (self._scanned != at or type(buffer) is not bytes):
             line_end, method, target = -1, None, b""
         else:
             # The first line ends here or, in a request without fields, where the head does. Where it has no end, -1: no
@@ -464,11 +470,14 @@ class FastParser:
                         self._state = CHUNK_LINE
                         self._overhead = 0
                     # As `_consume()` does.
-                    self.buffered = left = len(buffer) - end
-                    if not left:
+                    left = len(buffer) - end
+                    if left:
+                        self._buffer = buffer
+                        self.buffered = left
+                        self._at = self._scanned = end
+                    elif data is None:
                         self._buffer = b""
-                        end = 0
-                    self._at = self._scanned = end
+                        self.buffered = self._at = self._scanned = 0
                     head = RequestHead(
                         method, target, headers, "1.1", "http", pattern.upgrade, length, False, pattern.keep_alive
                     )
@@ -478,7 +487,12 @@ class FastParser:
                 if not buffer.startswith(VERSION, version_at):
                     # The patterns would have seen it.
                     method = None
+        if data is not None:
+            self._buffer = data
+            self.buffered = len(data)
         return self._new_head(line_end, method, target)
+
+    first_event = next_event
 
     def _turn(self, pattern: Pattern) -> list[Pattern]:
         """The patterns in their order from this one on: of those that take turns the next one is second then."""

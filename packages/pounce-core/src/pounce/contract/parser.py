@@ -37,6 +37,9 @@ class Parser(Protocol):
     A parser may have a method `take_body() -> bytes | None`, which is called after a head with a body, before any other
     event: it gives the body and takes its end with it, if all of it is here and nothing is wrong with it nor follows in
     trailers. Else it gives None, and the events go on as if it had not been called. It raises nothing.
+
+    It may have another one, `first_event(data: bytes)`, which is called between requests, where nothing is `buffered`:
+    what `receive_data(data)` and `next_event()` do, in one step.
     """
 
     def receive_data(self, data: bytes) -> None:

@@ -23,6 +23,7 @@ in `h1/`, and what every wire needs in `net/connection.py`.
 import asyncio
 import sys
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
@@ -67,12 +68,19 @@ IDLE, HEAD, BODY, DISCARD, DONE, TUNNEL, CLOSED = range(7)
 READY, OPEN, SENT = range(3)
 
 
+def first_event(parser: Parser, data: bytes) -> RequestHead | bytes | EndOfBody | None:
+    """What a parser has where it need not have by itself."""
+    parser.receive_data(data)
+    return parser.next_event()
+
+
 class H1Connection(BodyConnection, guarded=("eof_received",)):
     """RFC 9112 on one connection; implements `Stream` for the request being served."""
 
     __slots__ = (
         "_client_waits",
         "_file",
+        "_first_event",
         "_follows_file",
         "_framing",
         "_held_back",
@@ -96,6 +104,9 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
         BodyConnection.__init__(self, service, "h1")
         self.parser: Parser = service.create_parser()  # type: ignore[misc] # whoever has connections has one
         self._take_body: Callable[[], bytes | None] | None = getattr(self.parser, "take_body", None)
+        self._first_event: Callable[[bytes], RequestHead | bytes | EndOfBody | None] = getattr(
+            self.parser, "first_event", None
+        ) or partial(first_event, self.parser)
         self.exchange: Exchange = None  # type: ignore[assignment]
         self.head: RequestHead | None = None
         self.reading = HEAD
@@ -141,24 +152,29 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
         if len(data) > LONG_READ:
             self.rest()
         reading = self.reading
-        if reading >= DONE:
+        first = None
+        if reading == IDLE:
+            # The parser is empty.
+            first = data
+        elif reading < DONE:
+            self.parser.receive_data(data)
+        else:
             if reading == CLOSED:
                 self.linger_over(len(data))
                 return
             if reading == TUNNEL:
                 self._tunnel_received(data)
                 return
+            self.parser.receive_data(data)
             if self.writing != SENT or not self.writable:
                 # A request is being served: what follows it waits.
-                self.parser.receive_data(data)
                 if self.parser.buffered > BUFFER_HIGH:
                     self._held_back = True
                     self.pause_reading()
                 return
-        self.parser.receive_data(data)
         self.corked = True
         try:
-            self._read()
+            self._read(first)
         except OSError as exc:
             raise WireFailed(str(exc)) from exc
         finally:
@@ -250,8 +266,9 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
 
     # Reading
 
-    def _read(self) -> None:
-        """Take events from the parser for as long as there are any and someone to take them."""
+    def _read(self, first: bytes | None = None) -> None:
+        """Take events from the parser for as long as there are any and someone to take them; between requests `first`
+        is what has come."""
         try:
             while True:
                 reading = self.reading
@@ -271,7 +288,11 @@ class H1Connection(BodyConnection, guarded=("eof_received",)):
                     if not self._next_request(buffered):
                         return
                     reading = IDLE
-                event = self.parser.next_event()
+                if first is None:
+                    event = self.parser.next_event()
+                else:
+                    event = self._first_event(first)
+                    first = None
                 if event is None:
                     self._await_bytes()
                     return

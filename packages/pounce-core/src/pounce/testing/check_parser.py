@@ -318,15 +318,21 @@ class Read(NamedTuple):
 
 
 def read_all(parser: Parser, pieces: Iterator[bytes] | list[bytes], by_events: bool = False) -> Read:
-    """Feed a parser and take every event it has, and bodies whole where it has them so, unless `by_events`."""
+    """Feed a parser and take every event it has, and all at once what it has so, unless `by_events`."""
     take_body = None if by_events else getattr(parser, "take_body", None)
+    first_event = None if by_events else getattr(parser, "first_event", None)
     requests: list[tuple[RequestHead, bytes, Headers | None]] = []
     complete = True
     for piece in pieces:
-        parser.receive_data(piece)
+        first: Callable[[bytes], RequestHead | bytes | EndOfBody | None] | None = None
+        if first_event is not None and piece and complete and not parser.buffered:
+            first = first_event
+        else:
+            parser.receive_data(piece)
         while True:
             try:
-                event = parser.next_event()
+                event = parser.next_event() if first is None else first(piece)
+                first = None
             except BadRequest as error:
                 return Read(requests, complete, error)
             if event is None:
