@@ -6,7 +6,6 @@ import importlib
 import json
 import random
 import re
-import shutil
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.clients.chromium import CHROMIUM, needs_chromium, trusting
 from tests.frameworks.wires import Certificate, ServerLog
 from tests.workers.running import eventually
 from websockets.sync.client import connect
@@ -24,9 +24,7 @@ from pounce.testing import TestServer
 
 PATIENCE = 60
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+pytestmark = needs_chromium
 
 
 class WithAnEnd:
@@ -50,8 +48,7 @@ class WithAnEnd:
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--ignore-certificate-errors",
-    "--no-proxy-server",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-proxy-server",
 )  # fmt: skip
 
 
@@ -70,18 +67,18 @@ def shown(url: str, folder: Path, *flags: str) -> str:
 def test_page_of_the_example_is_filled_in_by_its_script(tls: bool, tmp_path: Path) -> None:
     certificate = Certificate.make(tmp_path)
     with TestServer(WithAnEnd(), **(certificate.settings if tls else {})) as server:
-        page = shown(f"{server.url}/", tmp_path, "--virtual-time-budget=5000")
+        page = shown(f"{server.url}/", tmp_path, "--virtual-time-budget=5000", trusting(certificate.certificate))
     assert "<h1>It works</h1>" in page
     assert re.findall(r'<span id="version">([^<]*)</span>', page) == ["2" if tls else "1.1"]
     assert re.findall(r'<code id="events">([^<]*)</code>', page) == ["7"]
 
 
 @contextmanager
-def opened(url: str, folder: Path) -> Iterator[Callable[[str], Any]]:
+def opened(url: str, folder: Path, *flags: str) -> Iterator[Callable[[str], Any]]:
     """A browser with this page, by what gives the value of an expression in it (DevTools protocol); None before the
     page is there."""
     profile = folder / "profile"
-    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-port=0", url]
+    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-port=0", *flags, url]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as browser:
         try:
             where = profile / "DevToolsActivePort"
@@ -110,10 +107,11 @@ def pages(port: str) -> list[str]:
 @pytest.mark.parametrize("tls", [False, True], ids=["h1", "h2"])
 def test_status_page_shows_what_the_server_does(tls: bool, tmp_path: Path) -> None:
     """What it reads has no end."""
-    settings: dict[str, Any] = Certificate.make(tmp_path).settings if tls else {}
+    certificate = Certificate.make(tmp_path)
+    settings = certificate.settings if tls else {}
     with (
         TestServer(WithAnEnd(), status_page_enabled=True, **settings) as server,
-        opened(f"{server.url}/_pounce/", tmp_path) as value,
+        opened(f"{server.url}/_pounce/", tmp_path, trusting(certificate.certificate)) as value,
     ):
         eventually(lambda: f"over h{2 if tls else 1}" in (value("document.body.textContent") or ""))
         assert value("document.getElementById('state').textContent") == "live"
@@ -149,8 +147,8 @@ class Scripted:
     def fail(self, markup: str, password: str) -> None:
         raise LookupError(f"nothing for {markup}", len(password))
 
-    def told(self, url: str, folder: Path) -> Any:
-        page = shown(url, folder)
+    def told(self, url: str, folder: Path, *flags: str) -> Any:
+        page = shown(url, folder, *flags)
         found = re.search('<pre id="told">([^<]*)</pre>', page)
         assert found is not None, page
         return json.loads(html.unescape(found[1]))
@@ -172,14 +170,16 @@ def test_browser_takes_a_file_as_the_difference_to_its_earlier_version(tmp_path:
             const text = await answer.text();
             const coding = answer.headers.get("content-encoding");
             const size = performance.getEntriesByName(new URL(url, location)).pop().encodedBodySize;
-            if (coding == "dcz" || number == 400) return [coding, text.length, text.slice(-7), size];
+            if (coding == "dcz" || number == 200) return [coding, text.length, text.slice(-7), size];
             await new Promise(resolve => setTimeout(resolve, 50));
         }
     """)
     dictionary = load_dictionary(folder / "app.v1.js", match="/static/app.*.js", url="/static/app.v1.js")
     settings = {"static_files": {"/static": str(folder)}, "compression_dictionaries": [dictionary]}
-    with TestServer(page, **settings, **Certificate.make(tmp_path).settings) as server:
-        coding, length, end, size = page.told(f"https://localhost:{server.port}/", tmp_path)
+    certificate = Certificate.make(tmp_path)
+    with TestServer(page, **settings, **certificate.settings) as server:
+        url = f"https://localhost:{server.port}/"
+        coding, length, end, size = page.told(url, tmp_path, trusting(certificate.certificate))
     assert (coding, length, end) == ("dcz", len(earlier) + 10, "the end")
     assert size < 200
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import queue
-import shutil
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -13,12 +12,12 @@ from typing import Any
 import aiohttp
 import pytest
 import websockets
+from tests.clients.chromium import CHROMIUM, needs_chromium, trusting
 from tests.frameworks.wires import Certificate
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from pounce.testing import TestServer
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE = 60.0
 
 
@@ -225,7 +224,7 @@ class Page:
         await send({"type": "http.response.body", "body": PAGE.encode() if scope["path"] == "/" else b""})
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 @pytest.mark.parametrize(("tls", "version"), [(False, "1.1"), (True, "2")], ids=["h1", "h2"])
 def test_browser(tls: bool, version: str, tmp_path: Path) -> None:
     certificate = Certificate.make(tmp_path)
@@ -234,7 +233,7 @@ def test_browser(tls: bool, version: str, tmp_path: Path) -> None:
         browser = subprocess.Popen(
             [
                 str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                "--ignore-certificate-errors", f"--user-data-dir={tmp_path / 'profile'}", "--no-proxy-server",
+                trusting(certificate.certificate), f"--user-data-dir={tmp_path / 'profile'}", "--no-proxy-server",
                 f"{server.url}/",
             ],
             stdout=subprocess.DEVNULL,
