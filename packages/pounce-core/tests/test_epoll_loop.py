@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import errno
 import importlib.util
 import os
 import select
@@ -241,17 +242,17 @@ def test_whoever_waits_for_a_single_reader_goes_on_before_the_loop_looks_for_mor
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_timer_is_not_put_off_by_what_there_always_is_to_read(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = EpollLoop()
-    now = loop.time()
-    monkeypatch.setattr(loop, "time", lambda: now)
+def test_timer_is_not_put_off_by_what_there_always_is_to_read(loop: EpollLoop, count: int) -> None:
+    given_up = loop.time() + 60.0
     seen: list[str] = []
 
     def read() -> None:
-        nonlocal now
-        now += 1.0
-        seen.append("read")
-        if len(seen) > 6 * count:
+        if loop.time() > given_up:
+            loop.stop()
+
+    def due(name: str) -> None:
+        seen.append(name)
+        if len(seen) == 3:
             loop.stop()
 
     with ExitStack() as stack:
@@ -259,11 +260,109 @@ def test_timer_is_not_put_off_by_what_there_always_is_to_read(count: int, monkey
             ours, theirs = map(stack.enter_context, socket.socketpair())
             theirs.send(b"a")
             loop.read_directly(ours.fileno(), read)
-        loop.call_later(0.5 + count, seen.append, "timer")
+        for after, name in ((0.09, "third"), (0.03, "first"), (0.06, "second")):
+            loop.call_later(after, due, name)
         loop.run_forever()
-        loop.close()
-    # The second turn makes it due.
-    assert seen.index("timer") == 2 * count
+    assert seen == ["first", "second", "third"]
+
+
+def test_timer_that_is_made_while_the_loop_waits_for_a_later_one_comes_first(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    seen: list[str] = []
+
+    def read() -> None:
+        seen.append(ours.recv(1).decode())
+        if len(seen) < 4:
+            # By then the loop waits for the other one.
+            theirs.send(b"r")
+        else:
+            loop.call_later(0.01, due, "early")
+
+    def due(name: str) -> None:
+        seen.append(name)
+        loop.stop()
+
+    loop.read_directly(ours.fileno(), read)
+    theirs.send(b"r")
+    late = loop.call_later(60.0, due, "late")
+    loop.run_forever()
+    late.cancel()
+    assert seen == ["r", "r", "r", "r", "early"]
+
+
+def test_timer_behind_one_that_was_cancelled_while_the_loop_waited_for_it_comes_in_time(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    seen: list[str] = []
+
+    def read() -> None:
+        seen.append(ours.recv(1).decode())
+        if len(seen) < 4:
+            theirs.send(b"r")
+        else:
+            cancelled.cancel()
+
+    def due() -> None:
+        seen.append("due")
+        loop.stop()
+
+    loop.read_directly(ours.fileno(), read)
+    theirs.send(b"r")
+    cancelled = loop.call_later(0.05, pytest.fail)
+    loop.call_later(0.1, due)
+    loop.run_forever()
+    assert seen == ["r", "r", "r", "r", "due"]
+
+
+def test_timer_comes_after_debug_mode_was_switched_on_and_off_while_the_loop_waited_for_it(
+    loop: EpollLoop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    debug = [True, False]
+
+    def read() -> None:
+        ours.recv(1)
+        if len(debug) == 1:
+            # It expires while nobody looks for it.
+            while loop.time() < due:
+                pass
+        if debug:
+            loop.set_debug(debug.pop(0))
+            theirs.send(b"rr")
+
+    loop.read_directly(ours.fileno(), read)
+    theirs.send(b"rrr")
+    due = loop.time() + 0.05
+    loop.call_at(due, loop.stop)
+    loop.run_forever()
+    assert not debug
+
+
+def test_loop_that_is_closed_leaves_no_descriptor() -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    made = EpollLoop()
+    made.run_until_complete(asyncio.sleep(0.002))
+    made.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_loop_runs_where_the_kernel_has_no_timer_left_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "timerfd_create", none)
+    made = EpollLoop()
+    ours, theirs = socket.socketpair()
+    theirs.send(b"a")
+    made.read_directly(ours.fileno(), lambda: None)
+    made.call_later(0.01, made.stop)
+    made.run_forever()
+    made.close()
+    ours.close()
+    theirs.close()
 
 
 def test_nothing_runs_once_a_reader_has_stopped_the_loop(

@@ -12,6 +12,10 @@ that, since it is the network that decides in which turn bytes come. Where there
 what it makes ready is run at once: in the next turn it would come first, whatever the loop had found before it. Where
 it makes nothing ready, the next turn begins without a way through asyncio.
 
+For how long to wait is the time of the next timer less that of the clock, and whoever serves many short requests would
+ask for both each time. So a timer that is the next one in two turns is given to the kernel, as one more descriptor that
+becomes readable: until another one is the next, the loop waits without an end of its own.
+
 At most `BATCH` events are taken at a time. asyncio takes all there are, and looks for new ones only when it is through
 with them. A request that comes in just too late then waits for two rounds over all busy connections instead of one:
 that is the 99th percentile.
@@ -22,10 +26,12 @@ It stands on what asyncio has below its documented surface in CPython 3.14; else
 import asyncio
 import contextvars
 import heapq
+import os
 import selectors
 import socket
 import time
 from collections.abc import Callable, Sized
+from math import inf
 from select import EPOLLIN, EPOLLOUT
 from typing import Any, cast
 
@@ -38,6 +44,8 @@ BATCH = 16
 """Events that are handled before the loop looks for new ones."""
 LONGEST_WAIT = 86_400.0
 """Seconds that epoll waits at most; asyncio has the same bound."""
+SHORT_WAIT = 0.001
+"""Seconds for which the kernel's timer is not worth setting."""
 CANCELLED_MIN = 100
 CANCELLED_SHARE = 0.5
 """So many timers, and this share of them cancelled, are thrown out before their time."""
@@ -103,6 +111,7 @@ class EpollLoop(asyncio.SelectorEventLoop):
 
     # What is looked up in each turn: asyncio's attributes are too many for CPython to find by their place.
     __slots__ = (
+        "_armed",
         "_context",
         "_direct",
         "_key_of",
@@ -110,6 +119,8 @@ class EpollLoop(asyncio.SelectorEventLoop):
         "_poll",
         "_readers",
         "_register",
+        "_seen",
+        "_timer",
         "_unregister",
         "get_debug",
         "is_running",
@@ -151,7 +162,16 @@ class EpollLoop(asyncio.SelectorEventLoop):
         self._unregister = selector._selector.unregister
         self._context = contextvars.copy_context()
         """Of readers that are called in asyncio's way after all."""
+        self._seen = self._armed = -inf
+        """When the timer is due that was the next one in the last turn, and the one that the kernel has."""
+        self._timer = -1
         super().__init__(selector)
+        try:
+            self._timer = os.timerfd_create(time.CLOCK_MONOTONIC, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
+        except OSError:
+            # It goes without.
+            return
+        self.read_directly(self._timer, self._timer_expired)
 
     @property
     def waiting(self) -> tuple[Sized, int]:
@@ -236,6 +256,9 @@ class EpollLoop(asyncio.SelectorEventLoop):
     def close(self) -> None:
         super().close()
         self._readers.clear()
+        timer, self._timer = self._timer, -1
+        if timer >= 0:
+            os.close(timer)
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         if self._direct:
@@ -287,6 +310,8 @@ class EpollLoop(asyncio.SelectorEventLoop):
 
     def set_debug(self, enabled: bool) -> None:
         super().set_debug(enabled)
+        # In debug mode nobody looks whether it has expired.
+        self._seen = self._armed = -inf
         self.get_debug = bool(enabled).__bool__  # type: ignore[method-assign]
 
     def _run_forever_setup(self) -> None:
@@ -323,11 +348,8 @@ class EpollLoop(asyncio.SelectorEventLoop):
             if ready or self._stopping:
                 wait = 0.0
             elif scheduled:
-                wait = scheduled[0]._when - self.time()
-                if wait <= 0.0:
-                    wait = 0.0
-                elif wait > LONGEST_WAIT:
-                    wait = LONGEST_WAIT
+                when = scheduled[0]._when
+                wait = -1.0 if when == self._armed else self._wait_until(when)
             else:
                 wait = -1.0
             try:
@@ -387,6 +409,28 @@ class EpollLoop(asyncio.SelectorEventLoop):
                     raise
                 except BaseException as exc:  # noqa: BLE001 - as asyncio's handles do
                     self._reader_failed(exc)
+
+    def _wait_until(self, when: float) -> float:
+        """Seconds to wait for a timer that the kernel has not yet; -1 where it has it now."""
+        wait = when - self.time()
+        if wait <= 0.0:
+            return 0.0
+        if wait > LONGEST_WAIT:
+            return LONGEST_WAIT
+        if when == self._seen and self._timer >= 0 and wait >= SHORT_WAIT:
+            os.timerfd_settime(self._timer, initial=wait)
+            self._armed = when
+            return -1.0
+        self._seen = when
+        return wait
+
+    def _timer_expired(self) -> None:
+        self._armed = -inf
+        try:
+            os.read(self._timer, 8)
+        except BlockingIOError:
+            # Another time was set meanwhile.
+            pass
 
     def _reader_failed(self, exc: BaseException) -> None:
         self.call_exception_handler({"message": "Exception in a reader", "exception": exc})
